@@ -1,0 +1,1 @@
+//! A minimal infrastructure provider.

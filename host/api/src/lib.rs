@@ -1,0 +1,1 @@
+//! What Capstan stores: Cluster API kinds, conditions, reasons and contract paths. No async, no client.

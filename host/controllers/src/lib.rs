@@ -1,0 +1,1 @@
+//! Watch, observe, perform, report: the only crate with a Kubernetes client.

@@ -1,0 +1,1 @@
+//! What to do: pure decisions. No async, no I/O, no clock, no wasmtime, no Kubernetes client.

@@ -1,0 +1,2 @@
+//! Capstan: a Cluster API management host in one process.
+fn main() {}

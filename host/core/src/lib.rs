@@ -1,1 +1,14 @@
 //! What to do: pure decisions. No async, no I/O, no clock, no wasmtime, no Kubernetes client.
+//!
+//! ```text
+//!   observe  ->  decide  ->  perform  ->  report
+//!   (shell)      (here)      (shell)      (here)
+//! ```
+//!
+//! `observe` reads the shared stores, `decide` says which complete steps follow from what was seen, `perform` takes them,
+//! and `report` says what the status is. Everything that a decision may look at is in its `Observed`; the only clock is the
+//! `now` that it is given.
+
+pub mod call;
+pub mod lookup;
+pub mod plan;

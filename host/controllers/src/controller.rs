@@ -1,0 +1,149 @@
+//! What a controller is: two pure functions and two effectful ones. [`crate::driver`] runs them; nobody edits that loop.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_core::plan::{Failure, Next, Outcome, Plan};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
+
+use crate::ctx::Ctx;
+use crate::kube_api::Resource;
+use crate::object::{Locator, Object};
+use crate::store::Change;
+
+/// Whose objects a controller reconciles.
+#[derive(Clone, Debug)]
+pub enum Primary {
+    /// One kind.
+    Kind(&'static Resource),
+    /// Every kind that an active plugin owns in one of these roles, such as `infra-machine`.
+    Roles(&'static [&'static str]),
+}
+
+/// What wakes a controller besides its own objects.
+#[derive(Clone)]
+pub enum Source {
+    /// Changes of one kind.
+    Kind(&'static Resource),
+    /// Changes of any kind that was learned from a reference or a plugin: infrastructure, bootstrap, control plane.
+    External,
+    /// Connection to, or a Node of, a workload cluster changed. The change's object is the Node, or the Cluster when the
+    /// connection came or went.
+    Workload,
+    /// A plugin became active, changed, or went: every primary object is looked at again.
+    Plugins,
+}
+
+/// Translates a change to the objects that have to look at it.
+pub type Map = fn(&Ctx, &Change) -> Vec<Locator>;
+
+/// One line of what wakes a controller.
+#[derive(Clone)]
+pub struct Watch {
+    /// Where changes come from.
+    pub source: Source,
+    /// Whom they concern.
+    pub map: Map,
+}
+
+/// Constant facts about a controller.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// In logs, metrics and as the origin of writes.
+    pub name: &'static str,
+    /// Field manager of its writes.
+    pub manager: &'static str,
+    /// Whose objects it reconciles.
+    pub primary: Primary,
+    /// Set by the driver before the first effect, removed when a report says so.
+    pub finalizer: Option<&'static str>,
+    /// Does nothing while the Cluster or the object is paused, and says so in the condition `Paused`.
+    pub pausable: bool,
+    /// Objects worked on at a time.
+    pub concurrency: usize,
+    /// Changes within this time are looked at together.
+    pub settle: Duration,
+    /// A status change that nobody acts on may wait so long for company.
+    pub hold: Duration,
+}
+
+/// Metadata that an object must have before anything else happens with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Adoption {
+    /// Labels to set.
+    pub labels: Vec<(String, String)>,
+    /// Owner references to have, as JSON; matched by UID.
+    pub owners: Vec<Value>,
+    /// UIDs of owner references to drop.
+    pub drop_owners: Vec<String>,
+}
+
+/// What the status says, and what follows from the outcome.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The complete status but conditions and `observedGeneration`, as a JSON object; what is not in it is removed.
+    pub status: Value,
+    /// Every condition that the controller owns, every time. The driver stamps times and generations.
+    pub conditions: Vec<Condition>,
+    /// Sooner than the plan said.
+    pub next: Option<Next>,
+    /// All that the finalizer stands for is done: the driver removes it instead of writing the status.
+    pub finished: bool,
+}
+
+/// A controller. Signatures and rules: `ARCHITECTURE.md`.
+pub trait Controller: Send + Sync + 'static {
+    /// All that a decision may look at.
+    type Observed: Send + Sync;
+    /// One effect, complete.
+    type Step: Clone + Debug + Send + Sync;
+    /// What a step answered.
+    type Effect: Clone + Debug + Send + Sync;
+
+    /// Constant facts.
+    fn spec(&self) -> &Spec;
+
+    /// What wakes it besides its own objects.
+    fn watches(&self) -> Vec<Watch>;
+
+    /// The Cluster that an object belongs to: for pause. `None` when it has none or it is not known yet.
+    fn cluster(&self, object: &Object) -> Option<ObjectKey>;
+
+    /// Metadata to set before the first effect, together with the finalizer, in one write.
+    fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
+        let _ = (ctx, object);
+        Adoption::default()
+    }
+
+    /// Reads; never writes.
+    fn observe(
+        &self,
+        ctx: &Ctx,
+        object: Arc<Object>,
+    ) -> impl Future<Output = Result<Self::Observed, Failure>> + Send;
+
+    /// Pure.
+    fn decide(&self, observed: &Self::Observed, now: Timestamp) -> Plan<Self::Step>;
+
+    /// One arm per kind of step; never reads to decide.
+    fn perform(
+        &self,
+        ctx: &Ctx,
+        observed: &Self::Observed,
+        step: &Self::Step,
+    ) -> impl Future<Output = Result<Self::Effect, Failure>> + Send;
+
+    /// Pure.
+    fn report(
+        &self,
+        observed: &Self::Observed,
+        plan: &Plan<Self::Step>,
+        outcome: &Outcome<Self::Step, Self::Effect>,
+        now: Timestamp,
+    ) -> Report;
+}

@@ -1,0 +1,264 @@
+//! What all controllers share: the API server, the watch caches, the plugins, the workload clusters, the clock.
+
+use std::sync::Arc;
+
+use capstan_api::label;
+use capstan_api::name::ObjectKey;
+use capstan_core::plan::Failure;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::kinds;
+use crate::kube_api::{ApiError, GroupKind, KubeApi, Patch, Preconditions, Resource, Selection};
+use crate::object::Object;
+use crate::plugins::Plugins;
+use crate::secrets::Secrets;
+use crate::store::Store;
+use crate::stores::{Origin, Stores};
+use crate::tasks::Tasks;
+use crate::workloads::Workloads;
+
+/// The current time. Tests and simulations bring their own.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// What all controllers share.
+pub struct Ctx {
+    /// The management cluster.
+    pub api: Arc<dyn KubeApi>,
+    /// Watch caches of the management cluster.
+    pub stores: Arc<Stores>,
+    /// Active plugins.
+    pub plugins: Plugins,
+    /// Connections to workload clusters.
+    pub workloads: Workloads,
+    /// Secrets of clusters, read when needed.
+    pub secrets: Secrets,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Background tasks.
+    pub tasks: Tasks,
+    /// The host's own namespace: where plugins are installed.
+    pub namespace: String,
+}
+
+impl Ctx {
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// One object of a built-in or core kind from the cache.
+    #[must_use]
+    pub fn get(&self, resource: &Resource, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.stores.object(&resource.group_kind(), key)
+    }
+
+    /// The store of a kind that is watched from the start.
+    #[must_use]
+    pub fn store(&self, resource: &Resource) -> Arc<Store> {
+        self.stores.ensure(resource, Selection::default())
+    }
+
+    /// The resource that a reference means: the version that its CustomResourceDefinition's contract label names
+    /// (contract: upstream `util/contract`, one label lookup, no discovery).
+    ///
+    /// # Errors
+    /// Transient when there is no such definition or it lacks the label; the message names both.
+    pub fn resolve(&self, kind: &GroupKind) -> Result<Resource, Failure> {
+        let plural = kinds::plural(&kind.kind);
+        let name = format!("{plural}.{}", kind.group);
+        let key = ObjectKey { namespace: String::new(), name: name.clone() };
+        let Some(definition) = self.get(&kinds::CRD, &key) else {
+            return Err(Failure::transient(
+                "KindNotInstalled",
+                format!(
+                    "there is no CustomResourceDefinition {name}: install the provider that serves {kind}"
+                ),
+            ));
+        };
+        let versions = definition.label(label::CONTRACT_V1BETA2).unwrap_or_default();
+        match capstan_api::contract::newest_version(versions) {
+            Some(version) => {
+                Ok(Resource::namespaced(&kind.group, &version, &kind.kind, &plural))
+            }
+            None => Err(Failure::transient(
+                "ContractNotSupported",
+                format!(
+                    "CustomResourceDefinition {name} has no label {} that names a version",
+                    label::CONTRACT_V1BETA2
+                ),
+            )),
+        }
+    }
+
+    /// The store of a kind that a reference names; watches it from now on, and waits for its first list.
+    ///
+    /// # Errors
+    /// As [`Ctx::resolve`].
+    pub async fn external(&self, kind: &GroupKind) -> Result<Arc<Store>, Failure> {
+        if let Some(store) = self.stores.get(kind) {
+            store.synced().await;
+            return Ok(store);
+        }
+        let resource = self.resolve(kind)?;
+        let store = self.stores.ensure(&resource, Selection::default());
+        store.synced().await;
+        Ok(store)
+    }
+
+    /// Creates an object and takes the answer into the cache.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn create(
+        &self,
+        writer: &Writer,
+        resource: &Resource,
+        object: &Value,
+    ) -> Result<Arc<Object>, ApiError> {
+        let namespace =
+            object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+        let stored = self.api.create(resource, namespace, object, writer.manager).await?;
+        self.take_in(writer, resource, stored, false)
+    }
+
+    /// Changes an object and takes the answer into the cache.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn patch(
+        &self,
+        writer: &Writer,
+        resource: &Resource,
+        key: &ObjectKey,
+        patch: &Patch,
+    ) -> Result<Arc<Object>, ApiError> {
+        let answer = self.api.patch(resource, key, None, patch, writer.manager).await;
+        let stored = self.expect_there(resource, key, answer)?;
+        self.take_in(writer, resource, stored, false)
+    }
+
+    /// Changes an object's status and takes the answer into the cache.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn patch_status(
+        &self,
+        writer: &Writer,
+        resource: &Resource,
+        key: &ObjectKey,
+        patch: &Patch,
+    ) -> Result<Arc<Object>, ApiError> {
+        let answer = self.api.patch(resource, key, Some("status"), patch, writer.manager).await;
+        let stored = self.expect_there(resource, key, answer)?;
+        self.take_in(writer, resource, stored, true)
+    }
+
+    /// Deletes an object if it is still the one that was seen. Gone is success; an object that is being deleted already is
+    /// not asked twice.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn delete(&self, resource: &Resource, object: &Object) -> Result<(), ApiError> {
+        if object.is_deleting() {
+            return Ok(());
+        }
+        let preconditions =
+            Preconditions { uid: Some(object.uid.clone()), resource_version: None };
+        match self.api.delete(resource, &object.key, &preconditions).await {
+            Ok(()) => Ok(()),
+            // Gone, or another object of the same name, which is not meant.
+            Err(ApiError::NotFound(_)) => {
+                self.stores.gone(resource, &object.key, &object.uid);
+                Ok(())
+            }
+            Err(ApiError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn expect_there(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        answer: Result<Value, ApiError>,
+    ) -> Result<Value, ApiError> {
+        if let Err(ApiError::NotFound(_)) = &answer
+            && let Some(object) = self.get(resource, key)
+        {
+            self.stores.gone(resource, key, &object.uid);
+        }
+        answer
+    }
+
+    fn take_in(
+        &self,
+        writer: &Writer,
+        resource: &Resource,
+        stored: Value,
+        status_only: bool,
+    ) -> Result<Arc<Object>, ApiError> {
+        let nameless = || ApiError::Unavailable("the API server answered without a name".to_owned());
+        let object = Object::new(stored.clone()).ok_or_else(nameless)?;
+        let origin = Origin { controller: writer.controller, status_only };
+        self.stores.written(resource, object, origin);
+        Object::new(stored).map(Arc::new).ok_or_else(nameless)
+    }
+}
+
+/// In whose name something is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer {
+    /// Controller.
+    pub controller: &'static str,
+    /// Field manager.
+    pub manager: &'static str,
+}
+
+/// An owner reference to an object.
+#[must_use]
+pub fn owner_reference(object: &Object, controller: bool) -> Value {
+    let mut reference = json!({
+        "apiVersion": object.text("/apiVersion").unwrap_or_default(),
+        "kind": object.kind(),
+        "name": object.key.name,
+        "uid": object.uid,
+    });
+    if controller && let Some(reference) = reference.as_object_mut() {
+        reference.insert("controller".to_owned(), json!(true));
+        reference.insert("blockOwnerDeletion".to_owned(), json!(true));
+    }
+    reference
+}
+
+/// What a refused request means for the object whose reconcile made it.
+#[must_use]
+pub fn failure(doing: &str, error: &ApiError) -> Failure {
+    let message = format!("{doing}: {error}");
+    match error {
+        ApiError::Invalid(_) => Failure::terminal("Refused", message),
+        ApiError::Forbidden(_) => Failure::denied("Forbidden", message),
+        ApiError::TooManyRequests { retry_after_s, .. } => Failure {
+            retry_after: retry_after_s.map(std::time::Duration::from_secs),
+            ..Failure::transient("TooManyRequests", message)
+        },
+        ApiError::Conflict(_) => Failure::transient("Conflict", message),
+        ApiError::NotFound(_)
+        | ApiError::AlreadyExists(_)
+        | ApiError::Expired(_)
+        | ApiError::Unavailable(_) => Failure::transient("RequestFailed", message),
+    }
+}

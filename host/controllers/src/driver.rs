@@ -1,0 +1,337 @@
+//! The one reconcile loop. It owns the clock, the span, the finalizer, pause, back-off, the comparison of statuses and their
+//! patch; controllers own what is particular to a kind.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_core::plan::{Failure, FailureKind, Next, Outcome, Plan, STEPS_MAX};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::controller::{Controller, Primary, Report, Spec};
+use crate::ctx::{Ctx, Writer, failure};
+use crate::kube_api::{ApiError, Patch, Resource};
+use crate::metrics::Metrics;
+use crate::object::{Locator, Object};
+use crate::queue::Queue;
+use crate::status;
+
+/// A reconcile that takes longer is dropped and tried again: every effect is bounded by itself, so this catches what nobody
+/// thought of.
+const RECONCILE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How soon a lost race is looked at again: the winner's object is on its way.
+const CONFLICT_RETRY: Duration = Duration::from_millis(50);
+
+/// A terminal or denied failure is looked at again after this time all the same: what it depends on may not be watched.
+const STUCK_RETRY: Duration = Duration::from_secs(300);
+
+/// One controller with its queue.
+pub struct Driver<C> {
+    controller: C,
+    ctx: Arc<Ctx>,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    held: Mutex<HashMap<Locator, Instant>>,
+}
+
+/// What one pass over an object came to.
+enum Pass {
+    /// Look again as said.
+    Next(Next),
+    /// Lost a race: look again soon.
+    Conflict,
+    /// Failed.
+    Failed(Failure),
+    /// The object is gone.
+    Gone,
+}
+
+impl<C: Controller> Driver<C> {
+    /// A driver; [`Driver::run`] starts it.
+    pub fn new(controller: C, ctx: Arc<Ctx>, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { controller, ctx, queue, metrics, held: Mutex::default() })
+    }
+
+    /// Works on the queue for ever.
+    pub async fn run(self: Arc<Self>) {
+        let slots = Arc::new(tokio::sync::Semaphore::new(self.controller.spec().concurrency));
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let locator = self.queue.next().await;
+            let driver = Arc::clone(&self);
+            self.ctx.tasks.spawn("reconcile", async move {
+                driver.work(&locator).await;
+                drop(slot);
+            });
+        }
+    }
+
+    async fn work(&self, locator: &Locator) {
+        // Put back even when the reconcile panics: the object must not be lost to the queue.
+        let _done = Done { queue: &self.queue, locator };
+        let spec = self.controller.spec();
+        let span = tracing::info_span!("reconcile", controller = spec.name, object = %locator);
+        let started = Instant::now();
+        let pass = tokio::time::timeout(RECONCILE_DEADLINE, self.pass(locator).instrument(span.clone()));
+        let pass = pass.await.unwrap_or_else(|_| {
+            let message = format!("not done within {} s", RECONCILE_DEADLINE.as_secs());
+            Pass::Failed(Failure::transient("ReconcileDeadlineExceeded", message))
+        });
+        let _entered = span.enter();
+        let outcome = match pass {
+            Pass::Gone => {
+                self.queue.forget(locator);
+                self.held().remove(locator);
+                "gone"
+            }
+            Pass::Next(next) => {
+                self.queue.succeeded(locator);
+                if let Next::CheckAfter(after) = next {
+                    self.queue.add_after(locator.clone(), after);
+                }
+                "success"
+            }
+            Pass::Conflict => {
+                self.queue.add_after(locator.clone(), CONFLICT_RETRY);
+                "conflict"
+            }
+            Pass::Failed(failure) => {
+                let backoff = self.queue.failed(locator);
+                let after = match failure.kind {
+                    FailureKind::Transient => backoff.max(failure.retry_after.unwrap_or_default()),
+                    FailureKind::Terminal | FailureKind::Denied => STUCK_RETRY,
+                };
+                tracing::warn!(reason = %failure.reason, retry_s = after.as_secs_f32(), "{failure}");
+                self.queue.add_after(locator.clone(), after);
+                "failure"
+            }
+        };
+        self.metrics.reconciled(spec.name, outcome, started.elapsed());
+    }
+
+    async fn pass(&self, locator: &Locator) -> Pass {
+        let Some(store) = self.ctx.stores.get(&locator.kind) else { return Pass::Gone };
+        let Some(object) = store.get(&locator.key) else { return Pass::Gone };
+        let resource = store.resource().clone();
+        let pass = Reconcile { driver: self, resource: &resource, locator };
+        match pass.run(object).await {
+            Ok(next) => Pass::Next(next),
+            Err(Stop::Conflict) => Pass::Conflict,
+            Err(Stop::Failed(failure)) => Pass::Failed(failure),
+        }
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Locator, Instant>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Done<'a> {
+    queue: &'a Queue,
+    locator: &'a Locator,
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.queue.done(self.locator);
+    }
+}
+
+enum Stop {
+    Conflict,
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Stop {
+    fn write(doing: &str, error: &ApiError) -> Self {
+        match error {
+            ApiError::Conflict(_) => Self::Conflict,
+            other => Self::Failed(failure(doing, other)),
+        }
+    }
+}
+
+struct Reconcile<'a, C> {
+    driver: &'a Driver<C>,
+    resource: &'a Resource,
+    locator: &'a Locator,
+}
+
+impl<C: Controller> Reconcile<'_, C> {
+    fn ctx(&self) -> &Ctx {
+        &self.driver.ctx
+    }
+
+    fn spec(&self) -> &Spec {
+        self.driver.controller.spec()
+    }
+
+    fn writer(&self) -> Writer {
+        Writer { controller: self.spec().name, manager: self.spec().manager }
+    }
+
+    async fn run(&self, object: Arc<Object>) -> Result<Next, Stop> {
+        let controller = &self.driver.controller;
+        if let Some(finalizer) = self.spec().finalizer
+            && object.is_deleting()
+            && !object.finalizers().any(|f| f == finalizer)
+        {
+            return Ok(Next::Settled);
+        }
+        if let Some(why) = self.paused(&object) {
+            self.write_status(&object, status::paused(&object, &why, self.ctx().now()), false).await?;
+            return Ok(Next::Settled);
+        }
+        let object = self.adopt(object).await?;
+        let observed = controller.observe(self.ctx(), Arc::clone(&object)).await?;
+        let now = self.ctx().now();
+        let plan = controller.decide(&observed, now);
+        if plan.steps.len() > STEPS_MAX {
+            let message = format!("a plan of {} steps, at most {STEPS_MAX} are allowed", plan.steps.len());
+            return Err(Failure::terminal("PlanTooLong", message).into());
+        }
+        let outcome = self.perform(&observed, &plan).await;
+        let report = controller.report(&observed, &plan, &outcome, now);
+        let next = report.next.map_or(plan.next, |sooner| plan.next.min(sooner));
+        let next = if report.finished {
+            self.remove_finalizer(&object).await?;
+            Next::Settled
+        } else {
+            next.min(self.report(&object, report, outcome.failed.is_none()).await?)
+        };
+        match outcome.failed {
+            Some((_, failure)) if failure.reason == "Conflict" => Err(Stop::Conflict),
+            Some((step, failure)) => {
+                tracing::debug!(?step, "step failed");
+                Err(failure.into())
+            }
+            None => Ok(next),
+        }
+    }
+
+    async fn perform(
+        &self,
+        observed: &C::Observed,
+        plan: &Plan<C::Step>,
+    ) -> Outcome<C::Step, C::Effect> {
+        let mut outcome = Outcome::default();
+        for step in &plan.steps {
+            tracing::debug!(?step, "perform");
+            match self.driver.controller.perform(self.ctx(), observed, step).await {
+                Ok(effect) => outcome.done.push((step.clone(), effect)),
+                Err(failure) => {
+                    outcome.failed = Some((step.clone(), failure));
+                    break;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Why nothing is done with this object, if it is paused (contract: upstream `util/paused`).
+    fn paused(&self, object: &Object) -> Option<String> {
+        if !self.spec().pausable {
+            return None;
+        }
+        let cluster = self.driver.controller.cluster(object);
+        let cluster = cluster.and_then(|key| self.ctx().get(&crate::kinds::CLUSTER, &key));
+        status::paused_because(cluster.as_deref(), object)
+    }
+
+    /// Finalizer, labels and owner references, in one write, before the first effect.
+    async fn adopt(&self, object: Arc<Object>) -> Result<Arc<Object>, Stop> {
+        if object.is_deleting() {
+            return Ok(object);
+        }
+        let adoption = self.driver.controller.adopt(self.ctx(), &object);
+        let Some(patch) = status::adoption_patch(&object, self.spec().finalizer, &adoption) else {
+            return Ok(object);
+        };
+        self.ctx()
+            .patch(&self.writer(), self.resource, &object.key, &Patch::Merge(patch))
+            .await
+            .map_err(|error| Stop::write("setting finalizer, labels and owners", &error))
+    }
+
+    async fn remove_finalizer(&self, object: &Object) -> Result<(), Stop> {
+        let Some(finalizer) = self.spec().finalizer else { return Ok(()) };
+        let left: Vec<&str> = object.finalizers().filter(|f| *f != finalizer).collect();
+        let patch = Patch::Merge(json!({"metadata": {
+            "finalizers": left, "uid": object.uid,
+            "resourceVersion": object.resource_version.to_string(),
+        }}));
+        let answer = self.ctx().patch(&self.writer(), self.resource, &object.key, &patch).await;
+        match answer {
+            Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+            Err(error) => Err(Stop::write("removing the finalizer", &error)),
+        }
+    }
+
+    async fn report(&self, object: &Arc<Object>, report: Report, success: bool) -> Result<Next, Stop> {
+        // A step may have written the object: compare with the newest that is known.
+        let current = self.ctx().get(self.resource, &object.key);
+        let current = current.filter(|c| c.uid == object.uid).unwrap_or_else(|| Arc::clone(object));
+        let desired =
+            status::desired(&current, object.generation(), report, self.ctx().now(), self.spec().pausable, success);
+        self.write_status(&current, desired, true).await
+    }
+
+    /// Writes the status if it differs; a difference that nobody acts on waits a little for company.
+    async fn write_status(&self, object: &Object, desired: Value, may_hold: bool) -> Result<Next, Stop> {
+        let empty = json!({});
+        let current = object.value.get("status").unwrap_or(&empty);
+        let Some(patch) = status::difference(current, &desired) else {
+            self.driver.held().remove(self.locator);
+            return Ok(Next::Settled);
+        };
+        if may_hold && !status::is_urgent(current, &desired) {
+            let now = Instant::now();
+            let since = *self.driver.held().entry(self.locator.clone()).or_insert(now);
+            let left = self.spec().hold.saturating_sub(now.saturating_duration_since(since));
+            if !left.is_zero() {
+                return Ok(Next::CheckAfter(left));
+            }
+        }
+        self.driver.held().remove(self.locator);
+        let patch = Patch::Merge(json!({
+            "metadata": {"resourceVersion": object.resource_version.to_string(), "uid": object.uid},
+            "status": patch,
+        }));
+        let answer = self.ctx().patch_status(&self.writer(), self.resource, &object.key, &patch).await;
+        match answer {
+            Ok(_) => Ok(Next::Settled),
+            Err(ApiError::NotFound(_)) if object.is_deleting() => Ok(Next::Settled),
+            Err(error) => Err(Stop::write("writing the status", &error)),
+        }
+    }
+}
+
+/// Whether a kind is one of a controller's own.
+#[must_use]
+pub fn is_primary(spec: &Spec, ctx: &Ctx, locator: &Locator) -> bool {
+    match &spec.primary {
+        Primary::Kind(resource) => resource.group_kind() == locator.kind,
+        Primary::Roles(roles) => {
+            ctx.plugins.role_of(&locator.kind).is_some_and(|role| roles.contains(&role.as_str()))
+        }
+    }
+}
+
+/// The key of the Cluster named by `spec.clusterName` or the cluster-name label.
+#[must_use]
+pub fn cluster_by_name(object: &Object) -> Option<ObjectKey> {
+    let name = object
+        .text("/spec/clusterName")
+        .or_else(|| object.label(capstan_api::label::CLUSTER_NAME))?;
+    Some(ObjectKey { namespace: object.key.namespace.clone(), name: name.to_owned() })
+}

@@ -1,0 +1,70 @@
+//! The kinds that controllers know by name, as resources.
+
+use std::sync::LazyLock;
+
+use crate::kube_api::Resource;
+
+macro_rules! resources {
+    ($($(#[$doc:meta])* $name:ident = $scope:ident($group:literal, $version:literal, $kind:literal, $plural:literal);)*) => {
+        $($(#[$doc])* pub static $name: LazyLock<Resource> = LazyLock::new(|| Resource::$scope($group, $version, $kind, $plural));)*
+    };
+}
+
+resources! {
+    /// Cluster
+    CLUSTER = namespaced("cluster.x-k8s.io", "v1beta2", "Cluster", "clusters");
+    /// Machine
+    MACHINE = namespaced("cluster.x-k8s.io", "v1beta2", "Machine", "machines");
+    /// MachineSet
+    MACHINE_SET = namespaced("cluster.x-k8s.io", "v1beta2", "MachineSet", "machinesets");
+    /// MachineDeployment
+    MACHINE_DEPLOYMENT = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDeployment", "machinedeployments");
+    /// Plugin
+    PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
+    /// ConfigMap
+    CONFIG_MAP = namespaced("", "v1", "ConfigMap", "configmaps");
+    /// Secret
+    SECRET = namespaced("", "v1", "Secret", "secrets");
+    /// Event
+    EVENT = namespaced("events.k8s.io", "v1", "Event", "events");
+    /// Lease
+    LEASE = namespaced("coordination.k8s.io", "v1", "Lease", "leases");
+    /// CustomResourceDefinition
+    CRD = cluster_scoped("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
+    /// Node, in workload clusters
+    NODE = cluster_scoped("", "v1", "Node", "nodes");
+    /// Pod, in workload clusters
+    POD = namespaced("", "v1", "Pod", "pods");
+    /// Namespace
+    NAMESPACE = cluster_scoped("", "v1", "Namespace", "namespaces");
+}
+
+/// The plural that a kind's CustomResourceDefinition must have, by English rules: references carry no plural and no discovery
+/// call is made for one (contract: upstream `util/contract`).
+#[must_use]
+pub fn plural(kind: &str) -> String {
+    let lower = kind.to_ascii_lowercase();
+    if ["s", "x", "z", "ch", "sh"].iter().any(|end| lower.ends_with(end)) {
+        return format!("{lower}es");
+    }
+    if let Some(stem) = lower.strip_suffix('y')
+        && !stem.ends_with(['a', 'e', 'i', 'o', 'u'])
+    {
+        return format!("{stem}ies");
+    }
+    format!("{lower}s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_english_plurals() {
+        assert_eq!(plural("LocalCluster"), "localclusters");
+        assert_eq!(plural("ClusterClass"), "clusterclasses");
+        assert_eq!(plural("Proxy"), "proxies");
+        assert_eq!(plural("Gateway"), "gateways");
+        assert_eq!(plural("Switch"), "switches");
+    }
+}

@@ -1,0 +1,414 @@
+//! [`KubeApi`] over a real server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use capstan_api::name::ObjectKey;
+use futures::future::BoxFuture;
+use futures::io::{AsyncBufRead, AsyncBufReadExt};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use http::{Method, Request, header};
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::{ApiError, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent};
+
+/// How long the server may keep a watch open. It ends well before common proxies' idle limits do.
+const WATCH_SECONDS: u32 = 290;
+
+/// Upper bound for one ordinary request, beyond the server's own 60 s limit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// The longest line of a watch: an object (1.5 MiB in etcd) as JSON with its envelope.
+const WATCH_LINE_BYTES_MAX: usize = 4 << 20;
+
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// A server behind a client.
+#[derive(Clone)]
+pub struct RealApi {
+    client: Client,
+}
+
+impl RealApi {
+    /// Speaks through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    async fn text(&self, request: Request<Vec<u8>>) -> Result<String, ApiError> {
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_text(request)).await {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => Err(translate(error)),
+            Err(_) => Err(ApiError::Unavailable(format!(
+                "the API server did not answer within {} s",
+                REQUEST_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    async fn object(&self, request: Request<Vec<u8>>) -> Result<Value, ApiError> {
+        let text = self.text(request).await?;
+        let mut value: Value = serde_json::from_str(&text).map_err(not_json)?;
+        project(&mut value);
+        Ok(value)
+    }
+}
+
+/// Drops what nobody reads and everybody would keep in memory.
+fn project(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
+    }
+    if object.get("kind").and_then(Value::as_str) == Some("Node")
+        && let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+    {
+        status.remove("images");
+    }
+}
+
+fn not_json(error: serde_json::Error) -> ApiError {
+    ApiError::Unavailable(format!("the API server's answer is not JSON: {error}"))
+}
+
+fn translate(error: kube::Error) -> ApiError {
+    match error {
+        kube::Error::Api(status) => {
+            let message = status.message.clone();
+            match (status.code, status.reason.as_str()) {
+                (404, _) => ApiError::NotFound(message),
+                (409, "AlreadyExists") => ApiError::AlreadyExists(message),
+                (409, _) => ApiError::Conflict(message),
+                (410, _) => ApiError::Expired(message),
+                (400 | 405 | 413 | 415 | 422, _) => ApiError::Invalid(message),
+                (401 | 403, _) => ApiError::Forbidden(message),
+                (429, _) => ApiError::TooManyRequests {
+                    message,
+                    retry_after_s: status
+                        .details
+                        .as_ref()
+                        .and_then(|d| d.retry_after_seconds.try_into().ok())
+                        .filter(|s| *s > 0),
+                },
+                _ => ApiError::Unavailable(message),
+            }
+        }
+        other => ApiError::Unavailable(chain(&other)),
+    }
+}
+
+/// An error with its causes, which carry the useful part ("connection refused").
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn request(
+    method: Method,
+    uri: String,
+    accept: &str,
+    body: Option<(&str, Vec<u8>)>,
+) -> Result<Request<Vec<u8>>, ApiError> {
+    let mut builder = Request::builder().method(method).uri(uri).header(header::ACCEPT, accept);
+    let body = match body {
+        Some((content_type, bytes)) => {
+            builder = builder.header(header::CONTENT_TYPE, content_type);
+            bytes
+        }
+        None => Vec::new(),
+    };
+    builder.body(body).map_err(|error| ApiError::Invalid(format!("not a request: {error}")))
+}
+
+fn encode(value: &Value) -> Vec<u8> {
+    Bytes::from(value.to_string()).to_vec()
+}
+
+/// A query string from pairs; values are percent-encoded.
+fn query(pairs: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                    text.push(char::from(byte));
+                }
+                other => text.push_str(&format!("%{other:02X}")),
+            }
+        }
+    }
+    text
+}
+
+fn selectors(selection: &Selection) -> Vec<(&'static str, String)> {
+    let mut pairs = Vec::new();
+    if let Some(labels) = &selection.labels {
+        pairs.push(("labelSelector", labels.clone()));
+    }
+    if let Some(fields) = &selection.fields {
+        pairs.push(("fieldSelector", fields.clone()));
+    }
+    pairs
+}
+
+fn of_key(resource: &Resource, key: &ObjectKey) -> String {
+    resource.path(Some(&key.namespace), Some(&key.name))
+}
+
+impl KubeApi for RealApi {
+    fn list<'a>(
+        &'a self,
+        resource: &'a Resource,
+        selection: &'a Selection,
+        limit: u32,
+        next: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, ApiError>> {
+        async move {
+            let mut pairs = selectors(selection);
+            pairs.push(("limit", limit.to_string()));
+            if let Some(next) = next {
+                pairs.push(("continue", next.to_owned()));
+            }
+            let path = resource.path(selection.namespace.as_deref(), None) + &query(&pairs);
+            let accept = if selection.metadata_only { METADATA_LIST } else { "application/json" };
+            let text = self.text(request(Method::GET, path, accept, None)?).await?;
+            let mut list: Value = serde_json::from_str(&text).map_err(not_json)?;
+            let mut items = match list.get_mut("items").map(Value::take) {
+                Some(Value::Array(items)) => items,
+                _ => Vec::new(),
+            };
+            for item in &mut items {
+                project(item);
+                if let Some(object) = item.as_object_mut() {
+                    object.entry("kind").or_insert_with(|| json!(resource.kind));
+                    object.entry("apiVersion").or_insert_with(|| json!(resource.api_version()));
+                }
+            }
+            let metadata = |name: &str| {
+                list.pointer(&format!("/metadata/{name}"))
+                    .and_then(Value::as_str)
+                    .filter(|s| !s.is_empty())
+                    .map(str::to_owned)
+            };
+            Ok(Page {
+                items,
+                resource_version: metadata("resourceVersion").unwrap_or_default(),
+                next: metadata("continue"),
+            })
+        }
+        .boxed()
+    }
+
+    fn watch<'a>(
+        &'a self,
+        resource: &'a Resource,
+        selection: &'a Selection,
+        resource_version: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<WatchEvent, ApiError>>, ApiError>> {
+        async move {
+            let mut pairs = selectors(selection);
+            pairs.push(("watch", "true".to_owned()));
+            pairs.push(("allowWatchBookmarks", "true".to_owned()));
+            pairs.push(("resourceVersion", resource_version.to_owned()));
+            pairs.push(("timeoutSeconds", WATCH_SECONDS.to_string()));
+            let path = resource.path(selection.namespace.as_deref(), None) + &query(&pairs);
+            let accept = if selection.metadata_only { METADATA } else { "application/json" };
+            let request = request(Method::GET, path, accept, None)?;
+            let body = self.client.request_stream(request).await.map_err(translate)?;
+            Ok(events(body))
+        }
+        .boxed()
+    }
+
+    fn get<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            self.object(request(Method::GET, of_key(resource, key), "application/json", None)?).await
+        }
+        .boxed()
+    }
+
+    fn create<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: &'a str,
+        object: &'a Value,
+        manager: &'a str,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let path = resource.path(Some(namespace), None)
+                + &query(&[("fieldManager", manager.to_owned())]);
+            let body = Some(("application/json", encode(object)));
+            self.object(request(Method::POST, path, "application/json", body)?).await
+        }
+        .boxed()
+    }
+
+    fn create_subresource<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+        subresource: &'a str,
+        body: &'a Value,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let path = format!("{}/{subresource}", of_key(resource, key));
+            let body = Some(("application/json", encode(body)));
+            self.object(request(Method::POST, path, "application/json", body)?).await
+        }
+        .boxed()
+    }
+
+    fn patch<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+        subresource: Option<&'a str>,
+        patch: &'a Patch,
+        manager: &'a str,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let mut path = of_key(resource, key);
+            if let Some(subresource) = subresource {
+                path.push('/');
+                path.push_str(subresource);
+            }
+            let mut pairs = vec![("fieldManager", manager.to_owned())];
+            let (content_type, body) = match patch {
+                Patch::Merge(body) => ("application/merge-patch+json", body),
+                Patch::Json(body) => ("application/json-patch+json", body),
+                Patch::Strategic(body) => ("application/strategic-merge-patch+json", body),
+                Patch::Apply(body) => {
+                    pairs.push(("force", "true".to_owned()));
+                    ("application/apply-patch+yaml", body)
+                }
+            };
+            path.push_str(&query(&pairs));
+            let body = Some((content_type, encode(body)));
+            self.object(request(Method::PATCH, path, "application/json", body)?).await
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+        preconditions: &'a Preconditions,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
+        async move {
+            let mut conditions = serde_json::Map::new();
+            if let Some(uid) = &preconditions.uid {
+                conditions.insert("uid".to_owned(), json!(uid));
+            }
+            if let Some(version) = &preconditions.resource_version {
+                conditions.insert("resourceVersion".to_owned(), json!(version));
+            }
+            let options = json!({
+                "apiVersion": "v1", "kind": "DeleteOptions",
+                "propagationPolicy": "Background", "preconditions": conditions,
+            });
+            let body = Some(("application/json", encode(&options)));
+            let path = of_key(resource, key);
+            self.text(request(Method::DELETE, path, "application/json", body)?).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
+        async move { self.text(request(Method::GET, path.to_owned(), "*/*", None)?).await }.boxed()
+    }
+}
+
+/// The lines of a watch as events. The stream ends after the first error.
+fn events(
+    body: impl AsyncBufRead + Send + 'static,
+) -> BoxStream<'static, Result<WatchEvent, ApiError>> {
+    stream::unfold(Some((Box::pin(body), Vec::new())), |state| async move {
+        let (mut body, mut line) = state?;
+        line.clear();
+        loop {
+            let chunk = match body.fill_buf().await {
+                Ok([]) => return None,
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    return Some((Err(ApiError::Unavailable(chain(&error))), None));
+                }
+            };
+            let end = chunk.iter().position(|b| *b == b'\n');
+            let (taken, complete) = match end {
+                Some(end) => (end.saturating_add(1), true),
+                None => (chunk.len(), false),
+            };
+            line.extend(chunk.iter().take(taken));
+            body.consume_unpin(taken);
+            if line.len() > WATCH_LINE_BYTES_MAX {
+                let message = format!("a watch event is over {WATCH_LINE_BYTES_MAX} bytes");
+                return Some((Err(ApiError::Unavailable(message)), None));
+            }
+            if complete && line.len() > 1 {
+                return match event(&line) {
+                    Ok(event) => Some((Ok(event), Some((body, line)))),
+                    Err(error) => Some((Err(error), None)),
+                };
+            }
+            if complete {
+                line.clear();
+            }
+        }
+    })
+    .boxed()
+}
+
+fn event(line: &[u8]) -> Result<WatchEvent, ApiError> {
+    let mut event: Value = serde_json::from_slice(line).map_err(not_json)?;
+    let mut object = event.get_mut("object").map(Value::take).unwrap_or_default();
+    match event.get("type").and_then(Value::as_str) {
+        Some("ADDED" | "MODIFIED") => {
+            project(&mut object);
+            Ok(WatchEvent::Applied(object))
+        }
+        Some("DELETED") => {
+            project(&mut object);
+            Ok(WatchEvent::Deleted(object))
+        }
+        Some("BOOKMARK") => Ok(WatchEvent::Bookmark(
+            object
+                .pointer("/metadata/resourceVersion")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+        )),
+        Some("ERROR") => {
+            let message =
+                object.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+            match object.get("code").and_then(Value::as_u64) {
+                Some(410) => Err(ApiError::Expired(message)),
+                Some(401 | 403) => Err(ApiError::Forbidden(message)),
+                _ => Err(ApiError::Unavailable(message)),
+            }
+        }
+        other => Err(ApiError::Unavailable(format!("unknown watch event {other:?}"))),
+    }
+}

@@ -1,0 +1,263 @@
+//! Statuses as JSON: what to write, whether it differs, and whether anybody waits for the difference. Pure.
+
+use capstan_api::condition;
+use capstan_api::{annotation, reason};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Map, Value, json};
+
+use crate::controller::{Adoption, Report};
+use crate::object::Object;
+
+/// Condition types whose status others act on: these are written at once.
+const URGENT_CONDITIONS: [&str; 6] =
+    ["Ready", "Available", "UpToDate", "Deleting", "Paused", "HealthCheckSucceeded"];
+
+/// Top-level status fields that carry nothing to act on by themselves.
+const CALM_FIELDS: [&str; 5] = ["conditions", "observedGeneration", "phase", "lastUpdated", "versions"];
+
+/// Why an object is paused, in the words of its condition; `None` when it is not.
+#[must_use]
+pub fn paused_because(cluster: Option<&Object>, object: &Object) -> Option<String> {
+    let mut why = Vec::new();
+    let spec_paused =
+        |o: &Object| o.value.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false);
+    if cluster.is_some_and(spec_paused) {
+        why.push("Cluster spec.paused is set to true".to_owned());
+    }
+    if object.annotation(annotation::PAUSED).is_some() {
+        why.push(format!("{} has the {} annotation", object.kind(), annotation::PAUSED));
+    }
+    (!why.is_empty()).then(|| why.join(", "))
+}
+
+/// The object's status with the condition `Paused` set to True.
+#[must_use]
+pub fn paused(object: &Object, why: &str, now: Timestamp) -> Value {
+    let mut status = object.value.get("status").cloned().unwrap_or_else(|| json!({}));
+    let paused = paused_condition(Some(why));
+    let merged = condition::merge(
+        &condition::from_status(&status),
+        &[paused],
+        object.generation(),
+        now,
+    );
+    set(&mut status, "conditions", json!(merged));
+    status
+}
+
+fn paused_condition(why: Option<&str>) -> Condition {
+    Condition {
+        type_: reason::PAUSED.to_owned(),
+        status: if why.is_some() { "True" } else { "False" }.to_owned(),
+        reason: if why.is_some() { "Paused" } else { "NotPaused" }.to_owned(),
+        message: why.unwrap_or_default().to_owned(),
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    }
+}
+
+/// The complete status that a report asks for. Conditions of other owners stay.
+#[must_use]
+pub fn desired(
+    object: &Object,
+    generation: i64,
+    report: Report,
+    now: Timestamp,
+    pausable: bool,
+    success: bool,
+) -> Value {
+    let current = object.value.get("status").cloned().unwrap_or_else(|| json!({}));
+    let mut status = if report.status.is_object() { report.status } else { json!({}) };
+    let mut owned = report.conditions;
+    if pausable {
+        owned.push(paused_condition(None));
+    }
+    let conditions = condition::merge(&condition::from_status(&current), &owned, generation, now);
+    if !conditions.is_empty() {
+        set(&mut status, "conditions", json!(conditions));
+    }
+    let observed = if success {
+        json!(generation)
+    } else {
+        current.get("observedGeneration").cloned().unwrap_or(Value::Null)
+    };
+    if observed.as_i64().is_some_and(|generation| generation > 0) {
+        set(&mut status, "observedGeneration", observed);
+    }
+    status
+}
+
+fn set(status: &mut Value, name: &str, value: Value) {
+    if let Some(status) = status.as_object_mut() {
+        status.insert(name.to_owned(), value);
+    }
+}
+
+/// The merge patch from one status to another; `None` when they are the same. Nulls and absent fields are the same.
+#[must_use]
+pub fn difference(current: &Value, desired: &Value) -> Option<Value> {
+    let (Some(current), Some(desired)) = (current.as_object(), desired.as_object()) else {
+        return (current != desired).then(|| desired.clone());
+    };
+    let mut patch = Map::new();
+    for (name, value) in desired {
+        let before = current.get(name).unwrap_or(&Value::Null);
+        if before == value {
+            continue;
+        }
+        if before.is_object() && value.is_object() {
+            if let Some(inner) = difference(before, value) {
+                patch.insert(name.clone(), inner);
+            }
+        } else {
+            patch.insert(name.clone(), value.clone());
+        }
+    }
+    for name in current.keys().filter(|name| !desired.contains_key(*name)) {
+        patch.insert(name.clone(), Value::Null);
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Whether somebody may be waiting for this difference: a field that controllers act on changed, or an important condition
+/// changed its status. Messages, reasons and phases are for people and may wait a moment.
+#[must_use]
+pub fn is_urgent(current: &Value, desired: &Value) -> bool {
+    let empty = Map::new();
+    let current = current.as_object().unwrap_or(&empty);
+    let desired = desired.as_object().unwrap_or(&empty);
+    let names = current.keys().chain(desired.keys());
+    if names
+        .filter(|name| !CALM_FIELDS.contains(&name.as_str()))
+        .any(|name| acted_on(current.get(name)) != acted_on(desired.get(name)))
+    {
+        return true;
+    }
+    let status = |conditions: Option<&Value>, wanted: &str| {
+        conditions
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .find(|c| c.get("type").and_then(Value::as_str) == Some(wanted))
+            .and_then(|c| c.get("status"))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    URGENT_CONDITIONS.iter().any(|wanted| {
+        let before = status(current.get("conditions"), wanted);
+        let after = status(desired.get("conditions"), wanted);
+        // A first "not yet" is news to nobody.
+        before != after && !(before.is_none() && after.as_deref() != Some("True"))
+    })
+}
+
+/// A field's value as others see it: absent, zero and empty are the same.
+fn acted_on(value: Option<&Value>) -> Option<&Value> {
+    value.filter(|value| match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    })
+}
+
+/// The merge patch that gives an object its finalizer, labels and owners; `None` when it has them.
+#[must_use]
+pub fn adoption_patch(object: &Object, finalizer: Option<&str>, adoption: &Adoption) -> Option<Value> {
+    let mut metadata = Map::new();
+    if let Some(finalizer) = finalizer
+        && !object.finalizers().any(|f| f == finalizer)
+    {
+        let all: Vec<&str> = object.finalizers().chain([finalizer]).collect();
+        metadata.insert("finalizers".to_owned(), json!(all));
+    }
+    let labels: Map<String, Value> = adoption
+        .labels
+        .iter()
+        .filter(|(name, value)| object.label(name) != Some(value))
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
+    if !labels.is_empty() {
+        metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
+    if let Some(owners) = owners_with(object, adoption) {
+        metadata.insert("ownerReferences".to_owned(), owners);
+    }
+    if metadata.is_empty() {
+        return None;
+    }
+    // Lists are replaced whole: only if the object is still the one that was read.
+    metadata.insert("resourceVersion".to_owned(), json!(object.resource_version.to_string()));
+    metadata.insert("uid".to_owned(), json!(object.uid));
+    Some(json!({ "metadata": metadata }))
+}
+
+/// The owner references that an object should have, if it has others.
+fn owners_with(object: &Object, adoption: &Adoption) -> Option<Value> {
+    let current = object.value.pointer("/metadata/ownerReferences").cloned().unwrap_or(json!([]));
+    let mut owners = current.as_array().cloned().unwrap_or_default();
+    let uid = |owner: &Value| owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+    owners.retain(|owner| !adoption.drop_owners.contains(&uid(owner)));
+    for wanted in &adoption.owners {
+        match owners.iter_mut().find(|owner| uid(owner) == uid(wanted)) {
+            Some(owner) => *owner = wanted.clone(),
+            None => owners.push(wanted.clone()),
+        }
+    }
+    let owners = Value::Array(owners);
+    (owners != current).then_some(owners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_statuses_have_no_difference() {
+        let status = json!({"a": 1, "b": {"c": [1]}});
+        assert_eq!(difference(&status, &status), None);
+    }
+
+    #[test]
+    fn a_difference_is_a_merge_patch() {
+        let current = json!({"a": 1, "gone": 2, "deep": {"x": 1, "y": 2}});
+        let desired = json!({"a": 1, "new": 3, "deep": {"x": 1, "y": 3}});
+        let patch = difference(&current, &desired);
+        assert_eq!(patch, Some(json!({"new": 3, "gone": null, "deep": {"y": 3}})));
+    }
+
+    #[test]
+    fn what_controllers_act_on_is_urgent_and_words_are_not() {
+        let ready = |status: &str, message: &str| {
+            json!({"conditions": [{"type": "Ready", "status": status, "message": message}], "phase": message})
+        };
+        assert!(!is_urgent(&ready("False", "a"), &ready("False", "b")));
+        assert!(is_urgent(&ready("False", "a"), &ready("True", "a")));
+        assert!(!is_urgent(&json!({}), &ready("False", "a")), "a first not-yet");
+        assert!(is_urgent(&json!({}), &json!({"initialization": {"provisioned": true}})));
+        assert!(!is_urgent(&json!({}), &json!({"replicas": 0})));
+    }
+
+    #[test]
+    fn adoption_is_one_patch_and_none_when_nothing_is_missing() {
+        let object = Object::new(json!({"metadata": {
+            "name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7", "finalizers": ["f"],
+            "labels": {"l": "v"}, "ownerReferences": [{"uid": "o"}],
+        }}))
+        .expect("has a name");
+        let have = Adoption {
+            labels: vec![("l".to_owned(), "v".to_owned())],
+            owners: vec![json!({"uid": "o"})],
+            drop_owners: vec![],
+        };
+        assert_eq!(adoption_patch(&object, Some("f"), &have), None);
+        let want = Adoption { owners: vec![json!({"uid": "p"})], drop_owners: vec!["o".to_owned()], ..have };
+        let patch = adoption_patch(&object, Some("g"), &want).expect("differs");
+        assert_eq!(patch["metadata"]["finalizers"], json!(["f", "g"]));
+        assert_eq!(patch["metadata"]["ownerReferences"], json!([{"uid": "p"}]));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+    }
+}

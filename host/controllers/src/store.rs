@@ -1,0 +1,300 @@
+//! The watch cache of one resource, shared by all controllers, with the indexes that they ask for.
+//!
+//! A write's answer goes into the store at once, so that a controller never decides on an object older than its own last
+//! write. Events that are not newer than what is known change nothing and wake nobody.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use capstan_api::label;
+use capstan_api::name::ObjectKey;
+use tokio::sync::watch;
+
+use crate::kube_api::Resource;
+use crate::object::Object;
+
+/// How many UIDs of deleted objects are remembered, so that a late answer to an earlier write does not bring one back.
+const TOMBSTONES_MAX: usize = 4096;
+
+/// Objects of one resource.
+pub struct Store {
+    resource: Resource,
+    inner: RwLock<Inner>,
+    synced: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Inner {
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
+    by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    tombstones: VecDeque<String>,
+}
+
+/// A change that was new to the store.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// As it was; `None` when it is new.
+    pub old: Option<Arc<Object>>,
+    /// As it is; `None` when it is gone.
+    pub new: Option<Arc<Object>>,
+}
+
+impl Change {
+    /// The newest that is known of the object.
+    #[must_use]
+    pub fn object(&self) -> Option<&Arc<Object>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
+impl Store {
+    /// An empty store.
+    #[must_use]
+    pub fn new(resource: Resource) -> Self {
+        Self { resource, inner: RwLock::default(), synced: watch::Sender::new(false) }
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// Whether the first list is in.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Waits until the first list is in.
+    pub async fn synced(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Marks the first list as in.
+    pub fn mark_synced(&self) {
+        self.synced.send_replace(true);
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// All objects.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Object>> {
+        self.read().objects.values().cloned().collect()
+    }
+
+    /// All objects of a namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
+        let from = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        self.read()
+            .objects
+            .range(from..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+
+    /// Objects with an owner reference to this UID.
+    #[must_use]
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        inner
+            .by_owner
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| inner.objects.get(key).cloned())
+            .collect()
+    }
+
+    /// Objects with the cluster-name label of this cluster, in its namespace.
+    #[must_use]
+    pub fn of_cluster(&self, cluster: &ObjectKey) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        inner
+            .by_cluster
+            .get(cluster)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| inner.objects.get(key).cloned())
+            .collect()
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.read().objects.is_empty()
+    }
+
+    /// Takes an object in, unless something as new is known or it was deleted.
+    pub fn apply(&self, object: Object) -> Option<Change> {
+        let mut inner = self.write();
+        if inner.tombstones.contains(&object.uid) {
+            return None;
+        }
+        let old = inner.objects.get(&object.key).cloned();
+        if old.as_ref().is_some_and(|old| {
+            old.uid == object.uid && old.resource_version >= object.resource_version
+        }) {
+            return None;
+        }
+        if let Some(old) = &old {
+            inner.unindex(old);
+        }
+        let new = Arc::new(object);
+        inner.index(&new);
+        inner.objects.insert(new.key.clone(), Arc::clone(&new));
+        Some(Change { old, new: Some(new) })
+    }
+
+    /// Takes an object out.
+    pub fn remove(&self, key: &ObjectKey, uid: &str) -> Option<Change> {
+        let mut inner = self.write();
+        if !uid.is_empty() {
+            inner.tombstones.push_back(uid.to_owned());
+            if inner.tombstones.len() > TOMBSTONES_MAX {
+                inner.tombstones.pop_front();
+            }
+        }
+        let old = inner.objects.get(key).filter(|old| uid.is_empty() || old.uid == uid).cloned()?;
+        inner.objects.remove(key);
+        inner.unindex(&old);
+        Some(Change { old: Some(old), new: None })
+    }
+
+    /// Replaces everything by a fresh list; what is not in it is gone. Objects that were written while the list was under
+    /// way are newer than `list_version` and stay.
+    pub fn replace(&self, objects: Vec<Object>, list_version: u64) -> Vec<Change> {
+        let keep: BTreeSet<ObjectKey> = objects.iter().map(|o| o.key.clone()).collect();
+        let mut changes: Vec<Change> = objects.into_iter().filter_map(|o| self.apply(o)).collect();
+        let gone: Vec<(ObjectKey, String)> = self
+            .read()
+            .objects
+            .values()
+            .filter(|o| !keep.contains(&o.key) && o.resource_version <= list_version)
+            .map(|o| (o.key.clone(), o.uid.clone()))
+            .collect();
+        changes.extend(gone.into_iter().filter_map(|(key, uid)| self.remove(&key, &uid)));
+        changes
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn index(&mut self, object: &Arc<Object>) {
+        for owner in object.owners() {
+            self.by_owner.entry(owner.uid.to_owned()).or_default().insert(object.key.clone());
+        }
+        if let Some(cluster) = cluster_of(object) {
+            self.by_cluster.entry(cluster).or_default().insert(object.key.clone());
+        }
+    }
+
+    fn unindex(&mut self, object: &Arc<Object>) {
+        for owner in object.owners() {
+            if let Some(keys) = self.by_owner.get_mut(owner.uid) {
+                keys.remove(&object.key);
+                if keys.is_empty() {
+                    self.by_owner.remove(owner.uid);
+                }
+            }
+        }
+        if let Some(cluster) = cluster_of(object)
+            && let Some(keys) = self.by_cluster.get_mut(&cluster)
+        {
+            keys.remove(&object.key);
+            if keys.is_empty() {
+                self.by_cluster.remove(&cluster);
+            }
+        }
+    }
+}
+
+/// The cluster that an object belongs to, by its label.
+#[must_use]
+pub fn cluster_of(object: &Object) -> Option<ObjectKey> {
+    let name = object.label(label::CLUSTER_NAME)?;
+    Some(ObjectKey { namespace: object.key.namespace.clone(), name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(name: &str, uid: &str, version: u64) -> Object {
+        Object::new(json!({
+            "apiVersion": "v1", "kind": "Thing",
+            "metadata": {
+                "name": name, "namespace": "ns", "uid": uid, "resourceVersion": version.to_string(),
+                "labels": {"cluster.x-k8s.io/cluster-name": "c"},
+                "ownerReferences": [{"apiVersion": "g/v1", "kind": "O", "name": "o", "uid": "owner"}],
+            },
+        }))
+        .expect("has a name")
+    }
+
+    fn store() -> Store {
+        Store::new(Resource::namespaced("", "v1", "Thing", "things"))
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey { namespace: "ns".to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn what_is_not_newer_changes_nothing() {
+        let store = store();
+        assert!(store.apply(object("a", "1", 5)).is_some());
+        assert!(store.apply(object("a", "1", 5)).is_none());
+        assert!(store.apply(object("a", "1", 4)).is_none());
+        assert!(store.apply(object("a", "1", 6)).is_some());
+        assert!(store.apply(object("a", "2", 3)).is_some(), "another object of the same name");
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_a_deleted_object_back() {
+        let store = store();
+        store.apply(object("a", "1", 5));
+        assert!(store.remove(&key("a"), "1").is_some());
+        assert!(store.apply(object("a", "1", 4)).is_none());
+        assert!(store.owned_by("owner").is_empty());
+        assert!(store.of_cluster(&key("c")).is_empty());
+    }
+
+    #[test]
+    fn a_fresh_list_removes_what_is_gone_and_keeps_what_was_written_meanwhile() {
+        let store = store();
+        store.apply(object("old", "1", 5));
+        store.apply(object("kept", "2", 6));
+        store.apply(object("written", "3", 20));
+        let changes = store.replace(vec![object("kept", "2", 6)], 10);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(store.len(), 2);
+        assert!(store.get(&key("written")).is_some());
+        assert_eq!(store.owned_by("owner").len(), 2);
+        assert_eq!(store.of_cluster(&key("c")).len(), 2);
+    }
+}

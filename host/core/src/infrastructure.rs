@@ -5,8 +5,8 @@ pub mod machine;
 
 use std::time::Duration;
 
+use capstan_api::condition::{ConditionStatus, Report};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Map, Value};
 
 use crate::call::{PluginCondition, Progress, Waiting};
@@ -60,43 +60,33 @@ impl<'a> Standing<'a> {
 
 /// The condition `Ready` of an infrastructure object; `None` leaves it as it is. A plugin's words are quoted and attributed.
 #[must_use]
-pub fn ready_condition(standing: &Standing<'_>, plugin: &str, deleting: bool) -> Option<Condition> {
-    let (status, reason, message) = match standing {
-        Standing::Ready => ("True", "Ready".to_owned(), String::new()),
-        Standing::Waiting(waiting) => (
-            "False",
-            if deleting { "Deleting".to_owned() } else { "NotReady".to_owned() },
-            format!("{plugin}: {} ({})", waiting.message, waiting.reason),
-        ),
-        Standing::NotYet(wait) => ("False", wait.reason.to_owned(), wait.message.clone()),
-        Standing::Failed(failure) => {
-            ("False", failure.reason.clone(), format!("{plugin}: {}", failure.message))
+pub fn ready_condition(standing: &Standing<'_>, plugin: &str, deleting: bool) -> Option<Report> {
+    let report = match standing {
+        Standing::Ready => Report::yes("Ready", "Ready"),
+        Standing::Waiting(waiting) => {
+            Report::no("Ready", if deleting { "Deleting" } else { "NotReady" })
+                .with_message(format!("{plugin}: {} ({})", waiting.message, waiting.reason))
         }
+        Standing::NotYet(wait) => Report::no("Ready", wait.reason).with_message(wait.message.clone()),
+        Standing::Failed(failure) => Report::no("Ready", &failure.reason)
+            .with_message(format!("{plugin}: {}", failure.message)),
         Standing::Unchanged => return None,
     };
-    Some(condition("Ready", status, &reason, &message))
+    Some(report)
 }
 
 /// A plugin's own conditions.
 #[must_use]
-pub fn own_conditions(conditions: &[PluginCondition]) -> Vec<Condition> {
-    conditions
-        .iter()
-        .map(|c| condition(&c.condition_type, c.status, &c.reason, &c.message))
-        .collect()
-}
-
-/// A condition without times, which the driver stamps.
-#[must_use]
-pub fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
-    }
+pub fn own_conditions(conditions: &[PluginCondition]) -> Vec<Report> {
+    let reports = conditions.iter().map(|c| {
+        let status = match c.status {
+            "True" => ConditionStatus::True,
+            "False" => ConditionStatus::False,
+            _ => ConditionStatus::Unknown,
+        };
+        Report::new(&c.condition_type, status, &c.reason).with_message(c.message.clone())
+    });
+    reports.collect()
 }
 
 /// The object's present status without what the driver writes.

@@ -234,7 +234,7 @@ mod tests {
         let report = report(&observed(), &outcome);
         assert_eq!(report.status["initialization"]["provisioned"], json!(true));
         assert_eq!(report.status["failureDomains"][0]["name"], "a");
-        assert_eq!(report.conditions[0].status, "True");
+        assert_eq!(report.conditions[0].status, capstan_api::condition::ConditionStatus::True);
     }
 
     #[test]

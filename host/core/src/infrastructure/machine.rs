@@ -1,8 +1,8 @@
 //! Infrastructure machines: wait for owner, cluster and bootstrap data, then ask the plugin until the instance is there.
 
+use capstan_api::condition::Report;
 use capstan_api::{annotation, contract};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
 use super::{NotYet, Standing, is_due, kept_status, own_conditions, ready_condition, recheck_after};
@@ -162,7 +162,7 @@ pub struct Reported {
     /// Status without conditions.
     pub status: Value,
     /// Conditions.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<Report>,
     /// Sooner than the plan said.
     pub next: Option<Next>,
     /// The finalizer may go.
@@ -307,7 +307,7 @@ mod tests {
         let report = report(&observed(), &done(Effect::Machine(Box::new(answer(Progress::Ready)))));
         assert_eq!(report.status["initialization"]["provisioned"], json!(true));
         assert_eq!(report.status["own"], json!(1));
-        assert_eq!(report.conditions[0].status, "True");
+        assert_eq!(report.conditions[0].status, capstan_api::condition::ConditionStatus::True);
         assert!(matches!(report.next, Some(Next::CheckAfter(after)) if after >= super::super::RECHECK));
     }
 

@@ -15,3 +15,4 @@ pub mod infrastructure;
 pub mod lookup;
 pub mod machine;
 pub mod plan;
+pub mod plugin;

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod annotation;
 pub mod condition;
 pub mod contract;
+pub mod crd;
 pub mod finalizer;
 pub mod label;
 pub mod manifests;

@@ -131,7 +131,7 @@ fn describe_root(root: &mut Value) {
     properties.insert("metadata".to_owned(), json!({"type": "object"}));
 }
 
-/// Removes `nullable`: a null that a client sends is then the same as leaving the field out, as it is in
+/// Removes `nullable`, and null from closed sets: a null that a client sends is then the same as leaving the field out, as it is in
 /// templates that people have (`matchLabels: null`).
 fn not_nullable(schema: &mut Value) {
     match schema {
@@ -139,11 +139,25 @@ fn not_nullable(schema: &mut Value) {
             if object.get("nullable") == Some(&Value::Bool(true)) {
                 object.remove("nullable");
             }
+            if let Some(Value::Array(values)) = object.get_mut("enum") {
+                values.retain(|value| !value.is_null());
+            }
             object.values_mut().for_each(not_nullable);
+        }
+        Value::Number(number) => {
+            if let Some(whole) = whole(number) {
+                *schema = whole.into();
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(not_nullable),
         _ => {}
     }
+}
+
+/// A bound that derivation made a floating point number, as the whole number that it is.
+fn whole(number: &serde_json::Number) -> Option<i64> {
+    let text = number.to_string();
+    text.strip_suffix(".0")?.parse().ok()
 }
 
 #[cfg(test)]

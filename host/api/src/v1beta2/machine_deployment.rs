@@ -186,12 +186,12 @@ pub struct MachineDeploymentRolloutStrategy {
 pub struct RollingUpdateSpec {
     /// How many Machines there may be above replicas, as a count or a percentage of replicas rounded
     /// up; 1 when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent", extend("default" = 1))]
     pub max_surge: Option<IntOrString>,
     /// How many Machines may be unavailable below replicas, as a count or a percentage of replicas
     /// rounded down; 0 when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent", extend("default" = 0))]
     pub max_unavailable: Option<IntOrString>,
 }
@@ -203,7 +203,7 @@ pub struct RollingUpdateSpec {
 pub struct MachineDeploymentRemediationSpec {
     /// How many unhealthy Machines may be replaced at the same time, as a count or a percentage of
     /// replicas rounded down; no limit when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub max_in_flight: Option<IntOrString>,
 }

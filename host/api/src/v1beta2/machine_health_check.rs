@@ -166,7 +166,7 @@ pub struct MachineHealthCheckRemediation {
 pub struct MachineHealthCheckRemediationTriggerIf {
     /// Remediation goes ahead while at most so many Machines are unhealthy: a count, or a percentage
     /// of the checked Machines rounded down. 100% when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub unhealthy_less_than_or_equal_to: Option<IntOrString>,
     /// Remediation goes ahead while the number of unhealthy Machines is in this range, such as

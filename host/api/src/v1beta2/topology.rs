@@ -131,7 +131,7 @@ pub struct WorkersTopology {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!has(self.replicas) || !has(self.metadata) || !has(self.metadata.annotations) || !self.metadata.annotations.exists(key, key in ['cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size', 'cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size'])",
+    {"rule": "!has(self.replicas) || !has(self.metadata) || !has(self.metadata.annotations) || !('cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size' in self.metadata.annotations || 'cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size' in self.metadata.annotations)",
      "message": "replicas must be left out while the autoscaler's annotations are set", "fieldPath": ".replicas"},
 ]))]
 pub struct MachineDeploymentTopology {
@@ -236,7 +236,7 @@ pub struct MachineDeploymentTopologyHealthCheck {
 #[schemars(extend("minProperties" = 1))]
 pub struct MachineDeploymentTopologyRemediation {
     /// How many unhealthy machines may be replaced at the same time, as a count or a percentage.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub max_in_flight: Option<IntOrString>,
     /// When so many machines are unhealthy that replacing them would do harm.

@@ -1,5 +1,5 @@
 //! A real Kubernetes control plane on this machine: etcd, kube-apiserver and
-//! kube-controller-manager (garbage collection and namespaces), in a directory of its own, on a
+//! kube-controller-manager (garbage collection, namespaces, role aggregation), in a directory of its own, on a
 //! free port, gone when its owner is.
 
 use std::io;

@@ -19,7 +19,7 @@ use crate::capability::log::LogBudget;
 use crate::capability::{
     Capabilities, CredentialSource, Identity, NoCredentials, PlannedEffects, StateStore,
 };
-use crate::error::CallError;
+use crate::error::{CallError, HostTrouble};
 use crate::grant::Grants;
 use crate::limit::{
     HANDLES_MAX, HOSTCALL_FUEL_BYTES, Limits, MESSAGE_BYTES_MAX, QUEUE_WAIT, TABLE_ELEMENTS_MAX,
@@ -292,7 +292,7 @@ impl Prepared {
             host,
             _turn: turn,
         };
-        let task = AbortOnDrop(guests.spawn(run.to_end(env, facts, body)));
+        let task = AbortOnDrop(guests.spawn(run.complete(env, facts, body)));
         let (result, instantiate) = match tokio::time::timeout(wall, task.join()).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
@@ -351,7 +351,7 @@ struct Run {
 
 impl Run {
     /// On the guests' threads, from making the instance to dropping it.
-    async fn to_end<R, F>(
+    async fn complete<R, F>(
         self,
         env: CallEnv,
         facts: CallFacts,
@@ -478,6 +478,11 @@ impl Run {
         error: &wasmtime::Error,
         stderr: &Stderr,
     ) -> CallError {
+        if let Some(trouble) = error.downcast_ref::<HostTrouble>() {
+            return CallError::Host {
+                why: trouble.0.clone(),
+            };
+        }
         let trap = error.downcast_ref::<Trap>();
         if trap == Some(&Trap::Interrupt) {
             return CallError::Cpu {

@@ -29,6 +29,9 @@ pub enum Compiler {
     InProcessForTests,
 }
 
+/// How the compiling process begins what it says when the component is not to blame.
+const HOST_TROUBLE: &str = "host: ";
+
 /// Compiles and says how long it took. One compilation at a time is the caller's to see to.
 pub(crate) async fn compile(
     compiler: &Compiler,
@@ -85,6 +88,9 @@ async fn in_child(
     if status.success() {
         return Ok(());
     }
+    if let Some(trouble) = said.strip_prefix(HOST_TROUBLE) {
+        return Err(host(&trouble));
+    }
     let why = if said.is_empty() {
         format!("the compiler ended with {status}")
     } else {
@@ -123,14 +129,14 @@ async fn converse(
 /// The whole of the compiling process: bounds itself, reads a component from standard input, writes native code to `output`.
 /// The error is one line for standard error; the exit code should then not be 0.
 pub fn compile_main(output: &Path) -> Result<(), String> {
-    bound_this_process().map_err(|e| format!("cannot limit the compiler: {e}"))?;
+    bound_this_process().map_err(|e| format!("{HOST_TROUBLE}cannot limit the compiler: {e}"))?;
     let limit = u64::try_from(COMPONENT_BYTES_MAX).unwrap_or(u64::MAX);
     let mut wasm = Vec::new();
     std::io::stdin()
         .lock()
         .take(limit.saturating_add(1))
         .read_to_end(&mut wasm)
-        .map_err(|e| format!("cannot read the component: {e}"))?;
+        .map_err(|e| format!("{HOST_TROUBLE}cannot read the component: {e}"))?;
     if wasm.len() > COMPONENT_BYTES_MAX {
         return Err(format!(
             "the component has more than {COMPONENT_BYTES_MAX} bytes"
@@ -155,5 +161,5 @@ fn to_file(wasm: &[u8], output: &Path) -> Result<(), String> {
     let engine = wasmtime::Engine::new(&code_config()).map_err(|e| say(&e))?;
     let compiled = engine.precompile_component(wasm).map_err(|e| say(&e))?;
     write_private(output, &compiled)
-        .map_err(|e| format!("cannot write the compiled component: {e}"))
+        .map_err(|e| format!("{HOST_TROUBLE}cannot write the compiled component: {e}"))
 }

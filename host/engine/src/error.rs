@@ -368,6 +368,11 @@ impl CallError {
     }
 }
 
+/// The host's own trouble within a host call: it ends the call, and is not the guest's fault.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct HostTrouble(pub(crate) String);
+
 /// A plugin's answer breaks this rule. Made where answers are read, and nowhere else.
 #[derive(Debug)]
 pub(crate) struct BadAnswer(pub(crate) String);

@@ -386,7 +386,7 @@ mod tests {
         }
         assert_eq!(
             origin("http://[::ffff:127.0.0.1]/").to_string(),
-            "http://[::ffff:7f00:1]"
+            "http://[::ffff:127.0.0.1]"
         );
     }
 

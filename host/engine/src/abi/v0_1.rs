@@ -23,7 +23,6 @@ use crate::limit::TEXT_BYTES_MAX;
 use crate::text::chain_of;
 
 /// What bindgen makes of `wit/v0.1`: one world with every interface, so that all share their types.
-#[expect(clippy::all, reason = "generated")]
 pub(crate) mod wit {
     wasmtime::component::bindgen!({
         path: "../../wit/v0.1",

@@ -73,23 +73,29 @@ pub(crate) enum HttpError {
 
 /// Connections of one plugin, kept between its calls for as long as its grants stay the same.
 #[derive(Default)]
-pub(crate) struct HttpPool {
-    current: Mutex<Option<(Arc<Grants>, Vec<Option<HttpClient>>)>>,
+pub(crate) struct HttpPool(Mutex<PoolState>);
+
+/// One client for each grant, made when it is first needed.
+#[derive(Default)]
+struct PoolState {
+    grants: Arc<Grants>,
+    clients: Vec<Option<HttpClient>>,
 }
 
 impl HttpPool {
     /// The client of one grant. Connections are never shared between grants, as each has its own trust and its own addresses.
     fn client(&self, grants: &Arc<Grants>, index: usize) -> Result<HttpClient, String> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = current
-            .as_ref()
-            .is_some_and(|(of, _)| Arc::ptr_eq(of, grants) || of.http == grants.http);
-        if !fits {
-            *current = Some((grants.clone(), vec![None; grants.http.len()]));
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&state.grants, grants) {
+            if state.grants.http != grants.http {
+                state.clients.clear();
+            }
+            state.grants = grants.clone();
         }
-        let slot = current
-            .as_mut()
-            .and_then(|(_, clients)| clients.get_mut(index))
+        state.clients.resize(grants.http.len(), None);
+        let slot = state
+            .clients
+            .get_mut(index)
             .ok_or_else(|| "the grant is gone".to_owned())?;
         if let Some(client) = slot {
             return Ok(client.clone());
@@ -132,6 +138,14 @@ struct Checked {
     credential: Option<(String, HeaderName, HeaderValue)>,
 }
 
+/// Whether there is a redirect to follow.
+enum Redirect {
+    /// The request that it asks for.
+    Follow(Checked),
+    /// None; what was asked, for the log.
+    None { method: Method, origin: Origin },
+}
+
 impl Capabilities {
     /// Sends one request and follows redirects as far as the grants allow.
     pub(crate) async fn http_send(
@@ -158,11 +172,11 @@ impl Capabilities {
             self.http.take_request()?;
             let answer = self.exchange(&checked, index, until).await?;
             match self.redirected(checked, &answer)? {
-                Ok(next) => checked = next,
-                Err(done) => {
+                Redirect::Follow(next) => checked = next,
+                Redirect::None { method, origin } => {
                     tracing::debug!(
                         target: "plugin", plugin = %self.identity.plugin, object = %self.identity.object,
-                        call = self.identity.function, method = %done.0, origin = %done.1, status = answer.status,
+                        call = self.identity.function, %method, %origin, status = answer.status,
                         elapsed_ms = started.elapsed().as_millis(), "http"
                     );
                     return Ok(answer);
@@ -340,16 +354,12 @@ impl Capabilities {
         }
     }
 
-    /// The request that a redirect asks for, or (as the inner error) what was asked when the response is not one to follow.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the outer error is refused, the inner one is done"
-    )]
+    /// What follows from a response.
     fn redirected(
         &self,
         mut checked: Checked,
         answer: &HttpResponse,
-    ) -> Result<Result<Checked, (Method, Origin)>, HttpError> {
+    ) -> Result<Redirect, HttpError> {
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
         let safe = matches!(checked.method, Method::GET | Method::HEAD);
         let follow = match status {
@@ -364,7 +374,10 @@ impl Capabilities {
             .iter()
             .find(|(name, _)| name == LOCATION.as_str());
         let Some((_, location)) = location.filter(|_| follow) else {
-            return Ok(Err((checked.method, checked.origin)));
+            return Ok(Redirect::None {
+                method: checked.method,
+                origin: checked.origin,
+            });
         };
         let mut url = checked
             .url
@@ -392,7 +405,7 @@ impl Capabilities {
         }
         checked.url = url;
         checked.origin = origin;
-        Ok(Ok(checked))
+        Ok(Redirect::Follow(checked))
     }
 }
 

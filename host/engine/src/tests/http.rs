@@ -505,3 +505,65 @@ async fn a_redirect_in_a_plan_is_followed_only_to_read() {
     loaded.ensure_cluster(env, input).await.unwrap();
     assert_eq!(server.asked(), ["GET /to - ", "GET /landed - "]);
 }
+
+/// Serves one answer after the other over TLS, with a certificate of its own for `localhost` that nobody has signed.
+async fn secure() -> (String, String, tokio::task::JoinHandle<()>) {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let service = service_fn(|request| answer(request, Arc::default()));
+            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let _ = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }
+    });
+    (origin, own.cert.pem(), task)
+}
+
+#[tokio::test]
+async fn tls_is_verified_against_public_and_granted_authorities() {
+    let loaded = loaded().await;
+    let (origin, pem, server) = secure().await;
+    let unknown = send(
+        &loaded,
+        granted(grants_for(&origin, &[])),
+        "GET",
+        &origin,
+        json!({}),
+    )
+    .await;
+    assert!(
+        unknown["failed"].as_str().unwrap().contains("no TLS with"),
+        "{unknown}"
+    );
+    let mut grants = Grants::clone(&grants_for(&origin, &[]));
+    grants.http[0].ca_pem = Some(pem);
+    let known = send(
+        &loaded,
+        granted(Arc::new(grants)),
+        "GET",
+        &origin,
+        json!({}),
+    )
+    .await;
+    assert_eq!(known["status"], json!(200), "{known}");
+    server.abort();
+}

@@ -56,17 +56,15 @@ pub(super) fn wasm() -> Bytes {
 pub(super) fn patched(from: &str, to: &str) -> Bytes {
     assert_eq!(from.len(), to.len());
     let mut wasm = wasm().to_vec();
-    let mut at = 0;
-    let mut found = 0;
-    while let Some(next) = wasm[at..]
-        .windows(from.len())
-        .position(|w| w == from.as_bytes())
-    {
-        wasm[at + next..at + next + to.len()].copy_from_slice(to.as_bytes());
-        at += next + to.len();
-        found += 1;
+    let places: Vec<usize> = (0..wasm.len())
+        .filter(|at| wasm[*at..].starts_with(from.as_bytes()))
+        .collect();
+    assert!(!places.is_empty(), "the probe does not contain {from}");
+    for at in places {
+        for (place, byte) in wasm.iter_mut().skip(at).zip(to.bytes()) {
+            *place = byte;
+        }
     }
-    assert!(found > 0, "the probe does not contain {from}");
     Bytes::from(wasm)
 }
 

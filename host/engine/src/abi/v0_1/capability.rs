@@ -9,6 +9,7 @@ use crate::capability::Capabilities;
 use crate::capability::http::{BodyEncoding, BodyPart, HttpError, HttpRequest};
 use crate::capability::log::Level;
 use crate::capability::state::StateRefusal;
+use crate::error::HostTrouble;
 
 fn level_of(level: log::Level) -> Level {
     match level {
@@ -37,9 +38,9 @@ impl log::Host for Capabilities {
 
 impl state::Host for Capabilities {
     async fn get(&mut self) -> wasmtime::Result<Option<Vec<u8>>> {
-        self.state_get()
-            .await
-            .map_err(|why| wasmtime::Error::msg(format!("the state cannot be read: {why}")))
+        self.state_get().await.map_err(|why| {
+            wasmtime::Error::new(HostTrouble(format!("the state cannot be read: {why}")))
+        })
     }
 
     async fn put(&mut self, value: Vec<u8>) -> wasmtime::Result<Result<(), state::Error>> {

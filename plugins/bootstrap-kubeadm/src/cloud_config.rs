@@ -12,7 +12,10 @@ use crate::yaml::{Node, Part, Writer};
 const SENTINEL_COMMAND: &str = "echo success > /run/cluster-api/bootstrap-success.complete";
 
 /// The machine's data, in pieces.
-pub fn cloud_config(question: &Question<'_>, materials: &Materials) -> Result<Vec<Part>, Refusal> {
+pub(crate) fn cloud_config(
+    question: &Question<'_>,
+    materials: &Materials,
+) -> Result<Vec<Part>, Refusal> {
     if question.text("/format") == Some("ignition") {
         return Err(Refusal::plugin(
             "FormatUnsupported",

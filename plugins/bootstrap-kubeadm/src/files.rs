@@ -16,7 +16,7 @@ const CERTIFICATES_DIR: &str = "/etc/kubernetes/pki";
 const RENDERED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Path of kubeadm's configuration on the machine.
-pub fn configuration_path(role: Role) -> &'static str {
+pub(crate) fn configuration_path(role: Role) -> &'static str {
     match role {
         Role::Init => "/run/kubeadm/kubeadm.yaml",
         Role::JoinControlPlane | Role::JoinWorker => "/run/kubeadm/kubeadm-join-config.yaml",
@@ -24,7 +24,7 @@ pub fn configuration_path(role: Role) -> &'static str {
 }
 
 /// The entries of `write_files`, in order.
-pub fn files(question: &Question<'_>, materials: &Materials) -> Result<Vec<Node>, Refusal> {
+pub(crate) fn files(question: &Question<'_>, materials: &Materials) -> Result<Vec<Node>, Refusal> {
     let mut files = Vec::new();
     if question.role.is_control_plane() {
         certificates(question, materials, &mut files)?;

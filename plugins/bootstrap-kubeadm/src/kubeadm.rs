@@ -15,7 +15,7 @@ const UNINITIALIZED_TAINT: &str = "node.cluster.x-k8s.io/uninitialized";
 
 /// Version of kubeadm's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Kubernetes 1.22 to 1.30.
     V1Beta3,
     /// Kubernetes 1.31 and newer.
@@ -24,7 +24,7 @@ pub enum Format {
 
 impl Format {
     /// The format that kubeadm of this version reads best.
-    pub fn for_version((major, minor): (u64, u64)) -> Result<Format, Refusal> {
+    pub(crate) fn for_version((major, minor): (u64, u64)) -> Result<Format, Refusal> {
         match (major, minor) {
             (1, 31..) => Ok(Format::V1Beta4),
             (1, 22..31) => Ok(Format::V1Beta3),
@@ -46,7 +46,10 @@ impl Format {
 }
 
 /// The documents for `kubeadm init` or `kubeadm join`.
-pub fn documents(question: &Question<'_>, materials: &Materials) -> Result<Vec<Node>, Refusal> {
+pub(crate) fn documents(
+    question: &Question<'_>,
+    materials: &Materials,
+) -> Result<Vec<Node>, Refusal> {
     let format = Format::for_version(question.version()?)?;
     match question.role {
         Role::Init => Ok(vec![
@@ -325,7 +328,7 @@ fn token_discovery(question: &Question<'_>, materials: &Materials) -> Result<Nod
 }
 
 /// The Cluster's endpoint, which a joining machine cannot do without.
-pub fn endpoint(question: &Question<'_>) -> Result<String, Refusal> {
+pub(crate) fn endpoint(question: &Question<'_>) -> Result<String, Refusal> {
     question.endpoint.clone().ok_or_else(|| {
         Refusal::later(
             "EndpointUnknown",

@@ -1,12 +1,18 @@
 //! Bootstrap plugin for machines that kubeadm turns into nodes: KubeadmConfig in, cloud-config out.
 
-pub mod cloud_config;
-pub mod files;
-pub mod kubeadm;
-pub mod needs;
-pub mod question;
-pub mod refusal;
-pub mod yaml;
+mod cloud_config;
+mod files;
+mod kinds;
+mod kubeadm;
+mod needs;
+mod plugin;
+mod question;
+mod refusal;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
+
+pub use plugin::Kubeadm;
+
+capstan_sdk::export_bootstrap!(Kubeadm);

@@ -5,21 +5,21 @@ use serde_json::Value;
 use crate::question::{Question, Role};
 
 /// Name of the cluster's certificate authority.
-pub const CA: &str = "ca";
+pub(crate) const CA: &str = "ca";
 /// Name of etcd's certificate authority.
-pub const ETCD: &str = "etcd";
+pub(crate) const ETCD: &str = "etcd";
 /// Name of the front proxy's certificate authority.
-pub const PROXY: &str = "proxy";
+pub(crate) const PROXY: &str = "proxy";
 /// Name of the key pair for service account tokens.
-pub const SERVICE_ACCOUNT: &str = "sa";
+pub(crate) const SERVICE_ACCOUNT: &str = "sa";
 /// Name of the join token.
-pub const TOKEN: &str = "join";
+pub(crate) const TOKEN: &str = "join";
 /// How long a join token lives unless the host keeps it alive: 15 minutes (contract: upstream `--bootstrap-token-ttl`).
-pub const TOKEN_LIFETIME_MS: u64 = 15 * 60 * 1000;
+pub(crate) const TOKEN_LIFETIME_MS: u64 = 15 * 60 * 1000;
 
 /// A piece of material, by what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// A certificate authority.
     Authority {
         /// Name.
@@ -52,7 +52,7 @@ pub enum Need {
 }
 
 /// All that the machine's data will refer to.
-pub fn needs(question: &Question<'_>) -> Vec<Need> {
+pub(crate) fn needs(question: &Question<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
     match question.role {
         Role::Init | Role::JoinControlPlane => control_plane_needs(question, &mut needs),
@@ -66,7 +66,7 @@ pub fn needs(question: &Question<'_>) -> Vec<Need> {
 }
 
 /// Whether the machine joins with a token that the host makes.
-pub fn wants_token(question: &Question<'_>) -> bool {
+pub(crate) fn wants_token(question: &Question<'_>) -> bool {
     question
         .spec
         .pointer("/joinConfiguration/discovery/file")
@@ -77,7 +77,7 @@ pub fn wants_token(question: &Question<'_>) -> bool {
 }
 
 /// Whether etcd is run by others.
-pub fn has_external_etcd(question: &Question<'_>) -> bool {
+pub(crate) fn has_external_etcd(question: &Question<'_>) -> bool {
     question
         .spec
         .pointer("/clusterConfiguration/etcd/external")
@@ -85,17 +85,17 @@ pub fn has_external_etcd(question: &Question<'_>) -> bool {
 }
 
 /// Name of the material of a file's content.
-pub fn file_material(position: usize) -> String {
+pub(crate) fn file_material(position: usize) -> String {
     format!("file-{position}")
 }
 
 /// Name of the material of a user's password hash.
-pub fn user_material(position: usize) -> String {
+pub(crate) fn user_material(position: usize) -> String {
     format!("user-{position}")
 }
 
 /// Names of the material of an external etcd's certificates, with the Secret's suffix and key, and the field with the path.
-pub const EXTERNAL_ETCD: [(&str, &str, &str, &str); 3] = [
+pub(crate) const EXTERNAL_ETCD: [(&str, &str, &str, &str); 3] = [
     ("external-etcd-ca", "etcd", "tls.crt", "caFile"),
     (
         "external-etcd-certificate",

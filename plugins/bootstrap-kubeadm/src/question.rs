@@ -6,7 +6,7 @@ use crate::refusal::Refusal;
 
 /// What the machine will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// The first control-plane machine.
     Init,
     /// A further control-plane machine.
@@ -17,36 +17,36 @@ pub enum Role {
 
 impl Role {
     /// Whether it runs a control plane.
-    pub fn is_control_plane(self) -> bool {
+    pub(crate) fn is_control_plane(self) -> bool {
         self != Role::JoinWorker
     }
 
     /// Whether it joins a cluster that is there.
-    pub fn joins(self) -> bool {
+    pub(crate) fn joins(self) -> bool {
         self != Role::Init
     }
 }
 
 /// One machine's config with all that surrounds it.
 #[derive(Clone, Debug)]
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// The Cluster.
-    pub cluster: &'a Value,
+    pub(crate) cluster: &'a Value,
     /// `spec` of the KubeadmConfig.
-    pub spec: &'a Value,
+    pub(crate) spec: &'a Value,
     /// What the machine will be.
-    pub role: Role,
+    pub(crate) role: Role,
     /// `host:port` of the Cluster, with brackets around an IPv6 address.
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// Of the machine, with a leading v; may be empty.
-    pub kubernetes_version: &'a str,
+    pub(crate) kubernetes_version: &'a str,
     /// Of the control plane, with a leading v; may be empty.
-    pub control_plane_version: &'a str,
+    pub(crate) control_plane_version: &'a str,
 }
 
 impl<'a> Question<'a> {
     /// Name of the Cluster.
-    pub fn cluster_name(&self) -> &'a str {
+    pub(crate) fn cluster_name(&self) -> &'a str {
         self.cluster
             .pointer("/metadata/name")
             .and_then(Value::as_str)
@@ -54,7 +54,7 @@ impl<'a> Question<'a> {
     }
 
     /// A text of the spec by JSON pointer; `None` when it is missing or empty.
-    pub fn text(&self, pointer: &str) -> Option<&'a str> {
+    pub(crate) fn text(&self, pointer: &str) -> Option<&'a str> {
         self.spec
             .pointer(pointer)
             .and_then(Value::as_str)
@@ -62,7 +62,7 @@ impl<'a> Question<'a> {
     }
 
     /// A list of the spec by JSON pointer; empty when it is missing.
-    pub fn list(&self, pointer: &str) -> &'a [Value] {
+    pub(crate) fn list(&self, pointer: &str) -> &'a [Value] {
         self.spec
             .pointer(pointer)
             .and_then(Value::as_array)
@@ -71,7 +71,7 @@ impl<'a> Question<'a> {
     }
 
     /// The version to write kubeadm's configuration for: the machine's, else the control plane's.
-    pub fn version(&self) -> Result<(u64, u64), Refusal> {
+    pub(crate) fn version(&self) -> Result<(u64, u64), Refusal> {
         let text = if self.kubernetes_version.is_empty() {
             self.control_plane_version
         } else {
@@ -102,7 +102,7 @@ impl<'a> Question<'a> {
 
 /// A piece of material: public as text, private as a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// Public.
     Text(String),
     /// Private.
@@ -111,11 +111,11 @@ pub enum Piece {
 
 /// What the host has made ready.
 #[derive(Clone, Debug, Default)]
-pub struct Materials(pub Vec<(String, String, Piece)>);
+pub(crate) struct Materials(pub(crate) Vec<(String, String, Piece)>);
 
 impl Materials {
     /// The part of the material of this name.
-    pub fn piece(&self, name: &str, part: &str) -> Result<&Piece, Refusal> {
+    pub(crate) fn piece(&self, name: &str, part: &str) -> Result<&Piece, Refusal> {
         self.0
             .iter()
             .find(|(n, p, _)| n == name && p == part)
@@ -129,7 +129,7 @@ impl Materials {
     }
 
     /// As [`Self::piece`], for what must be public.
-    pub fn text(&self, name: &str, part: &str) -> Result<&str, Refusal> {
+    pub(crate) fn text(&self, name: &str, part: &str) -> Result<&str, Refusal> {
         match self.piece(name, part)? {
             Piece::Text(text) => Ok(text),
             Piece::Secret(_) => Err(Refusal::later(

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What would have to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
+pub(crate) enum Remedy {
     /// Time: something is not known yet.
     Later,
     /// The object.
@@ -15,18 +15,18 @@ pub enum Remedy {
 
 /// Bootstrap data cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// What would have to change.
-    pub remedy: Remedy,
+    pub(crate) remedy: Remedy,
     /// CamelCase.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Names the field and the way out.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Refusal {
     /// Something is not known yet.
-    pub fn later(reason: &'static str, message: impl Into<String>) -> Refusal {
+    pub(crate) fn later(reason: &'static str, message: impl Into<String>) -> Refusal {
         Refusal {
             remedy: Remedy::Later,
             reason,
@@ -35,7 +35,7 @@ impl Refusal {
     }
 
     /// The object asks for what cannot be.
-    pub fn object(reason: &'static str, message: impl Into<String>) -> Refusal {
+    pub(crate) fn object(reason: &'static str, message: impl Into<String>) -> Refusal {
         Refusal {
             remedy: Remedy::Object,
             reason,
@@ -44,7 +44,7 @@ impl Refusal {
     }
 
     /// The object asks for what this plugin does not do.
-    pub fn plugin(reason: &'static str, message: impl Into<String>) -> Refusal {
+    pub(crate) fn plugin(reason: &'static str, message: impl Into<String>) -> Refusal {
         Refusal {
             remedy: Remedy::Plugin,
             reason,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 /// How the host puts the bytes of a secret into the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(crate) enum Encoding {
     /// As they are.
     Plain,
     /// With so many spaces before every line.
@@ -18,7 +18,7 @@ pub enum Encoding {
 
 /// A piece of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Text as it is.
     Text(String),
     /// A secret that the host fills in.
@@ -32,7 +32,7 @@ pub enum Part {
 
 /// A YAML node.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Node {
+pub(crate) enum Node {
     /// `null`, `true`, `1`: what has one spelling.
     Literal(String),
     /// A string, in whatever style keeps it.
@@ -58,7 +58,7 @@ pub enum Node {
 
 impl Node {
     /// A mapping.
-    pub fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
+    pub(crate) fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
         Node::Map(
             entries
                 .into_iter()
@@ -68,12 +68,12 @@ impl Node {
     }
 
     /// A string.
-    pub fn text(text: impl Into<String>) -> Node {
+    pub(crate) fn text(text: impl Into<String>) -> Node {
         Node::Text(text.into())
     }
 
     /// `true` or `false`.
-    pub fn bool(value: bool) -> Node {
+    pub(crate) fn bool(value: bool) -> Node {
         Node::Literal(value.to_string())
     }
 }
@@ -102,18 +102,18 @@ impl From<Map<String, Value>> for Node {
 
 /// Collects parts; neighbouring text becomes one part.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub(crate) struct Writer {
     parts: Vec<Part>,
 }
 
 impl Writer {
     /// What was written.
-    pub fn into_parts(self) -> Vec<Part> {
+    pub(crate) fn into_parts(self) -> Vec<Part> {
         self.parts
     }
 
     /// Adds text.
-    pub fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         if let Some(Part::Text(last)) = self.parts.last_mut() {
             last.push_str(text);
         } else {
@@ -130,7 +130,7 @@ impl Writer {
     }
 
     /// Adds a document whose root is a mapping, every line preceded by `indent` spaces.
-    pub fn document(&mut self, node: &Node, indent: usize) {
+    pub(crate) fn document(&mut self, node: &Node, indent: usize) {
         match node {
             Node::Map(entries) if !entries.is_empty() => self.entries(entries, indent, false),
             Node::List(items) if !items.is_empty() => self.items(items, indent, false),

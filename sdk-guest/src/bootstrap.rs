@@ -178,8 +178,8 @@ impl<P: Bootstrap> BootstrapInput<P> {
     fn read(input: wit::BootstrapInput) -> Result<Self, Failure> {
         Ok(Self {
             context: Context::read(input.context)?,
-            cluster: Object::read(&input.cluster, "cluster")?,
-            machine: Object::read(&input.machine, "machine")?,
+            cluster: Object::read_foreign(&input.cluster, "cluster")?,
+            machine: Object::read_foreign(&input.machine, "machine")?,
             config: Object::read(&input.config, "config")?,
             role: Role::read(input.role),
             control_plane_endpoint: input.control_plane_endpoint.map(Into::into),

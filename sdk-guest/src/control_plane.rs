@@ -254,7 +254,7 @@ impl<P: ControlPlane> ControlPlaneInput<P> {
     fn read(input: wit::ControlPlaneInput) -> Result<Self, Failure> {
         Ok(Self {
             context: Context::read(input.context)?,
-            cluster: Object::read(&input.cluster, "cluster")?,
+            cluster: Object::read_foreign(&input.cluster, "cluster")?,
             control_plane: Object::read(&input.control_plane, "control-plane")?,
             extra: read_extra(input.extra)?,
         })
@@ -276,7 +276,7 @@ impl<P: ControlPlane> MachineInput<P> {
     fn read(input: wit::MachineInput) -> Result<Self, Failure> {
         Ok(Self {
             control_plane: ControlPlaneInput::read(input.control_plane)?,
-            machine: Object::read(&input.machine, "machine")?,
+            machine: Object::read_foreign(&input.machine, "machine")?,
             bootstrap_config: Object::read_optional(input.bootstrap_config, "bootstrap-config")?,
             infra_machine: Object::read_optional(input.infra_machine, "infra-machine")?,
         })

@@ -411,7 +411,7 @@ impl<P: Infrastructure> ClusterInput<P> {
     fn read(input: wit::ClusterInput) -> Result<Self, Failure> {
         Ok(Self {
             context: Context::read(input.context)?,
-            cluster: Object::read(&input.cluster, "cluster")?,
+            cluster: Object::read_foreign(&input.cluster, "cluster")?,
             infra_cluster: Object::read(&input.infra_cluster, "infra-cluster")?,
             state: input.state,
             extra: read_extra(input.extra)?,
@@ -423,9 +423,9 @@ impl<P: Infrastructure> MachineInput<P> {
     fn read(input: wit::MachineInput) -> Result<Self, Failure> {
         Ok(Self {
             context: Context::read(input.context)?,
-            cluster: Object::read(&input.cluster, "cluster")?,
+            cluster: Object::read_foreign(&input.cluster, "cluster")?,
             infra_cluster: Object::read(&input.infra_cluster, "infra-cluster")?,
-            machine: Object::read(&input.machine, "machine")?,
+            machine: Object::read_foreign(&input.machine, "machine")?,
             infra_machine: Object::read(&input.infra_machine, "infra-machine")?,
             failure_domain: input.failure_domain,
             bootstrap: input.bootstrap.map(|b| BootstrapData {

@@ -158,7 +158,7 @@ impl OwnedKind {
             role,
             group: group.into(),
             version: "v1beta2".to_owned(),
-            plural: format!("{}s", kind.to_lowercase()),
+            plural: format!("{}s", kind.to_ascii_lowercase()),
             kind,
             short_names: Vec::new(),
             spec: schema::object(),

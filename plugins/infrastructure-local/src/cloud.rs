@@ -124,7 +124,11 @@ impl Cloud {
     }
 
     /// One resource; `None` when it does not exist.
-    pub(crate) fn find<T: DeserializeOwned>(&self, kind: &str, id: &str) -> Result<Option<T>, Failure> {
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        id: &str,
+    ) -> Result<Option<T>, Failure> {
         let path = format!("{kind}/{}", escaped(id));
         let response = self.send(Request::get(self.url(&path)))?;
         match response.status {
@@ -139,7 +143,9 @@ impl Cloud {
         let mut items = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            let next = token.as_deref().map(|token| format!("&pageToken={}", escaped(token)));
+            let next = token
+                .as_deref()
+                .map(|token| format!("&pageToken={}", escaped(token)));
             let path = format!("{kind}?{query}{}", next.unwrap_or_default());
             let response = self.send(Request::get(self.url(&path)))?;
             if response.status != 200 {
@@ -155,12 +161,21 @@ impl Cloud {
     }
 
     /// All resources with a tag.
-    pub(crate) fn tagged<T: DeserializeOwned>(&self, kind: &str, key: &str, value: &str) -> Result<Vec<T>, Failure> {
+    pub(crate) fn tagged<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<Vec<T>, Failure> {
         self.list(kind, &format!("tag={}", escaped(&format!("{key}={value}"))))
     }
 
     /// All resources with this exact name.
-    pub(crate) fn named<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Result<Vec<T>, Failure> {
+    pub(crate) fn named<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        name: &str,
+    ) -> Result<Vec<T>, Failure> {
         self.list(kind, &format!("name={}", escaped(name)))
     }
 
@@ -171,7 +186,8 @@ impl Cloud {
         body: &Value,
         user_data: Option<SecretHandle>,
     ) -> Result<Made<T>, Failure> {
-        let request = Request::post(self.url(kind)).header("idempotency-key", self.idempotency_key.clone());
+        let request =
+            Request::post(self.url(kind)).header("idempotency-key", self.idempotency_key.clone());
         let request = match user_data {
             None => request.json(body),
             Some(data) => request.json_with_secret(body, "/userData", data, SecretEncoding::Base64),
@@ -206,28 +222,42 @@ impl Cloud {
 
 fn error_field(response: &Response, field: &str) -> String {
     let body: Value = serde_json::from_slice(&response.body).unwrap_or_else(|_| json!({}));
-    let text = body.pointer(&format!("/error/{field}")).and_then(Value::as_str).unwrap_or_default();
+    let text = body
+        .pointer(&format!("/error/{field}"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     text.chars().take(MESSAGE_BYTES_MAX).collect()
 }
 
 fn error_code(response: &Response) -> String {
-    if response.status < 400 { String::new() } else { error_field(response, "code") }
+    if response.status < 400 {
+        String::new()
+    } else {
+        error_field(response, "code")
+    }
 }
 
 /// The failure of a request that was answered with an error. The cloud's own messages name fields and never repeat user data.
 fn refused(response: &Response, doing: &str) -> Failure {
     let code = error_code(response);
-    let reason = if code.is_empty() { "CloudRefused".to_owned() } else { format!("Cloud{code}") };
+    let reason = if code.is_empty() {
+        "CloudRefused".to_owned()
+    } else {
+        format!("Cloud{code}")
+    };
     let mut failure = response.failure(reason, doing);
     let message = error_field(response, "message");
     if response.status == 401 {
-        failure.message.push_str(": grant the credential of the local cloud, with its current token");
+        failure
+            .message
+            .push_str(": grant the credential of the local cloud, with its current token");
     } else if !message.is_empty() {
         failure.message = format!("{doing}: {message}");
     }
     // What another request holds or has not made yet may be free or there next time.
     if matches!(response.status, 404 | 409) {
-        failure = Failure::transient(failure.reason, failure.message).retry_after(Duration::from_secs(5));
+        failure =
+            Failure::transient(failure.reason, failure.message).retry_after(Duration::from_secs(5));
     }
     failure
 }

@@ -32,12 +32,18 @@ pub(crate) fn ensure(input: &ClusterInput<Local>) -> Result<ClusterAnswer, Failu
     let answer = match balancer.state.as_str() {
         "active" => ClusterAnswer::ready(),
         "failed" => {
-            let message = format!("load balancer {} has failed: {}", balancer.id, balancer.state_message);
+            let message = format!(
+                "load balancer {} has failed: {}",
+                balancer.id, balancer.state_message
+            );
             return Err(Failure::terminal("LoadBalancerFailed", message));
         }
         state => ClusterAnswer::waiting(
             "LoadBalancerProvisioning",
-            format!("load balancer {} is {state}: the cloud is making it", balancer.id),
+            format!(
+                "load balancer {} is {state}: the cloud is making it",
+                balancer.id
+            ),
             SOON,
         ),
     };
@@ -83,7 +89,9 @@ fn existing_network(cloud: &Cloud, name: &str) -> Result<Network, Failure> {
         )),
         None => Err(Failure::terminal(
             "NetworkNotFound",
-            format!("spec.network: the cloud has no network with the name {name:?}: make it, or leave the field out"),
+            format!(
+                "spec.network: the cloud has no network with the name {name:?}: make it, or leave the field out"
+            ),
         )),
     }
 }
@@ -94,7 +102,9 @@ fn load_balancer(
     network: &Network,
 ) -> Result<LoadBalancer, Failure> {
     if let Some(id) = &input.infra_cluster.status.load_balancer_id {
-        return cloud.find(LOAD_BALANCERS, id)?.ok_or_else(|| gone("load balancer", id));
+        return cloud
+            .find(LOAD_BALANCERS, id)?
+            .ok_or_else(|| gone("load balancer", id));
     }
     let tag = tag(input.cluster.namespace(), input.cluster.name());
     let mut found: Vec<LoadBalancer> = cloud.tagged(LOAD_BALANCERS, CLUSTER_TAG, &tag)?;
@@ -119,7 +129,9 @@ fn load_balancer(
 fn gone(what: &str, id: &str) -> Failure {
     Failure::terminal(
         "InfrastructureGone",
-        format!("the {what} {id} has been deleted from the cloud by somebody else: the cluster has to be made again"),
+        format!(
+            "the {what} {id} has been deleted from the cloud by somebody else: the cluster has to be made again"
+        ),
     )
 }
 
@@ -128,7 +140,10 @@ pub(crate) fn delete(input: &ClusterInput<Local>) -> Result<DeletionAnswer, Fail
     let cloud = Cloud::new(&input.context)?;
     let tag = tag(input.cluster.namespace(), input.cluster.name());
     let balancers: Vec<LoadBalancer> = cloud.tagged(LOAD_BALANCERS, CLUSTER_TAG, &tag)?;
-    for balancer in balancers.iter().filter(|balancer| balancer.state != "deleting") {
+    for balancer in balancers
+        .iter()
+        .filter(|balancer| balancer.state != "deleting")
+    {
         cloud.delete(&format!("{LOAD_BALANCERS}/{}", balancer.id))?;
     }
     if !balancers.is_empty() {
@@ -141,9 +156,14 @@ pub(crate) fn delete(input: &ClusterInput<Local>) -> Result<DeletionAnswer, Fail
     // The listing has all fields; only the ID is of interest.
     let networks: Vec<Value> = cloud.tagged(NETWORKS, CLUSTER_TAG, &tag)?;
     for network in &networks {
-        let id = network.get("id").and_then(Value::as_str).unwrap_or_default();
+        let id = network
+            .get("id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if !cloud.delete(&format!("{NETWORKS}/{id}"))? {
-            let message = format!("network {id} still has instances or load balancers: they have to be deleted first");
+            let message = format!(
+                "network {id} still has instances or load balancers: they have to be deleted first"
+            );
             return Ok(DeletionAnswer::waiting("NetworkInUse", message, LATER));
         }
     }

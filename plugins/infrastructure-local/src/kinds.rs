@@ -104,7 +104,9 @@ fn machine_spec() -> Schema {
 }
 
 fn id(what: &str) -> Schema {
-    schema::string().length(1, 253).describe(format!("ID of the {what} in the cloud."))
+    schema::string()
+        .length(1, 253)
+        .describe(format!("ID of the {what} in the cloud."))
 }
 
 /// LocalCluster.
@@ -123,7 +125,12 @@ pub(crate) fn cluster() -> OwnedKind {
 
 /// LocalClusterTemplate.
 pub(crate) fn cluster_template() -> OwnedKind {
-    OwnedKind::new(KindRole::InfraClusterTemplate, GROUP, "LocalClusterTemplate").spec(cluster_spec())
+    OwnedKind::new(
+        KindRole::InfraClusterTemplate,
+        GROUP,
+        "LocalClusterTemplate",
+    )
+    .spec(cluster_spec())
 }
 
 /// LocalMachine.
@@ -137,7 +144,11 @@ pub(crate) fn machine() -> OwnedKind {
 
 /// LocalMachineTemplate.
 pub(crate) fn machine_template() -> OwnedKind {
-    OwnedKind::new(KindRole::InfraMachineTemplate, GROUP, "LocalMachineTemplate")
-        .spec(machine_spec())
-        .column("Type", ".spec.template.spec.instanceType", "string")
+    OwnedKind::new(
+        KindRole::InfraMachineTemplate,
+        GROUP,
+        "LocalMachineTemplate",
+    )
+    .spec(machine_spec())
+    .column("Type", ".spec.template.spec.instanceType", "string")
 }

@@ -40,7 +40,9 @@ struct Memory {
 
 impl Memory {
     fn read(state: Option<&[u8]>) -> Result<Memory, Failure> {
-        let Some(bytes) = state.filter(|bytes| !bytes.is_empty()) else { return Ok(Memory::default()) };
+        let Some(bytes) = state.filter(|bytes| !bytes.is_empty()) else {
+            return Ok(Memory::default());
+        };
         serde_json::from_slice(bytes)
             .map_err(|error| Failure::terminal("InvalidState", format!("kept state: {error}")))
     }
@@ -72,7 +74,11 @@ pub(crate) fn ensure(input: &MachineInput<Local>) -> Result<MachineAnswer, Failu
 /// The instance's ID as kept, or as the provider ID tells: that one survives when an object is moved to another management cluster.
 fn known_id(input: &MachineInput<Local>, memory: &Memory) -> Option<String> {
     let provider_id = || {
-        let text = input.infra_machine.raw.pointer("/spec/providerID")?.as_str()?;
+        let text = input
+            .infra_machine
+            .raw
+            .pointer("/spec/providerID")?
+            .as_str()?;
         text.rsplit_once('/').map(|(_, id)| id.to_owned())
     };
     memory.instance_id.clone().or_else(provider_id)
@@ -132,28 +138,44 @@ fn network_id(input: &MachineInput<Local>, cloud: &Cloud, owner: &str) -> Result
         Some(name) => cloud.named("networks", name)?,
         None => cloud.tagged("networks", CLUSTER_TAG, owner)?,
     };
-    found.into_iter().next().map(|network| network.id).ok_or_else(|| not_yet("network"))
+    found
+        .into_iter()
+        .next()
+        .map(|network| network.id)
+        .ok_or_else(|| not_yet("network"))
 }
 
-fn load_balancer_id(input: &MachineInput<Local>, cloud: &Cloud, owner: &str) -> Result<String, Failure> {
+fn load_balancer_id(
+    input: &MachineInput<Local>,
+    cloud: &Cloud,
+    owner: &str,
+) -> Result<String, Failure> {
     if let Some(id) = &input.infra_cluster.status.load_balancer_id {
         return Ok(id.clone());
     }
     let found: Vec<LoadBalancer> = cloud.tagged("load-balancers", CLUSTER_TAG, owner)?;
-    found.into_iter().next().map(|balancer| balancer.id).ok_or_else(|| not_yet("load balancer"))
+    found
+        .into_iter()
+        .next()
+        .map(|balancer| balancer.id)
+        .ok_or_else(|| not_yet("load balancer"))
 }
 
 fn not_yet(what: &str) -> Failure {
     Failure::transient(
         "ClusterInfrastructureMissing",
-        format!("the cluster's {what} is not in the cloud: its LocalCluster has to be provisioned first"),
+        format!(
+            "the cluster's {what} is not in the cloud: its LocalCluster has to be provisioned first"
+        ),
     )
 }
 
 fn gone(id: &str) -> Failure {
     Failure::terminal(
         "InstanceGone",
-        format!("the instance {id} existed and is gone from the cloud: delete the Machine to get another"),
+        format!(
+            "the instance {id} existed and is gone from the cloud: delete the Machine to get another"
+        ),
     )
 }
 
@@ -165,11 +187,18 @@ fn progress(
 ) -> Result<MachineAnswer, Failure> {
     let wait = memory.wait(input.context.now_ms);
     let id = &instance.id;
-    let waiting = |reason: &str, message: String, wait: Duration| MachineAnswer::waiting(reason, message, wait);
+    let waiting = |reason: &str, message: String, wait: Duration| {
+        MachineAnswer::waiting(reason, message, wait)
+    };
     let answer = match (instance.state.as_str(), instance.bootstrap.state.as_str()) {
         ("running", "failed") => {
             let why = bootstrap_failure(cloud, &instance);
-            let condition = Condition::new(BOOTSTRAP_CONDITION, ConditionStatus::False, "BootstrapFailed", why.clone());
+            let condition = Condition::new(
+                BOOTSTRAP_CONDITION,
+                ConditionStatus::False,
+                "BootstrapFailed",
+                why.clone(),
+            );
             waiting("BootstrapFailed", why, WAIT_FOR_PEOPLE).condition(condition)
         }
         ("running", "waiting" | "running") => waiting(
@@ -177,14 +206,19 @@ fn progress(
             format!("instance {id} runs and works on its bootstrap data"),
             wait,
         ),
-        ("running", _) => MachineAnswer::ready(instance.provider_id.clone()).condition(Condition::new(
-            BOOTSTRAP_CONDITION,
-            ConditionStatus::True,
-            "BootstrapSucceeded",
-            "",
-        )),
+        ("running", _) => {
+            MachineAnswer::ready(instance.provider_id.clone()).condition(Condition::new(
+                BOOTSTRAP_CONDITION,
+                ConditionStatus::True,
+                "BootstrapSucceeded",
+                "",
+            ))
+        }
         ("failed", _) => {
-            let message = format!("the cloud could not make instance {id}: {}", instance.state_message);
+            let message = format!(
+                "the cloud could not make instance {id}: {}",
+                instance.state_message
+            );
             return Err(Failure::terminal("InstanceFailed", message));
         }
         ("terminating" | "terminated", _) => return Err(gone(id)),
@@ -193,9 +227,15 @@ fn progress(
             format!("instance {id} is stopped: somebody has to start it"),
             WAIT_FOR_PEOPLE,
         ),
-        (state, _) => waiting("InstanceProvisioning", format!("instance {id} is {state}: the cloud is making it"), wait),
+        (state, _) => waiting(
+            "InstanceProvisioning",
+            format!("instance {id} is {state}: the cloud is making it"),
+            wait,
+        ),
     };
-    let status = MachineStatus { instance_id: Some(instance.id) };
+    let status = MachineStatus {
+        instance_id: Some(instance.id),
+    };
     let mut answer = answer
         .provider_id(instance.provider_id)
         .instance_state(instance.state)
@@ -220,18 +260,33 @@ fn address_type(name: &str) -> Option<AddressType> {
         AddressType::InternalDns,
         AddressType::ExternalDns,
     ];
-    types.into_iter().find(|address_type| address_type.as_str() == name)
+    types
+        .into_iter()
+        .find(|address_type| address_type.as_str() == name)
 }
 
 /// What the guest reported and the end of its console, which never has secrets of the user data.
 fn bootstrap_failure(cloud: &Cloud, instance: &Instance) -> String {
     let console = cloud.console(&instance.id);
-    let lines: Vec<&str> = console.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.get(lines.len().saturating_sub(CONSOLE_LINES)..).unwrap_or_default().join("\n");
+    let lines: Vec<&str> = console
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let last = lines
+        .get(lines.len().saturating_sub(CONSOLE_LINES)..)
+        .unwrap_or_default()
+        .join("\n");
     let skipped = last.chars().count().saturating_sub(CONSOLE_CHARACTERS);
     let tail: String = last.chars().skip(skipped).collect();
-    let what = format!("instance {} has failed to bootstrap: {}", instance.id, instance.bootstrap.message);
-    if tail.is_empty() { what } else { format!("{what}; the end of its console:\n{tail}") }
+    let what = format!(
+        "instance {} has failed to bootstrap: {}",
+        instance.id, instance.bootstrap.message
+    );
+    if tail.is_empty() {
+        what
+    } else {
+        format!("{what}; the end of its console:\n{tail}")
+    }
 }
 
 /// Removes the instance, by tag: also what an answer that was lost left behind.
@@ -261,7 +316,10 @@ pub(crate) fn delete(input: &MachineInput<Local>) -> Result<DeletionAnswer, Fail
 
 /// Takes a control-plane machine out of the load balancer before its API server stops.
 fn deregister(input: &MachineInput<Local>, cloud: &Cloud, id: &str) -> Result<(), Failure> {
-    if let (true, Some(balancer)) = (input.machine.is_control_plane(), &input.infra_cluster.status.load_balancer_id) {
+    if let (true, Some(balancer)) = (
+        input.machine.is_control_plane(),
+        &input.infra_cluster.status.load_balancer_id,
+    ) {
         cloud.delete(&format!("load-balancers/{balancer}/targets/{id}"))?;
     }
     Ok(())

@@ -9,6 +9,8 @@
 //! and `report` says what the status is. Everything that a decision may look at is in its `Observed`; the only clock is the
 //! `now` that it is given.
 
+pub mod answer;
 pub mod call;
+pub mod infrastructure;
 pub mod lookup;
 pub mod plan;

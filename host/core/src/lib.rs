@@ -13,4 +13,5 @@ pub mod answer;
 pub mod call;
 pub mod infrastructure;
 pub mod lookup;
+pub mod material;
 pub mod plan;

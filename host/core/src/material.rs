@@ -13,16 +13,11 @@ use crate::call::SecretHandle;
 use crate::call::bootstrap::{Part, SecretEncoding};
 use crate::call::material::Requirement;
 
-/// Type of the Secrets that Cluster API makes (contract: upstream `util/secret`).
-pub const SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
-/// Key of a certificate or public key.
-pub const CERTIFICATE_KEY: &str = "tls.crt";
-/// Key of a private key.
-pub const PRIVATE_KEY: &str = "tls.key";
-/// Key of bootstrap data, kubeconfigs and shared secrets.
-pub const VALUE_KEY: &str = "value";
-/// Key of the format of bootstrap data.
-pub const FORMAT_KEY: &str = "format";
+pub use capstan_api::contract::{
+    SECRET_CERTIFICATE_KEY as CERTIFICATE_KEY, SECRET_FORMAT_KEY as FORMAT_KEY,
+    SECRET_PRIVATE_KEY_KEY as PRIVATE_KEY, SECRET_TYPE, SECRET_VALUE_KEY as VALUE_KEY,
+};
+
 /// Purpose of the Secret with the administrator's kubeconfig; no plugin can ask for it.
 pub const KUBECONFIG: &str = "kubeconfig";
 /// Purpose of the Secret with the cluster's certificate authority.

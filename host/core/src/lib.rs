@@ -13,5 +13,6 @@ pub mod answer;
 pub mod call;
 pub mod infrastructure;
 pub mod lookup;
+pub mod machine;
 pub mod material;
 pub mod plan;

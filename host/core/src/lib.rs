@@ -10,5 +10,7 @@
 //! `now` that it is given.
 
 pub mod call;
+pub mod clone;
 pub mod lookup;
+pub mod naming;
 pub mod plan;

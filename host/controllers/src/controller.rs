@@ -5,10 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_api::condition;
 use capstan_api::name::ObjectKey;
 use capstan_core::plan::{Failure, Next, Outcome, Plan};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use crate::ctx::Ctx;
@@ -89,7 +89,7 @@ pub struct Report {
     /// The complete status but conditions and `observedGeneration`, as a JSON object; what is not in it is removed.
     pub status: Value,
     /// Every condition that the controller owns, every time. The driver stamps times and generations.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<condition::Report>,
     /// Sooner than the plan said.
     pub next: Option<Next>,
     /// All that the finalizer stands for is done: the driver removes it instead of writing the status.
@@ -118,6 +118,11 @@ pub trait Controller: Send + Sync + 'static {
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let _ = (ctx, object);
         Adoption::default()
+    }
+
+    /// The object is gone: nothing of it is kept in memory.
+    fn forget(&self, ctx: &Ctx, locator: &Locator) {
+        let _ = (ctx, locator);
     }
 
     /// Reads; never writes.

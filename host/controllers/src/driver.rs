@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::controller::{Controller, Primary, Report, Spec};
+use crate::controller::{Controller, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kube_api::{ApiError, Patch, Resource};
 use crate::metrics::Metrics;
@@ -85,6 +85,7 @@ impl<C: Controller> Driver<C> {
         let outcome = match pass {
             Pass::Gone => {
                 self.queue.forget(locator);
+                self.controller.forget(&self.ctx, locator);
                 self.held().remove(locator);
                 "gone"
             }
@@ -312,17 +313,6 @@ impl<C: Controller> Reconcile<'_, C> {
             Ok(_) => Ok(Next::Settled),
             Err(ApiError::NotFound(_)) if object.is_deleting() => Ok(Next::Settled),
             Err(error) => Err(Stop::write("writing the status", &error)),
-        }
-    }
-}
-
-/// Whether a kind is one of a controller's own.
-#[must_use]
-pub fn is_primary(spec: &Spec, ctx: &Ctx, locator: &Locator) -> bool {
-    match &spec.primary {
-        Primary::Kind(resource) => resource.group_kind() == locator.kind,
-        Primary::Roles(roles) => {
-            ctx.plugins.role_of(&locator.kind).is_some_and(|role| roles.contains(&role.as_str()))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::kube_api::Resource;
+use crate::kube_api::{GroupKind, Resource};
 
 macro_rules! resources {
     ($($(#[$doc:meta])* $name:ident = $scope:ident($group:literal, $version:literal, $kind:literal, $plural:literal);)*) => {
@@ -37,6 +37,15 @@ resources! {
     POD = namespaced("", "v1", "Pod", "pods");
     /// Namespace
     NAMESPACE = cluster_scoped("", "v1", "Namespace", "namespaces");
+}
+
+/// Whether a kind is one that controllers know by name; all others were learned from references and plugins.
+#[must_use]
+pub fn is_known(kind: &GroupKind) -> bool {
+    kind.group == CLUSTER.group
+        || kind.group == PLUGIN.group
+        || kind.group.is_empty()
+        || kind.group == CRD.group
 }
 
 /// The plural that a kind's CustomResourceDefinition must have, by English rules: references carry no plural and no discovery

@@ -1,9 +1,9 @@
 //! Statuses as JSON: what to write, whether it differs, and whether anybody waits for the difference. Pure.
 
 use capstan_api::condition;
-use capstan_api::{annotation, reason};
+use capstan_api::annotation;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value, json};
 
 use crate::controller::{Adoption, Report};
@@ -35,26 +35,17 @@ pub fn paused_because(cluster: Option<&Object>, object: &Object) -> Option<Strin
 #[must_use]
 pub fn paused(object: &Object, why: &str, now: Timestamp) -> Value {
     let mut status = object.value.get("status").cloned().unwrap_or_else(|| json!({}));
-    let paused = paused_condition(Some(why));
-    let merged = condition::merge(
-        &condition::from_status(&status),
-        &[paused],
-        object.generation(),
-        now,
-    );
+    let paused = condition::Report::yes("Paused", "Paused").with_message(why);
+    let merged = condition::merge(&conditions_of(&status), [paused], Some(object.generation()), now);
     set(&mut status, "conditions", json!(merged));
     status
 }
 
-fn paused_condition(why: Option<&str>) -> Condition {
-    Condition {
-        type_: reason::PAUSED.to_owned(),
-        status: if why.is_some() { "True" } else { "False" }.to_owned(),
-        reason: if why.is_some() { "Paused" } else { "NotPaused" }.to_owned(),
-        message: why.unwrap_or_default().to_owned(),
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
-    }
+/// The conditions in a status; those that cannot be read are left out.
+#[must_use]
+pub fn conditions_of(status: &Value) -> Vec<Condition> {
+    let listed = status.get("conditions").and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(|condition| serde_json::from_value(condition.clone()).ok()).collect()
 }
 
 /// The complete status that a report asks for. Conditions of other owners stay.
@@ -71,9 +62,9 @@ pub fn desired(
     let mut status = if report.status.is_object() { report.status } else { json!({}) };
     let mut owned = report.conditions;
     if pausable {
-        owned.push(paused_condition(None));
+        owned.push(condition::Report::no("Paused", "NotPaused"));
     }
-    let conditions = condition::merge(&condition::from_status(&current), &owned, generation, now);
+    let conditions = condition::merge(&conditions_of(&current), owned, Some(generation), now);
     if !conditions.is_empty() {
         set(&mut status, "conditions", json!(conditions));
     }

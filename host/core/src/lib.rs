@@ -9,8 +9,10 @@
 //! and `report` says what the status is. Everything that a decision may look at is in its `Observed`; the only clock is the
 //! `now` that it is given.
 
+pub mod answer;
 pub mod call;
 pub mod clone;
+pub mod infrastructure;
 pub mod lookup;
 pub mod naming;
 pub mod plan;

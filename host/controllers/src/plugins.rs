@@ -1,0 +1,300 @@
+//! The active plugins: which component answers for which kind, with which grants, limits and config.
+//!
+//! One immutable snapshot, swapped whole: a call that is under way keeps the plugin that it began with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_api::annotation;
+use capstan_api::name::ObjectKey;
+use capstan_core::call::{Context, Mode, State};
+use capstan_engine::{CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable, StateStore};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+use crate::ctx::Ctx;
+use crate::kube_api::{GroupKind, KubeApi, Patch, Resource};
+use crate::object::Object;
+use crate::secrets::Secrets;
+
+/// A plugin that is called.
+pub struct ActivePlugin {
+    /// Name of the Plugin object.
+    pub name: String,
+    /// The Plugin object.
+    pub key: ObjectKey,
+    /// The component.
+    pub loaded: Arc<Loaded>,
+    /// What it may do.
+    pub grants: Arc<Grants>,
+    /// What a call may use.
+    pub limits: Limits,
+    /// `spec.config`.
+    pub config: Value,
+    /// Where the secret of each granted credential is.
+    pub credentials: BTreeMap<String, SecretSource>,
+}
+
+impl fmt::Debug for ActivePlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.loaded.digest())
+    }
+}
+
+/// Where a credential's secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSource {
+    /// Secret in the Plugin object's namespace.
+    pub secret: String,
+    /// Key in it.
+    pub key: String,
+    /// How it is added to a request.
+    pub scheme: capstan_engine::CredentialScheme,
+}
+
+#[derive(Default)]
+struct Snapshot {
+    active: BTreeMap<String, Arc<ActivePlugin>>,
+    kinds: HashMap<GroupKind, Owned>,
+}
+
+#[derive(Clone)]
+struct Owned {
+    role: String,
+    plugin: String,
+    resource: Resource,
+}
+
+/// All active plugins. Clones share them.
+#[derive(Clone, Default)]
+pub struct Plugins {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    snapshot: ArcSwap<Snapshot>,
+    writing: Mutex<()>,
+    changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Plugins {
+    /// Calls this after every change. The first listener counts.
+    pub fn listen(&self, changed: impl Fn() + Send + Sync + 'static) {
+        // A second listener would be a programming error without consequence: the first stays.
+        let _ = self.inner.changed.set(Box::new(changed));
+    }
+
+    /// Role in which an active plugin owns the kind.
+    #[must_use]
+    pub fn role_of(&self, kind: &GroupKind) -> Option<String> {
+        self.inner.snapshot.load().kinds.get(kind).map(|owned| owned.role.clone())
+    }
+
+    /// The active plugin that owns the kind.
+    #[must_use]
+    pub fn owner_of(&self, kind: &GroupKind) -> Option<Arc<ActivePlugin>> {
+        let snapshot = self.inner.snapshot.load();
+        let owned = snapshot.kinds.get(kind)?;
+        snapshot.active.get(&owned.plugin).cloned()
+    }
+
+    /// Kinds that active plugins own in one of these roles.
+    #[must_use]
+    pub fn kinds_with(&self, roles: &[&str]) -> Vec<Resource> {
+        let snapshot = self.inner.snapshot.load();
+        let owned = snapshot.kinds.values().filter(|owned| roles.contains(&owned.role.as_str()));
+        owned.map(|owned| owned.resource.clone()).collect()
+    }
+
+    /// An active plugin by name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<ActivePlugin>> {
+        self.inner.snapshot.load().active.get(name).cloned()
+    }
+
+    /// An active upgrade strategy by name.
+    #[must_use]
+    pub fn strategy(&self, name: &str) -> Option<Arc<ActivePlugin>> {
+        let kind = capstan_core::call::manifest::PluginKind::UpgradeStrategy;
+        self.get(name).filter(|plugin| plugin.loaded.kinds().contains(&kind))
+    }
+
+    /// Names of all active plugins.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.inner.snapshot.load().active.keys().cloned().collect()
+    }
+
+    /// Puts a plugin in the place of the one of the same name, if any.
+    pub fn activate(&self, plugin: ActivePlugin) {
+        self.change(|snapshot| {
+            snapshot.kinds.retain(|_, owned| owned.plugin != plugin.name);
+            for kind in &plugin.loaded.manifest().kinds {
+                let resource =
+                    Resource::namespaced(&kind.group, &kind.version, &kind.kind, &kind.plural);
+                let owned = Owned {
+                    role: kind.role.clone(),
+                    plugin: plugin.name.clone(),
+                    resource: resource.clone(),
+                };
+                snapshot.kinds.insert(resource.group_kind(), owned);
+            }
+            snapshot.active.insert(plugin.name.clone(), Arc::new(plugin));
+        });
+    }
+
+    /// Calls a plugin no longer.
+    pub fn deactivate(&self, name: &str) {
+        if self.get(name).is_some() {
+            self.change(|snapshot| {
+                snapshot.active.remove(name);
+                snapshot.kinds.retain(|_, owned| owned.plugin != name);
+            });
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.inner.snapshot.load();
+        let mut next =
+            Snapshot { active: current.active.clone(), kinds: current.kinds.clone() };
+        change(&mut next);
+        self.inner.snapshot.store(Arc::new(next));
+        drop(writing);
+        if let Some(changed) = self.inner.changed.get() {
+            changed();
+        }
+    }
+}
+
+impl ActivePlugin {
+    /// What every call about this object carries. `operation` and the object's UID make the idempotency key.
+    #[must_use]
+    pub fn context(&self, ctx: &Ctx, object: &Object, operation: &str, attempt: u32) -> Context {
+        Context {
+            now_ms: u64::try_from(ctx.now().as_millisecond()).unwrap_or_default(),
+            deadline: self.limits.wall,
+            attempt,
+            idempotency_key: format!("{}-{operation}", object.uid),
+            mode: Mode::Apply,
+            config: self.config.clone(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// With what a call about this object is made.
+    #[must_use]
+    pub fn env(
+        &self,
+        ctx: &Ctx,
+        resource: &Resource,
+        object: &Object,
+        secrets: SecretTable,
+    ) -> CallEnv {
+        CallEnv {
+            plugin: self.name.clone(),
+            object: format!("{} {}", object.kind(), object.key),
+            grants: Arc::clone(&self.grants),
+            limits: self.limits,
+            secrets,
+            state: Some(Arc::new(AnnotationState {
+                api: Arc::clone(&ctx.api),
+                resource: resource.clone(),
+                key: object.key.clone(),
+                uid: object.uid.clone(),
+                first: state_of(object),
+            })),
+            credentials: Arc::new(SecretCredentials {
+                api: Arc::clone(&ctx.api),
+                secrets: ctx.secrets.clone(),
+                namespace: self.key.namespace.clone(),
+                sources: self.credentials.clone(),
+            }),
+            ..CallEnv::default()
+        }
+    }
+}
+
+/// A plugin's state of an object, kept in an annotation of that object.
+#[must_use]
+pub fn state_of(object: &Object) -> Option<State> {
+    BASE64.decode(object.annotation(annotation::PLUGIN_STATE)?).ok()
+}
+
+/// A state as the annotation holds it.
+#[must_use]
+pub fn encode_state(state: &[u8]) -> String {
+    BASE64.encode(state)
+}
+
+struct AnnotationState {
+    api: Arc<dyn KubeApi>,
+    resource: Resource,
+    key: ObjectKey,
+    uid: String,
+    first: Option<State>,
+}
+
+impl StateStore for AnnotationState {
+    fn get(&self) -> BoxFuture<'_, Result<Option<State>, String>> {
+        let state = self.first.clone();
+        async move { Ok(state) }.boxed()
+    }
+
+    fn put(&self, value: State) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let patch = Patch::Merge(json!({"metadata": {
+                "uid": self.uid,
+                "annotations": {annotation::PLUGIN_STATE: encode_state(&value)},
+            }}));
+            let answer = self.api.patch(&self.resource, &self.key, None, &patch, "capstan-state");
+            answer.await.map(drop).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+}
+
+struct SecretCredentials {
+    api: Arc<dyn KubeApi>,
+    secrets: Secrets,
+    namespace: String,
+    sources: BTreeMap<String, SecretSource>,
+}
+
+impl CredentialSource for SecretCredentials {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, String>> {
+        async move {
+            let source = self
+                .sources
+                .get(name)
+                .ok_or_else(|| format!("no credential named {name} is granted"))?;
+            let key =
+                ObjectKey { namespace: self.namespace.clone(), name: source.secret.clone() };
+            let secret = self
+                .secrets
+                .get(&*self.api, &key)
+                .await
+                .map_err(|error| format!("reading Secret {key}: {error}"))?
+                .ok_or_else(|| format!("Secret {key} does not exist"))?;
+            let bytes = secret
+                .data
+                .get(&source.key)
+                .ok_or_else(|| format!("Secret {key} has no key {}", source.key))?;
+            Ok(Credential { scheme: source.scheme.clone(), secret: trimmed(bytes) })
+        }
+        .boxed()
+    }
+}
+
+/// Without the line end that editors and `echo` leave: it would break a header.
+fn trimmed(bytes: &[u8]) -> Vec<u8> {
+    let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |at| at.saturating_add(1));
+    bytes.iter().take(end).copied().collect()
+}
+

@@ -1,0 +1,110 @@
+//! Annotations of Cluster API and where they are found.
+
+/// Stops reconciliation of the object; any value.
+pub const PAUSED: &str = "cluster.x-k8s.io/paused";
+/// On a Machine: delete it first when there are too many; any value.
+pub const DELETE_MACHINE: &str = "cluster.x-k8s.io/delete-machine";
+/// On a MachineSet: `true` keeps it from creating Machines.
+pub const DISABLE_MACHINE_CREATE: &str = "cluster.x-k8s.io/disable-machine-create";
+/// On a Machine: have its health check replace it; any value.
+pub const REMEDIATE_MACHINE: &str = "cluster.x-k8s.io/remediate-machine";
+/// On a Machine: health checks leave it alone; any value.
+pub const SKIP_REMEDIATION: &str = "cluster.x-k8s.io/skip-remediation";
+/// On a copy of a template: name of the template.
+pub const CLONED_FROM_NAME: &str = "cluster.x-k8s.io/cloned-from-name";
+/// On a copy of a template: `<Kind>.<group>` of the template.
+pub const CLONED_FROM_GROUP_KIND: &str = "cluster.x-k8s.io/cloned-from-groupkind";
+/// On an infrastructure object that something outside of Cluster API looks after.
+pub const MANAGED_BY: &str = "cluster.x-k8s.io/managed-by";
+/// On a MachinePool whose replicas something else decides.
+pub const REPLICAS_MANAGED_BY: &str = "cluster.x-k8s.io/replicas-managed-by";
+/// On a Node: name of its Cluster.
+pub const CLUSTER_NAME: &str = "cluster.x-k8s.io/cluster-name";
+/// On a Node: namespace of its Cluster.
+pub const CLUSTER_NAMESPACE: &str = "cluster.x-k8s.io/cluster-namespace";
+/// On a Node: name of its Machine.
+pub const MACHINE: &str = "cluster.x-k8s.io/machine";
+/// On a Node: kind of its Machine's owner.
+pub const OWNER_KIND: &str = "cluster.x-k8s.io/owner-kind";
+/// On a Node: name of its Machine's owner.
+pub const OWNER_NAME: &str = "cluster.x-k8s.io/owner-name";
+/// On a Node: keys of the labels that come from its Machine, sorted, joined by commas.
+pub const LABELS_FROM_MACHINE: &str = "cluster.x-k8s.io/labels-from-machine";
+/// On a Node: keys of the annotations that come from its Machine, sorted, joined by commas.
+pub const ANNOTATIONS_FROM_MACHINE: &str = "cluster.x-k8s.io/annotations-from-machine";
+/// On a Node: `key:effect` of the taints that its Machine keeps there, sorted, joined by commas.
+pub const TAINTS_FROM_MACHINE: &str = "cluster.x-k8s.io/taints-from-machine";
+/// On a group of machines: the autoscaler's lower limit.
+pub const AUTOSCALER_MIN_SIZE: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
+/// On a group of machines: the autoscaler's upper limit.
+pub const AUTOSCALER_MAX_SIZE: &str = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size";
+/// On a Machine: its Node is not drained; any value.
+pub const EXCLUDE_NODE_DRAINING: &str = "machine.cluster.x-k8s.io/exclude-node-draining";
+/// On a Machine: its deletion does not wait for volumes; any value.
+pub const EXCLUDE_WAIT_FOR_NODE_VOLUME_DETACH: &str =
+    "machine.cluster.x-k8s.io/exclude-wait-for-node-volume-detach";
+/// On a control-plane Machine or its bootstrap object: when its certificates expire (RFC 3339).
+pub const CERTIFICATES_EXPIRY: &str = "machine.cluster.x-k8s.io/certificates-expiry";
+/// Prefix of annotations on a Machine that hold back its drain.
+pub const PRE_DRAIN_HOOK_PREFIX: &str = "pre-drain.delete.hook.machine.cluster.x-k8s.io";
+/// Prefix of annotations on a Machine that hold back the deletion of its host.
+pub const PRE_TERMINATE_HOOK_PREFIX: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io";
+/// On control-plane Machines: holds the host until its etcd member is removed.
+pub const KCP_CLEANUP_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup";
+/// Prefix of annotations on a Cluster that hold back an upgrade.
+pub const BEFORE_UPGRADE_HOOK_PREFIX: &str = "before-upgrade.hook.cluster.cluster.x-k8s.io";
+/// On a MachineDeployment and its MachineSets: number of the template's revision.
+pub const REVISION: &str = "machinedeployment.clusters.x-k8s.io/revision";
+/// On a MachineSet: the revisions that it stood for before, joined by commas.
+pub const REVISION_HISTORY: &str = "machinedeployment.clusters.x-k8s.io/revision-history";
+/// On a MachineSet: replicas of its MachineDeployment when it was last scaled.
+pub const DESIRED_REPLICAS: &str = "machinedeployment.clusters.x-k8s.io/desired-replicas";
+/// On a MachineSet: replicas and surge of its MachineDeployment when it was last scaled.
+pub const MAX_REPLICAS: &str = "machinedeployment.clusters.x-k8s.io/max-replicas";
+/// On a MachineSet or MachineDeployment: preflight checks to leave out, joined by commas.
+pub const SKIP_PREFLIGHT_CHECKS: &str = "machineset.cluster.x-k8s.io/skip-preflight-checks";
+/// On a control-plane Machine: which Machine it replaces, as JSON.
+pub const REMEDIATION_FOR: &str = "controlplane.cluster.x-k8s.io/remediation-for";
+/// On a control-plane object: which Machine is being replaced, as JSON.
+pub const REMEDIATION_IN_PROGRESS: &str = "controlplane.cluster.x-k8s.io/remediation-in-progress";
+/// On a control-plane object: CoreDNS is left alone; any value.
+pub const SKIP_COREDNS: &str = "controlplane.cluster.x-k8s.io/skip-coredns";
+/// On a control-plane object: kube-proxy is left alone; any value.
+pub const SKIP_KUBE_PROXY: &str = "controlplane.cluster.x-k8s.io/skip-kube-proxy";
+/// On a MachineDeployment of a topology: it is not upgraded yet; any value.
+pub const DEFER_UPGRADE: &str = "topology.cluster.x-k8s.io/defer-upgrade";
+/// On a MachineDeployment of a topology: it and those after it are not upgraded yet; any value.
+pub const HOLD_UPGRADE_SEQUENCE: &str = "topology.cluster.x-k8s.io/hold-upgrade-sequence";
+/// On a Cluster: how many groups of workers are upgraded at the same time, at least 1.
+pub const UPGRADE_CONCURRENCY: &str = "topology.cluster.x-k8s.io/upgrade-concurrency";
+/// On objects of a topology's dry run; any value.
+pub const TOPOLOGY_DRY_RUN: &str = "topology.cluster.x-k8s.io/dry-run";
+/// On a control-plane object of a topology: the version that an upgrade has reached.
+pub const TOPOLOGY_UPGRADE_STEP: &str = "topology.internal.cluster.x-k8s.io/upgrade-step";
+/// On a Cluster: the check of class changes is off; any value.
+pub const DISABLE_UPDATE_CLASS_NAME_CHECK: &str =
+    "unsafe.topology.cluster.x-k8s.io/disable-update-class-name-check";
+/// On a Cluster: the check of version changes is off; any value.
+pub const DISABLE_UPDATE_VERSION_CHECK: &str =
+    "unsafe.topology.cluster.x-k8s.io/disable-update-version-check";
+/// On an object: hooks that still have to run, joined by commas.
+pub const PENDING_HOOKS: &str = "runtime.cluster.x-k8s.io/pending-hooks";
+/// On a Cluster: hooks that run before deletion have let it go.
+pub const OK_TO_DELETE: &str = "runtime.cluster.x-k8s.io/ok-to-delete";
+/// On an ExtensionConfig: `namespace/name` of the Secret whose CA it trusts.
+pub const INJECT_CA_FROM_SECRET: &str = "runtime.cluster.x-k8s.io/inject-ca-from-secret";
+/// On a Machine and its objects: it is being changed in place.
+pub const UPDATE_IN_PROGRESS: &str =
+    "in-place-updates.internal.cluster.x-k8s.io/update-in-progress";
+/// On an object: `clusterctl move` waits for it; any value.
+pub const BLOCK_MOVE: &str = "clusterctl.cluster.x-k8s.io/block-move";
+/// On an object that `clusterctl move` is about to delete; the value is empty.
+pub const DELETE_FOR_MOVE: &str = "clusterctl.cluster.x-k8s.io/delete-for-move";
+/// On a CustomResourceDefinition: `clusterctl` does not check its name; any value.
+pub const SKIP_CRD_NAME_PREFLIGHT_CHECK: &str =
+    "clusterctl.cluster.x-k8s.io/skip-crd-name-preflight-check";
+/// On a CustomResourceDefinition: the generation whose stored objects were migrated.
+pub const CRD_MIGRATION_OBSERVED_GENERATION: &str =
+    "crd-migration.cluster.x-k8s.io/observed-generation";
+/// Prefix of annotations that tell the autoscaler the size of a machine that does not exist yet.
+pub const AUTOSCALER_CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubernetes.io/";

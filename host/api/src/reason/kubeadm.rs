@@ -1,0 +1,24 @@
+//! Reasons of the kubeadm bootstrap and control-plane kinds.
+
+words! {
+    /// The components or members are healthy. Nothing to do.
+    HEALTHY = "Healthy",
+    /// A component or member is not healthy. The message names it.
+    NOT_HEALTHY = "NotHealthy",
+    /// The health of a component or member could not be observed. The message says why.
+    HEALTH_UNKNOWN = "HealthUnknown",
+    /// The component's Pod runs and is ready. Nothing to do.
+    RUNNING = "Running",
+    /// The component's Pod has not come up yet. Wait.
+    PROVISIONING = "Provisioning",
+    /// The component's Pod failed. Read its log on the host.
+    FAILED = "Failed",
+    /// The component's Pod does not exist. Check the static Pod manifests on the host.
+    DOES_NOT_EXIST = "DoesNotExist",
+    /// The Node carries the control-plane label and taint. Nothing to do.
+    SET = "Set",
+    /// The Node lacks the control-plane label or taint. Check whether kubeadm finished on the host.
+    NOT_SET = "NotSet",
+    /// The control-plane Machines still have to go. Look at the Machines named in the message.
+    WAITING_FOR_MACHINE_DELETION = "WaitingForMachineDeletion",
+}

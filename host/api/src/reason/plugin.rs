@@ -1,0 +1,42 @@
+//! Reasons on a Plugin.
+
+words! {
+    /// The bytes were found and have the right digest. Nothing to do.
+    VERIFIED = "Verified",
+    /// The ConfigMap that should hold the plugin does not exist. Create it or correct spec.source.
+    SOURCE_NOT_FOUND = "SourceNotFound",
+    /// The ConfigMap does not hold exactly one plugin where one was looked for. Name the key in spec.source.configMap.key.
+    SOURCE_INVALID = "SourceInvalid",
+    /// The plugin is larger than the host accepts. Strip or compress it.
+    SOURCE_TOO_LARGE = "SourceTooLarge",
+    /// The bytes do not have the digest that spec.digest asks for. Correct the digest, or find out who changed the bytes.
+    DIGEST_MISMATCH = "DigestMismatch",
+    /// The component is compiled and kept. Nothing to do.
+    COMPILED = "Compiled",
+    /// The component is being compiled. Wait.
+    COMPILING = "Compiling",
+    /// The bytes are not a component that can be compiled. The message says why; build the plugin again.
+    COMPILE_FAILED = "CompileFailed",
+    /// The plugin exports an interface that this host knows. Nothing to do.
+    COMPATIBLE = "Compatible",
+    /// The plugin exports or imports an interface that this host does not know. Build it for this host's version or upgrade the host.
+    INCOMPATIBLE = "Incompatible",
+    /// The plugin did not answer for its manifest. The message says why.
+    MANIFEST_INVALID = "ManifestInvalid",
+    /// A kind of the plugin belongs to another plugin already. Remove one of them.
+    KIND_CONFLICT = "KindConflict",
+    /// Everything that the plugin needs was granted. Nothing to do.
+    GRANTED = "Granted",
+    /// The plugin needs something that was not granted. Add the lines from status.missingGrants to spec.grants if you agree.
+    GRANT_MISSING = "GrantMissing",
+    /// A grant is not well-formed or names a Secret that does not exist. The message names it.
+    GRANT_INVALID = "GrantInvalid",
+    /// An earlier step has to succeed first. Look at the other conditions.
+    WAITING = "Waiting",
+    /// The plugin is suspended by spec.suspend and answers no calls. Remove it to go on.
+    SUSPENDED = "Suspended",
+    /// A new version of the plugin failed and the one before it answers calls. The message says why; replace the new version.
+    FELL_BACK = "FellBack",
+    /// The plugin failed so often that calls to it are held back for a while. Read status.lastError.
+    CIRCUIT_OPEN = "CircuitOpen",
+}

@@ -2,15 +2,26 @@
 //!
 //! Entry points: [`registry`] lists the controllers, [`driver`] runs them, [`controller`] says what one is.
 
+pub mod bootstrap;
+pub mod cluster;
+pub mod control_plane;
 pub mod controller;
 pub mod ctx;
+pub mod drain;
 pub mod driver;
+pub mod infrastructure;
 pub mod kinds;
 pub mod kube_api;
+pub mod machine;
+pub mod machine_deployment;
+pub mod machine_set;
 pub mod metrics;
 pub mod object;
+pub mod plugin;
+pub mod plugin_source;
 pub mod plugins;
 pub mod queue;
+pub mod reference;
 pub mod registry;
 pub mod secrets;
 pub mod status;

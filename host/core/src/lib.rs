@@ -14,5 +14,6 @@ pub mod call;
 pub mod clone;
 pub mod infrastructure;
 pub mod lookup;
+pub mod machine;
 pub mod naming;
 pub mod plan;

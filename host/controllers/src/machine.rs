@@ -1,0 +1,445 @@
+//! Machine: reads what `capstan_core::machine` needs, does what it asks.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use capstan_api::v1beta2::{Machine, MachineDeployment, MachineSet};
+use capstan_api::name::ObjectKey;
+use capstan_api::{finalizer, label};
+use capstan_core::lookup::Lookup;
+use capstan_core::machine::deletion::Facts;
+use capstan_core::machine::{self as core, Connection, Effect, NodeLookup, Observed, Step};
+use capstan_core::plan::{Failure, Outcome, Plan};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::driver::cluster_by_name;
+use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
+use crate::object::{Locator, Object};
+use crate::reference::{lookup, reference_kind};
+use crate::store::Change;
+use crate::{drain, kinds};
+
+/// Field manager of the Machine controller's writes.
+const MANAGER: &str = "capi-machine";
+
+/// The Machine controller.
+pub struct MachineController {
+    spec: Spec,
+    /// Machines (by UID) whose Node was found drained, and those whose volumes were found detached.
+    drained: Mutex<HashSet<String>>,
+    detached: Mutex<HashSet<String>>,
+}
+
+impl Default for MachineController {
+    fn default() -> Self {
+        Self {
+            spec: Spec {
+                name: "machine",
+                manager: MANAGER,
+                primary: Primary::Kind(&kinds::MACHINE),
+                finalizer: Some(finalizer::MACHINE),
+                pausable: true,
+                concurrency: 50,
+                settle: Duration::from_millis(30),
+                hold: Duration::from_millis(1000),
+            },
+            drained: Mutex::default(),
+            detached: Mutex::default(),
+        }
+    }
+}
+
+/// Machines that own, or are named like, a provider object that changed.
+fn of_external(_: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(object) = change.object() else { return Vec::new() };
+    let owners = object.owners().filter(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
+    owners.map(|owner| machine(&object.key.namespace, owner.name)).collect()
+}
+
+fn machine(namespace: &str, name: &str) -> Locator {
+    let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    Locator::new(&kinds::MACHINE, &key)
+}
+
+/// All Machines of a Cluster whose initialization or deletion changed.
+fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let facts = |o: &Option<Arc<Object>>| {
+        o.as_ref().map(|o| (o.value.pointer("/status/initialization").cloned(), o.is_deleting()))
+    };
+    if facts(&change.old) == facts(&change.new) {
+        return Vec::new();
+    }
+    let Some(cluster) = change.object() else { return Vec::new() };
+    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
+    machines.iter().map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect()
+}
+
+/// Machines of a MachineSet or MachineDeployment whose spec changed: whether they are up to date may have changed.
+fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
+    if old.generation() == new.generation() {
+        return Vec::new();
+    }
+    let by = if new.kind() == "MachineSet" { label::SET_NAME } else { label::DEPLOYMENT_NAME };
+    let Some(cluster) = cluster_by_name(new) else { return Vec::new() };
+    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster);
+    let of_it = machines.iter().filter(|m| m.label(by) == Some(&new.key.name));
+    of_it.map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect()
+}
+
+/// The Machine of a Node that changed, or all Machines of a Cluster whose connection did.
+fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(object) = change.object() else { return Vec::new() };
+    let machines = ctx.store(&kinds::MACHINE);
+    if object.kind() == "Node" {
+        let Some(cluster) = crate::workloads::cluster_of_node(object) else { return Vec::new() };
+        let id = object.text("/spec/providerID");
+        let of_cluster = machines.of_cluster(&cluster);
+        let meant = of_cluster.iter().filter(|m| {
+            m.text("/status/nodeRef/name") == Some(&object.key.name)
+                || (id.is_some() && id == m.text("/spec/providerID"))
+        });
+        return meant.map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect();
+    }
+    let of_cluster = machines.of_cluster(&object.key);
+    of_cluster.iter().map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect()
+}
+
+impl MachineController {
+    fn writer(&self) -> Writer {
+        Writer { controller: self.spec.name, manager: self.spec.manager }
+    }
+
+    fn observe_node(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> NodeLookup {
+        let (Some(workload), Some(id)) = (ctx.workloads.get(cluster), observed.known().provider_id)
+        else {
+            return NodeLookup::NotLooked;
+        };
+        if !workload.nodes.is_synced() {
+            return NodeLookup::NotLooked;
+        }
+        match workload.nodes_by_provider_id(&id).as_slice() {
+            [] => NodeLookup::None,
+            [node] => NodeLookup::One(node.value.clone()),
+            several => NodeLookup::Several(several.iter().map(|n| n.key.name.clone()).collect()),
+        }
+    }
+
+    async fn deletion_facts(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> Facts {
+        let machine = &observed.machine;
+        let uid = machine.metadata.uid.clone().unwrap_or_default();
+        let machines = ctx.store(&kinds::MACHINE).of_cluster(cluster);
+        let active = machines
+            .iter()
+            .filter(|m| m.label(label::CONTROL_PLANE).is_some() && !m.is_deleting())
+            .count();
+        let mut facts = Facts {
+            cluster_deleting: observed
+                .cluster
+                .found()
+                .is_none_or(|c| c.metadata.deletion_timestamp.is_some()),
+            active_control_plane_machines: active,
+            drained: has(&self.drained, &uid),
+            detached: has(&self.detached, &uid),
+            ..Facts::default()
+        };
+        if let Some(reference) = observed.cluster.found().and_then(|c| c.spec.control_plane_ref.clone())
+            && let Lookup::Found(object) =
+                lookup(ctx, &reference_kind(&reference), &key(cluster, &reference.name)).await
+        {
+            facts.control_plane_deleting = object.is_deleting();
+            facts.externally_managed_control_plane =
+                object.value.pointer("/status/externalManagedControlPlane") == Some(&json!(true));
+        }
+        let node_ref = machine.status.as_ref().and_then(|s| s.node_ref.clone()).map(|n| n.name);
+        match &observed.node {
+            NodeLookup::One(node) => {
+                facts.node =
+                    node.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+                facts.node_exists = true;
+                facts.node_unreachable = drain::is_unreachable(node);
+            }
+            // Not looked: the Node may well be there, and what cannot be seen is waited for.
+            NodeLookup::NotLooked | NodeLookup::Several(_) => {
+                facts.node_exists = node_ref.is_some();
+                facts.node = node_ref;
+            }
+            NodeLookup::None => facts.node = node_ref,
+        }
+        facts
+    }
+
+    /// Whether the Machine is what its MachineDeployment wants, and whether its MachineSet is of an older revision.
+    fn observe_template(ctx: &Ctx, observed: &mut Observed) -> Result<(), Failure> {
+        let metadata = &observed.machine.metadata;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let label = |name: &str| metadata.labels.as_ref().and_then(|l| l.get(name)).cloned();
+        let (Some(set), Some(deployment)) = (label(label::SET_NAME), label(label::DEPLOYMENT_NAME)) else {
+            return Ok(());
+        };
+        let find = |resource, name: String| {
+            ctx.get(resource, &ObjectKey { namespace: namespace.clone(), name })
+        };
+        let (Some(set), Some(deployment)) =
+            (find(&kinds::MACHINE_SET, set), find(&kinds::MACHINE_DEPLOYMENT, deployment))
+        else {
+            return Ok(());
+        };
+        let set: MachineSet = typed(&set)?;
+        let deployment: MachineDeployment = typed(&deployment)?;
+        observed.outdated =
+            Some(capstan_core::machine_deployment::outdated(&deployment, &set));
+        observed.outdated_revision =
+            capstan_core::machine_deployment::is_outdated_revision(&deployment, &set);
+        Ok(())
+    }
+}
+
+fn key(cluster: &ObjectKey, name: &str) -> ObjectKey {
+    ObjectKey { namespace: cluster.namespace.clone(), name: name.to_owned() }
+}
+
+fn has(set: &Mutex<HashSet<String>>, uid: &str) -> bool {
+    set.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+}
+
+fn put(set: &Mutex<HashSet<String>>, uid: &str) {
+    set.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+}
+
+/// An object as a typed one; the failure names the object and the field.
+///
+/// # Errors
+/// Terminal: the object has to change.
+pub fn typed<T: serde::de::DeserializeOwned>(object: &Object) -> Result<T, Failure> {
+    object.typed().map_err(|error| {
+        Failure::terminal(
+            "InvalidObject",
+            format!("{} {} cannot be read: {error}", object.kind(), object.key),
+        )
+    })
+}
+
+impl Controller for MachineController {
+    type Observed = Observed;
+    type Step = Step;
+    type Effect = Effect;
+
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { source: Source::External, map: of_external },
+            Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster },
+            Watch { source: Source::Kind(&kinds::MACHINE_SET), map: of_template },
+            Watch { source: Source::Kind(&kinds::MACHINE_DEPLOYMENT), map: of_template },
+            Watch { source: Source::Workload, map: of_workload },
+        ]
+    }
+
+    fn cluster(&self, object: &Object) -> Option<ObjectKey> {
+        cluster_by_name(object)
+    }
+
+    /// A Machine that nobody controls belongs to its Cluster (contract 3.3.1).
+    fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
+        let mut adoption = Adoption::default();
+        let Some(cluster) = cluster_by_name(object) else { return adoption };
+        adoption.labels.push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
+        let made_by_others = [label::SET_NAME, label::POOL_NAME, label::CONTROL_PLANE_NAME];
+        let standalone = object.controller().is_none()
+            && !made_by_others.iter().any(|name| object.label(name).is_some());
+        if standalone && let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
+            adoption.owners.push(owner_reference(&cluster, false));
+        }
+        adoption
+    }
+
+    fn forget(&self, _: &Ctx, _: &Locator) {
+        // UIDs of Machines that are gone are few and small; they go when none is being deleted.
+        for set in [&self.drained, &self.detached] {
+            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            if set.len() > 4096 {
+                set.clear();
+            }
+        }
+    }
+
+    async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
+        let machine: Machine = typed(&object)?;
+        let cluster_key = key_of_cluster(&machine);
+        let cluster = match ctx.get(&kinds::CLUSTER, &cluster_key) {
+            Some(cluster) => Lookup::Found(typed(&cluster)?),
+            None if object.is_deleting() => Lookup::Missing,
+            None => {
+                return Err(Failure::transient(
+                    "ClusterNotFound",
+                    format!("spec.clusterName: Cluster {cluster_key} does not exist"),
+                ));
+            }
+        };
+        let infra = &machine.spec.infrastructure_ref;
+        let infra = lookup(ctx, &reference_kind(infra), &key(&cluster_key, &infra.name)).await;
+        let bootstrap = match &machine.spec.bootstrap.config_ref {
+            Some(config) => {
+                let found = lookup(ctx, &reference_kind(config), &key(&cluster_key, &config.name));
+                Some(found.await.map(|o| o.value.clone()))
+            }
+            None => None,
+        };
+        let connection = ctx.workloads.status(&cluster_key);
+        let mut observed = Observed {
+            machine,
+            cluster,
+            infra: infra.map(|o| o.value.clone()),
+            bootstrap,
+            connection: Connection {
+                connected: connection.connected,
+                last_success: connection.last_success,
+            },
+            node: NodeLookup::NotLooked,
+            outdated: None,
+            outdated_revision: false,
+            deletion: Facts::default(),
+        };
+        observed.node = self.observe_node(ctx, &observed, &cluster_key);
+        Self::observe_template(ctx, &mut observed)?;
+        if object.is_deleting() {
+            observed.deletion = self.deletion_facts(ctx, &observed, &cluster_key).await;
+        }
+        Ok(observed)
+    }
+
+    fn decide(&self, observed: &Observed, now: Timestamp) -> Plan<Step> {
+        core::decide(observed, now)
+    }
+
+    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<Effect, Failure> {
+        let machine = &observed.machine;
+        let cluster = key_of_cluster(machine);
+        let uid = machine.metadata.uid.as_deref().unwrap_or_default();
+        match step {
+            Step::OwnInfra => self.own(ctx, machine, observed.infra.found(), "infrastructure").await,
+            Step::OwnBootstrap => {
+                let config = observed.bootstrap.as_ref().and_then(Lookup::found);
+                self.own(ctx, machine, config, "bootstrap config").await
+            }
+            Step::PatchMachine(patch) => {
+                let own = key(&cluster, machine.metadata.name.as_deref().unwrap_or_default());
+                let patch = Patch::Merge(patch.clone());
+                let answer = ctx.patch(&self.writer(), &kinds::MACHINE, &own, &patch).await;
+                done(answer.map(drop), "writing the Machine's spec")
+            }
+            Step::PatchNode { name, resource_version, patch } => {
+                let mut patch = patch.clone();
+                patch["metadata"]["resourceVersion"] = json!(resource_version);
+                let workload = connected(ctx, &cluster)?;
+                let node = ObjectKey { namespace: String::new(), name: name.clone() };
+                let patch = Patch::Merge(patch);
+                let answer = workload.api.patch(&kinds::NODE, &node, None, &patch, MANAGER).await;
+                done(answer.map(drop), &format!("labelling Node {name}"))
+            }
+            Step::Drain { node } => {
+                let left = drain::drain(ctx, &*connected(ctx, &cluster)?.api, observed, node).await?;
+                if left.is_empty() {
+                    put(&self.drained, uid);
+                }
+                Ok(Effect::Drain(left))
+            }
+            Step::CheckVolumes { node } => {
+                let left = drain::attached(&*connected(ctx, &cluster)?.api, node).await?;
+                if left.is_empty() {
+                    put(&self.detached, uid);
+                }
+                Ok(Effect::Volumes(left))
+            }
+            Step::DeleteInfra => delete(ctx, observed.infra.found()).await,
+            Step::DeleteBootstrap => {
+                delete(ctx, observed.bootstrap.as_ref().and_then(Lookup::found)).await
+            }
+            Step::DeleteNode { name } => {
+                let workload = connected(ctx, &cluster)?;
+                let node = ObjectKey { namespace: String::new(), name: name.clone() };
+                let answer =
+                    workload.api.delete(&kinds::NODE, &node, &Preconditions::default()).await;
+                match answer {
+                    Err(ApiError::NotFound(_)) => Ok(Effect::Done),
+                    other => done(other, &format!("deleting Node {name}")),
+                }
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        observed: &Observed,
+        _: &Plan<Step>,
+        outcome: &Outcome<Step, Effect>,
+        now: Timestamp,
+    ) -> Report {
+        let reported = core::report::report(observed, outcome, now);
+        Report {
+            status: json!(reported.status),
+            conditions: reported.conditions,
+            next: reported.next,
+            finished: reported.finished,
+        }
+    }
+}
+
+impl MachineController {
+    async fn own(
+        &self,
+        ctx: &Ctx,
+        machine: &Machine,
+        object: Option<&Value>,
+        what: &str,
+    ) -> Result<Effect, Failure> {
+        let Some(object) = object.cloned().and_then(Object::new) else { return Ok(Effect::Done) };
+        let resource = resource_of(ctx, &object)?;
+        let patch = Patch::Merge(core::ownership_patch(&object.value, machine));
+        let answer = ctx.patch(&self.writer(), &resource, &object.key, &patch).await;
+        done(answer.map(drop), &format!("taking over the {what} {}", object.key))
+    }
+}
+
+fn key_of_cluster(machine: &Machine) -> ObjectKey {
+    ObjectKey {
+        namespace: machine.metadata.namespace.clone().unwrap_or_default(),
+        name: machine.spec.cluster_name.clone(),
+    }
+}
+
+fn connected(ctx: &Ctx, cluster: &ObjectKey) -> Result<Arc<crate::workloads::Workload>, Failure> {
+    ctx.workloads.get(cluster).ok_or_else(|| {
+        Failure::transient(
+            "ConnectionDown",
+            format!("the connection to the workload cluster {cluster} is down"),
+        )
+    })
+}
+
+fn done(answer: Result<(), ApiError>, doing: &str) -> Result<Effect, Failure> {
+    answer.map(|()| Effect::Done).map_err(|error| failure(doing, &error))
+}
+
+fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, Failure> {
+    let kind: GroupKind = object.group_kind();
+    match ctx.stores.get(&kind) {
+        Some(store) => Ok(store.resource().clone()),
+        None => ctx.resolve(&kind),
+    }
+}
+
+async fn delete(ctx: &Ctx, object: Option<&Value>) -> Result<Effect, Failure> {
+    let Some(object) = object.cloned().and_then(Object::new) else { return Ok(Effect::Done) };
+    let resource = resource_of(ctx, &object)?;
+    let doing = format!("deleting {} {}", object.kind(), object.key);
+    done(ctx.delete(&resource, &object).await, &doing)
+}

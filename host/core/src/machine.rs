@@ -1,0 +1,310 @@
+//! Machine: copies what providers report, finds its Node, and is deleted in the contract's order.
+//!
+//! Contract: upstream `core/reconcilers/machine/machine_controller*.go`.
+
+pub mod deletion;
+pub mod node;
+pub mod report;
+
+use std::time::Duration;
+
+use capstan_api::v1beta2::{Cluster, Machine};
+use capstan_api::{annotation, label};
+use jiff::Timestamp;
+use kube_object::*;
+use serde_json::{Value, json};
+
+use crate::lookup::Lookup;
+use crate::plan::Plan;
+
+mod kube_object {
+    //! Reading provider objects and Nodes.
+    use serde_json::Value;
+
+    /// A non-empty string at a pointer.
+    pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+        object.pointer(pointer).and_then(Value::as_str).filter(|s| !s.is_empty())
+    }
+
+    /// A flag at a pointer; absent is false.
+    pub(super) fn flag(object: &Value, pointer: &str) -> bool {
+        object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Whether an object is being deleted.
+    pub(super) fn is_deleting(object: &Value) -> bool {
+        text(object, "/metadata/deletionTimestamp").is_some()
+    }
+}
+
+/// How the workload cluster can be reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Connection {
+    /// There is a connection.
+    pub connected: bool,
+    /// When it last answered.
+    pub last_success: Option<Timestamp>,
+}
+
+/// What was seen of the machine's Node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum NodeLookup {
+    /// Nothing was looked for: no provider ID, or no connection.
+    #[default]
+    NotLooked,
+    /// No Node has the provider ID.
+    None,
+    /// The Node.
+    One(Value),
+    /// Several Nodes have the provider ID: their names.
+    Several(Vec<String>),
+}
+
+/// All that the decision may look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// The Machine.
+    pub machine: Machine,
+    /// Its Cluster.
+    pub cluster: Lookup<Cluster>,
+    /// Its infrastructure machine.
+    pub infra: Lookup<Value>,
+    /// Its bootstrap config; `None` when the Machine names none.
+    pub bootstrap: Option<Lookup<Value>>,
+    /// The connection to the workload cluster.
+    pub connection: Connection,
+    /// Its Node.
+    pub node: NodeLookup,
+    /// Why it is not up to date with its MachineDeployment; `None` when it has none.
+    pub outdated: Option<Vec<String>>,
+    /// Its MachineSet is of an older revision than its MachineDeployment.
+    pub outdated_revision: bool,
+    /// What deletion depends on.
+    pub deletion: deletion::Facts,
+}
+
+/// One effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make the Machine the controlling owner of its infrastructure machine.
+    OwnInfra,
+    /// Make the Machine the controlling owner of its bootstrap config.
+    OwnBootstrap,
+    /// Merge patch of the Machine's own spec.
+    PatchMachine(Value),
+    /// Merge patch of the Node.
+    PatchNode {
+        /// Name.
+        name: String,
+        /// Resource version that the patch was made from.
+        resource_version: String,
+        /// Merge patch.
+        patch: Value,
+    },
+    /// Cordon the Node and evict its pods.
+    Drain {
+        /// Name.
+        node: String,
+    },
+    /// Look whether volumes are still attached.
+    CheckVolumes {
+        /// Name.
+        node: String,
+    },
+    /// Delete the infrastructure machine.
+    DeleteInfra,
+    /// Delete the bootstrap config.
+    DeleteBootstrap,
+    /// Delete the Node.
+    DeleteNode {
+        /// Name.
+        name: String,
+    },
+}
+
+/// What a step answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Nothing to say.
+    Done,
+    /// To `Drain`: what is still there, in words; empty when drained.
+    Drain(Vec<String>),
+    /// To `CheckVolumes`: volumes that are still attached.
+    Volumes(Vec<String>),
+}
+
+/// What follows from what providers report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// Bootstrap data is there.
+    pub bootstrapped: bool,
+    /// Name of the Secret with it.
+    pub data_secret_name: Option<String>,
+    /// The infrastructure is there.
+    pub provisioned: bool,
+    /// Provider ID.
+    pub provider_id: Option<String>,
+}
+
+impl Observed {
+    /// What follows from what providers report, now and before.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        let spec = &self.machine.spec;
+        let initialization =
+            self.machine.status.as_ref().and_then(|s| s.initialization.clone()).unwrap_or_default();
+        let mut known = Known {
+            data_secret_name: spec.bootstrap.data_secret_name.clone().filter(|s| !s.is_empty()),
+            provider_id: spec.provider_id.clone().filter(|s| !s.is_empty()),
+            provisioned: initialization.infrastructure_provisioned.unwrap_or(false),
+            bootstrapped: initialization.bootstrap_data_secret_created.unwrap_or(false),
+        };
+        if known.data_secret_name.is_some() {
+            known.bootstrapped = true;
+        } else if let Some(config) = self.bootstrap.as_ref().and_then(Lookup::found)
+            && flag(config, "/status/initialization/dataSecretCreated")
+            && let Some(name) = text(config, "/status/dataSecretName")
+        {
+            known.data_secret_name = Some(name.to_owned());
+            known.bootstrapped = true;
+        }
+        if let Some(infra) = self.infra.found()
+            && !is_deleting(infra)
+            && (known.provisioned || flag(infra, "/status/initialization/provisioned"))
+            && let Some(id) = text(infra, "/spec/providerID")
+        {
+            known.provider_id = Some(id.to_owned());
+            known.provisioned = true;
+        }
+        known
+    }
+
+    /// Whether the Machine is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.machine.metadata.deletion_timestamp.is_some()
+    }
+
+    fn found_node(&self) -> Option<&Value> {
+        match &self.node {
+            NodeLookup::One(node) => Some(node),
+            NodeLookup::NotLooked | NodeLookup::None | NodeLookup::Several(_) => None,
+        }
+    }
+}
+
+/// What should happen next.
+#[must_use]
+pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
+    if observed.is_deleting() {
+        return deletion::decide(observed, now);
+    }
+    let mut plan = Plan::settled();
+    let uid = observed.machine.metadata.uid.as_deref().unwrap_or_default();
+    if observed.infra.found().is_some_and(|infra| !is_controlled_by(infra, uid)) {
+        plan.steps.push(Step::OwnInfra);
+    }
+    let config = observed.bootstrap.as_ref().and_then(Lookup::found);
+    if config.is_some_and(|config| !is_controlled_by(config, uid)) {
+        plan.steps.push(Step::OwnBootstrap);
+    }
+    if let Some(patch) = spec_patch(observed) {
+        plan.steps.push(Step::PatchMachine(patch));
+    }
+    if let Some(node) = observed.found_node()
+        && let Some(patch) = node::patch(observed, node)
+    {
+        plan.steps.push(Step::PatchNode {
+            name: text(node, "/metadata/name").unwrap_or_default().to_owned(),
+            resource_version: text(node, "/metadata/resourceVersion").unwrap_or_default().to_owned(),
+            patch,
+        });
+    }
+    match report::until_available(observed, now) {
+        Some(left) => plan.check_after(left),
+        None => plan,
+    }
+}
+
+/// The merge patch of the Machine's spec, if it differs: what providers report is copied once known, the provider ID always.
+fn spec_patch(observed: &Observed) -> Option<Value> {
+    let known = observed.known();
+    let spec = &observed.machine.spec;
+    let mut patch = serde_json::Map::new();
+    if spec.bootstrap.data_secret_name != known.data_secret_name
+        && let Some(name) = known.data_secret_name
+    {
+        patch.insert("bootstrap".to_owned(), json!({"dataSecretName": name}));
+    }
+    if spec.provider_id != known.provider_id
+        && let Some(id) = known.provider_id
+    {
+        patch.insert("providerID".to_owned(), json!(id));
+    }
+    (!patch.is_empty()).then(|| json!({ "spec": patch }))
+}
+
+/// Whether the object's controlling owner has this UID.
+#[must_use]
+pub fn is_controlled_by(object: &Value, uid: &str) -> bool {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().any(|owner| {
+        owner.get("controller").and_then(Value::as_bool) == Some(true)
+            && owner.get("uid").and_then(Value::as_str) == Some(uid)
+    })
+}
+
+/// The merge patch that makes the Machine the controlling owner of a provider object, and takes its temporary owners out
+/// (contract 3.3.2: those of kind MachineSet and those of the control plane).
+#[must_use]
+pub fn ownership_patch(object: &Value, machine: &Machine) -> Value {
+    let uid = machine.metadata.uid.as_deref().unwrap_or_default();
+    let mut owners: Vec<Value> = object
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    owners.retain(|owner| {
+        let field = |name: &str| owner.get(name).and_then(Value::as_str).unwrap_or_default();
+        let temporary = field("kind") == "MachineSet"
+            || field("apiVersion").starts_with("controlplane.cluster.x-k8s.io/");
+        !temporary && field("uid") != uid
+    });
+    owners.push(json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine", "uid": uid,
+        "name": machine.metadata.name.as_deref().unwrap_or_default(),
+        "controller": true, "blockOwnerDeletion": true,
+    }));
+    json!({"metadata": {
+        "resourceVersion": text(object, "/metadata/resourceVersion").unwrap_or_default(),
+        "labels": {label::CLUSTER_NAME: machine.spec.cluster_name},
+        "ownerReferences": owners,
+    }})
+}
+
+/// The names after the prefix of a kind of hook annotations that a Machine carries, or the whole key when nothing follows.
+#[must_use]
+pub fn hooks(machine: &Machine, prefix: &str) -> Vec<String> {
+    let annotations = machine.metadata.annotations.iter().flatten();
+    annotations
+        .filter_map(|(key, _)| {
+            let rest = key.strip_prefix(prefix)?;
+            if rest.is_empty() { Some(key.clone()) } else { rest.strip_prefix('/').map(str::to_owned) }
+        })
+        .collect()
+}
+
+/// Whether a Machine carries an annotation.
+#[must_use]
+pub fn has_annotation(machine: &Machine, name: &str) -> bool {
+    machine.metadata.annotations.iter().flatten().any(|(key, _)| key == name)
+}
+
+/// When a machine whose deletion waits is looked at again (contract 3.3: 20 s while draining and detaching).
+pub const DELETION_CHECK: Duration = Duration::from_secs(20);
+
+/// Annotations of hooks before the drain.
+pub const PRE_DRAIN: &str = annotation::PRE_DRAIN_HOOK_PREFIX;
+
+/// Annotations of hooks before termination.
+pub const PRE_TERMINATE: &str = annotation::PRE_TERMINATE_HOOK_PREFIX;

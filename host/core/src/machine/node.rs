@@ -1,0 +1,204 @@
+//! What a Machine writes onto its Node: labels and annotations of its domains, and which of them came from it.
+//!
+//! Contract: upstream `core/reconcilers/machine/machine_controller_noderef.go`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_api::{annotation, label};
+use serde_json::{Map, Value, json};
+
+use super::{Observed, flag, text};
+
+/// Taint that bootstrap providers put on workers until their labels are there.
+const UNINITIALIZED: &str = "node.cluster.x-k8s.io/uninitialized";
+
+/// Taint on nodes of machines that a roll-out will replace.
+const OUTDATED: &str = "node.cluster.x-k8s.io/outdated-revision";
+
+/// Annotations that every Node gets; they are not listed as coming from the Machine's own.
+const BOOKKEEPING: [&str; 5] = [
+    annotation::CLUSTER_NAME,
+    annotation::CLUSTER_NAMESPACE,
+    annotation::MACHINE,
+    annotation::OWNER_KIND,
+    annotation::OWNER_NAME,
+];
+
+/// The merge patch that the Node needs; `None` when it has all.
+#[must_use]
+pub fn patch(observed: &Observed, node: &Value) -> Option<Value> {
+    let mut metadata = Map::new();
+    let (labels, tracked_labels) = labels(observed);
+    let (mut annotations, tracked_annotations) = annotations(observed);
+    let label_changes = changes(node, "/metadata/labels", &labels, &previous(node, annotation::LABELS_FROM_MACHINE));
+    annotations.insert(annotation::LABELS_FROM_MACHINE.to_owned(), tracked_labels);
+    annotations.insert(annotation::ANNOTATIONS_FROM_MACHINE.to_owned(), tracked_annotations);
+    let annotation_changes = changes(
+        node,
+        "/metadata/annotations",
+        &annotations,
+        &previous(node, annotation::ANNOTATIONS_FROM_MACHINE),
+    );
+    if !label_changes.is_empty() {
+        metadata.insert("labels".to_owned(), Value::Object(label_changes));
+    }
+    if !annotation_changes.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(annotation_changes));
+    }
+    let mut patch = Map::new();
+    if !metadata.is_empty() {
+        patch.insert("metadata".to_owned(), Value::Object(metadata));
+    }
+    if let Some(taints) = taints(observed, node) {
+        patch.insert("spec".to_owned(), json!({ "taints": taints }));
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Labels that go from the Machine to the Node, and the list of their names.
+fn labels(observed: &Observed) -> (BTreeMap<String, String>, String) {
+    let own = observed.machine.metadata.labels.iter().flatten();
+    let mut labels: BTreeMap<String, String> = own
+        .filter(|(key, _)| is_node_label(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if observed.infra.found().is_some_and(|infra| flag(infra, "/status/interruptible")) {
+        labels.insert(label::INTERRUPTIBLE.to_owned(), String::new());
+    }
+    let names = join(labels.keys());
+    (labels, names)
+}
+
+fn annotations(observed: &Observed) -> (BTreeMap<String, String>, String) {
+    let metadata = &observed.machine.metadata;
+    let own = metadata.annotations.iter().flatten();
+    let mut annotations: BTreeMap<String, String> = own
+        .filter(|(key, _)| in_domain(key, "node.cluster.x-k8s.io"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let names = join(annotations.keys().filter(|key| !BOOKKEEPING.contains(&key.as_str())));
+    let mut set = |key: &str, value: &str| annotations.insert(key.to_owned(), value.to_owned());
+    set(annotation::CLUSTER_NAME, &observed.machine.spec.cluster_name);
+    set(annotation::CLUSTER_NAMESPACE, metadata.namespace.as_deref().unwrap_or_default());
+    set(annotation::MACHINE, metadata.name.as_deref().unwrap_or_default());
+    let owners = metadata.owner_references.iter().flatten();
+    if let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) {
+        set(annotation::OWNER_KIND, &owner.kind);
+        set(annotation::OWNER_NAME, &owner.name);
+    }
+    (annotations, names)
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+/// Names that were put onto the Node before.
+fn previous(node: &Value, tracking: &str) -> BTreeSet<String> {
+    let listed = node.pointer("/metadata/annotations").and_then(|a| a.get(tracking));
+    let listed = listed.and_then(Value::as_str).unwrap_or_default();
+    listed.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// What to set, and what to take away because it came from the Machine before and does not any more.
+fn changes(
+    node: &Value,
+    place: &str,
+    wanted: &BTreeMap<String, String>,
+    previous: &BTreeSet<String>,
+) -> Map<String, Value> {
+    let current = |key: &str| node.pointer(place).and_then(|m| m.get(key)).and_then(Value::as_str);
+    let mut changes: Map<String, Value> = wanted
+        .iter()
+        .filter(|(key, value)| current(key) != Some(value))
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
+    for key in previous.iter().filter(|key| !wanted.contains_key(*key)) {
+        if current(key).is_some() {
+            changes.insert(key.clone(), Value::Null);
+        }
+    }
+    changes
+}
+
+/// The Node's taints as they should be, if they differ.
+fn taints(observed: &Observed, node: &Value) -> Option<Vec<Value>> {
+    let current =
+        node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is = |taint: &Value, key: &str| text(taint, "/key") == Some(key);
+    let mut taints: Vec<Value> =
+        current.iter().filter(|taint| !is(taint, UNINITIALIZED)).cloned().collect();
+    let marked = taints.iter().any(|taint| is(taint, OUTDATED));
+    if observed.outdated_revision && !marked {
+        taints.push(json!({"key": OUTDATED, "effect": "PreferNoSchedule"}));
+    } else if !observed.outdated_revision && marked {
+        taints.retain(|taint| !is(taint, OUTDATED));
+    }
+    (taints != current).then_some(taints)
+}
+
+/// Labels that a Machine may put onto its Node.
+fn is_node_label(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(prefix, _)| prefix == "node-role.kubernetes.io")
+        || in_domain(key, "node-restriction.kubernetes.io")
+        || in_domain(key, "node.cluster.x-k8s.io")
+}
+
+fn in_domain(key: &str, domain: &str) -> bool {
+    key.split_once('/').is_some_and(|(prefix, _)| {
+        prefix == domain || prefix.strip_suffix(domain).is_some_and(|sub| sub.ends_with('.'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::report::tests::observed;
+
+    fn with_node() -> (Observed, Value) {
+        let mut observed = observed();
+        let labels = [("node.cluster.x-k8s.io/a", "1"), ("other", "2"), ("node-role.kubernetes.io/x", "")];
+        observed.machine.metadata.labels =
+            Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        (observed, json!({"metadata": {"name": "n"}, "spec": {"taints": [
+            {"key": UNINITIALIZED, "effect": "NoSchedule"}, {"key": "mine", "effect": "NoSchedule"},
+        ]}}))
+    }
+
+    #[test]
+    fn only_labels_of_the_nodes_domains_go_over_and_the_uninitialized_taint_goes() {
+        let (observed, node) = with_node();
+        let patch = patch(&observed, &node).expect("differs");
+        assert_eq!(
+            patch["metadata"]["labels"],
+            json!({"node.cluster.x-k8s.io/a": "1", "node-role.kubernetes.io/x": ""})
+        );
+        assert_eq!(patch["spec"]["taints"], json!([{"key": "mine", "effect": "NoSchedule"}]));
+        assert_eq!(patch["metadata"]["annotations"][annotation::MACHINE], "m");
+    }
+
+    #[test]
+    fn a_node_that_has_all_is_left_alone_and_what_is_no_longer_wanted_is_taken_away() {
+        let (mut observed, mut node) = with_node();
+        let change = patch(&observed, &node).expect("differs");
+        node["metadata"]["labels"] = change["metadata"]["labels"].clone();
+        node["metadata"]["annotations"] = change["metadata"]["annotations"].clone();
+        node["spec"] = change["spec"].clone();
+        assert_eq!(patch(&observed, &node), None);
+        observed.machine.metadata.labels = None;
+        let change = patch(&observed, &node).expect("differs");
+        assert_eq!(change["metadata"]["labels"]["node.cluster.x-k8s.io/a"], Value::Null);
+        assert_eq!(change["metadata"]["annotations"][annotation::LABELS_FROM_MACHINE], "");
+    }
+
+    #[test]
+    fn an_outdated_revision_is_marked_and_unmarked() {
+        let (mut observed, mut node) = with_node();
+        observed.outdated_revision = true;
+        let taints = taints(&observed, &node).expect("differs");
+        assert!(taints.iter().any(|t| t["key"] == OUTDATED));
+        node["spec"]["taints"] = json!(taints);
+        observed.outdated_revision = false;
+        assert!(!super::taints(&observed, &node).expect("differs").iter().any(|t| t["key"] == OUTDATED));
+    }
+}

@@ -1,0 +1,618 @@
+//! What a Machine's status says: phase, references, and every condition that the Machine controller owns.
+//!
+//! Contract: upstream `core/reconcilers/machine/machine_controller_status.go`.
+
+use std::time::Duration;
+
+use capstan_api::condition::combine::{Class, Fallback, Part, Reasons, mirror, summary};
+use capstan_api::condition::{self, Report};
+use capstan_api::v1beta2::{
+    ConditionPolarity as Polarity, ConditionStatus, MachineAddress, MachineDeletionStatus,
+    MachineInitializationStatus, MachineNodeReference, MachinePhase, MachineStatus,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::Value;
+
+use super::deletion::{self, Stage};
+use super::{Effect, Known, NodeLookup, Observed, Step, text};
+use crate::lookup::Lookup;
+use crate::plan::{Next, Outcome};
+
+/// How long a connection may be silent before what it said counts as unknown (upstream `--remote-conditions-grace-period`).
+const CONNECTION_GRACE_S: i64 = 300;
+
+/// A deletion that takes longer than this explains itself in `Ready`.
+const LONG_DELETION_S: i64 = 15 * 60;
+
+/// Status and conditions, and what follows from the outcome.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// Status without conditions.
+    pub status: MachineStatus,
+    /// Conditions that the Machine controller owns.
+    pub conditions: Vec<Report>,
+    /// Sooner than the plan said.
+    pub next: Option<Next>,
+    /// The finalizer may go.
+    pub finished: bool,
+}
+
+/// What the status says.
+#[must_use]
+pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timestamp) -> Reported {
+    let known = observed.known();
+    let mut status = observed.machine.status.clone().unwrap_or_default();
+    let before = std::mem::take(&mut status.conditions);
+    status.observed_generation = None;
+    status.initialization = initialization(&known);
+    if let Some(infra) = observed.infra.found().filter(|_| known.provisioned) {
+        copy_infrastructure(&mut status, infra);
+    }
+    if let NodeLookup::One(node) = &observed.node {
+        status.node_ref = text(node, "/metadata/name")
+            .map(|name| MachineNodeReference { name: name.to_owned() });
+        status.node_info = node
+            .pointer("/status/nodeInfo")
+            .and_then(|info| serde_json::from_value(info.clone()).ok())
+            .or(status.node_info);
+    }
+    let stage = observed.is_deleting().then(|| deletion::stage(observed, now));
+    if let Some(stage) = &stage {
+        status.deletion = Some(started(status.deletion.unwrap_or_default(), stage, now));
+    }
+    let phase = phase(observed, &known, &status);
+    if status.phase.as_ref() != Some(&phase) {
+        status.last_updated = Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
+        status.phase = Some(phase);
+    }
+    let conditions = conditions(observed, &known, &before, stage.as_ref(), outcome, now);
+    let finished = stage == Some(Stage::Completed);
+    let moved_on = outcome.done.iter().any(|(_, effect)| match effect {
+        Effect::Drain(left) | Effect::Volumes(left) => left.is_empty(),
+        Effect::Done => false,
+    });
+    let next = moved_on.then_some(Next::CheckAfter(Duration::ZERO));
+    Reported { status, conditions, next, finished }
+}
+
+fn initialization(known: &Known) -> Option<MachineInitializationStatus> {
+    let flag = |set: bool| set.then_some(true);
+    let initialization = MachineInitializationStatus {
+        infrastructure_provisioned: flag(known.provisioned),
+        bootstrap_data_secret_created: flag(known.bootstrapped),
+    };
+    (initialization != MachineInitializationStatus::default()).then_some(initialization)
+}
+
+fn copy_infrastructure(status: &mut MachineStatus, infra: &Value) {
+    let addresses = infra.pointer("/status/addresses").cloned().unwrap_or_default();
+    if let Ok(addresses) = serde_json::from_value::<Vec<MachineAddress>>(addresses) {
+        status.addresses = addresses;
+    }
+    if let Some(domain) = text(infra, "/status/failureDomain") {
+        status.failure_domain = Some(domain.to_owned());
+    }
+}
+
+/// Stamps the start of the wait that a stage is.
+fn started(mut times: MachineDeletionStatus, stage: &Stage, now: Timestamp) -> MachineDeletionStatus {
+    let now = Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
+    let slot = match stage {
+        Stage::PreDrainHook(_) => &mut times.wait_for_pre_drain_hook_start_time,
+        Stage::Drain(_) => &mut times.node_drain_start_time,
+        Stage::Volumes(_) => &mut times.wait_for_node_volume_detach_start_time,
+        Stage::PreTerminateHook(_) => &mut times.wait_for_pre_terminate_hook_start_time,
+        Stage::Infrastructure | Stage::Bootstrap | Stage::Node(_) | Stage::Completed => return times,
+    };
+    if slot.is_none() {
+        *slot = now;
+    }
+    times
+}
+
+fn phase(observed: &Observed, known: &Known, status: &MachineStatus) -> MachinePhase {
+    if observed.is_deleting() {
+        MachinePhase::Deleting
+    } else if status.node_ref.is_some() && known.provisioned {
+        MachinePhase::Running
+    } else if known.provider_id.is_some() {
+        MachinePhase::Provisioned
+    } else if known.bootstrapped {
+        MachinePhase::Provisioning
+    } else {
+        MachinePhase::Pending
+    }
+}
+
+fn conditions(
+    observed: &Observed,
+    known: &Known,
+    before: &[Condition],
+    stage: Option<&Stage>,
+    outcome: &Outcome<Step, Effect>,
+    now: Timestamp,
+) -> Vec<Report> {
+    let mut reports = vec![
+        bootstrap_ready(observed, known),
+        infrastructure_ready(observed, known),
+        Report::no("Updating", "NotUpdating"),
+        deleting(observed, stage, outcome),
+    ];
+    reports.extend(node_conditions(observed, known, before, now));
+    reports.extend(up_to_date(observed));
+    let merged = condition::merge(before, reports.clone(), None, now);
+    let ready = ready(observed, &merged, stage, now);
+    let merged = condition::merge(&merged, [ready.clone()], None, now);
+    reports.push(available(observed, &merged, now));
+    reports.push(ready);
+    reports
+}
+
+fn bootstrap_ready(observed: &Observed, known: &Known) -> Report {
+    const TYPE: &str = "BootstrapConfigReady";
+    let spec = &observed.machine.spec;
+    let Some(config_ref) = &spec.bootstrap.config_ref else {
+        return Report::yes(TYPE, "DataSecretProvided");
+    };
+    let name = format!("{} {}", config_ref.kind, config_ref.name);
+    match observed.bootstrap.as_ref().unwrap_or(&Lookup::Missing) {
+        Lookup::Found(config) => {
+            let message = format!("{} status.initialization.dataSecretCreated is false", config_ref.kind);
+            mirror(TYPE, condition::read(config, "Ready").as_ref(), &Fallback {
+                done: known.bootstrapped,
+                reason_when_done: "Ready",
+                reason_until_done: "NotReady",
+                message_until_done: &message,
+            })
+        }
+        Lookup::Missing if observed.is_deleting() && known.bootstrapped => {
+            Report::no(TYPE, "ObjectDeleted").with_message(format!("{name} has been deleted"))
+        }
+        Lookup::Missing => {
+            Report::no(TYPE, "ObjectDoesNotExist").with_message(format!("{name} does not exist"))
+        }
+        Lookup::Unknown(why) => Report::unknown(TYPE, "InternalError").with_message(why.clone()),
+    }
+}
+
+fn infrastructure_ready(observed: &Observed, known: &Known) -> Report {
+    const TYPE: &str = "InfrastructureReady";
+    let infra_ref = &observed.machine.spec.infrastructure_ref;
+    let name = format!("{} {}", infra_ref.kind, infra_ref.name);
+    match &observed.infra {
+        Lookup::Found(infra) => {
+            let message = format!("{} status.initialization.provisioned is false", infra_ref.kind);
+            mirror(TYPE, condition::read(infra, "Ready").as_ref(), &Fallback {
+                done: known.provisioned,
+                reason_when_done: "Ready",
+                reason_until_done: "NotReady",
+                message_until_done: &message,
+            })
+        }
+        Lookup::Missing if known.provisioned && observed.is_deleting() => {
+            Report::no(TYPE, "ObjectDeleted").with_message(format!("{name} has been deleted"))
+        }
+        Lookup::Missing if known.provisioned => Report::no(TYPE, "ObjectDeleted")
+            .with_message(format!("{name} has been deleted while the Machine still exists")),
+        Lookup::Missing => {
+            Report::no(TYPE, "ObjectDoesNotExist").with_message(format!("{name} does not exist"))
+        }
+        Lookup::Unknown(why) => Report::unknown(TYPE, "InternalError").with_message(why.clone()),
+    }
+}
+
+/// `NodeReady` and `NodeHealthy`.
+fn node_conditions(
+    observed: &Observed,
+    known: &Known,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Report> {
+    let both = |status: ConditionStatus, reason: &str, message: String| {
+        ["NodeReady", "NodeHealthy"]
+            .map(|name| Report::new(name, status, reason).with_message(message.clone()))
+            .to_vec()
+    };
+    if let Some(waiting) = waiting_for_node(observed, known) {
+        return both(ConditionStatus::Unknown, "InspectionFailed", waiting);
+    }
+    if let NodeLookup::One(node) = &observed.node {
+        return vec![node_ready(node), node_healthy(node)];
+    }
+    let connection = &observed.connection;
+    if !connection.connected {
+        let silent = connection
+            .last_success
+            .is_none_or(|last| now.duration_since(last).as_secs() >= CONNECTION_GRACE_S);
+        let known_before = condition::get(before, "NodeHealthy").is_some();
+        if !silent && known_before {
+            // Within the grace period, what was last seen stands.
+            return Vec::new();
+        }
+        let message = connection.last_success.map_or_else(
+            || "Remote connection not established yet".to_owned(),
+            |last| format!("Last successful probe at {last}"),
+        );
+        return both(ConditionStatus::Unknown, "ConnectionDown", message);
+    }
+    if let NodeLookup::Several(names) = &observed.node {
+        let id = known.provider_id.as_deref().unwrap_or_default();
+        let message = format!("Nodes {} have the same spec.providerID {id}", names.join(", "));
+        return both(ConditionStatus::Unknown, "InternalError", message);
+    }
+    let had = observed.machine.status.as_ref().and_then(|s| s.node_ref.as_ref());
+    match had {
+        Some(node) if observed.is_deleting() => both(
+            ConditionStatus::False,
+            "NodeDeleted",
+            format!("Node {} has been deleted", node.name),
+        ),
+        Some(node) => both(
+            ConditionStatus::False,
+            "NodeDeleted",
+            format!("Node {} has been deleted while the Machine still exists", node.name),
+        ),
+        None if observed.is_deleting() => {
+            both(ConditionStatus::Unknown, "NodeDoesNotExist", "Node does not exist".to_owned())
+        }
+        None => both(
+            ConditionStatus::Unknown,
+            "InspectionFailed",
+            format!(
+                "Waiting for a Node with spec.providerID {} to exist",
+                known.provider_id.as_deref().unwrap_or_default()
+            ),
+        ),
+    }
+}
+
+/// What has to happen before a Node can be looked for.
+fn waiting_for_node(observed: &Observed, known: &Known) -> Option<String> {
+    let initialization =
+        observed.cluster.found().and_then(|c| c.status.as_ref()?.initialization.clone()).unwrap_or_default();
+    if initialization.infrastructure_provisioned != Some(true) {
+        return Some(
+            "Waiting for Cluster status.initialization.infrastructureProvisioned to be true".to_owned(),
+        );
+    }
+    if initialization.control_plane_initialized != Some(true)
+        && !matches!(observed.node, NodeLookup::One(_))
+    {
+        return Some("Waiting for Cluster control plane to be initialized".to_owned());
+    }
+    if known.provider_id.is_none() {
+        let kind = &observed.machine.spec.infrastructure_ref.kind;
+        return Some(format!("Waiting for {kind} to report spec.providerID"));
+    }
+    None
+}
+
+fn node_condition<'a>(node: &'a Value, name: &str) -> Option<&'a Value> {
+    let listed = node.pointer("/status/conditions").and_then(Value::as_array)?;
+    listed.iter().find(|c| text(c, "/type") == Some(name))
+}
+
+fn node_ready(node: &Value) -> Report {
+    let Some(ready) = node_condition(node, "Ready") else {
+        return Report::unknown("NodeReady", "NodeReadyUnknown")
+            .with_message("* Node.Ready: Condition not yet reported");
+    };
+    let message = || {
+        let words = text(ready, "/message").or_else(|| text(ready, "/reason")).unwrap_or("Condition is not True");
+        format!("* Node.Ready: {words}")
+    };
+    match text(ready, "/status") {
+        Some("True") => Report::yes("NodeReady", "NodeReady"),
+        Some("False") => Report::no("NodeReady", "NodeNotReady").with_message(message()),
+        _ => Report::unknown("NodeReady", "NodeReadyUnknown").with_message(message()),
+    }
+}
+
+fn node_healthy(node: &Value) -> Report {
+    const TYPES: [(&str, &str); 4] = [
+        ("Ready", "True"),
+        ("MemoryPressure", "False"),
+        ("DiskPressure", "False"),
+        ("PIDPressure", "False"),
+    ];
+    let mut class = Class::Info;
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for (name, good) in TYPES {
+        let found = node_condition(node, name);
+        let (part, words) = match found.and_then(|c| text(c, "/status")) {
+            Some(status) if status == good => continue,
+            Some("True" | "False") => {
+                (Class::Issue, found.and_then(|c| text(c, "/message")).unwrap_or("Condition is not met"))
+            }
+            Some(_) => {
+                (Class::Unknown, found.and_then(|c| text(c, "/message")).unwrap_or("Condition is unknown"))
+            }
+            None => (Class::Unknown, "Condition not yet reported"),
+        };
+        class = class.min(part);
+        lines.push((name, words.to_owned()));
+    }
+    let same = lines.len() == TYPES.len() && lines.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.1));
+    let message = match lines.first() {
+        Some((_, words)) if same => format!("* Node.AllConditions: {words}"),
+        _ => lines.iter().map(|(name, words)| format!("* Node.{name}: {words}")).collect::<Vec<_>>().join("\n"),
+    };
+    let report = match class {
+        Class::Issue => Report::no("NodeHealthy", "NodeNotHealthy"),
+        Class::Unknown => Report::unknown("NodeHealthy", "NodeHealthyUnknown"),
+        Class::Info => Report::yes("NodeHealthy", "NodeHealthy"),
+    };
+    report.with_message(message)
+}
+
+fn up_to_date(observed: &Observed) -> Option<Report> {
+    let reasons = observed.outdated.as_ref()?;
+    Some(if !reasons.is_empty() {
+        let lines: Vec<String> = reasons.iter().map(|reason| format!("* {reason}")).collect();
+        Report::no("UpToDate", "NotUpToDate").with_message(lines.join("\n"))
+    } else {
+        Report::yes("UpToDate", "UpToDate")
+    })
+}
+
+fn deleting(observed: &Observed, stage: Option<&Stage>, outcome: &Outcome<Step, Effect>) -> Report {
+    let Some(stage) = stage else { return Report::no("Deleting", "NotDeleting") };
+    let mut message = stage.message(observed);
+    for (_, effect) in &outcome.done {
+        if let Effect::Drain(left) | Effect::Volumes(left) = effect
+            && !left.is_empty()
+        {
+            message.push_str(":\n");
+            message.push_str(&left.join("\n"));
+        }
+    }
+    if let Some((_, failure)) = &outcome.failed {
+        message = format!("{message}: {}", failure.message);
+    }
+    Report::yes("Deleting", stage.reason()).with_message(message)
+}
+
+const GONE: [&str; 4] = ["ObjectDeleted", "ObjectDoesNotExist", "NodeDeleted", "NodeDoesNotExist"];
+
+fn ready(observed: &Observed, conditions: &[Condition], stage: Option<&Stage>, now: Timestamp) -> Report {
+    let mut parts = vec![Part::of(conditions, "Deleting", Polarity::Negative)];
+    if let (Some(part), Some(stage)) = (parts.first_mut(), stage) {
+        part.message = deletion_line(observed, stage, now);
+    }
+    parts.push(Part::of(conditions, "Updating", Polarity::Negative));
+    for name in ["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy"] {
+        let part = Part::of(conditions, name, Polarity::Positive);
+        let gone = condition::get(conditions, name).is_some_and(|c| GONE.contains(&c.reason.as_str()));
+        parts.push(if stage.is_some() && gone { part.as_info() } else { part });
+    }
+    parts.push(Part::if_reported(conditions, "HealthCheckSucceeded", Polarity::Positive));
+    for gate in &observed.machine.spec.readiness_gates {
+        let polarity = gate.polarity.unwrap_or(Polarity::Positive);
+        parts.push(Part::of(conditions, &gate.condition_type, polarity));
+    }
+    summary("Ready", &collapse_control_plane(parts), &Reasons {
+        on_true: "Ready",
+        on_false: "NotReady",
+        on_unknown: "ReadyUnknown",
+    })
+}
+
+/// Control-plane components about which the same is said are one line.
+fn collapse_control_plane(parts: Vec<Part>) -> Vec<Part> {
+    let is_component = |part: &Part| {
+        ["APIServer", "ControllerManager", "Scheduler"].iter().any(|p| part.type_.starts_with(p))
+            || part.type_ == "EtcdPodHealthy"
+    };
+    let bad: Vec<&Part> = parts
+        .iter()
+        .filter(|p| is_component(p) && matches!(p.class, Some(Class::Issue | Class::Unknown)))
+        .collect();
+    let same = bad.len() > 1 && bad.windows(2).all(|w| matches!(w, [a, b] if a.message == b.message && a.class == b.class));
+    if !same {
+        return parts;
+    }
+    let mut collapsed: Vec<Part> = Vec::new();
+    let mut done = false;
+    for mut part in parts {
+        if is_component(&part) && matches!(part.class, Some(Class::Issue | Class::Unknown)) {
+            if done {
+                continue;
+            }
+            done = true;
+            part.type_ = "Control plane components".to_owned();
+        }
+        collapsed.push(part);
+    }
+    collapsed
+}
+
+fn deletion_line(observed: &Observed, stage: &Stage, now: Timestamp) -> String {
+    let since = observed.machine.metadata.deletion_timestamp.as_ref();
+    let long = since.is_some_and(|since| now.duration_since(since.0).as_secs() > LONG_DELETION_S);
+    if long {
+        format!("Machine deletion in progress since more than 15m, stage: {}", stage.reason())
+    } else {
+        format!("Machine deletion in progress, stage: {}", stage.reason())
+    }
+}
+
+/// Since when the Machine is ready.
+fn ready_since(conditions: &[Condition]) -> Option<Timestamp> {
+    condition::get(conditions, "Ready").filter(|c| c.status == "True").map(|c| c.last_transition_time.0)
+}
+
+fn available(observed: &Observed, conditions: &[Condition], now: Timestamp) -> Report {
+    let Some(since) = ready_since(conditions) else { return Report::no("Available", "NotReady") };
+    let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
+    if now.duration_since(since).as_secs() >= needed {
+        Report::yes("Available", "Available")
+    } else {
+        Report::no("Available", "WaitingForMinReadySeconds")
+    }
+}
+
+/// How long a ready Machine still has to be ready before it is available; `None` when nothing will change by waiting.
+#[must_use]
+pub fn until_available(observed: &Observed, now: Timestamp) -> Option<Duration> {
+    let conditions = &observed.machine.status.as_ref()?.conditions;
+    let since = ready_since(conditions)?;
+    let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
+    let left = needed.saturating_sub(now.duration_since(since).as_secs());
+    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+pub(in crate::machine) mod tests {
+    use capstan_api::v1beta2::{Cluster, ClusterInitializationStatus, ClusterStatus, Machine};
+    use serde_json::json;
+
+    use super::*;
+    use crate::machine::Connection;
+
+    /// A worker whose providers are done and whose Node is ready.
+    pub(in crate::machine) fn observed() -> Observed {
+        let machine: Machine = serde_json::from_value(json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
+            "metadata": {"name": "m", "namespace": "ns", "uid": "u"},
+            "spec": {
+                "clusterName": "c",
+                "bootstrap": {"configRef": {"apiGroup": "b", "kind": "Config", "name": "m"}},
+                "infrastructureRef": {"apiGroup": "i", "kind": "InfraMachine", "name": "m"},
+            },
+        }))
+        .expect("a Machine");
+        let mut cluster: Cluster = serde_json::from_value(json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster",
+            "metadata": {"name": "c", "namespace": "ns"}, "spec": {},
+        }))
+        .expect("a Cluster");
+        cluster.status = Some(ClusterStatus {
+            initialization: Some(ClusterInitializationStatus {
+                infrastructure_provisioned: Some(true),
+                control_plane_initialized: Some(true),
+            }),
+            ..ClusterStatus::default()
+        });
+        Observed {
+            machine,
+            cluster: Lookup::Found(cluster),
+            infra: Lookup::Found(json!({
+                "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
+                "spec": {"providerID": "x://1"},
+                "status": {
+                    "initialization": {"provisioned": true}, "failureDomain": "a",
+                    "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                },
+            })),
+            bootstrap: Some(Lookup::Found(json!({
+                "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
+                "status": {"initialization": {"dataSecretCreated": true}, "dataSecretName": "m"},
+            }))),
+            connection: Connection { connected: true, last_success: Some(Timestamp::UNIX_EPOCH) },
+            node: NodeLookup::One(json!({
+                "metadata": {"name": "n"},
+                "status": {"conditions": [
+                    {"type": "Ready", "status": "True"}, {"type": "MemoryPressure", "status": "False"},
+                    {"type": "DiskPressure", "status": "False"}, {"type": "PIDPressure", "status": "False"},
+                ]},
+            })),
+            outdated: None,
+            outdated_revision: false,
+            deletion: deletion::Facts::default(),
+        }
+    }
+
+    fn said<'a>(reported: &'a Reported, name: &str) -> &'a Report {
+        reported.conditions.iter().find(|c| c.type_ == name).expect("reported")
+    }
+
+    fn reported(observed: &Observed) -> Reported {
+        report(observed, &Outcome::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_machine_with_everything_runs_and_is_ready_and_available() {
+        let reported = reported(&observed());
+        assert_eq!(reported.status.phase, Some(MachinePhase::Running));
+        assert_eq!(reported.status.node_ref.as_ref().map(|n| n.name.as_str()), Some("n"));
+        assert_eq!(reported.status.failure_domain.as_deref(), Some("a"));
+        for name in ["Ready", "Available", "NodeHealthy", "NodeReady", "InfrastructureReady", "BootstrapConfigReady"] {
+            assert_eq!(said(&reported, name).status, ConditionStatus::True, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_phase_follows_from_what_is_there() {
+        let mut observed = observed();
+        observed.node = NodeLookup::None;
+        assert_eq!(reported(&observed).status.phase, Some(MachinePhase::Provisioned));
+        observed.infra = Lookup::Found(json!({}));
+        assert_eq!(reported(&observed).status.phase, Some(MachinePhase::Provisioning));
+        observed.bootstrap = Some(Lookup::Found(json!({})));
+        assert_eq!(reported(&observed).status.phase, Some(MachinePhase::Pending));
+        assert_eq!(
+            said(&reported(&observed), "NodeHealthy").message,
+            "Waiting for InfraMachine to report spec.providerID"
+        );
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_seen_is_unknown_and_not_missing() {
+        let mut observed = observed();
+        observed.infra = Lookup::Unknown("no CustomResourceDefinition".to_owned());
+        let reported = reported(&observed);
+        assert_eq!(said(&reported, "InfrastructureReady").reason, "InternalError");
+        assert_eq!(said(&reported, "Ready").reason, "ReadyUnknown");
+    }
+
+    #[test]
+    fn a_node_that_is_not_healthy_says_which_condition() {
+        let mut observed = observed();
+        if let NodeLookup::One(node) = &mut observed.node {
+            node["status"]["conditions"][2]["status"] = json!("True");
+            node["status"]["conditions"][2]["message"] = json!("disk is full");
+        }
+        let healthy = said(&reported(&observed), "NodeHealthy").clone();
+        assert_eq!((healthy.reason.as_str(), healthy.message.as_str()), ("NodeNotHealthy", "* Node.DiskPressure: disk is full"));
+        let ready = said(&reported(&observed), "Ready").clone();
+        assert!(ready.message.contains("Node.DiskPressure"), "{}", ready.message);
+    }
+
+    #[test]
+    fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
+        let mut observed = observed();
+        let first = reported(&observed);
+        observed.machine.status = Some(MachineStatus {
+            conditions: condition::merge(&[], first.conditions.clone(), None, Timestamp::UNIX_EPOCH),
+            ..first.status
+        });
+        observed.node = NodeLookup::NotLooked;
+        observed.connection.connected = false;
+        let soon = report(&observed, &Outcome::default(), Timestamp::from_second(100).expect("in range"));
+        assert!(!soon.conditions.iter().any(|c| c.type_ == "NodeHealthy"));
+        assert_eq!(said(&soon, "Ready").status, ConditionStatus::True);
+        let late = report(&observed, &Outcome::default(), Timestamp::from_second(400).expect("in range"));
+        assert_eq!(said(&late, "NodeHealthy").reason, "ConnectionDown");
+    }
+
+    #[test]
+    fn availability_waits_for_min_ready_seconds() {
+        let mut observed = observed();
+        observed.machine.spec.min_ready_seconds = Some(30);
+        let reported = reported(&observed);
+        assert_eq!(said(&reported, "Available").reason, "WaitingForMinReadySeconds");
+    }
+
+    #[test]
+    fn a_deletion_shows_its_stage() {
+        let mut observed = observed();
+        observed.machine.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        observed.deletion.cluster_deleting = true;
+        let reported = reported(&observed);
+        assert_eq!(reported.status.phase, Some(MachinePhase::Deleting));
+        assert_eq!(said(&reported, "Deleting").reason, "WaitingForInfrastructureDeletion");
+        assert_eq!(said(&reported, "Deleting").message, "Waiting for InfraMachine m to be deleted");
+        assert!(said(&reported, "Ready").message.contains("stage: WaitingForInfrastructureDeletion"));
+    }
+}

@@ -11,8 +11,10 @@
 
 pub mod answer;
 pub mod call;
+pub mod clone;
 pub mod infrastructure;
 pub mod lookup;
 pub mod machine;
 pub mod material;
+pub mod naming;
 pub mod plan;

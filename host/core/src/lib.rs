@@ -10,6 +10,7 @@
 //! `now` that it is given.
 
 pub mod answer;
+pub mod bootstrap;
 pub mod call;
 pub mod clone;
 pub mod infrastructure;

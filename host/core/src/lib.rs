@@ -10,9 +10,13 @@
 //! `now` that it is given.
 
 pub mod answer;
+pub mod bootstrap;
 pub mod call;
+pub mod clone;
 pub mod infrastructure;
 pub mod lookup;
 pub mod machine;
+pub mod material;
+pub mod naming;
 pub mod plan;
 pub mod plugin;

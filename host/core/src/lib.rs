@@ -12,8 +12,12 @@
 pub mod answer;
 pub mod call;
 pub mod clone;
+pub mod cluster;
 pub mod infrastructure;
 pub mod lookup;
 pub mod machine;
+pub mod machine_deployment;
+pub mod machine_set;
 pub mod naming;
 pub mod plan;
+pub mod rollout;

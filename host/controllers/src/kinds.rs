@@ -47,33 +47,3 @@ pub fn is_known(kind: &GroupKind) -> bool {
         || kind.group.is_empty()
         || kind.group == CRD.group
 }
-
-/// The plural that a kind's CustomResourceDefinition must have, by English rules: references carry no plural and no discovery
-/// call is made for one (contract: upstream `util/contract`).
-#[must_use]
-pub fn plural(kind: &str) -> String {
-    let lower = kind.to_ascii_lowercase();
-    if ["s", "x", "z", "ch", "sh"].iter().any(|end| lower.ends_with(end)) {
-        return format!("{lower}es");
-    }
-    if let Some(stem) = lower.strip_suffix('y')
-        && !stem.ends_with(['a', 'e', 'i', 'o', 'u'])
-    {
-        return format!("{stem}ies");
-    }
-    format!("{lower}s")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_have_english_plurals() {
-        assert_eq!(plural("LocalCluster"), "localclusters");
-        assert_eq!(plural("ClusterClass"), "clusterclasses");
-        assert_eq!(plural("Proxy"), "proxies");
-        assert_eq!(plural("Gateway"), "gateways");
-        assert_eq!(plural("Switch"), "switches");
-    }
-}

@@ -23,7 +23,11 @@ impl Progress {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.0.is_some() { "callback" } else { "silent" };
+        let kind = if self.0.is_some() {
+            "callback"
+        } else {
+            "silent"
+        };
         formatter.debug_tuple("Progress").field(&kind).finish()
     }
 }

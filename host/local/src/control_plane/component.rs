@@ -135,7 +135,10 @@ impl Layout<'_> {
 pub(crate) fn write_files(dir: &Path, authority: &Authority) -> Result<(), super::Error> {
     let pki_dir = dir.join("pki");
     let server = authority
-        .server("kube-apiserver", &["127.0.0.1", "localhost", "kubernetes.default.svc"])
+        .server(
+            "kube-apiserver",
+            &["127.0.0.1", "localhost", "kubernetes.default.svc"],
+        )
         .map_err(super::Error::Pki)?;
     let signing_key = pki::signing_key_pem().map_err(super::Error::Pki)?;
     let write = || -> io::Result<()> {
@@ -146,7 +149,10 @@ pub(crate) fn write_files(dir: &Path, authority: &Authority) -> Result<(), super
         write_private(&pki_dir.join("service-account.key"), &signing_key)?;
         write_private(&dir.join("audit-policy.yaml"), AUDIT_POLICY)
     };
-    write().map_err(|source| super::Error::Directory { dir: dir.to_owned(), source })
+    write().map_err(|source| super::Error::Directory {
+        dir: dir.to_owned(),
+        source,
+    })
 }
 
 /// Writes the controller manager's kubeconfig, which names the server's port.
@@ -158,8 +164,12 @@ pub(crate) fn write_controller_manager_kubeconfig(
     let user = "system:kube-controller-manager";
     let pair = authority.client(user, &[]).map_err(super::Error::Pki)?;
     let config = render(server, &authority.certificate_pem(), user, &pair);
-    write_private(&dir.join("kube-controller-manager.kubeconfig"), &config)
-        .map_err(|source| super::Error::Directory { dir: dir.to_owned(), source })
+    write_private(&dir.join("kube-controller-manager.kubeconfig"), &config).map_err(|source| {
+        super::Error::Directory {
+            dir: dir.to_owned(),
+            source,
+        }
+    })
 }
 
 /// Whether etcd has made its socket. From then on the API server's own retries do the rest.

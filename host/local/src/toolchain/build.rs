@@ -26,12 +26,20 @@ fn key() -> String {
     hash.update([0]);
     hash.update(GO_SUM);
     let digest = hash.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+    digest
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>()
+        + "\n"
 }
 
 /// The path of the binary in the cache, built when it is not there.
 pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result<PathBuf, Error> {
-    let dir = search.cache.as_ref().ok_or(Error::NoCache)?.join(KUBERNETES_VERSION);
+    let dir = search
+        .cache
+        .as_ref()
+        .ok_or(Error::NoCache)?
+        .join(KUBERNETES_VERSION);
     let binary = dir.join(tool.name());
     let is_current = || {
         std::fs::read_to_string(dir.join("key")).is_ok_and(|found| found == key())
@@ -49,13 +57,23 @@ pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result
     }
     let free_mib = free_mib(&dir);
     if free_mib < FREE_MIB_MIN {
-        return Err(Error::DiskFull { tool: tool.name(), dir, free_mib });
+        return Err(Error::DiskFull {
+            tool: tool.name(),
+            dir,
+            free_mib,
+        });
     }
     clear_stale(&dir)?;
     let module = Module::write(&dir)?;
     let (name, wait) = (tool.name(), tool.build_time());
-    let of = if tool == Tool::Etcd { String::new() } else { format!(" {KUBERNETES_VERSION}") };
-    progress.say(format!("building {name}{of} from its Go module ({wait}, once)"));
+    let of = if tool == Tool::Etcd {
+        String::new()
+    } else {
+        format!(" {KUBERNETES_VERSION}")
+    };
+    progress.say(format!(
+        "building {name}{of} from its Go module ({wait}, once)"
+    ));
     let fresh = module.0.join(name);
     compile(&go, tool, &module.0, &fresh)?;
     std::fs::rename(&fresh, &binary).map_err(|source| file(&binary, source))?;
@@ -64,7 +82,11 @@ pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result
 
 /// The Go command, if it is there and new enough.
 fn usable_go(search: &Search, tool: Tool) -> Result<PathBuf, Error> {
-    let go = search.path.iter().map(|dir| dir.join("go")).find(|go| go.is_file());
+    let go = search
+        .path
+        .iter()
+        .map(|dir| dir.join("go"))
+        .find(|go| go.is_file());
     let go = go.ok_or(Error::GoMissing { tool: tool.name() })?;
     let output = Command::new(&go).arg("version").current_dir("/").output();
     let found = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
@@ -73,14 +95,21 @@ fn usable_go(search: &Search, tool: Tool) -> Result<PathBuf, Error> {
     if version(&found).is_some_and(|version| version >= GO_MIN) {
         return Ok(go);
     }
-    Err(Error::GoTooOld { tool: tool.name(), found })
+    Err(Error::GoTooOld {
+        tool: tool.name(),
+        found,
+    })
 }
 
 /// Waits for whoever else builds into this directory.
 fn lock(dir: &Path, tool: Tool, progress: &Progress) -> Result<File, Error> {
     let path = dir.join("lock");
     let acquire = || -> io::Result<File> {
-        let lock = File::options().create(true).truncate(false).write(true).open(&path)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
         if lock.try_lock().is_err() {
             progress.say(format!("waiting for another build of {}", tool.name()));
             lock.lock()?;
@@ -97,7 +126,12 @@ fn clear_stale(dir: &Path) -> Result<(), Error> {
     if std::fs::read_to_string(&path).is_ok_and(|found| found == key()) {
         return Ok(());
     }
-    for tool in [Tool::Etcd, Tool::KubeApiserver, Tool::KubeControllerManager, Tool::Kubectl] {
+    for tool in [
+        Tool::Etcd,
+        Tool::KubeApiserver,
+        Tool::KubeControllerManager,
+        Tool::Kubectl,
+    ] {
         let binary = dir.join(tool.name());
         match std::fs::remove_file(&binary) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -165,16 +199,27 @@ fn compile(go: &Path, tool: Tool, module: &Path, output: &Path) -> Result<(), Er
     let log = process::log_tail(&log_path, 15);
     if log.contains("no space left on device") {
         let dir = module.to_owned();
-        return Err(Error::DiskFull { tool: tool.name(), free_mib: free_mib(&dir), dir });
+        return Err(Error::DiskFull {
+            tool: tool.name(),
+            free_mib: free_mib(&dir),
+            dir,
+        });
     }
-    Err(Error::Build { tool: tool.name(), exit: status, log })
+    Err(Error::Build {
+        tool: tool.name(),
+        exit: status,
+        log,
+    })
 }
 
 /// Real clients refuse a server that does not know its version, so it is linked in.
 fn linker_flags(tool: Tool) -> String {
     let mut flags = "-s -w".to_owned();
     let mut numbers = KUBERNETES_VERSION.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or_default());
+    let (major, minor) = (
+        numbers.next().unwrap_or("1"),
+        numbers.next().unwrap_or_default(),
+    );
     if tool != Tool::Etcd {
         let values = [
             ("gitVersion", KUBERNETES_VERSION),
@@ -190,10 +235,14 @@ fn linker_flags(tool: Tool) -> String {
 }
 
 fn free_mib(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir)
-        .map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize) >> 20)
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |space| {
+        space.f_bavail.saturating_mul(space.f_frsize) >> 20
+    })
 }
 
 fn file(path: &Path, source: io::Error) -> Error {
-    Error::File { path: path.to_owned(), source }
+    Error::File {
+        path: path.to_owned(),
+        source,
+    }
 }

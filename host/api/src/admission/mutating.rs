@@ -10,6 +10,7 @@ pub(super) fn policies() -> Vec<Value> {
     [
         super::mutating(
             "clusters",
+            &["object.spec"],
             &none,
             &[version(
                 "/spec/topology/version",
@@ -18,6 +19,7 @@ pub(super) fn policies() -> Vec<Value> {
         ),
         super::mutating(
             "machines",
+            &["object.spec", "object.spec.clusterName"],
             &none,
             &[
                 label_of_cluster("metadata"),
@@ -26,6 +28,7 @@ pub(super) fn policies() -> Vec<Value> {
         ),
         super::mutating(
             "machinehealthchecks",
+            &["object.spec", "object.spec.clusterName"],
             &none,
             &[label_of_cluster("metadata")],
         ),
@@ -92,7 +95,14 @@ fn group(plural: &str, own_label: &str) -> [Value; 2] {
             &["spec", "template", "spec", "version"],
         ),
     ];
-    super::mutating(plural, &variables, &patches)
+    let reads = [
+        "object.spec",
+        "object.spec.clusterName",
+        "object.spec.selector",
+        "object.spec.template",
+        "object.spec.template.spec",
+    ];
+    super::mutating(plural, &reads, &variables, &patches)
 }
 
 /// Adds an empty map where there is none.
@@ -103,7 +113,7 @@ fn ensure_map(parent: &str, key: &str) -> String {
 }
 
 /// Whether a field is there; server-side apply leaves a null that the client sent until after admission.
-fn there(field: &str) -> String {
+pub(super) fn there(field: &str) -> String {
     format!("has({field}) && {field} != null")
 }
 

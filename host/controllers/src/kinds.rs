@@ -19,6 +19,8 @@ resources! {
     MACHINE_SET = namespaced("cluster.x-k8s.io", "v1beta2", "MachineSet", "machinesets");
     /// MachineDeployment
     MACHINE_DEPLOYMENT = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDeployment", "machinedeployments");
+    /// MachineDrainRule
+    MACHINE_DRAIN_RULE = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDrainRule", "machinedrainrules");
     /// Plugin
     PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
     /// ConfigMap
@@ -35,6 +37,10 @@ resources! {
     NODE = cluster_scoped("", "v1", "Node", "nodes");
     /// Pod, in workload clusters
     POD = namespaced("", "v1", "Pod", "pods");
+    /// DaemonSet, in workload clusters
+    DAEMON_SET = namespaced("apps", "v1", "DaemonSet", "daemonsets");
+    /// VolumeAttachment, in workload clusters
+    VOLUME_ATTACHMENT = cluster_scoped("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments");
     /// Namespace
     NAMESPACE = cluster_scoped("", "v1", "Namespace", "namespaces");
 }

@@ -17,6 +17,7 @@ pub mod machine_deployment;
 pub mod machine_set;
 pub mod metrics;
 pub mod object;
+pub mod pki;
 pub mod plugin;
 pub mod plugin_source;
 pub mod plugins;

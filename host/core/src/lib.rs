@@ -10,14 +10,19 @@
 //! `now` that it is given.
 
 pub mod answer;
+pub mod bootstrap;
 pub mod call;
 pub mod clone;
 pub mod cluster;
+pub mod drain;
 pub mod infrastructure;
 pub mod lookup;
 pub mod machine;
 pub mod machine_deployment;
 pub mod machine_set;
+pub mod material;
 pub mod naming;
 pub mod plan;
+pub mod plugin;
 pub mod rollout;
+pub mod selector;

@@ -1,5 +1,5 @@
 //! A real Kubernetes control plane on this machine: etcd, kube-apiserver and
-//! kube-controller-manager (garbage collection and namespaces), in a directory of its own, on a
+//! kube-controller-manager (garbage collection, namespaces, role aggregation), in a directory of its own, on a
 //! free port, gone when its owner is.
 
 use std::io;
@@ -191,6 +191,9 @@ impl ControlPlane {
         group: Pid,
     ) -> Result<Self, Error> {
         check_space(&dir)?;
+        if let Some(port) = options.port.filter(|port| !port::is_free(*port)) {
+            return Err(Error::PortTaken { port });
+        }
         let begun = Instant::now();
         let tools = toolchain::ensure(&options.progress)
             .await
@@ -250,7 +253,6 @@ impl ControlPlane {
         loop {
             attempt = attempt.saturating_add(1);
             self.port = match options.port {
-                Some(port) if !port::is_free(port) => return Err(Error::PortTaken { port }),
                 Some(port) => port,
                 None => port::free().map_err(|source| Error::Directory {
                     dir: self.dir.clone(),
@@ -268,11 +270,13 @@ impl ControlPlane {
                 .wait_ready("kube-apiserver", APISERVER_PATIENCE, ready)
                 .await
             {
-                Err(Error::Died { log, .. })
-                    if log.contains("address already in use")
-                        && options.port.is_none()
-                        && attempt < PORT_ATTEMPTS =>
-                {
+                Err(Error::Died { log, .. }) if log.contains("address already in use") => {
+                    if let Some(port) = options.port {
+                        return Err(Error::PortTaken { port });
+                    }
+                    if attempt >= PORT_ATTEMPTS {
+                        return Err(Error::PortTaken { port: self.port });
+                    }
                     options
                         .progress
                         .say("somebody else took the port; trying another");
@@ -434,7 +438,7 @@ fn temporary_dir() -> PathBuf {
 }
 
 /// Makes the directory, readable by its owner only; it must be empty, because it will be removed.
-fn make_dir(dir: &Path) -> Result<(), Error> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
 
     let make = || -> io::Result<()> {

@@ -127,10 +127,23 @@ impl Authority {
     }
 }
 
-/// A signing key that belongs to no certificate (the API server's service account tokens), PEM.
-pub fn signing_key_pem() -> Result<String, Error> {
-    let key = KeyPair::generate().map_err(|source| issue("service accounts", source))?;
-    Ok(key.serialize_pem())
+/// A signing key that belongs to no certificate (the API server's service account tokens).
+pub(crate) struct SigningKey {
+    /// The private half, PKCS#8 PEM.
+    pub(crate) private_pem: String,
+    /// The public half, PEM.
+    pub(crate) public_pem: String,
+}
+
+impl SigningKey {
+    /// Makes a new one.
+    pub(crate) fn new() -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(|source| issue("service accounts", source))?;
+        Ok(Self {
+            private_pem: key.serialize_pem(),
+            public_pem: key.public_key_pem(),
+        })
+    }
 }
 
 fn issue(subject: &str, source: rcgen::Error) -> Error {

@@ -254,7 +254,8 @@ pub fn describe_exit(status: ExitStatus) -> String {
     }
 }
 
-/// The last `lines` lines of a log file, reading at most its last 64 KiB. Empty when unreadable.
+/// The last `lines` lines of a log file, reading at most its last 64 KiB; words to that effect
+/// when there are none.
 pub fn log_tail(path: &Path, lines: usize) -> String {
     const BYTES_MAX: u64 = 64 * 1024;
     let read = || -> io::Result<String> {
@@ -268,7 +269,11 @@ pub fn log_tail(path: &Path, lines: usize) -> String {
     let text = read().unwrap_or_default();
     let mut tail: Vec<&str> = text.lines().rev().take(lines).collect();
     tail.reverse();
-    tail.join("\n")
+    if tail.is_empty() {
+        "(nothing)".to_owned()
+    } else {
+        tail.join("\n")
+    }
 }
 
 #[cfg(test)]

@@ -137,14 +137,11 @@ pub(super) async fn start(args: StartArgs, progress: &Progress) -> anyhow::Resul
             args.name
         );
     }
-    if let Some(record) = state.extras.iter().find(|record| record.name == args.name) {
-        if process::is_alive(record) {
-            out::result(format!(
-                "{} is already running (pid {})",
-                record.name, record.pid
-            ));
-            return Ok(());
-        }
+    let mut known = state.extras.iter();
+    let running = known.find(|record| record.name == args.name && process::is_alive(record));
+    if let Some(Record { name, pid, .. }) = running {
+        out::result(format!("{name} is already running (pid {pid})"));
+        return Ok(());
     }
     let extra = Extra {
         ready: match (args.ready_file, args.ready_http) {

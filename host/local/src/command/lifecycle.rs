@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::extra::{self, Extra, stop_one};
 use super::{UpArgs, status};
 use crate::control_plane::watchdog::Watchdog;
-use crate::control_plane::{ControlPlane, Options, write_private};
+use crate::control_plane::{ControlPlane, Options, make_dir, write_private};
 use crate::out;
 use crate::process::{self, Record};
 use crate::progress::Progress;
@@ -64,7 +64,7 @@ async fn start_all(
     progress: &Progress,
 ) -> anyhow::Result<State> {
     let dir = home.dir().join("control-plane");
-    std::fs::create_dir(&dir).with_context(|| format!("could not make {}", dir.display()))?;
+    make_dir(&dir)?;
     let options = Options {
         dir: Some(dir.clone()),
         persistent: true,

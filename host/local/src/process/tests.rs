@@ -68,5 +68,5 @@ fn the_tail_of_a_log_is_its_last_lines() {
     let path = dir.path().join("log");
     std::fs::write(&path, "a\nb\nc\n").unwrap();
     assert_eq!(log_tail(&path, 2), "b\nc");
-    assert_eq!(log_tail(&dir.path().join("none"), 2), "");
+    assert_eq!(log_tail(&dir.path().join("none"), 2), "(nothing)");
 }

@@ -1,0 +1,296 @@
+//! Bootstrap configs of every bootstrap plugin: reads what the decision needs, has the data made, keeps join tokens alive.
+
+mod prepare;
+mod token;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_core::bootstrap::{self as core, Effect, JOIN_TOKEN, Observed, Step, TOKEN_CHECK, Token};
+use capstan_core::lookup::Lookup;
+use capstan_core::plan::{Failure, Outcome, Plan};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
+use crate::ctx::Ctx;
+use crate::driver::cluster_by_name;
+use crate::kinds;
+use crate::kube_api::{ApiError, GroupKind};
+use crate::object::{Locator, Object};
+use crate::plugins::ActivePlugin;
+use crate::store::Change;
+
+/// Role of the kinds that this controller looks after.
+const ROLE: &str = "bootstrap-config";
+
+/// Role of the kinds that are control planes.
+const CONTROL_PLANE_ROLE: &str = "control-plane";
+
+static SPEC: Spec = Spec {
+    name: "bootstrap",
+    manager: "capstan-bootstrap",
+    primary: Primary::Roles(&[ROLE]),
+    finalizer: None,
+    pausable: true,
+    concurrency: 32,
+    settle: Duration::from_millis(20),
+    hold: Duration::from_secs(10),
+};
+
+/// Makes bootstrap data.
+#[derive(Default)]
+pub struct BootstrapController {
+    /// When the join token of a config was last looked at.
+    looked: Mutex<HashMap<Locator, Timestamp>>,
+}
+
+/// What was read, and what the plugin is asked with.
+pub struct Seen {
+    core: Observed,
+    object: Arc<Object>,
+    machine: Option<Arc<Object>>,
+    cluster: Option<Arc<Object>>,
+    plugin: Option<Arc<ActivePlugin>>,
+    control_plane_version: String,
+}
+
+impl Controller for BootstrapController {
+    type Observed = Seen;
+    type Step = Step;
+    type Effect = Effect;
+
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
+            Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster },
+            Watch { source: Source::Workload, map: of_connection },
+            Watch { source: Source::Plugins, map: of_nothing },
+        ]
+    }
+
+    fn cluster(&self, object: &Object) -> Option<ObjectKey> {
+        cluster_by_name(object)
+    }
+
+    fn forget(&self, ctx: &Ctx, locator: &Locator) {
+        let _ = ctx;
+        self.looked().remove(locator);
+    }
+
+    async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
+        let machine = owner_machine(ctx, &object);
+        let cluster_name = machine.as_ref().and_then(|machine| machine.text("/spec/clusterName"));
+        let cluster_key = cluster_name.map(|name| ObjectKey::new(object.key.namespace.clone(), name));
+        let cluster = cluster_key.as_ref().and_then(|key| ctx.get(&kinds::CLUSTER, key));
+        let plugin = ctx.plugins.owner_of(&object.group_kind());
+        let is_serialized = machine.as_ref().is_some_and(|machine| {
+            machine.controller().is_some_and(|owner| {
+                let kind = GroupKind { group: owner.group.to_owned(), kind: owner.kind.to_owned() };
+                ctx.plugins.role_of(&kind).as_deref() == Some(CONTROL_PLANE_ROLE)
+            })
+        });
+        let control_plane_version = match &cluster {
+            Some(cluster) => control_plane_version(ctx, cluster).await,
+            None => String::new(),
+        };
+        let mut observed = Observed {
+            config: object.value.clone(),
+            machine: typed(machine.as_deref(), "Machine"),
+            cluster: typed(cluster.as_deref(), "Cluster"),
+            plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
+            is_serialized,
+            token: Token::Settled,
+        };
+        if let Some(key) = &cluster_key
+            && let Some(machine) = &machine
+            && machine.text("/status/nodeRef/name").is_none()
+            && let Some(secret) = core::data_secret_name(&observed)
+        {
+            observed.token = self.token(ctx, &object, key, &secret).await;
+        }
+        Ok(Seen { core: observed, object, machine, cluster, plugin, control_plane_version })
+    }
+
+    fn decide(&self, observed: &Seen, now: Timestamp) -> Plan<Step> {
+        core::decide(&observed.core, now)
+    }
+
+    async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<Effect, Failure> {
+        match step {
+            Step::Prepare { role, lock } => prepare::prepare(ctx, observed, *role, *lock).await,
+            Step::ExtendToken { id, until } => {
+                let cluster = observed.cluster.as_ref().map(|cluster| cluster.key.clone());
+                token::extend(ctx, &cluster.unwrap_or_default(), id, *until).await?;
+                Ok(Effect::Extended)
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        observed: &Seen,
+        _plan: &Plan<Step>,
+        outcome: &Outcome<Step, Effect>,
+        _now: Timestamp,
+    ) -> Report {
+        let reported = core::report(&observed.core, outcome);
+        Report {
+            status: reported.status,
+            conditions: reported.conditions,
+            next: reported.next,
+            finished: false,
+        }
+    }
+}
+
+impl BootstrapController {
+    fn looked(&self) -> std::sync::MutexGuard<'_, HashMap<Locator, Timestamp>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The join token in the data, looked at once in a while.
+    async fn token(&self, ctx: &Ctx, object: &Object, cluster: &ObjectKey, secret: &str) -> Token {
+        let locator = Locator { kind: object.group_kind(), key: object.key.clone() };
+        let now = ctx.now();
+        let last = self.looked().get(&locator).copied();
+        let is_due = last.is_none_or(|last| {
+            now.duration_since(last).unsigned_abs() >= TOKEN_CHECK.saturating_sub(Duration::from_secs(1))
+        });
+        if !is_due {
+            return Token::Settled;
+        }
+        let key = ObjectKey::new(object.key.namespace.clone(), secret);
+        let token = match ctx.secrets.get(&*ctx.api, &key).await {
+            Ok(Some(secret)) => match secret.annotation(JOIN_TOKEN) {
+                Some(id) => token::look(ctx, cluster, id).await,
+                None => Token::Settled,
+            },
+            Ok(None) => Token::Settled,
+            Err(error) => Token::Unknown(error.to_string()),
+        };
+        if !matches!(token, Token::Unknown(_)) {
+            self.looked().insert(locator, now);
+        }
+        token
+    }
+}
+
+fn typed<T: serde::de::DeserializeOwned>(object: Option<&Object>, kind: &str) -> Lookup<T> {
+    match object.map(Object::typed) {
+        None => Lookup::Missing,
+        Some(Ok(typed)) => Lookup::Found(typed),
+        Some(Err(error)) => Lookup::Unknown(format!("the {kind} cannot be read: {error}")),
+    }
+}
+
+/// The Machine that owns a config, by controller or by any other owner reference.
+fn owner_machine(ctx: &Ctx, object: &Object) -> Option<Arc<Object>> {
+    let owner =
+        object.owners().find(|owner| owner.group == kinds::MACHINE.group && owner.kind == kinds::MACHINE.kind)?;
+    let key = ObjectKey::new(object.key.namespace.clone(), owner.name);
+    ctx.get(&kinds::MACHINE, &key).filter(|machine| machine.uid == owner.uid)
+}
+
+/// `spec.version` of a cluster's control plane, if it has one.
+async fn control_plane_version(ctx: &Ctx, cluster: &Object) -> String {
+    let text = |field: &str| cluster.text(&format!("/spec/controlPlaneRef/{field}")).map(str::to_owned);
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name")) else {
+        return String::new();
+    };
+    // A kind that cannot be resolved has no version to tell.
+    let Ok(store) = ctx.external(&GroupKind { group, kind }).await else { return String::new() };
+    let object = store.get(&ObjectKey::new(cluster.key.namespace.clone(), name));
+    object.and_then(|object| object.text("/spec/version").map(str::to_owned)).unwrap_or_default()
+}
+
+fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {
+    Vec::new()
+}
+
+/// The config that a Machine names, when something changed that the config waits for.
+fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(machine) = &change.new else { return Vec::new() };
+    let watched = |object: &Object| {
+        (
+            object.text("/spec/bootstrap/dataSecretName").is_some(),
+            object.text("/status/nodeRef/name").is_some(),
+            object.label(capstan_api::label::CONTROL_PLANE).is_some(),
+        )
+    };
+    if change.old.as_ref().is_some_and(|old| watched(old) == watched(machine)) {
+        return Vec::new();
+    }
+    let text = |field: &str| machine.text(&format!("/spec/bootstrap/configRef/{field}"));
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name")) else {
+        return Vec::new();
+    };
+    let kind = GroupKind { group: group.to_owned(), kind: kind.to_owned() };
+    if ctx.plugins.role_of(&kind).as_deref() != Some(ROLE) {
+        return Vec::new();
+    }
+    vec![Locator { kind, key: ObjectKey::new(machine.key.namespace.clone(), name) }]
+}
+
+/// All unfinished configs of a Cluster, when something changed that they wait for.
+fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(cluster) = &change.new else { return Vec::new() };
+    let watched = |object: &Object| {
+        let flag = |name: &str| {
+            let pointer = format!("/status/initialization/{name}");
+            object.value.pointer(&pointer).and_then(Value::as_bool).unwrap_or_default()
+        };
+        let initialized = crate::status::conditions_of(object.value.get("status").unwrap_or(&Value::Null))
+            .iter()
+            .any(|c| c.type_ == "ControlPlaneInitialized" && c.status == "True");
+        (
+            flag("infrastructureProvisioned"),
+            flag("controlPlaneInitialized") || initialized,
+            object.text("/spec/controlPlaneEndpoint/host").is_some(),
+        )
+    };
+    if change.old.as_ref().is_some_and(|old| watched(old) == watched(cluster)) {
+        return Vec::new();
+    }
+    unfinished(ctx, &cluster.key)
+}
+
+/// All unfinished configs of a Cluster, when its connection came.
+fn of_connection(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    match change.object() {
+        Some(cluster) if cluster.kind() == kinds::CLUSTER.kind => unfinished(ctx, &cluster.key),
+        _ => Vec::new(),
+    }
+}
+
+fn unfinished(ctx: &Ctx, cluster: &ObjectKey) -> Vec<Locator> {
+    let mut locators = Vec::new();
+    for resource in ctx.plugins.kinds_with(&[ROLE]) {
+        let Some(store) = ctx.stores.get(&resource.group_kind()) else { continue };
+        let configs = store.of_cluster(cluster);
+        let waiting = configs.iter().filter(|config| config.text("/status/dataSecretName").is_none());
+        locators.extend(waiting.map(|config| Locator::new(&resource, &config.key)));
+    }
+    locators
+}
+
+/// The resource of an object that a plugin owns.
+fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, Failure> {
+    let kind = object.group_kind();
+    match ctx.stores.get(&kind) {
+        Some(store) => Ok(store.resource().clone()),
+        None => ctx.resolve(&kind),
+    }
+}
+
+/// What a request to the workload cluster that was refused means.
+fn workload_failure(doing: &str, error: &ApiError) -> Failure {
+    // Whatever the workload cluster says of our rights there, it may say otherwise in a moment.
+    Failure::transient("WorkloadRequestFailed", format!("{doing}: {error}"))
+}

@@ -1,0 +1,359 @@
+//! Makes sure that a cluster has the certificates, keys and the kubeconfig that it needs; what users brought is left alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use capstan_api::name::ObjectKey;
+use capstan_core::call::material::Requirement;
+use capstan_core::material::{
+    self, CERTIFICATE_KEY, CLUSTER_CA, KUBECONFIG, KeyAlgorithm, Kubeconfig, PRIVATE_KEY, SECRET_TYPE, VALUE_KEY,
+};
+use capstan_core::plan::Failure;
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use rand::TryRng as _;
+use serde_json::{Value, json};
+
+use super::SecretData;
+use crate::ctx::{Ctx, failure};
+use crate::kinds;
+use crate::kube_api::{ApiError, Patch};
+use crate::pki::{self, Pair, PkiError};
+
+/// What a cluster has by purpose, such as `ca`; what is missing is not in it.
+pub type Material = BTreeMap<String, Arc<SecretData>>;
+
+/// Whose material it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// The Cluster.
+    pub cluster: &'a ObjectKey,
+    /// Controller owner reference of what is made.
+    pub owner: &'a Value,
+    /// Field manager of writes.
+    pub manager: &'static str,
+}
+
+/// Whether a requirement is kept in a Secret `<cluster>-<name>`.
+fn is_kept(requirement: &Requirement) -> bool {
+    matches!(
+        requirement,
+        Requirement::CertificateAuthority { .. }
+            | Requirement::KeyPair { .. }
+            | Requirement::SharedSecret { .. }
+    )
+}
+
+/// What exists of the requirements that are kept in Secrets of the cluster.
+///
+/// # Errors
+/// When a Secret cannot be read.
+pub async fn look_up(
+    ctx: &Ctx,
+    cluster: &ObjectKey,
+    requirements: &[Requirement],
+) -> Result<Material, Failure> {
+    let reads = requirements.iter().filter(|r| is_kept(r)).map(|requirement| async move {
+        let name = material::requirement_name(requirement);
+        let key = material::secret_key(cluster, name);
+        let secret = ctx.secrets.get(&*ctx.api, &key).await;
+        let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+        Ok::<_, Failure>(secret.map(|secret| (name.to_owned(), secret)))
+    });
+    Ok(try_join_all(reads).await?.into_iter().flatten().collect())
+}
+
+/// Makes what is missing, all at once. What is there and of Cluster API's type gets the holder as its controller; what a user
+/// brought (any other type) is used as it is.
+///
+/// # Errors
+/// When a Secret cannot be read or written.
+pub async fn ensure(
+    ctx: &Ctx,
+    holder: Holder<'_>,
+    requirements: &[Requirement],
+) -> Result<Material, Failure> {
+    let each = requirements.iter().filter(|r| is_kept(r)).map(|requirement| async move {
+        let name = material::requirement_name(requirement);
+        let key = material::secret_key(holder.cluster, name);
+        let found = ctx.secrets.get(&*ctx.api, &key).await;
+        let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+        let secret = match found {
+            Some(secret) => adopt(ctx, holder, &key, secret).await?,
+            None => create(ctx, holder, &key, requirement.clone()).await?,
+        };
+        Ok::<_, Failure>((name.to_owned(), secret))
+    });
+    Ok(try_join_all(each).await?.into_iter().collect())
+}
+
+async fn create(
+    ctx: &Ctx,
+    holder: Holder<'_>,
+    key: &ObjectKey,
+    requirement: Requirement,
+) -> Result<Arc<SecretData>, Failure> {
+    let now = ctx.now();
+    // Keys take from a tenth of a millisecond (ECDSA) to seconds (RSA) of computing.
+    let made = tokio::task::spawn_blocking(move || generate(&requirement, now)).await;
+    let content = made
+        .map_err(|_| Failure::transient("InternalError", format!("making Secret {key} was interrupted")))?
+        .map_err(|error| Failure::terminal("InternalError", format!("making Secret {key}: {error}")))?;
+    let data: Vec<(&str, &[u8])> = content.iter().map(|(k, v)| (*k, v.as_slice())).collect();
+    let object = material::secret_object(key, &holder.cluster.name, Some(holder.owner), &data);
+    match ctx.api.create(&kinds::SECRET, &key.namespace, &object, holder.manager).await {
+        Ok(stored) => Ok(ctx.secrets.remember(key, &stored)),
+        Err(ApiError::AlreadyExists(_)) => {
+            let found = ctx.secrets.read(&*ctx.api, key).await;
+            let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+            found.ok_or_else(|| {
+                Failure::transient("Conflict", format!("Secret {key} exists and does not: trying again"))
+            })
+        }
+        Err(error) => Err(failure(&format!("creating Secret {key}"), &error)),
+    }
+}
+
+fn generate(
+    requirement: &Requirement,
+    now: Timestamp,
+) -> Result<Vec<(&'static str, Vec<u8>)>, PkiError> {
+    let algorithm = |name: &str| KeyAlgorithm::parse(name).unwrap_or(KeyAlgorithm::EcdsaP256);
+    let of_pair = |pair: Pair| {
+        vec![(CERTIFICATE_KEY, pair.public.into_bytes()), (PRIVATE_KEY, pair.private.into_bytes())]
+    };
+    match requirement {
+        Requirement::CertificateAuthority { common_name, algorithm: name, validity_days, .. } => {
+            pki::certificate_authority(common_name, algorithm(name), *validity_days, now).map(of_pair)
+        }
+        Requirement::KeyPair { algorithm: name, .. } => pki::key_pair(algorithm(name)).map(of_pair),
+        Requirement::SharedSecret { bytes, .. } => {
+            let mut random = vec![0; usize::try_from(*bytes).unwrap_or(32)];
+            random_bytes(&mut random)?;
+            let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+            Ok(vec![(VALUE_KEY, hex.into_bytes())])
+        }
+        Requirement::JoinToken { .. } | Requirement::SecretValue { .. } => Ok(Vec::new()),
+    }
+}
+
+/// Fills a buffer with randomness of the operating system.
+///
+/// # Errors
+/// When the operating system has none.
+pub fn random_bytes(buffer: &mut [u8]) -> Result<(), PkiError> {
+    rand::rngs::SysRng
+        .try_fill_bytes(buffer)
+        .map_err(|error| PkiError::Make { what: "random bytes", why: error.to_string() })
+}
+
+/// Makes the holder the controller of a Secret of Cluster API's type.
+async fn adopt(
+    ctx: &Ctx,
+    holder: Holder<'_>,
+    key: &ObjectKey,
+    secret: Arc<SecretData>,
+) -> Result<Arc<SecretData>, Failure> {
+    let Some(owners) = owners_with_controller(&secret, holder.owner) else { return Ok(secret) };
+    let patch = Patch::Merge(json!({"metadata": {
+        "uid": secret.metadata.get("uid"),
+        "resourceVersion": secret.metadata.get("resourceVersion"),
+        "ownerReferences": owners,
+    }}));
+    let answer = ctx.api.patch(&kinds::SECRET, key, None, &patch, holder.manager).await;
+    ctx.secrets.forget(key);
+    let stored = answer.map_err(|error| failure(&format!("taking over Secret {key}"), &error))?;
+    Ok(ctx.secrets.remember(key, &stored))
+}
+
+/// The owner references that a Secret should have when this owner manages it; `None` when it has them or is not ours.
+fn owners_with_controller(secret: &SecretData, owner: &Value) -> Option<Vec<Value>> {
+    let uid = owner.get("uid").and_then(Value::as_str);
+    if secret.secret_type != SECRET_TYPE || secret.controller_uid() == uid {
+        return None;
+    }
+    let mut owners: Vec<Value> = secret
+        .metadata
+        .get("ownerReferences")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    owners.retain(|other| {
+        other.get("uid").and_then(Value::as_str) != uid
+            && other.get("controller").and_then(Value::as_bool) != Some(true)
+    });
+    owners.push(owner.clone());
+    Some(owners)
+}
+
+/// What there is of the administrator's kubeconfig.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KubeconfigState {
+    /// There is none.
+    Missing,
+    /// It is good, or not ours to change.
+    Good,
+    /// Its certificate is past half its life, or cannot be read.
+    Stale,
+    /// It is good and has no controller yet.
+    Unowned,
+}
+
+/// How the kubeconfig Secret of a cluster is.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn kubeconfig_state(
+    ctx: &Ctx,
+    cluster: &ObjectKey,
+    owner_uid: &str,
+) -> Result<KubeconfigState, Failure> {
+    let key = material::secret_key(cluster, KUBECONFIG);
+    let secret = ctx.secrets.get(&*ctx.api, &key).await;
+    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+    let Some(secret) = secret else { return Ok(KubeconfigState::Missing) };
+    if secret.secret_type != SECRET_TYPE {
+        return Ok(KubeconfigState::Good);
+    }
+    Ok(match secret.controller_uid() {
+        None => KubeconfigState::Unowned,
+        Some(uid) if uid != owner_uid => KubeconfigState::Good,
+        Some(_) if is_stale(&secret, ctx.now()) => KubeconfigState::Stale,
+        Some(_) => KubeconfigState::Good,
+    })
+}
+
+fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
+    let certificate = secret
+        .text(VALUE_KEY)
+        .and_then(|text| field(text, "client-certificate-data:"))
+        .and_then(pki::decode_pem);
+    certificate.is_none_or(|pem| pki::is_past_half_life(&pem, now))
+}
+
+/// The value of the first line with this key. Kubeconfigs of this kind are written by Cluster API, one field per line.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let line = text.lines().map(str::trim_start).find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().trim_matches('"'))
+}
+
+/// Makes or renews the administrator's kubeconfig (contract: upstream `util/kubeconfig`): a certificate for
+/// `kubernetes-admin` of `system:masters`, valid for a year. The server of an existing one stays.
+///
+/// # Errors
+/// When there is no usable certificate authority, or the Secret cannot be written.
+pub async fn kubeconfig(ctx: &Ctx, holder: Holder<'_>, server: &str) -> Result<(), Failure> {
+    let key = material::secret_key(holder.cluster, KUBECONFIG);
+    let ca_key = material::secret_key(holder.cluster, CLUSTER_CA);
+    let reading = |key: &ObjectKey, error: &ApiError| failure(&format!("reading Secret {key}"), error);
+    let ca = ctx.secrets.get(&*ctx.api, &ca_key).await.map_err(|error| reading(&ca_key, &error))?;
+    let existing = ctx.secrets.read(&*ctx.api, &key).await.map_err(|error| reading(&key, &error))?;
+    let pair = ca.and_then(|ca| {
+        Some(Pair {
+            public: ca.text(CERTIFICATE_KEY)?.to_owned(),
+            private: ca.text(PRIVATE_KEY).filter(|key| !key.is_empty())?.to_owned(),
+        })
+    });
+    let Some(pair) = pair else {
+        return Err(Failure::transient(
+            "InternalError",
+            format!(
+                "Secret {ca_key} with {CERTIFICATE_KEY} and {PRIVATE_KEY} is needed to make Secret {key}: create it, or create {key}"
+            ),
+        ));
+    };
+    let admin = pki::client_certificate(&pair, "kubernetes-admin", "system:masters", ctx.now())
+        .map_err(|error| Failure::terminal("InternalError", format!("Secret {ca_key}: {error}")))?;
+    let kept = existing.as_ref().and_then(|secret| field(secret.text(VALUE_KEY)?, "server:"));
+    let text = Kubeconfig {
+        cluster: &holder.cluster.name,
+        server: kept.filter(|kept| kept.starts_with("https://")).unwrap_or(server),
+        ca: &pair.public,
+        certificate: &admin.public,
+        key: &admin.private,
+    }
+    .yaml();
+    let object =
+        material::secret_object(&key, &holder.cluster.name, Some(holder.owner), &[(VALUE_KEY, text.as_bytes())]);
+    let stored = match &existing {
+        None => ctx.api.create(&kinds::SECRET, &key.namespace, &object, holder.manager).await,
+        Some(secret) => {
+            let mut patch = json!({
+                "metadata": {
+                    "uid": secret.metadata.get("uid"),
+                    "resourceVersion": secret.metadata.get("resourceVersion"),
+                },
+                "data": object.get("data"),
+            });
+            if let Some(owners) = owners_with_controller(secret, holder.owner)
+                && let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut)
+            {
+                metadata.insert("ownerReferences".to_owned(), Value::Array(owners));
+            }
+            ctx.api.patch(&kinds::SECRET, &key, None, &Patch::Merge(patch), holder.manager).await
+        }
+    };
+    ctx.secrets.forget(&key);
+    let stored = stored.map_err(|error| failure(&format!("writing Secret {key}"), &error))?;
+    ctx.secrets.remember(&key, &stored);
+    ctx.workloads.nudge(holder.cluster);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(secret_type: &str, owners: &Value) -> SecretData {
+        SecretData::read(&json!({"type": secret_type, "metadata": {"ownerReferences": owners}}))
+    }
+
+    #[test]
+    fn another_controller_is_replaced_and_users_own_secrets_are_left_alone() {
+        let owner = json!({"uid": "me", "controller": true});
+        let others = json!([{"uid": "old", "controller": true}, {"uid": "friend"}]);
+        assert_eq!(
+            owners_with_controller(&secret(SECRET_TYPE, &others), &owner),
+            Some(vec![json!({"uid": "friend"}), owner.clone()])
+        );
+        assert_eq!(owners_with_controller(&secret(SECRET_TYPE, &json!([owner])), &owner), None);
+        assert_eq!(owners_with_controller(&secret("Opaque", &others), &owner), None);
+    }
+
+    #[test]
+    fn a_kubeconfig_is_stale_after_half_a_year() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let ca = pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let admin = pki::client_certificate(&ca, "kubernetes-admin", "system:masters", now).unwrap();
+        let text = Kubeconfig {
+            cluster: "c",
+            server: "https://1.2.3.4:6443",
+            ca: &ca.public,
+            certificate: &admin.public,
+            key: &admin.private,
+        }
+        .yaml();
+        assert_eq!(field(&text, "server:"), Some("https://1.2.3.4:6443"));
+        let object = material::secret_object(
+            &ObjectKey::new("n", "c-kubeconfig"),
+            "c",
+            None,
+            &[(VALUE_KEY, text.as_bytes())],
+        );
+        let secret = SecretData::read(&object);
+        assert!(!is_stale(&secret, now));
+        assert!(is_stale(&secret, "2026-07-10T00:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn generated_material_is_what_was_asked_for() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let shared = Requirement::SharedSecret { name: "token".to_owned(), bytes: 32 };
+        let made = generate(&shared, now).unwrap();
+        assert_eq!(made.len(), 1);
+        assert_eq!((made[0].0, made[0].1.len()), (VALUE_KEY, 64));
+        let sa = Requirement::KeyPair { name: "sa".to_owned(), algorithm: String::new() };
+        let keys: Vec<&str> = generate(&sa, now).unwrap().iter().map(|(k, _)| *k).collect();
+        assert_eq!(keys, [CERTIFICATE_KEY, PRIVATE_KEY]);
+    }
+}

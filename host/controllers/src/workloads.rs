@@ -1,0 +1,217 @@
+//! The connection keeper: one connection to each workload cluster, shared by all controllers, with a watch on its Nodes.
+//!
+//! Each cluster has one task: connect, watch Nodes, probe, connect again (contract: upstream `controllers/clustercache`).
+//! Nothing stays of a cluster that is dropped.
+
+pub mod connect;
+mod keeper;
+pub mod nodes;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use capstan_api::annotation;
+use capstan_api::name::ObjectKey;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+pub use self::connect::{Connect, ConnectError, RealConnect};
+pub use self::nodes::Workload;
+use crate::ctx::{Clock, Ctx};
+use crate::kinds;
+use crate::kube_api::KubeApi;
+use crate::object::Object;
+use crate::secrets::Secrets;
+use crate::store::Change;
+use crate::tasks::Tasks;
+
+/// What is known of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Whether there is one.
+    pub connected: bool,
+    /// When the cluster last answered a probe.
+    pub last_success: Option<Timestamp>,
+    /// Failures since then.
+    pub failures: u32,
+    /// What failed last, if it was the last thing that happened.
+    pub error: Option<String>,
+}
+
+/// Something happened to a workload cluster.
+#[derive(Clone, Debug)]
+pub struct WorkloadChange {
+    /// The Cluster.
+    pub cluster: ObjectKey,
+    /// What happened.
+    pub event: WorkloadEvent,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum WorkloadEvent {
+    /// There is a connection.
+    Connected,
+    /// There is none any more.
+    Disconnected,
+    /// The last good probe has become too old for somebody (50 s: Cluster; 5 min: Machines).
+    ProbeStale,
+    /// A Node changed in more than its heartbeat.
+    Node(Change),
+}
+
+impl WorkloadChange {
+    /// The change as controllers' maps take it. A Node says in its annotations `cluster.x-k8s.io/cluster-name` and
+    /// `cluster.x-k8s.io/cluster-namespace` which Cluster it belongs to, also when nobody has written them yet; for
+    /// everything else the object is the Cluster. `None` when the Cluster is gone.
+    #[must_use]
+    pub fn as_change(&self, ctx: &Ctx) -> Option<Change> {
+        let cluster = ctx.get(&kinds::CLUSTER, &self.cluster)?;
+        let WorkloadEvent::Node(change) = &self.event else {
+            return Some(Change { old: Some(Arc::clone(&cluster)), new: Some(cluster) });
+        };
+        let marked = |object: &Option<Arc<Object>>| {
+            object.as_ref().and_then(|object| marked(object, &self.cluster)).map(Arc::new)
+        };
+        Some(Change { old: marked(&change.old), new: marked(&change.new) })
+    }
+}
+
+/// A copy of a Node that says which Cluster it belongs to.
+fn marked(node: &Object, cluster: &ObjectKey) -> Option<Object> {
+    let mut value = node.value.clone();
+    let metadata = value.get_mut("metadata")?.as_object_mut()?;
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    if let Value::Object(annotations) = annotations {
+        annotations.insert(annotation::CLUSTER_NAME.to_owned(), json!(cluster.name));
+        annotations.insert(annotation::CLUSTER_NAMESPACE.to_owned(), json!(cluster.namespace));
+    }
+    Object::new(value)
+}
+
+/// Connections to all workload clusters. Clones share them.
+#[derive(Clone)]
+pub struct Workloads {
+    shared: Arc<Shared>,
+}
+
+type Listener = Box<dyn Fn(&WorkloadChange) + Send + Sync>;
+
+struct Shared {
+    api: Arc<dyn KubeApi>,
+    secrets: Secrets,
+    connect: Arc<dyn Connect>,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    listener: OnceLock<Listener>,
+    clusters: Mutex<HashMap<ObjectKey, Kept>>,
+}
+
+/// One cluster that is kept. Dropping it ends its task.
+struct Kept {
+    state: Arc<Mutex<State>>,
+    nudge: Arc<Notify>,
+    _stop: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    workload: Option<Arc<Workload>>,
+    connection: Connection,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Workloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Workloads({} kept)", self.clusters().len())
+    }
+}
+
+impl Workloads {
+    /// Keeps no connections yet. `api` is the management cluster, where the kubeconfigs are.
+    #[must_use]
+    pub fn new(
+        api: Arc<dyn KubeApi>,
+        secrets: Secrets,
+        connect: Arc<dyn Connect>,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                api,
+                secrets,
+                connect,
+                clock,
+                tasks,
+                listener: OnceLock::new(),
+                clusters: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Calls this when something happens. The first listener counts.
+    pub fn listen(&self, listener: impl Fn(&WorkloadChange) + Send + Sync + 'static) {
+        // A second listener would be a programming error without consequence: the first stays.
+        let _ = self.shared.listener.set(Box::new(listener));
+    }
+
+    /// Keeps a connection to this cluster from now on.
+    pub fn keep(&self, cluster: &ObjectKey) {
+        let mut clusters = self.clusters();
+        if clusters.contains_key(cluster) {
+            return;
+        }
+        let (stop, stopped) = watch::channel(());
+        let kept = Kept { state: Arc::default(), nudge: Arc::default(), _stop: stop };
+        let task = keeper::Keeper {
+            // Weak: the task must not keep alive what ends it.
+            shared: Arc::downgrade(&self.shared),
+            cluster: cluster.clone(),
+            state: Arc::clone(&kept.state),
+            nudge: Arc::clone(&kept.nudge),
+        };
+        clusters.insert(cluster.clone(), kept);
+        drop(clusters);
+        self.shared.tasks.spawn("workload", task.run(stopped));
+    }
+
+    /// Keeps no connection to this cluster any more.
+    pub fn drop(&self, cluster: &ObjectKey) {
+        self.clusters().remove(cluster);
+    }
+
+    /// Tries to connect at once if there is no connection: something that it depends on has come.
+    pub fn nudge(&self, cluster: &ObjectKey) {
+        if let Some(kept) = self.clusters().get(cluster) {
+            kept.nudge.notify_one();
+        }
+    }
+
+    /// The connection to a cluster, if there is one.
+    #[must_use]
+    pub fn get(&self, cluster: &ObjectKey) -> Option<Arc<Workload>> {
+        let clusters = self.clusters();
+        let kept = clusters.get(cluster)?;
+        lock(&kept.state).workload.clone()
+    }
+
+    /// What is known of a connection.
+    #[must_use]
+    pub fn status(&self, cluster: &ObjectKey) -> Connection {
+        let clusters = self.clusters();
+        clusters.get(cluster).map(|kept| lock(&kept.state).connection.clone()).unwrap_or_default()
+    }
+
+    fn clusters(&self) -> MutexGuard<'_, HashMap<ObjectKey, Kept>> {
+        self.shared.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! A connected workload cluster: its API and its Nodes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use capstan_api::name::ObjectKey;
+use serde_json::{Map, Value};
+
+use crate::kinds;
+use crate::kube_api::KubeApi;
+use crate::object::Object;
+use crate::store::{Change, Store};
+
+/// A connected workload cluster.
+pub struct Workload {
+    /// Its API server.
+    pub api: Arc<dyn KubeApi>,
+    /// Its Nodes, watched.
+    pub nodes: Arc<Store>,
+    by_provider_id: Mutex<HashMap<String, BTreeSet<ObjectKey>>>,
+}
+
+impl fmt::Debug for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Workload({} nodes)", self.nodes.len())
+    }
+}
+
+impl Workload {
+    pub(super) fn new(api: Arc<dyn KubeApi>) -> Self {
+        Self { api, nodes: Arc::new(Store::new(kinds::NODE.clone())), by_provider_id: Mutex::default() }
+    }
+
+    /// Nodes with this provider ID; more than one is a mistake that the caller reports.
+    #[must_use]
+    pub fn nodes_by_provider_id(&self, id: &str) -> Vec<Arc<Object>> {
+        let keys = self.index().get(id).cloned().unwrap_or_default();
+        keys.iter().filter_map(|key| self.nodes.get(key)).collect()
+    }
+
+    /// A Node by name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<Arc<Object>> {
+        self.nodes.get(&ObjectKey::new("", name))
+    }
+
+    /// Brings the index up to date. Whether anybody cares about the change.
+    pub(super) fn changed(&self, change: &Change) -> bool {
+        let mut index = self.index();
+        let id = |object: &Arc<Object>| object.text("/spec/providerID").map(str::to_owned);
+        if let Some(old) = &change.old
+            && let Some(id) = id(old)
+            && let Some(keys) = index.get_mut(&id)
+        {
+            keys.remove(&old.key);
+            if keys.is_empty() {
+                index.remove(&id);
+            }
+        }
+        if let Some(new) = &change.new
+            && let Some(id) = id(new)
+        {
+            index.entry(id).or_default().insert(new.key.clone());
+        }
+        drop(index);
+        match (&change.old, &change.new) {
+            (Some(old), Some(new)) => !is_heartbeat(&old.value, &new.value),
+            _ => true,
+        }
+    }
+
+    fn index(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<ObjectKey>>> {
+        self.by_provider_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether two versions of a Node differ only in what a living kubelet writes again and again.
+fn is_heartbeat(old: &Value, new: &Value) -> bool {
+    equal_but(old, new, &["metadata", "status"])
+        && parts_equal_but(old, new, "metadata", &["resourceVersion", "managedFields"])
+        && parts_equal_but(old, new, "status", &["conditions", "images"])
+        && conditions_equal(old.pointer("/status/conditions"), new.pointer("/status/conditions"))
+}
+
+fn parts_equal_but(old: &Value, new: &Value, part: &str, ignored: &[&str]) -> bool {
+    let empty = Value::Object(Map::new());
+    equal_but(old.get(part).unwrap_or(&empty), new.get(part).unwrap_or(&empty), ignored)
+}
+
+/// Whether two JSON objects have the same fields, these aside.
+fn equal_but(old: &Value, new: &Value, ignored: &[&str]) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let all_in = |a: &Map<String, Value>, b: &Map<String, Value>| {
+        a.iter().all(|(name, value)| ignored.contains(&name.as_str()) || b.get(name) == Some(value))
+    };
+    all_in(old, new) && all_in(new, old)
+}
+
+fn conditions_equal(old: Option<&Value>, new: Option<&Value>) -> bool {
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let (old, new) = (list(old), list(new));
+    old.len() == new.len()
+        && old.iter().zip(&new).all(|(old, new)| equal_but(old, new, &["lastHeartbeatTime"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(version: &str, ready: &str, beat: &str) -> Value {
+        json!({
+            "metadata": {"name": "n", "resourceVersion": version},
+            "spec": {"providerID": "p://1"},
+            "status": {
+                "conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": beat}],
+                "images": [beat],
+            },
+        })
+    }
+
+    #[test]
+    fn a_heartbeat_is_not_news() {
+        assert!(is_heartbeat(&node("1", "True", "a"), &node("2", "True", "b")));
+        assert!(!is_heartbeat(&node("1", "True", "a"), &node("2", "False", "b")));
+        let mut tainted = node("2", "True", "b");
+        tainted["spec"]["taints"] = json!([]);
+        assert!(!is_heartbeat(&node("1", "True", "a"), &tainted));
+        assert!(!is_heartbeat(&tainted, &node("1", "True", "a")));
+    }
+}

@@ -36,7 +36,7 @@ pub enum Step {
         /// Merge patch.
         patch: Value,
     },
-    /// Merge patch of the deployment's own annotations.
+    /// Merge patch of the deployment itself: its revision, its replicas.
     PatchDeployment(Value),
     /// Keep what the strategy answered for its next call, before anything is scaled.
     KeepState(State),
@@ -69,7 +69,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
     let verdict = verdict(observed, now);
     let mut steps = own_templates(observed);
-    if let Some(patch) = own_annotations(observed, now) {
+    if let Some(patch) = own_fields(observed, now) {
         steps.push(Step::PatchDeployment(patch));
     }
     if let Verdict::Accepted(checked) = &verdict {
@@ -116,18 +116,21 @@ fn own_templates(observed: &Observed) -> Vec<Step> {
     steps.collect()
 }
 
-/// The revision of the current set, mirrored on the deployment.
-fn own_annotations(observed: &Observed, now: Timestamp) -> Option<Value> {
-    if observed.existing_current(now).is_none() && observed.is_paused() {
-        return None;
+/// The revision of the current set, mirrored on the deployment, and its replicas where admission did not fill them in.
+fn own_fields(observed: &Observed, now: Timestamp) -> Option<Value> {
+    let metadata = &observed.deployment.metadata;
+    let mut patch = Map::new();
+    if observed.deployment.spec.replicas.is_none() {
+        patch.insert("spec".to_owned(), json!({"replicas": limits::default_replicas(metadata)}));
     }
     let revision = observed.revision(now).to_string();
-    if annotation_of(&observed.deployment.metadata, annotation::REVISION) == Some(&revision) {
-        return None;
+    let is_made = observed.existing_current(now).is_some() || !observed.is_paused();
+    if is_made && annotation_of(metadata, annotation::REVISION) != Some(&revision) {
+        let mut annotations = Map::new();
+        annotations.insert(annotation::REVISION.to_owned(), json!(revision));
+        patch.insert("metadata".to_owned(), json!({"annotations": annotations}));
     }
-    let mut annotations = Map::new();
-    annotations.insert(annotation::REVISION.to_owned(), json!(revision));
-    Some(json!({"metadata": {"annotations": annotations}}))
+    (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
 /// Of these machines, those that are not marked yet.
@@ -199,6 +202,7 @@ fn next(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Next {
         Verdict::Failed(failure) => {
             Next::CheckAfter(failure.retry_after.unwrap_or(STRATEGY_RETRY).clamp(RECHECK_MIN, RECHECK_MAX))
         }
+        Verdict::Refused(_) => Next::CheckAfter(STRATEGY_RETRY),
         Verdict::NoTemplate => Next::CheckAfter(TEMPLATE_RETRY),
         _ => Next::Settled,
     };

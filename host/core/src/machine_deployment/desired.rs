@@ -89,7 +89,7 @@ fn bookkeeping(observed: &Observed) -> BTreeMap<String, String> {
 #[must_use]
 pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Timestamp) -> Value {
     let deployment = &observed.deployment;
-    let hash = format!("{}-{}", template::hash(&deployment.spec.template), observed.new_ending());
+    let hash = format!("{}-{}", template::hash(&deployment.spec.template), observed.new_ending(now));
     let mut selector = deployment.spec.selector.clone();
     let mut match_labels = observed.selector_labels();
     match_labels.insert(label::MACHINE_TEMPLATE_HASH.to_owned(), hash.clone());

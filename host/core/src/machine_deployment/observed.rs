@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use capstan_api::name::fnv32a;
 use capstan_api::v1beta2::{
     Cluster, ContractVersionedObjectReference, Machine, MachineDeployment,
     MachineDeploymentRolloutStrategyType, MachineSet,
@@ -39,8 +40,6 @@ pub struct Observed {
     pub templates: Vec<TemplateSeen>,
     /// Its upgrade strategy.
     pub strategy: StrategySeen,
-    /// For names that are made; another number for every reconcile.
-    pub seed: u64,
 }
 
 /// A MachineSet with its Machines.
@@ -180,7 +179,7 @@ impl Observed {
     /// `rollout.after` has passed, only sets made since count.
     #[must_use]
     pub fn current(&self, now: Timestamp) -> Current<'_> {
-        self.existing_current(now).map_or_else(|| Current::New { name: self.new_name() }, Current::Existing)
+        self.existing_current(now).map_or_else(|| Current::New { name: self.new_name(now) }, Current::Existing)
     }
 
     /// The current set, if it exists.
@@ -219,14 +218,22 @@ impl Observed {
         old
     }
 
-    /// The random ending of a new set's name and hash.
+    /// The ending of a new set's name and hash. It follows from the deployment, its template and the revision: a set whose
+    /// creation was not answered gets the same name again, and there are never two of one revision.
     #[must_use]
-    pub fn new_ending(&self) -> String {
-        Endings::new(self.seed).draw()
+    pub fn new_ending(&self, now: Timestamp) -> String {
+        let metadata = &self.deployment.metadata;
+        let identity = format!(
+            "{}/{}/{}",
+            metadata.uid.as_deref().unwrap_or_default(),
+            template::hash(&self.deployment.spec.template),
+            self.revision(now)
+        );
+        Endings::new(u64::from(fnv32a(identity.as_bytes()))).draw()
     }
 
-    fn new_name(&self) -> String {
-        with_ending(name(&self.deployment.metadata), &self.new_ending())
+    fn new_name(&self, now: Timestamp) -> String {
+        with_ending(name(&self.deployment.metadata), &self.new_ending(now))
     }
 
     /// The revision of the current set: above all others, its own if it is that already.

@@ -14,6 +14,7 @@ use crate::clone::{kind_of_template, owner_patch};
 use crate::naming::Endings;
 use crate::plan::{Next, Plan};
 use crate::rollout::count::{is_deleting, name};
+use crate::rollout::limits::default_replicas;
 use crate::rollout::merge;
 
 /// How many machines are made in one plan; the next plan goes on as soon as these are there.
@@ -25,7 +26,7 @@ const RECHECK: Duration = Duration::from_secs(15);
 /// One effect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Merge patch of the set: selector and template labels that every set has.
+    /// Merge patch of the set: selector, template labels and replicas that every set has.
     PatchSet(Value),
     /// Make the Cluster an owner of a template.
     OwnTemplate {
@@ -144,10 +145,12 @@ fn surplus(observed: &Observed, wanted: usize, now: Timestamp) -> Vec<String> {
         .collect()
 }
 
-/// Selector and template labels as every set has them.
+/// Selector, template labels and replicas as every set has them.
 fn own_selector(observed: &Observed) -> Option<Value> {
     let labels = observed.selector_labels();
+    let replicas = observed.set.spec.replicas;
     let desired = json!({"spec": {
+        "replicas": replicas.unwrap_or_else(|| default_replicas(&observed.set.metadata)),
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}},
     }});

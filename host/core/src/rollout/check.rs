@@ -268,23 +268,26 @@ fn check_floor(facts: &Facts, targets: &[Target], first: &BTreeSet<&str>) -> Res
     Ok(())
 }
 
-/// How many available machines go, at worst, when a set shrinks to `replicas`. Marked machines go first, then unhealthy ones
-/// ([`crate::machine_set::priority`]); among the others, unavailable ones go first unless the order is by age.
+/// Annotations of machines that go before others.
+const MARKS: [&str; 2] = [annotation::DELETE_MACHINE, annotation::UPDATE_IN_PROGRESS];
+
+/// How many available machines go, at worst, when a set shrinks to `replicas`, in the order in which MachineSets choose
+/// ([`crate::machine_set::priority`]).
 fn lost_available(set: &MachineSetFacts, replicas: u32, first: &BTreeSet<&str>, by_age: bool) -> u32 {
     let mut staying: Vec<&MachineFacts> =
         set.machines.iter().filter(|machine| !machine.deleting).collect();
     let excess = staying.len().saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
     staying.sort_by_key(|machine| {
         let marked = first.contains(machine.name.as_str())
-            || machine.annotations.iter().any(|(key, _)| key == annotation::DELETE_MACHINE);
+            || machine.annotations.iter().any(|(key, _)| MARKS.contains(&key.as_str()));
         let group = match (marked, machine.healthy) {
             (true, _) => 0_u8,
             (false, false) => 1,
             (false, true) => 2,
         };
-        // Within a group the worst is assumed where the order is not known.
-        let unavailable_goes_first = group == 2 && !by_age;
-        (group, machine.available != unavailable_goes_first)
+        // Unavailable ones go first among equals; by age it is not known who is equal, so the worst is assumed.
+        let worst_first = group == 2 && by_age;
+        (group, machine.available != worst_first)
     });
     let gone = staying.iter().take(excess).filter(|machine| machine.available).count();
     u32::try_from(gone).unwrap_or(u32::MAX)

@@ -100,7 +100,7 @@ fn machine_facts(machine: &Machine, now: Timestamp) -> MachineFacts {
     let selected = |all: &Option<BTreeMap<String, String>>| -> Vec<(String, String)> {
         let all = all.iter().flatten();
         let wanted = all.filter(|(key, _)| {
-            key.as_str() == annotation::DELETE_MACHINE
+            [annotation::DELETE_MACHINE, annotation::UPDATE_IN_PROGRESS].contains(&key.as_str())
                 || SELECTED.iter().any(|prefix| key.starts_with(prefix))
         });
         wanted.map(|(key, value)| (key.clone(), value.clone())).collect()

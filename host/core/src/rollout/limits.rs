@@ -1,7 +1,9 @@
 //! How many machines a rollout may add and miss: counts and percentages become numbers (contract: upstream
 //! `util/intstr`, `mdutil.MaxSurge` and `mdutil.MaxUnavailable`).
 
+use capstan_api::annotation;
 use capstan_api::v1beta2::{MachineDeployment, MachineDeploymentRolloutStrategyType};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// The limits of one MachineDeployment, in machines.
@@ -90,10 +92,20 @@ pub fn of(deployment: &MachineDeployment) -> Limits {
     Limits { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
 }
 
-/// Wanted machines; 1 when left out and nothing else is known (admission fills it in where it can).
+/// Wanted machines; when left out, what [`default_replicas`] says.
 #[must_use]
 pub fn replicas(deployment: &MachineDeployment) -> u32 {
-    deployment.spec.replicas.map_or(1, |replicas| u32::try_from(replicas).unwrap_or_default())
+    let replicas =
+        deployment.spec.replicas.unwrap_or_else(|| default_replicas(&deployment.metadata));
+    u32::try_from(replicas).unwrap_or_default()
+}
+
+/// Replicas of an object that does not say: the autoscaler's lower limit, else 1 (contract 3.16; admission does the same where
+/// the server can).
+#[must_use]
+pub fn default_replicas(metadata: &ObjectMeta) -> i32 {
+    let minimum = super::count::annotation(metadata, annotation::AUTOSCALER_MIN_SIZE);
+    minimum.and_then(|minimum| minimum.parse().ok()).filter(|minimum| *minimum >= 0).unwrap_or(1)
 }
 
 #[cfg(test)]

@@ -1,1 +1,8 @@
-//! Integration tests.
+//! Integration tests: the whole host against real servers and the local cloud. One binary, so that tests share what they can.
+
+mod bad_objects;
+mod cluster_lifecycle;
+mod crash;
+mod plugin_loading;
+mod rollout;
+mod writes;

@@ -1,1 +1,27 @@
-//! Shared test kit.
+//! What integration tests share: a management cluster of real servers, a cloud, a host, and words to speak to them.
+//!
+//! A test takes the weakest thing that can fail for the right reason: [`host::TestHost::shared`] with a namespace of its own
+//! where it disturbs nobody, [`host::TestHost::start`] where counts, faults or plugins are its own, and
+//! [`process::HostProcess`] where the host has to die.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::print_stderr,
+    reason = "the kit is code of tests: what is not as expected ends the test with the place where it was noticed"
+)]
+
+pub mod cloud;
+pub mod cluster;
+pub mod eventually;
+pub mod host;
+pub mod kube_client;
+pub mod process;
+pub mod runtime;
+pub mod wasm;
+pub mod watcher;
+
+pub use eventually::{PATIENCE, eventually};
+pub use runtime::run;

@@ -1,0 +1,114 @@
+//! The local cloud in the test's process, and what its API says about it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use capstan_local::cloud::{Access, Cloud, Options};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// A cloud and a client for it. Dropping it stops it.
+pub struct TestCloud {
+    access: Access,
+    _cloud: Option<Cloud>,
+}
+
+impl TestCloud {
+    /// Starts one in this directory.
+    pub async fn start(dir: &Path) -> Self {
+        let mut options = Options::new(dir);
+        options.provision_delay = Duration::from_millis(100);
+        let cloud = Cloud::start(options).await.unwrap();
+        Self {
+            access: cloud.access().clone(),
+            _cloud: Some(cloud),
+        }
+    }
+
+    /// Speaks to one that runs elsewhere.
+    pub fn connect(access: Access) -> Self {
+        Self {
+            access,
+            _cloud: None,
+        }
+    }
+
+    /// Where it is and with which token.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let client: Client<_, Full<Bytes>> =
+            Client::builder(TokioExecutor::new()).build_http();
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.access.endpoint))
+            .header("authorization", format!("Bearer {}", self.access.token))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let answer = client.request(request).await.unwrap();
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(
+            status.is_success(),
+            "{method} {path}: {status} {}",
+            String::from_utf8_lossy(&bytes)
+        );
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+    }
+
+    /// Its counts.
+    pub async fn status(&self) -> Value {
+        self.send("GET", "/v1/status", None).await
+    }
+
+    /// What still exists, as words; `Ok` when nothing does.
+    pub async fn is_empty(&self) -> Result<(), String> {
+        let status = self.status().await;
+        let kinds = [
+            "networks",
+            "loadBalancers",
+            "instances",
+            "workloadClusters",
+            "workloadNodes",
+        ];
+        match kinds.iter().any(|kind| status[*kind] != json!(0)) {
+            true => Err(format!("the cloud still has {status}")),
+            false => Ok(()),
+        }
+    }
+
+    /// Everything of one kind (`instances`, `networks`, `load-balancers`) that belongs to a cluster.
+    ///
+    /// # Panics
+    /// When there is more than a page.
+    pub async fn of_cluster(&self, kind: &str, namespace: &str, name: &str) -> Vec<Value> {
+        let path = format!("/v1/{kind}?limit=500&tag=cluster%3D{namespace}%2F{name}");
+        let page = self.send("GET", &path, None).await;
+        assert!(page["nextPageToken"].is_null(), "more than one page");
+        page["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// What still exists of a cluster; `Ok` when nothing does.
+    pub async fn has_nothing_of(&self, namespace: &str, name: &str) -> Result<(), String> {
+        for kind in ["instances", "load-balancers", "networks"] {
+            let left = self.of_cluster(kind, namespace, name).await;
+            if !left.is_empty() {
+                return Err(format!("{} {kind} are left: {}", left.len(), left[0]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces its fault rules.
+    pub async fn faults(&self, rules: Value) {
+        self.send("PUT", "/v1/faults", Some(&json!({"rules": rules})))
+            .await;
+    }
+}

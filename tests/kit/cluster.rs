@@ -1,0 +1,282 @@
+//! A cluster of kubeadm machines in the local cloud: its objects, and what must become of them.
+
+use serde_json::{Value, json};
+
+use crate::eventually::{PATIENCE, eventually};
+use crate::host::TestHost;
+use crate::kube_client::{
+    self as kube, BOOTSTRAP_CONFIG, BOOTSTRAP_TEMPLATE, CLUSTER, CONTROL_PLANE, Kind, Kube,
+    LOCAL_CLUSTER, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_SET,
+    NODE, SECRET, condition, conditions, name,
+};
+
+/// The Kubernetes version that clusters begin with.
+pub const VERSION: &str = "v1.35.4";
+/// The one that they are upgraded to.
+pub const VERSION_NEXT: &str = "v1.36.3";
+
+/// Kinds that may hold objects of a cluster.
+pub const CLUSTER_KINDS: [Kind; 11] = [
+    CLUSTER,
+    MACHINE,
+    MACHINE_SET,
+    MACHINE_DEPLOYMENT,
+    CONTROL_PLANE,
+    BOOTSTRAP_CONFIG,
+    BOOTSTRAP_TEMPLATE,
+    LOCAL_CLUSTER,
+    LOCAL_MACHINE,
+    LOCAL_MACHINE_TEMPLATE,
+    SECRET,
+];
+
+/// One control-plane machine and some workers, in a namespace that holds nothing else.
+#[derive(Clone, Debug)]
+pub struct TestCluster {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Workers at the beginning.
+    pub workers: u32,
+    /// `spec.rollout` of the MachineDeployment.
+    pub rollout: Option<Value>,
+}
+
+impl TestCluster {
+    /// A cluster with this many workers.
+    pub fn new(namespace: &str, name: &str, workers: u32) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            workers,
+            rollout: None,
+        }
+    }
+
+    /// The MachineDeployment's name.
+    pub fn deployment(&self) -> String {
+        format!("{}-md-0", self.name)
+    }
+
+    /// Its objects, in the order in which a person would list them.
+    pub fn objects(&self) -> Vec<(Kind, Value)> {
+        let named = |name: &str| json!({"namespace": self.namespace, "name": name});
+        let template = |name: &str| {
+            json!({
+                "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
+                "metadata": named(name), "spec": {"template": {"spec": {"instanceType": "small"}}},
+            })
+        };
+        let plane = format!("{}-cp", self.name);
+        vec![
+            (CLUSTER, self.cluster(&plane)),
+            (
+                LOCAL_CLUSTER,
+                json!({
+                    "apiVersion": LOCAL_CLUSTER.api_version, "kind": "LocalCluster",
+                    "metadata": named(&self.name), "spec": {},
+                }),
+            ),
+            (
+                CONTROL_PLANE,
+                json!({
+                    "apiVersion": CONTROL_PLANE.api_version, "kind": "KubeadmControlPlane",
+                    "metadata": named(&plane),
+                    "spec": {
+                        "replicas": 1, "version": VERSION,
+                        "machineTemplate": {"spec": {"infrastructureRef": infra_template(&plane)}},
+                        "kubeadmConfigSpec": {},
+                    },
+                }),
+            ),
+            (LOCAL_MACHINE_TEMPLATE, template(&plane)),
+            (MACHINE_DEPLOYMENT, self.machine_deployment()),
+            (LOCAL_MACHINE_TEMPLATE, template(&self.deployment())),
+            (
+                BOOTSTRAP_TEMPLATE,
+                json!({
+                    "apiVersion": BOOTSTRAP_TEMPLATE.api_version, "kind": "KubeadmConfigTemplate",
+                    "metadata": named(&self.deployment()), "spec": {"template": {"spec": {}}},
+                }),
+            ),
+        ]
+    }
+
+    fn cluster(&self, plane: &str) -> Value {
+        json!({
+            "apiVersion": CLUSTER.api_version, "kind": "Cluster",
+            "metadata": {"namespace": self.namespace, "name": self.name},
+            "spec": {
+                "clusterNetwork": {
+                    "pods": {"cidrBlocks": ["10.244.0.0/16"]},
+                    "services": {"cidrBlocks": ["10.96.0.0/16"]},
+                },
+                "infrastructureRef": {
+                    "apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalCluster", "name": self.name,
+                },
+                "controlPlaneRef": {
+                    "apiGroup": "controlplane.cluster.x-k8s.io", "kind": "KubeadmControlPlane", "name": plane,
+                },
+            },
+        })
+    }
+
+    fn machine_deployment(&self) -> Value {
+        let name = self.deployment();
+        let labels = json!({
+            "cluster.x-k8s.io/cluster-name": self.name,
+            "cluster.x-k8s.io/deployment-name": name,
+        });
+        let mut deployment = json!({
+            "apiVersion": MACHINE_DEPLOYMENT.api_version, "kind": "MachineDeployment",
+            "metadata": {"namespace": self.namespace, "name": name},
+            "spec": {
+                "clusterName": self.name,
+                "replicas": self.workers,
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {
+                        "clusterName": self.name,
+                        "version": VERSION,
+                        "bootstrap": {"configRef": {
+                            "apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfigTemplate", "name": name,
+                        }},
+                        "infrastructureRef": infra_template(&name),
+                    },
+                },
+            },
+        });
+        if let Some(rollout) = &self.rollout {
+            deployment["spec"]["rollout"] = rollout.clone();
+        }
+        deployment
+    }
+
+    /// Makes its namespace and its objects.
+    pub async fn create(&self, kube: &Kube) {
+        namespace(kube, &self.namespace).await;
+        for (kind, object) in self.objects() {
+            kube.apply(kind, &object).await;
+        }
+    }
+
+    /// What keeps it from being Available with this many machines that are all Running with a Node; `Ok` when nothing does.
+    pub async fn is_available(&self, kube: &Kube, workers: u32) -> Result<(), String> {
+        let cluster = kube.get(CLUSTER, &self.namespace, &self.name).await;
+        let cluster = cluster.ok_or("the Cluster does not exist")?;
+        let machines = kube.list(MACHINE, &self.namespace).await;
+        let mut mine: Vec<&Value> = Vec::new();
+        for machine in &machines {
+            if machine["spec"]["clusterName"] == self.name.as_str() {
+                mine.push(machine);
+            }
+        }
+        let phases = mine
+            .iter()
+            .map(|m| {
+                format!(
+                    "\n  {} {} {}",
+                    name(m),
+                    m["status"]["phase"].as_str().unwrap_or("-"),
+                    conditions(m)
+                )
+            })
+            .collect::<String>();
+        if condition(&cluster, "Available").status != "True" {
+            return Err(format!("Cluster {}: {}{phases}", self.name, conditions(&cluster)));
+        }
+        let running = mine.iter().filter(|machine| {
+            machine["status"]["phase"] == "Running"
+                && machine["status"]["nodeRef"]["name"].is_string()
+                && condition(machine, "Available").status == "True"
+        });
+        let wanted = usize::try_from(workers).unwrap() + 1;
+        if mine.len() != wanted || running.count() != wanted {
+            return Err(format!("not {wanted} machines that are Running:{phases}"));
+        }
+        Ok(())
+    }
+
+    /// Waits until it is Available with this many workers.
+    pub async fn available(&self, host: &TestHost, workers: u32) {
+        let what = format!("{} available with {workers} workers", self.name);
+        eventually(&what, PATIENCE, async || {
+            self.is_available(host.kube(), workers).await
+        })
+        .await;
+    }
+
+    /// Deletes the Cluster and waits until neither the API server nor the cloud has anything of it.
+    pub async fn delete(&self, host: &TestHost) {
+        host.kube().delete(CLUSTER, &self.namespace, &self.name).await;
+        eventually("gone from the API server", PATIENCE, async || {
+            self.is_gone(host.kube()).await
+        })
+        .await;
+        eventually("gone from the cloud", PATIENCE, async || {
+            host.cloud.has_nothing_of(&self.namespace, &self.name).await
+        })
+        .await;
+    }
+
+    /// What is left of it in its namespace; `Ok` when nothing is.
+    pub async fn is_gone(&self, kube: &Kube) -> Result<(), String> {
+        for kind in CLUSTER_KINDS {
+            let left = kube.list(kind, &self.namespace).await;
+            if let Some(first) = left.first() {
+                return Err(format!(
+                    "{} {} are left, such as {}: {} {}",
+                    left.len(),
+                    kind.plural,
+                    name(first),
+                    first["metadata"],
+                    conditions(first)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A client for its workload cluster, by the kubeconfig that its owner would take.
+    pub async fn workload(&self, kube: &Kube) -> Kube {
+        use base64::Engine as _;
+        let secret = format!("{}-kubeconfig", self.name);
+        let secret = kube.get(SECRET, &self.namespace, &secret).await.unwrap();
+        let value = secret["data"]["value"].as_str().unwrap();
+        let text = base64::engine::general_purpose::STANDARD.decode(value).unwrap();
+        Kube::from_kubeconfig(&String::from_utf8(text).unwrap()).await
+    }
+
+    /// Compares the Nodes of the workload cluster with the Machines: as many, Ready, with the same provider IDs.
+    pub async fn nodes_match(&self, kube: &Kube) -> Result<(), String> {
+        let nodes = self.workload(kube).await.list(NODE, "").await;
+        let ready = nodes.iter().all(|n| condition(n, "Ready").status == "True");
+        let ids = |objects: &[Value]| {
+            let mut ids: Vec<String> = objects
+                .iter()
+                .map(|o| o["spec"]["providerID"].as_str().unwrap_or("-").to_owned())
+                .collect();
+            ids.sort();
+            ids
+        };
+        let machines = kube.list(MACHINE, &self.namespace).await;
+        let (of_nodes, of_machines) = (ids(&nodes), ids(&machines));
+        if of_nodes != of_machines {
+            return Err(format!("Nodes have {of_nodes:?}, Machines {of_machines:?}"));
+        }
+        let all = nodes.iter().map(conditions).collect::<Vec<_>>();
+        ready.then_some(()).ok_or(format!("not all Nodes are Ready: {all:?}"))
+    }
+}
+
+fn infra_template(name: &str) -> Value {
+    json!({"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachineTemplate", "name": name})
+}
+
+/// Makes a namespace.
+pub async fn namespace(kube: &Kube, name: &str) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    kube.apply(kube::NAMESPACE, &namespace).await;
+}

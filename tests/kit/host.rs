@@ -1,0 +1,257 @@
+//! A host under test: its management cluster, its cloud, its plugins, and the controllers in the test's process.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
+use capstan_controllers::kube_api::KubeApi;
+use capstan_controllers::kube_api::real::RealApi;
+use capstan_controllers::metrics::Metrics;
+use capstan_controllers::plugins::Plugins;
+use capstan_controllers::registry;
+use capstan_controllers::secrets::Secrets;
+use capstan_controllers::stores::Stores;
+use capstan_controllers::tasks::Tasks;
+use capstan_controllers::workloads::{RealConnect, Workloads};
+use capstan_engine::{Compiler, Engine, EngineOptions, Limits};
+use capstan_local::control_plane::ControlPlane;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::cloud::TestCloud;
+use crate::cluster::namespace;
+use crate::eventually::{PATIENCE, eventually};
+use crate::kube_client::{
+    CONFIG_MAP, CRD, Kind, Kube, MUTATING_BINDING, MUTATING_POLICY, PLUGIN, SECRET,
+    VALIDATING_BINDING, VALIDATING_POLICY, condition, conditions,
+};
+use crate::process::HostProcess;
+use crate::wasm;
+
+/// The host's namespace.
+pub const NAMESPACE: &str = "capstan-system";
+/// The host's user, by which the audit log knows its requests.
+pub const USER: &str = "capstan-host";
+
+/// Who runs the controllers.
+enum Running {
+    InProcess(Tasks),
+    Process(HostProcess),
+    Nobody,
+}
+
+/// A management cluster with its cloud and its host. Dropping it ends all of it.
+pub struct TestHost {
+    /// The cloud.
+    pub cloud: TestCloud,
+    /// The management cluster.
+    pub plane: ControlPlane,
+    kube: Kube,
+    running: Running,
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        if let Running::InProcess(tasks) = &self.running {
+            tasks.stop();
+        }
+    }
+}
+
+impl TestHost {
+    /// The host that tests share, with all plugins; take a namespace of your own.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<TestHost> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
+    }
+
+    /// A host of its own, in this process, with all plugins.
+    pub async fn start() -> Self {
+        let mut host = Self::without_host().await;
+        host.run_in_process().await;
+        host.plugins_ready().await;
+        host
+    }
+
+    /// A host of its own, as a process, with all plugins.
+    pub async fn start_process() -> Self {
+        let mut host = Self::without_host().await;
+        host.run_process();
+        host.plugins_ready().await;
+        host
+    }
+
+    /// Everything but a host: servers, kinds, cloud, and the plugins' ConfigMaps and grants.
+    pub async fn without_host() -> Self {
+        let plane = ControlPlane::start_for_tests().await.unwrap();
+        let admin = plane.kubeconfig_text("admin", &["system:masters"]).unwrap();
+        let kube = Kube::from_kubeconfig(&admin).await;
+        // Beside the control plane's files, which go away even when this process is killed.
+        let cloud = TestCloud::start(&plane.dir().join("cloud")).await;
+        let host = Self {
+            cloud,
+            plane,
+            kube,
+            running: Running::Nobody,
+        };
+        host.install_api().await;
+        namespace(&host.kube, NAMESPACE).await;
+        for name in wasm::PLUGINS {
+            host.put_plugin(name, &wasm::gzip(&wasm::component(name)))
+                .await;
+        }
+        host.grant_cloud().await;
+        host
+    }
+
+    /// A client that may do everything.
+    pub fn kube(&self) -> &Kube {
+        &self.kube
+    }
+
+    async fn install_api(&self) {
+        for document in capstan_api::manifests::documents() {
+            let kind: Kind = match document["kind"].as_str().unwrap() {
+                "CustomResourceDefinition" => CRD,
+                "ValidatingAdmissionPolicy" => VALIDATING_POLICY,
+                "ValidatingAdmissionPolicyBinding" => VALIDATING_BINDING,
+                "MutatingAdmissionPolicy" => MUTATING_POLICY,
+                "MutatingAdmissionPolicyBinding" => MUTATING_BINDING,
+                other => panic!("the manifests have a {other}, which the kit does not know"),
+            };
+            self.kube.apply(kind, &document).await;
+        }
+        eventually("all kinds are served", PATIENCE, async || {
+            let crds = self.kube.list(CRD, "").await;
+            let waiting = crds
+                .iter()
+                .find(|crd| condition(crd, "Established").status != "True");
+            waiting.map_or(Ok(()), |crd| Err(conditions(crd)))
+        })
+        .await;
+    }
+
+    /// Puts bytes into the ConfigMap of a plugin.
+    pub async fn put_plugin(&self, name: &str, bytes: &[u8]) {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": NAMESPACE, "name": name, "labels": {"capstan.dev/plugin": name}},
+            "binaryData": {"plugin.wasm": BASE64.encode(bytes)},
+        });
+        self.kube.apply(CONFIG_MAP, &map).await;
+    }
+
+    /// Deletes the ConfigMap of a plugin.
+    pub async fn remove_plugin(&self, name: &str) {
+        self.kube.delete(CONFIG_MAP, NAMESPACE, name).await;
+    }
+
+    /// Lets infrastructure-local reach the cloud with its token.
+    async fn grant_cloud(&self) {
+        let access = self.cloud.access();
+        let token = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"namespace": NAMESPACE, "name": "cloud-token"},
+            "data": {"token": BASE64.encode(&access.token)},
+        });
+        self.kube.apply(SECRET, &token).await;
+        let plugin = json!({
+            "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+            "metadata": {"namespace": NAMESPACE, "name": "infrastructure-local"},
+            "spec": {
+                "source": {"configMap": {"name": "infrastructure-local"}},
+                "config": {"endpoint": access.endpoint},
+                "grants": [{
+                    "capability": "http",
+                    "http": {"origins": [{"origin": access.endpoint, "private": true}]},
+                    "credentials": [{
+                        "name": "cloud-token",
+                        "secretRef": {"name": "cloud-token", "key": "token"},
+                        "scheme": "Bearer",
+                        "origins": [access.endpoint],
+                    }],
+                }],
+            },
+        });
+        self.kube.apply(PLUGIN, &plugin).await;
+    }
+
+    /// Waits until all plugins answer calls.
+    pub async fn plugins_ready(&self) {
+        for name in wasm::PLUGINS {
+            self.plugin_ready(name).await;
+        }
+    }
+
+    /// Waits until a plugin answers calls.
+    pub async fn plugin_ready(&self, name: &str) {
+        eventually(&format!("plugin {name} ready"), PATIENCE, async || {
+            let plugin = self.kube.get(PLUGIN, NAMESPACE, name).await;
+            let plugin = plugin.ok_or("there is no Plugin object")?;
+            match condition(&plugin, "Ready").status.as_str() {
+                "True" => Ok(()),
+                _ => Err(conditions(&plugin)),
+            }
+        })
+        .await;
+    }
+
+    /// Runs the controllers in this process.
+    pub async fn run_in_process(&mut self) {
+        let text = self.plane.kubeconfig_text(USER, &["system:masters"]).unwrap();
+        let client = Kube::from_kubeconfig(&text).await.client();
+        let api: Arc<dyn KubeApi> = Arc::new(RealApi::new(client));
+        let tasks = Tasks::default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let secrets = Secrets::default();
+        let workloads = Workloads::new(
+            Arc::clone(&api),
+            secrets.clone(),
+            Arc::new(RealConnect),
+            Arc::clone(&clock),
+            tasks.clone(),
+        );
+        let ctx = Arc::new(Ctx {
+            stores: Stores::new(Arc::clone(&api), tasks.clone()),
+            api,
+            plugins: Plugins::default(),
+            workloads,
+            secrets,
+            clock,
+            tasks: tasks.clone(),
+            namespace: NAMESPACE.to_owned(),
+        });
+        registry::start(&ctx, &engine(), &Arc::new(Metrics::default()));
+        self.running = Running::InProcess(tasks);
+    }
+
+    /// Runs the host as a process.
+    pub fn run_process(&mut self) {
+        self.running = Running::Process(HostProcess::start(&self.plane));
+    }
+
+    /// Kills the process of the host, as a machine that loses power would. Nothing happens to a host in this process.
+    pub fn kill(&mut self) {
+        if let Running::Process(process) = &mut self.running {
+            process.kill();
+        }
+        self.running = Running::Nobody;
+    }
+}
+
+/// An engine with compiled code from earlier runs: each test would otherwise compile every plugin.
+fn engine() -> Arc<Engine> {
+    Engine::new(EngineOptions {
+        cache_dir: wasm::target_dir().join("kit-plugin-cache"),
+        compiler: Compiler::InProcessForTests,
+        ceilings: Limits::ceilings(),
+        guest_threads: 2,
+    })
+    .unwrap()
+}
+
+/// The Plugin object of this name.
+pub async fn plugin(kube: &Kube, name: &str) -> Option<Value> {
+    kube.get(PLUGIN, NAMESPACE, name).await
+}

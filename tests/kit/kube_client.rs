@@ -1,0 +1,306 @@
+//! A client for tests: JSON in and out, independent of the client that is tested.
+
+use bytes::Bytes;
+use http::{Method, Request};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+/// A kind as tests name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// `group/version`, or `v1`.
+    pub api_version: &'static str,
+    /// Plural.
+    pub plural: &'static str,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $api:literal $plural:literal $namespaced:literal;)*) => {
+        $($(#[$doc])* pub const $name: Kind = Kind { api_version: $api, plural: $plural, namespaced: $namespaced };)*
+        /// Every kind that tests name.
+        pub const ALL: &[Kind] = &[$($name),*];
+    };
+}
+
+kinds! {
+    /// Cluster
+    CLUSTER = "cluster.x-k8s.io/v1beta2" "clusters" true;
+    /// Machine
+    MACHINE = "cluster.x-k8s.io/v1beta2" "machines" true;
+    /// MachineSet
+    MACHINE_SET = "cluster.x-k8s.io/v1beta2" "machinesets" true;
+    /// MachineDeployment
+    MACHINE_DEPLOYMENT = "cluster.x-k8s.io/v1beta2" "machinedeployments" true;
+    /// KubeadmControlPlane
+    CONTROL_PLANE = "controlplane.cluster.x-k8s.io/v1beta2" "kubeadmcontrolplanes" true;
+    /// KubeadmConfig
+    BOOTSTRAP_CONFIG = "bootstrap.cluster.x-k8s.io/v1beta2" "kubeadmconfigs" true;
+    /// KubeadmConfigTemplate
+    BOOTSTRAP_TEMPLATE = "bootstrap.cluster.x-k8s.io/v1beta2" "kubeadmconfigtemplates" true;
+    /// LocalCluster
+    LOCAL_CLUSTER = "infrastructure.cluster.x-k8s.io/v1beta2" "localclusters" true;
+    /// LocalMachine
+    LOCAL_MACHINE = "infrastructure.cluster.x-k8s.io/v1beta2" "localmachines" true;
+    /// LocalMachineTemplate
+    LOCAL_MACHINE_TEMPLATE = "infrastructure.cluster.x-k8s.io/v1beta2" "localmachinetemplates" true;
+    /// Plugin
+    PLUGIN = "capstan.dev/v1alpha1" "plugins" true;
+    /// ConfigMap
+    CONFIG_MAP = "v1" "configmaps" true;
+    /// Secret
+    SECRET = "v1" "secrets" true;
+    /// Namespace
+    NAMESPACE = "v1" "namespaces" false;
+    /// Node
+    NODE = "v1" "nodes" false;
+    /// CustomResourceDefinition
+    CRD = "apiextensions.k8s.io/v1" "customresourcedefinitions" false;
+    /// ValidatingAdmissionPolicy
+    VALIDATING_POLICY = "admissionregistration.k8s.io/v1" "validatingadmissionpolicies" false;
+    /// ValidatingAdmissionPolicyBinding
+    VALIDATING_BINDING = "admissionregistration.k8s.io/v1" "validatingadmissionpolicybindings" false;
+    /// MutatingAdmissionPolicy
+    MUTATING_POLICY = "admissionregistration.k8s.io/v1" "mutatingadmissionpolicies" false;
+    /// MutatingAdmissionPolicyBinding
+    MUTATING_BINDING = "admissionregistration.k8s.io/v1" "mutatingadmissionpolicybindings" false;
+}
+
+impl Kind {
+    /// The path of the collection, or of one object.
+    pub fn path(self, namespace: &str, name: Option<&str>) -> String {
+        let root = if self.api_version.contains('/') {
+            "apis"
+        } else {
+            "api"
+        };
+        let mut path = format!("/{root}/{}", self.api_version);
+        if self.namespaced && !namespace.is_empty() {
+            path.push_str(&format!("/namespaces/{namespace}"));
+        }
+        path.push_str(&format!("/{}", self.plural));
+        if let Some(name) = name {
+            path.push_str(&format!("/{name}"));
+        }
+        path
+    }
+}
+
+/// What a server said no with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status; 0 when there was no answer.
+    pub code: u16,
+    /// The server's words.
+    pub message: String,
+}
+
+/// A client of one API server.
+#[derive(Clone)]
+pub struct Kube {
+    client: Client,
+}
+
+impl Kube {
+    /// Speaks as the kubeconfig's user.
+    pub async fn from_kubeconfig(text: &str) -> Self {
+        let kubeconfig = Kubeconfig::from_yaml(text).unwrap();
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
+        Self {
+            client: Client::try_from(config).unwrap(),
+        }
+    }
+
+    /// The client below.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// One request with a JSON body.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Refusal> {
+        let bytes = body.map(|body| body.to_string().into_bytes());
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, content_type)
+            .body(bytes.unwrap_or_default())
+            .unwrap();
+        let answer = self.client.request_text(request).await;
+        match answer {
+            Ok(text) => Ok(serde_json::from_slice(&Bytes::from(text)).unwrap_or(Value::Null)),
+            Err(kube::Error::Api(status)) => Err(Refusal {
+                code: status.code,
+                message: status.message.clone(),
+            }),
+            Err(other) => Err(Refusal {
+                code: 0,
+                message: other.to_string(),
+            }),
+        }
+    }
+
+    /// One object; `None` when there is none.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        let path = kind.path(namespace, Some(name));
+        let answer = self.send(Method::GET, &path, "application/json", None).await;
+        match answer {
+            Ok(object) => Some(object),
+            Err(refusal) if refusal.code == 404 => None,
+            Err(refusal) => panic!("reading {path}: {refusal:?}"),
+        }
+    }
+
+    /// All objects of a kind in a namespace (`""`: in all); none when the kind is not served.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn list(&self, kind: Kind, namespace: &str) -> Vec<Value> {
+        let path = kind.path(namespace, None);
+        let answer = self.send(Method::GET, &path, "application/json", None).await;
+        match answer {
+            Ok(list) => list["items"].as_array().cloned().unwrap_or_default(),
+            Err(refusal) if refusal.code == 404 => Vec::new(),
+            Err(refusal) => panic!("listing {path}: {refusal:?}"),
+        }
+    }
+
+    /// Creates an object.
+    pub async fn try_create(&self, kind: Kind, object: &Value) -> Result<Value, Refusal> {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        let path = kind.path(namespace, None);
+        self.send(Method::POST, &path, "application/json", Some(object))
+            .await
+    }
+
+    /// Creates or changes an object by server-side apply, as kubectl does.
+    pub async fn try_apply(&self, kind: Kind, object: &Value) -> Result<Value, Refusal> {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        let name = object["metadata"]["name"].as_str();
+        let path = format!(
+            "{}?fieldManager=kubectl&force=true",
+            kind.path(namespace, name)
+        );
+        self.send(Method::PATCH, &path, "application/apply-patch+yaml", Some(object))
+            .await
+    }
+
+    /// As [`Kube::try_apply`].
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn apply(&self, kind: Kind, object: &Value) -> Value {
+        let answer = self.try_apply(kind, object).await;
+        answer.unwrap_or_else(|refusal| panic!("applying {object}: {refusal:?}"))
+    }
+
+    /// Changes an object by a merge patch.
+    pub async fn try_merge(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Value, Refusal> {
+        let path = kind.path(namespace, Some(name));
+        self.send(Method::PATCH, &path, "application/merge-patch+json", Some(patch))
+            .await
+    }
+
+    /// As [`Kube::try_merge`].
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn merge(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Value {
+        let answer = self.try_merge(kind, namespace, name, patch).await;
+        answer.unwrap_or_else(|refusal| panic!("changing {name} by {patch}: {refusal:?}"))
+    }
+
+    /// Sets the replicas through the scale subresource, as `kubectl scale` does.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn scale(&self, kind: Kind, namespace: &str, name: &str, replicas: u32) {
+        let path = format!("{}/scale", kind.path(namespace, Some(name)));
+        let patch = json!({"spec": {"replicas": replicas}});
+        let answer = self
+            .send(Method::PATCH, &path, "application/merge-patch+json", Some(&patch))
+            .await;
+        answer.unwrap_or_else(|refusal| panic!("scaling {name}: {refusal:?}"));
+    }
+
+    /// Deletes an object if it is there.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn delete(&self, kind: Kind, namespace: &str, name: &str) {
+        let path = kind.path(namespace, Some(name));
+        let answer = self
+            .send(Method::DELETE, &path, "application/json", None)
+            .await;
+        match answer {
+            Ok(_) => {}
+            Err(refusal) if refusal.code == 404 => {}
+            Err(refusal) => panic!("deleting {path}: {refusal:?}"),
+        }
+    }
+}
+
+/// A condition of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// `True`, `False`, `Unknown`, or empty when it is not there.
+    pub status: String,
+    /// One word.
+    pub reason: String,
+    /// Words.
+    pub message: String,
+}
+
+/// The condition of this type, empty when the object does not have it.
+pub fn condition(object: &Value, name: &str) -> Condition {
+    let all = object["status"]["conditions"].as_array();
+    let found = all.into_iter().flatten().find(|c| c["type"] == name);
+    let text = |key: &str| {
+        let value = found.and_then(|c| c[key].as_str());
+        value.unwrap_or_default().to_owned()
+    };
+    Condition {
+        status: text("status"),
+        reason: text("reason"),
+        message: text("message"),
+    }
+}
+
+/// All conditions in short, for messages of tests that fail.
+pub fn conditions(object: &Value) -> String {
+    let all = object["status"]["conditions"].as_array();
+    let lines = all.into_iter().flatten().map(|c| {
+        format!(
+            "{}={} {} {}",
+            c["type"].as_str().unwrap_or_default(),
+            c["status"].as_str().unwrap_or_default(),
+            c["reason"].as_str().unwrap_or_default(),
+            c["message"].as_str().unwrap_or_default()
+        )
+    });
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// An object's name.
+pub fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}

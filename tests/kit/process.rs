@@ -1,0 +1,82 @@
+//! The host as a process of its own, which can be killed at any instruction.
+
+use std::process::Child;
+
+use capstan_local::control_plane::ControlPlane;
+use capstan_local::process::{self, Record, Spec};
+
+use crate::host::{NAMESPACE, USER};
+use crate::wasm;
+
+/// A running `capstan run`. Dropping it kills it.
+pub struct HostProcess {
+    child: Child,
+    record: Record,
+}
+
+impl HostProcess {
+    /// Starts one against this control plane, with its files beside the control plane's.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(plane: &ControlPlane) -> Self {
+        Self::start_program(&wasm::program(), plane)
+    }
+
+    /// As [`HostProcess::start`], with a program of the caller's.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_program(program: &std::path::Path, plane: &ControlPlane) -> Self {
+        let kubeconfig = plane.user_kubeconfig(USER, &["system:masters"]).unwrap();
+        let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+        let argv = vec![
+            text(program),
+            "run".to_owned(),
+            "--kubeconfig".to_owned(),
+            text(&kubeconfig),
+            "--namespace".to_owned(),
+            NAMESPACE.to_owned(),
+            "--cache-dir".to_owned(),
+            text(&plane.dir().join("host-cache")),
+            "--admin-address".to_owned(),
+            "127.0.0.1:0".to_owned(),
+        ];
+        let spec = Spec {
+            name: "host".to_owned(),
+            argv,
+            cwd: None,
+            env: Vec::new(),
+            log: plane.dir().join("host.log"),
+            ports: Vec::new(),
+        };
+        let (child, record) = process::spawn(&spec, None).unwrap();
+        Self { child, record }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.record.pid
+    }
+
+    /// Whether it still runs, and if not, the end of its log.
+    pub fn check(&self) -> Result<(), String> {
+        if process::is_alive(&self.record) {
+            return Ok(());
+        }
+        Err(process::log_tail(&self.record.log, 20))
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Fails only for a process that has already ended.
+        let _: std::io::Result<()> = self.child.kill();
+        let _: std::io::Result<_> = self.child.wait();
+    }
+}
+
+impl Drop for HostProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

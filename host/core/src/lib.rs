@@ -13,6 +13,7 @@ pub mod answer;
 pub mod bootstrap;
 pub mod call;
 pub mod clone;
+pub mod control_plane;
 pub mod infrastructure;
 pub mod lookup;
 pub mod machine;

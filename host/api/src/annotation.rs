@@ -108,3 +108,5 @@ pub const CRD_MIGRATION_OBSERVED_GENERATION: &str =
     "crd-migration.cluster.x-k8s.io/observed-generation";
 /// Prefix of annotations that tell the autoscaler the size of a machine that does not exist yet.
 pub const AUTOSCALER_CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubernetes.io/";
+/// A plugin's state of its own object: base64 of at most 64 KiB. Written by the host for the plugin.
+pub const PLUGIN_STATE: &str = "capstan.dev/state";

@@ -5,13 +5,17 @@
     reason = "printer columns repeat their type; each belongs to a printcolumn of its own"
 )]
 
+pub mod admission;
 pub mod annotation;
 pub mod condition;
 pub mod contract;
+pub mod crd;
 pub mod finalizer;
 pub mod label;
+pub mod manifests;
 pub mod name;
 pub mod plugin;
 pub mod reason;
 pub mod schema;
 pub mod v1beta2;
+pub mod yaml;

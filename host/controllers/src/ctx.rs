@@ -1,8 +1,9 @@
 //! What all controllers share: the API server, the watch caches, the plugins, the workload clusters, the clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use capstan_api::label;
+use capstan_api::{contract, label};
 use capstan_api::name::ObjectKey;
 use capstan_core::plan::Failure;
 use jiff::Timestamp;
@@ -78,8 +79,7 @@ impl Ctx {
     /// # Errors
     /// Transient when there is no such definition or it lacks the label; the message names both.
     pub fn resolve(&self, kind: &GroupKind) -> Result<Resource, Failure> {
-        let plural = kinds::plural(&kind.kind);
-        let name = format!("{plural}.{}", kind.group);
+        let name = contract::crd_name(&kind.kind, &kind.group);
         let key = ObjectKey { namespace: String::new(), name: name.clone() };
         let Some(definition) = self.get(&kinds::CRD, &key) else {
             return Err(Failure::transient(
@@ -89,19 +89,19 @@ impl Ctx {
                 ),
             ));
         };
-        let versions = definition.label(label::CONTRACT_V1BETA2).unwrap_or_default();
-        match capstan_api::contract::newest_version(versions) {
-            Some(version) => {
-                Ok(Resource::namespaced(&kind.group, &version, &kind.kind, &plural))
-            }
-            None => Err(Failure::transient(
+        let labels = definition.value.pointer("/metadata/labels").cloned().unwrap_or_default();
+        let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap_or_default();
+        let Some(resolved) = contract::resolve(&labels) else {
+            return Err(Failure::transient(
                 "ContractNotSupported",
                 format!(
                     "CustomResourceDefinition {name} has no label {} that names a version",
                     label::CONTRACT_V1BETA2
                 ),
-            )),
-        }
+            ));
+        };
+        let plural = contract::plural(&kind.kind);
+        Ok(Resource::namespaced(&kind.group, &resolved.version, &kind.kind, &plural))
     }
 
     /// The store of a kind that a reference names; watches it from now on, and waits for its first list.

@@ -19,6 +19,8 @@ resources! {
     MACHINE_SET = namespaced("cluster.x-k8s.io", "v1beta2", "MachineSet", "machinesets");
     /// MachineDeployment
     MACHINE_DEPLOYMENT = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDeployment", "machinedeployments");
+    /// MachineDrainRule
+    MACHINE_DRAIN_RULE = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDrainRule", "machinedrainrules");
     /// Plugin
     PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
     /// ConfigMap
@@ -35,6 +37,10 @@ resources! {
     NODE = cluster_scoped("", "v1", "Node", "nodes");
     /// Pod, in workload clusters
     POD = namespaced("", "v1", "Pod", "pods");
+    /// DaemonSet, in workload clusters
+    DAEMON_SET = namespaced("apps", "v1", "DaemonSet", "daemonsets");
+    /// VolumeAttachment, in workload clusters
+    VOLUME_ATTACHMENT = cluster_scoped("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments");
     /// Namespace
     NAMESPACE = cluster_scoped("", "v1", "Namespace", "namespaces");
 }
@@ -46,34 +52,4 @@ pub fn is_known(kind: &GroupKind) -> bool {
         || kind.group == PLUGIN.group
         || kind.group.is_empty()
         || kind.group == CRD.group
-}
-
-/// The plural that a kind's CustomResourceDefinition must have, by English rules: references carry no plural and no discovery
-/// call is made for one (contract: upstream `util/contract`).
-#[must_use]
-pub fn plural(kind: &str) -> String {
-    let lower = kind.to_ascii_lowercase();
-    if ["s", "x", "z", "ch", "sh"].iter().any(|end| lower.ends_with(end)) {
-        return format!("{lower}es");
-    }
-    if let Some(stem) = lower.strip_suffix('y')
-        && !stem.ends_with(['a', 'e', 'i', 'o', 'u'])
-    {
-        return format!("{stem}ies");
-    }
-    format!("{lower}s")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_have_english_plurals() {
-        assert_eq!(plural("LocalCluster"), "localclusters");
-        assert_eq!(plural("ClusterClass"), "clusterclasses");
-        assert_eq!(plural("Proxy"), "proxies");
-        assert_eq!(plural("Gateway"), "gateways");
-        assert_eq!(plural("Switch"), "switches");
-    }
 }

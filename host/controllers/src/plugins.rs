@@ -216,7 +216,7 @@ impl ActivePlugin {
                 namespace: self.key.namespace.clone(),
                 sources: self.credentials.clone(),
             }),
-            ..CallEnv::default()
+            ..CallEnv::new(String::new(), String::new())
         }
     }
 }

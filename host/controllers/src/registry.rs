@@ -58,6 +58,7 @@ fn watch_known_kinds(ctx: &Ctx) {
         &*kinds::MACHINE,
         &*kinds::MACHINE_SET,
         &*kinds::MACHINE_DEPLOYMENT,
+        &*kinds::MACHINE_DRAIN_RULE,
         &*kinds::PLUGIN,
     ] {
         ctx.stores.ensure(resource, Selection::default());

@@ -10,8 +10,13 @@ use crate::call::{Endpoint, PluginCondition, Progress};
 use crate::plan::Failure;
 
 /// Address types of the contract (upstream `api/core/v1beta2/common_types.go`).
-const ADDRESS_TYPES: [&str; 5] =
-    ["Hostname", "ExternalIP", "InternalIP", "ExternalDNS", "InternalDNS"];
+const ADDRESS_TYPES: [&str; 5] = [
+    "Hostname",
+    "ExternalIP",
+    "InternalIP",
+    "ExternalDNS",
+    "InternalDNS",
+];
 
 /// Condition types that the host sets; a plugin may not.
 const HOST_CONDITIONS: [&str; 3] = ["Ready", "Paused", "Deleting"];
@@ -47,7 +52,10 @@ impl Violation {
     /// The failure that the object shows.
     #[must_use]
     pub fn failure(&self, plugin: &str) -> Failure {
-        Failure::terminal("PluginBadAnswer", format!("plugin {plugin} was refused: {}", self.rule))
+        Failure::terminal(
+            "PluginBadAnswer",
+            format!("plugin {plugin} was refused: {}", self.rule),
+        )
     }
 }
 
@@ -73,13 +81,22 @@ pub fn check_cluster(answer: &ClusterAnswer, known: Option<&Endpoint>) -> Result
             )));
         }
     }
-    let mut names: Vec<&str> = answer.failure_domains.iter().map(|d| d.name.as_str()).collect();
+    let mut names: Vec<&str> = answer
+        .failure_domains
+        .iter()
+        .map(|d| d.name.as_str())
+        .collect();
     names.sort_unstable();
     if names.len() > 100 {
-        return Err(Violation::new(format!("{} failure domains, at most 100 are allowed", names.len())));
+        return Err(Violation::new(format!(
+            "{} failure domains, at most 100 are allowed",
+            names.len()
+        )));
     }
     if names.iter().any(|name| name.is_empty() || name.len() > 256) {
-        return Err(Violation::new("a failure domain's name has 1 to 256 characters"));
+        return Err(Violation::new(
+            "a failure domain's name has 1 to 256 characters",
+        ));
     }
     let count = names.len();
     names.dedup();
@@ -105,7 +122,9 @@ pub fn check_machine(answer: &MachineAnswer, known: Option<&str>) -> Result<(), 
             )));
         }
         (None, None) if answer.progress == Progress::Ready => {
-            return Err(Violation::new("a machine that is ready needs a provider ID"));
+            return Err(Violation::new(
+                "a machine that is ready needs a provider ID",
+            ));
         }
         _ => {}
     }
@@ -126,8 +145,14 @@ pub fn check_machine(answer: &MachineAnswer, known: Option<&str>) -> Result<(), 
             return Err(Violation::new("an address has 1 to 256 characters"));
         }
     }
-    if answer.failure_domain.as_ref().is_some_and(|d| d.is_empty() || d.len() > 256) {
-        return Err(Violation::new("a failure domain's name has 1 to 256 characters"));
+    if answer
+        .failure_domain
+        .as_ref()
+        .is_some_and(|d| d.is_empty() || d.len() > 256)
+    {
+        return Err(Violation::new(
+            "a failure domain's name has 1 to 256 characters",
+        ));
     }
     Ok(())
 }
@@ -144,8 +169,13 @@ fn check_own(status: &Value, conditions: &[PluginCondition]) -> Result<(), Viola
     let Some(fields) = status.as_object() else {
         return Err(Violation::new("status is not a JSON object"));
     };
-    if let Some(name) = fields.keys().find(|name| HOST_STATUS_FIELDS.contains(&name.as_str())) {
-        return Err(Violation::new(format!("status field {name} is the host's to write")));
+    if let Some(name) = fields
+        .keys()
+        .find(|name| HOST_STATUS_FIELDS.contains(&name.as_str()))
+    {
+        return Err(Violation::new(format!(
+            "status field {name} is the host's to write"
+        )));
     }
     if conditions.len() > 16 {
         return Err(Violation::new(format!(
@@ -156,7 +186,9 @@ fn check_own(status: &Value, conditions: &[PluginCondition]) -> Result<(), Viola
     for condition in conditions {
         let name = &condition.condition_type;
         if HOST_CONDITIONS.contains(&name.as_str()) {
-            return Err(Violation::new(format!("condition {name} is the host's to set")));
+            return Err(Violation::new(format!(
+                "condition {name} is the host's to set"
+            )));
         }
         if !is_condition_type(name) {
             return Err(Violation::new(format!("{name:?} is not a condition type")));
@@ -180,13 +212,17 @@ fn is_condition_type(name: &str) -> bool {
     (1..=316).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
 fn is_camel_case(reason: &str) -> bool {
     (1..=256).contains(&reason.len())
         && reason.starts_with(|c: char| c.is_ascii_alphabetic())
-        && reason.chars().all(|c| c.is_ascii_alphanumeric() || "_,:".contains(c))
+        && reason
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_,:".contains(c))
 }
 
 #[cfg(test)]
@@ -216,7 +252,10 @@ mod tests {
     fn cluster(host: &str, port: u16) -> ClusterAnswer {
         ClusterAnswer {
             progress: Progress::Ready,
-            control_plane_endpoint: Some(Endpoint { host: host.to_owned(), port }),
+            control_plane_endpoint: Some(Endpoint {
+                host: host.to_owned(),
+                port,
+            }),
             failure_domains: vec![],
             status: json!({}),
             conditions: vec![],
@@ -235,7 +274,10 @@ mod tests {
 
     #[test]
     fn a_ready_machine_has_a_provider_id() {
-        let mut answer = MachineAnswer { provider_id: None, ..machine() };
+        let mut answer = MachineAnswer {
+            provider_id: None,
+            ..machine()
+        };
         assert!(check_machine(&answer, None).is_err());
         answer.progress = Progress::Waiting(Waiting {
             reason: "Pending".to_owned(),
@@ -247,7 +289,10 @@ mod tests {
 
     #[test]
     fn an_endpoint_never_changes() {
-        let known = Endpoint { host: "a".to_owned(), port: 1 };
+        let known = Endpoint {
+            host: "a".to_owned(),
+            port: 1,
+        };
         assert_eq!(check_cluster(&cluster("a", 1), Some(&known)), Ok(()));
         assert!(check_cluster(&cluster("b", 1), Some(&known)).is_err());
         assert!(check_cluster(&cluster("a", 0), None).is_err());

@@ -3,16 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use capstan_api::annotation::{CLONED_FROM_GROUP_KIND, CLONED_FROM_NAME};
+use capstan_api::label::CLUSTER_NAME;
+use capstan_api::v1beta2::{API_VERSION, Cluster};
 use serde_json::{Map, Value, json};
-
-/// Label that says which Cluster an object belongs to.
-const CLUSTER_NAME: &str = "cluster.x-k8s.io/cluster-name";
-
-/// Annotation with the name of the template that an object was made from.
-pub const CLONED_FROM_NAME: &str = "cluster.x-k8s.io/cloned-from-name";
-
-/// Annotation with the kind and group, `<Kind>.<group>`, of the template that an object was made from.
-pub const CLONED_FROM_GROUP_KIND: &str = "cluster.x-k8s.io/cloned-from-groupkind";
 
 /// What the kinds of templates end in.
 const SUFFIX: &str = "Template";
@@ -115,6 +109,27 @@ pub fn from_template(
     object.insert("kind".to_owned(), json!(kind));
     object.remove("status");
     Ok(Value::Object(object))
+}
+
+/// The merge patch that makes the Cluster an owner (not the controller) of a template; `None` when it is one, or nothing can
+/// be said because the Cluster has no UID.
+#[must_use]
+pub fn owner_patch(template: &Value, cluster: &Cluster) -> Option<Value> {
+    let uid = cluster.metadata.uid.as_deref()?;
+    let owners = template.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let mut owners: Vec<Value> = owners.cloned().unwrap_or_default();
+    if owners.iter().any(|owner| owner.get("uid").and_then(Value::as_str) == Some(uid)) {
+        return None;
+    }
+    // A Cluster of the same name that is gone is no owner any more.
+    owners.retain(|owner| {
+        owner.get("kind") != Some(&json!("Cluster")) || owner.get("name") != Some(&json!(cluster.metadata.name))
+    });
+    owners.push(json!({
+        "apiVersion": API_VERSION, "kind": "Cluster", "name": cluster.metadata.name, "uid": uid,
+    }));
+    let version = template.pointer("/metadata/resourceVersion");
+    Some(json!({"metadata": {"ownerReferences": owners, "resourceVersion": version}}))
 }
 
 /// A map of strings of an object's metadata.

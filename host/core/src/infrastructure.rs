@@ -28,7 +28,10 @@ impl NotYet {
     /// A wait.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -64,10 +67,13 @@ pub fn ready_condition(standing: &Standing<'_>, plugin: &str, deleting: bool) ->
     let report = match standing {
         Standing::Ready => Report::yes("Ready", "Ready"),
         Standing::Waiting(waiting) => {
-            Report::no("Ready", if deleting { "Deleting" } else { "NotReady" })
-                .with_message(format!("{plugin}: {} ({})", waiting.message, waiting.reason))
+            Report::no("Ready", if deleting { "Deleting" } else { "NotReady" }).with_message(
+                format!("{plugin}: {} ({})", waiting.message, waiting.reason),
+            )
         }
-        Standing::NotYet(wait) => Report::no("Ready", wait.reason).with_message(wait.message.clone()),
+        Standing::NotYet(wait) => {
+            Report::no("Ready", wait.reason).with_message(wait.message.clone())
+        }
         Standing::Failed(failure) => Report::no("Ready", &failure.reason)
             .with_message(format!("{plugin}: {}", failure.message)),
         Standing::Unchanged => return None,
@@ -92,10 +98,21 @@ pub fn own_conditions(conditions: &[PluginCondition]) -> Vec<Report> {
 /// The object's present status without what the driver writes.
 #[must_use]
 pub fn kept_status(object: &Value) -> Map<String, Value> {
-    let mut status = object.get("status").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut status = object
+        .get("status")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     status.remove("conditions");
     status.remove("observedGeneration");
     status
+}
+
+/// Whether somebody else looks after the object: its plugin is never called (contract 2.2).
+#[must_use]
+pub fn is_externally_managed(object: &Value) -> bool {
+    let annotations = object.pointer("/metadata/annotations");
+    annotations.is_some_and(|a| a.get(capstan_api::annotation::MANAGED_BY).is_some())
 }
 
 /// Whether a provisioned object, last asked about at `asked`, is due to be asked about again. `spread` (the object's UID)

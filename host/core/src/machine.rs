@@ -23,12 +23,18 @@ mod kube_object {
 
     /// A non-empty string at a pointer.
     pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
-        object.pointer(pointer).and_then(Value::as_str).filter(|s| !s.is_empty())
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
     }
 
     /// A flag at a pointer; absent is false.
     pub(super) fn flag(object: &Value, pointer: &str) -> bool {
-        object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+        object
+            .pointer(pointer)
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
     }
 
     /// Whether an object is being deleted.
@@ -151,13 +157,23 @@ impl Observed {
     #[must_use]
     pub fn known(&self) -> Known {
         let spec = &self.machine.spec;
-        let initialization =
-            self.machine.status.as_ref().and_then(|s| s.initialization.clone()).unwrap_or_default();
+        let initialization = self
+            .machine
+            .status
+            .as_ref()
+            .and_then(|s| s.initialization.clone())
+            .unwrap_or_default();
         let mut known = Known {
-            data_secret_name: spec.bootstrap.data_secret_name.clone().filter(|s| !s.is_empty()),
+            data_secret_name: spec
+                .bootstrap
+                .data_secret_name
+                .clone()
+                .filter(|s| !s.is_empty()),
             provider_id: spec.provider_id.clone().filter(|s| !s.is_empty()),
             provisioned: initialization.infrastructure_provisioned.unwrap_or(false),
-            bootstrapped: initialization.bootstrap_data_secret_created.unwrap_or(false),
+            bootstrapped: initialization
+                .bootstrap_data_secret_created
+                .unwrap_or(false),
         };
         if known.data_secret_name.is_some() {
             known.bootstrapped = true;
@@ -201,7 +217,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
     let mut plan = Plan::settled();
     let uid = observed.machine.metadata.uid.as_deref().unwrap_or_default();
-    if observed.infra.found().is_some_and(|infra| !is_controlled_by(infra, uid)) {
+    if observed
+        .infra
+        .found()
+        .is_some_and(|infra| !is_controlled_by(infra, uid))
+    {
         plan.steps.push(Step::OwnInfra);
     }
     let config = observed.bootstrap.as_ref().and_then(Lookup::found);
@@ -216,7 +236,9 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     {
         plan.steps.push(Step::PatchNode {
             name: text(node, "/metadata/name").unwrap_or_default().to_owned(),
-            resource_version: text(node, "/metadata/resourceVersion").unwrap_or_default().to_owned(),
+            resource_version: text(node, "/metadata/resourceVersion")
+                .unwrap_or_default()
+                .to_owned(),
             patch,
         });
     }
@@ -247,7 +269,9 @@ fn spec_patch(observed: &Observed) -> Option<Value> {
 /// Whether the object's controlling owner has this UID.
 #[must_use]
 pub fn is_controlled_by(object: &Value, uid: &str) -> bool {
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let owners = object
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array);
     owners.into_iter().flatten().any(|owner| {
         owner.get("controller").and_then(Value::as_bool) == Some(true)
             && owner.get("uid").and_then(Value::as_str) == Some(uid)
@@ -289,7 +313,11 @@ pub fn hooks(machine: &Machine, prefix: &str) -> Vec<String> {
     annotations
         .filter_map(|(key, _)| {
             let rest = key.strip_prefix(prefix)?;
-            if rest.is_empty() { Some(key.clone()) } else { rest.strip_prefix('/').map(str::to_owned) }
+            if rest.is_empty() {
+                Some(key.clone())
+            } else {
+                rest.strip_prefix('/').map(str::to_owned)
+            }
         })
         .collect()
 }
@@ -297,7 +325,12 @@ pub fn hooks(machine: &Machine, prefix: &str) -> Vec<String> {
 /// Whether a Machine carries an annotation.
 #[must_use]
 pub fn has_annotation(machine: &Machine, name: &str) -> bool {
-    machine.metadata.annotations.iter().flatten().any(|(key, _)| key == name)
+    machine
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .any(|(key, _)| key == name)
 }
 
 /// When a machine whose deletion waits is looked at again (contract 3.3: 20 s while draining and detaching).

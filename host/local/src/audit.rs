@@ -76,12 +76,17 @@ pub struct Counts {
 impl Counts {
     /// Every kind of request with its count, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Request, u64)> {
-        self.requests.iter().map(|(request, count)| (request, *count))
+        self.requests
+            .iter()
+            .map(|(request, count)| (request, *count))
     }
 
     /// How many requests `select` picks.
     pub fn count(&self, select: impl Fn(&Request) -> bool) -> u64 {
-        self.iter().filter(|(request, _)| select(request)).map(|(_, count)| count).sum()
+        self.iter()
+            .filter(|(request, _)| select(request))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// How many requests this user made.
@@ -114,7 +119,16 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (Request { user, verb, resource, code }, count) in self.iter() {
+        for (
+            Request {
+                user,
+                verb,
+                resource,
+                code,
+            },
+            count,
+        ) in self.iter()
+        {
             writeln!(formatter, "{count:>7}  {user}  {verb}  {resource}  {code}")?;
         }
         Ok(())
@@ -144,13 +158,17 @@ impl AuditLog {
 
     /// Counts the requests logged since `mark`. A line still being written is left for next time.
     pub fn counts_since(&self, mark: Mark) -> Result<Counts, Error> {
-        let mut counts = Counts { end: mark, ..Counts::default() };
+        let mut counts = Counts {
+            end: mark,
+            ..Counts::default()
+        };
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(counts),
             Err(source) => return Err(self.unreadable(source)),
         };
-        file.seek(SeekFrom::Start(mark.0)).map_err(|source| self.unreadable(source))?;
+        file.seek(SeekFrom::Start(mark.0))
+            .map_err(|source| self.unreadable(source))?;
         let mut reader = BufReader::with_capacity(1 << 18, file);
         let mut line = Vec::with_capacity(4096);
         loop {
@@ -161,8 +179,10 @@ impl AuditLog {
             if line.last() != Some(&b'\n') {
                 return Ok(counts);
             }
-            let event: Event<'_> = serde_json::from_slice(&line).map_err(|source| {
-                Error::Line { path: self.path.clone(), offset: counts.end.0, source }
+            let event: Event<'_> = serde_json::from_slice(&line).map_err(|source| Error::Line {
+                path: self.path.clone(),
+                offset: counts.end.0,
+                source,
             })?;
             if event.counts() {
                 counts.bump(event.request(), 1);
@@ -173,7 +193,10 @@ impl AuditLog {
     }
 
     fn unreadable(&self, source: io::Error) -> Error {
-        Error::Read { path: self.path.clone(), source }
+        Error::Read {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -221,7 +244,9 @@ struct ResponseStatus {
 
 impl Event<'_> {
     fn code(&self) -> u16 {
-        self.response_status.as_ref().map_or(0, |status| status.code)
+        self.response_status
+            .as_ref()
+            .map_or(0, |status| status.code)
     }
 
     /// Each request counts once: a watch when it begins (it may not end for hours) or is refused,
@@ -236,8 +261,17 @@ impl Event<'_> {
     }
 
     fn request(&self) -> Request {
-        let path = || self.request_uri.split('?').next().unwrap_or_default().to_owned();
-        let resource = self.object_ref.as_ref().filter(|object| !object.resource.is_empty());
+        let path = || {
+            self.request_uri
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let resource = self
+            .object_ref
+            .as_ref()
+            .filter(|object| !object.resource.is_empty());
         let resource = resource.map_or_else(path, |object| {
             let mut name = object.resource.to_string();
             for (separator, part) in [('.', &object.api_group), ('/', &object.subresource)] {
@@ -275,7 +309,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         let log = AuditLog::new(path.clone());
-        assert_eq!(log.counts_since(log.mark().unwrap()).unwrap().iter().count(), 0);
+        assert_eq!(
+            log.counts_since(log.mark().unwrap())
+                .unwrap()
+                .iter()
+                .count(),
+            0
+        );
         std::fs::write(&path, line("ResponseComplete", "get", 200)).unwrap();
         let mark = log.mark().unwrap();
         let patch = line("ResponseComplete", "patch", 200);
@@ -283,7 +323,10 @@ mod tests {
         let mut file = File::options().append(true).open(&path).unwrap();
         write!(file, "{patch}{head}").unwrap();
         let mut counts = log.counts_since(mark).unwrap();
-        assert_eq!(counts.to_string().trim(), "1  u  patch  machines.cluster.x-k8s.io/status  200");
+        assert_eq!(
+            counts.to_string().trim(),
+            "1  u  patch  machines.cluster.x-k8s.io/status  200"
+        );
         write!(file, "{tail}").unwrap();
         let more = log.counts_since(counts.end).unwrap();
         counts.add(&more);
@@ -300,6 +343,12 @@ mod tests {
             + &line("ResponseStarted", "watch", 200)
             + &line("ResponseComplete", "watch", 403);
         std::fs::write(&path, text).unwrap();
-        assert_eq!(AuditLog::new(path).counts_since(Mark(0)).unwrap().of_user("u"), 3);
+        assert_eq!(
+            AuditLog::new(path)
+                .counts_since(Mark(0))
+                .unwrap()
+                .of_user("u"),
+            3
+        );
     }
 }

@@ -112,9 +112,16 @@ impl std::str::FromStr for HttpCheck {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (port, path) = text.split_once('/').ok_or("expected PORT/PATH, like 8080/readyz")?;
-        let port = port.parse().map_err(|_| format!("{port:?} is not a port"))?;
-        Ok(Self { port, path: format!("/{path}") })
+        let (port, path) = text
+            .split_once('/')
+            .ok_or("expected PORT/PATH, like 8080/readyz")?;
+        let port = port
+            .parse()
+            .map_err(|_| format!("{port:?} is not a port"))?;
+        Ok(Self {
+            port,
+            path: format!("/{path}"),
+        })
     }
 }
 
@@ -144,13 +151,17 @@ pub async fn run_with(
 async fn tools(only: Option<&str>, progress: &Progress) -> anyhow::Result<()> {
     let mut found = Vec::new();
     if only != Some("kubectl") {
-        let tools = toolchain::ensure(progress).await.context("no control plane binaries")?;
+        let tools = toolchain::ensure(progress)
+            .await
+            .context("no control plane binaries")?;
         found.push(("etcd", tools.etcd));
         found.push(("kube-apiserver", tools.kube_apiserver));
         found.push(("kube-controller-manager", tools.kube_controller_manager));
     }
     if only.is_none_or(|name| name == "kubectl") {
-        let kubectl = toolchain::ensure_kubectl(progress).await.context("no kubectl")?;
+        let kubectl = toolchain::ensure_kubectl(progress)
+            .await
+            .context("no kubectl")?;
         found.push(("kubectl", kubectl));
     }
     for (name, path) in found {

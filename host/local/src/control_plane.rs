@@ -1,5 +1,5 @@
 //! A real Kubernetes control plane on this machine: etcd, kube-apiserver and
-//! kube-controller-manager (garbage collection and namespaces), in a directory of its own, on a
+//! kube-controller-manager (garbage collection, namespaces, role aggregation), in a directory of its own, on a
 //! free port, gone when its owner is.
 
 use std::io;
@@ -12,10 +12,10 @@ use tokio::sync::OnceCell;
 
 use crate::audit::AuditLog;
 use crate::pki::{self, Authority};
+use crate::port;
 use crate::process::{self, Record, Spec};
 use crate::progress::Progress;
 use crate::toolchain::{self, Toolchain};
-use crate::port;
 
 mod client;
 mod component;
@@ -23,8 +23,8 @@ mod kubeconfig;
 pub(crate) mod watchdog;
 
 pub use client::{Client, Error as ClientError};
-pub(crate) use kubeconfig::write_private;
 use component::Layout;
+pub(crate) use kubeconfig::write_private;
 use watchdog::Watchdog;
 
 /// How long etcd may take until it listens. It takes a fraction of a second.
@@ -94,9 +94,7 @@ pub enum Error {
         log: String,
     },
     /// A component runs but does not become ready.
-    #[error(
-        "{component} was not ready after {waited_s} s; the last lines of its log:\n{log}"
-    )]
+    #[error("{component} was not ready after {waited_s} s; the last lines of its log:\n{log}")]
     NotReady {
         /// Which one.
         component: String,
@@ -128,7 +126,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let progress = Progress::default();
-        Self { dir: None, persistent: false, fsync: false, audit: true, port: None, progress }
+        Self {
+            dir: None,
+            persistent: false,
+            fsync: false,
+            audit: true,
+            port: None,
+            progress,
+        }
     }
 }
 
@@ -151,16 +156,22 @@ impl ControlPlane {
     /// Starts one and waits until it is ready. After an error nothing is left behind.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let dir = match &options.dir {
-            Some(dir) => std::path::absolute(dir)
-                .map_err(|source| Error::Directory { dir: dir.clone(), source })?,
+            Some(dir) => std::path::absolute(dir).map_err(|source| Error::Directory {
+                dir: dir.clone(),
+                source,
+            })?,
             None => temporary_dir(),
         };
         make_dir(&dir)?;
-        let watchdog = Watchdog::start(Some(&dir), None)
-            .map_err(|source| Error::Directory { dir: dir.clone(), source })?;
+        let watchdog = Watchdog::start(Some(&dir), None).map_err(|source| Error::Directory {
+            dir: dir.clone(),
+            source,
+        })?;
         let mut plane = Box::pin(Self::start_in(&options, dir.clone(), watchdog.group())).await?;
         if options.persistent {
-            watchdog.keep().map_err(|source| Error::Directory { dir, source })?;
+            watchdog
+                .keep()
+                .map_err(|source| Error::Directory { dir, source })?;
         } else {
             plane.watchdog = Some(watchdog);
         }
@@ -180,8 +191,13 @@ impl ControlPlane {
         group: Pid,
     ) -> Result<Self, Error> {
         check_space(&dir)?;
+        if let Some(port) = options.port.filter(|port| !port::is_free(*port)) {
+            return Err(Error::PortTaken { port });
+        }
         let begun = Instant::now();
-        let tools = toolchain::ensure(&options.progress).await.map_err(Error::Toolchain)?;
+        let tools = toolchain::ensure(&options.progress)
+            .await
+            .map_err(Error::Toolchain)?;
         let authority = Authority::new("capstan-local").map_err(Error::Pki)?;
         component::write_files(&dir, &authority)?;
         let mut plane = Self {
@@ -199,7 +215,9 @@ impl ControlPlane {
             return Err(failure);
         }
         let took_s = begun.elapsed().as_secs_f64();
-        options.progress.say(format!("the control plane is ready after {took_s:.1} s"));
+        options
+            .progress
+            .say(format!("the control plane is ready after {took_s:.1} s"));
         Ok(plane)
     }
 
@@ -213,7 +231,10 @@ impl ControlPlane {
         };
         self.spawn(&layout.etcd(), group)?;
         let dir = self.dir.clone();
-        self.wait_ready("etcd", ETCD_PATIENCE, async || component::etcd_listens(&dir)).await?;
+        self.wait_ready("etcd", ETCD_PATIENCE, async || {
+            component::etcd_listens(&dir)
+        })
+        .await?;
         self.launch_apiserver(&layout, options, group).await?;
         options.progress.say("starting kube-controller-manager");
         component::write_controller_manager_kubeconfig(&self.dir, &self.url(), &self.authority)?;
@@ -232,23 +253,33 @@ impl ControlPlane {
         loop {
             attempt = attempt.saturating_add(1);
             self.port = match options.port {
-                Some(port) if !port::is_free(port) => return Err(Error::PortTaken { port }),
                 Some(port) => port,
-                None => port::free()
-                    .map_err(|source| Error::Directory { dir: self.dir.clone(), source })?,
+                None => port::free().map_err(|source| Error::Directory {
+                    dir: self.dir.clone(),
+                    source,
+                })?,
             };
-            options.progress.say(format!("starting kube-apiserver on port {}", self.port));
+            options
+                .progress
+                .say(format!("starting kube-apiserver on port {}", self.port));
             let spec = layout.apiserver(self.port);
             self.spawn(&spec, group)?;
             let client = self.client("admin", &["system:masters"])?;
             let ready = async || client.is_ok("/readyz").await;
-            match self.wait_ready("kube-apiserver", APISERVER_PATIENCE, ready).await {
-                Err(Error::Died { log, .. })
-                    if log.contains("address already in use")
-                        && options.port.is_none()
-                        && attempt < PORT_ATTEMPTS =>
-                {
-                    options.progress.say("somebody else took the port; trying another");
+            match self
+                .wait_ready("kube-apiserver", APISERVER_PATIENCE, ready)
+                .await
+            {
+                Err(Error::Died { log, .. }) if log.contains("address already in use") => {
+                    if let Some(port) = options.port {
+                        return Err(Error::PortTaken { port });
+                    }
+                    if attempt >= PORT_ATTEMPTS {
+                        return Err(Error::PortTaken { port: self.port });
+                    }
+                    options
+                        .progress
+                        .say("somebody else took the port; trying another");
                     self.records.pop();
                     self.children.pop();
                 }
@@ -289,7 +320,11 @@ impl ControlPlane {
             if begun.elapsed() > patience {
                 let log = self.records.last().map(log_of).unwrap_or_default();
                 let component = component.to_owned();
-                return Err(Error::NotReady { component, waited_s: patience.as_secs(), log });
+                return Err(Error::NotReady {
+                    component,
+                    waited_s: patience.as_secs(),
+                    log,
+                });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -335,8 +370,12 @@ impl ControlPlane {
 
     fn write_kubeconfig(&self, name: &str, user: &str, groups: &[&str]) -> Result<PathBuf, Error> {
         let path = self.dir.join(format!("{name}.kubeconfig"));
-        kubeconfig::write_private(&path, &self.kubeconfig_text(user, groups)?)
-            .map_err(|source| Error::Directory { dir: self.dir.clone(), source })?;
+        kubeconfig::write_private(&path, &self.kubeconfig_text(user, groups)?).map_err(
+            |source| Error::Directory {
+                dir: self.dir.clone(),
+                source,
+            },
+        )?;
         Ok(path)
     }
 
@@ -348,7 +387,8 @@ impl ControlPlane {
 
     /// The log of requests, when it was asked for.
     pub fn audit(&self) -> Option<AuditLog> {
-        self.has_audit.then(|| AuditLog::new(self.dir.join("audit.log")))
+        self.has_audit
+            .then(|| AuditLog::new(self.dir.join("audit.log")))
     }
 
     /// etcd, kube-apiserver and kube-controller-manager, in starting order: for stopping them
@@ -389,16 +429,23 @@ pub async fn shared() -> Result<&'static ControlPlane, Error> {
 }
 
 fn temporary_dir() -> PathBuf {
-    let name = format!("capstan-{}-{:08x}", std::process::id(), rand::random::<u32>());
+    let name = format!(
+        "capstan-{}-{:08x}",
+        std::process::id(),
+        rand::random::<u32>()
+    );
     std::env::temp_dir().join(name)
 }
 
 /// Makes the directory, readable by its owner only; it must be empty, because it will be removed.
-fn make_dir(dir: &Path) -> Result<(), Error> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
 
     let make = || -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
         if std::fs::read_dir(dir)?.next().is_some() {
             return Err(io::Error::new(
                 io::ErrorKind::DirectoryNotEmpty,
@@ -407,15 +454,23 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
         }
         Ok(())
     };
-    make().map_err(|source| Error::Directory { dir: dir.to_owned(), source })
+    make().map_err(|source| Error::Directory {
+        dir: dir.to_owned(),
+        source,
+    })
 }
 
 fn check_space(dir: &Path) -> Result<(), Error> {
     // A file system that does not answer is no reason not to try.
-    let Ok(space) = rustix::fs::statvfs(dir) else { return Ok(()) };
+    let Ok(space) = rustix::fs::statvfs(dir) else {
+        return Ok(());
+    };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     if free < FREE_BYTES_MIN {
-        return Err(Error::DiskFull { dir: dir.to_owned(), free_mib: free >> 20 });
+        return Err(Error::DiskFull {
+            dir: dir.to_owned(),
+            free_mib: free >> 20,
+        });
     }
     Ok(())
 }

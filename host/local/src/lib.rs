@@ -1,6 +1,7 @@
 //! A management cluster and a small cloud on one machine. Knows none of the other host crates.
 
 pub mod audit;
+pub mod cloud;
 pub mod command;
 pub mod control_plane;
 mod out;

@@ -99,7 +99,10 @@ impl Authority {
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<Pair, Error> {
         if groups.len() > 2 {
             let subject = user.to_owned();
-            return Err(Error::TooManyGroups { subject, groups: groups.len() });
+            return Err(Error::TooManyGroups {
+                subject,
+                groups: groups.len(),
+            });
         }
         let make = || {
             let mut params = subject(user, groups)?;
@@ -110,23 +113,44 @@ impl Authority {
     }
 
     fn sign(&self, mut params: CertificateParams) -> Result<Pair, rcgen::Error> {
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Pair { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Pair {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 }
 
-/// A signing key that belongs to no certificate (the API server's service account tokens), PEM.
-pub fn signing_key_pem() -> Result<String, Error> {
-    let key = KeyPair::generate().map_err(|source| issue("service accounts", source))?;
-    Ok(key.serialize_pem())
+/// A signing key that belongs to no certificate (the API server's service account tokens).
+pub(crate) struct SigningKey {
+    /// The private half, PKCS#8 PEM.
+    pub(crate) private_pem: String,
+    /// The public half, PEM.
+    pub(crate) public_pem: String,
+}
+
+impl SigningKey {
+    /// Makes a new one.
+    pub(crate) fn new() -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(|source| issue("service accounts", source))?;
+        Ok(Self {
+            private_pem: key.serialize_pem(),
+            public_pem: key.public_key_pem(),
+        })
+    }
 }
 
 fn issue(subject: &str, source: rcgen::Error) -> Error {
-    Error::Issue { subject: subject.to_owned(), source }
+    Error::Issue {
+        subject: subject.to_owned(),
+        source,
+    }
 }
 
 fn subject(common_name: &str, organisations: &[&str]) -> Result<CertificateParams, rcgen::Error> {
@@ -135,14 +159,20 @@ fn subject(common_name: &str, organisations: &[&str]) -> Result<CertificateParam
     name.push(DnType::CommonName, common_name);
     // The library keeps one value per attribute type; the same type spelt as a bare identifier
     // counts as another, which gives room for a second organisation.
-    let spellings = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
+    let spellings = [
+        DnType::OrganizationName,
+        DnType::CustomDnType(vec![2, 5, 4, 10]),
+    ];
     for (organisation, spelling) in organisations.iter().zip(spellings) {
         name.push(spelling, *organisation);
     }
     params.distinguished_name = name;
     let today = Zoned::now();
     let shifted = |span: Span| {
-        let day = today.checked_add(span).unwrap_or_else(|_| today.clone()).date();
+        let day = today
+            .checked_add(span)
+            .unwrap_or_else(|_| today.clone())
+            .date();
         let part = |value: i8| u8::try_from(value).unwrap_or(1);
         rcgen::date_time_ymd(i32::from(day.year()), part(day.month()), part(day.day()))
     };
@@ -163,7 +193,10 @@ mod tests {
         let certificate = pem.parse_x509().unwrap();
         let subject = certificate.subject();
         let common = subject.iter_common_name().next().unwrap().as_str().unwrap();
-        let groups: Vec<_> = subject.iter_organization().map(|o| o.as_str().unwrap()).collect();
+        let groups: Vec<_> = subject
+            .iter_organization()
+            .map(|o| o.as_str().unwrap())
+            .collect();
         assert_eq!((common, groups), ("capstan", vec!["a", "b"]));
         assert!(certificate.validity().is_valid());
         assert!(!format!("{pair:?}").contains("PRIVATE"));

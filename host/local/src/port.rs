@@ -8,7 +8,9 @@ use std::net::{Ipv4Addr, TcpListener};
 
 /// A loopback TCP port that was free a moment ago.
 pub fn free() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 /// Whether `port` can be bound on loopback now.

@@ -115,10 +115,17 @@ pub fn spawn(spec: &Spec, group: Option<Pid>) -> Result<(Child, Record), Error> 
     let Some((program, arguments)) = spec.argv.split_first() else {
         return Err(Error::Empty { name });
     };
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&spec.log);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&spec.log);
     let files = log.and_then(|log| Ok((log.try_clone()?, log)));
-    let (out, err) = files
-        .map_err(|source| Error::Log { name: name.clone(), path: spec.log.clone(), source })?;
+    let (out, err) = files.map_err(|source| Error::Log {
+        name: name.clone(),
+        path: spec.log.clone(),
+        source,
+    })?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -130,9 +137,11 @@ pub fn spawn(spec: &Spec, group: Option<Pid>) -> Result<(Child, Record), Error> 
     if let Some(cwd) = &spec.cwd {
         command.current_dir(cwd);
     }
-    let child = command
-        .spawn()
-        .map_err(|source| Error::Spawn { name, program: program.clone(), source })?;
+    let child = command.spawn().map_err(|source| Error::Spawn {
+        name,
+        program: program.clone(),
+        source,
+    })?;
     let record = Record {
         name: spec.name.clone(),
         pid: child.id(),
@@ -171,7 +180,10 @@ pub fn stop(record: &Record, patience: Duration) -> Result<bool, Error> {
     if wait_gone(record, Duration::from_secs(10)) {
         return Ok(true);
     }
-    Err(Error::Immortal { name: record.name.clone(), pid: record.pid })
+    Err(Error::Immortal {
+        name: record.name.clone(),
+        pid: record.pid,
+    })
 }
 
 /// Polls until the process is gone; a detached process is nobody's child, so there is no event.
@@ -193,7 +205,9 @@ fn wait_gone(record: &Record, patience: Duration) -> bool {
 fn signal(record: &Record, signal: Signal) -> rustix::io::Result<bool> {
     use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-    let Some(pid) = raw(record.pid) else { return Ok(false) };
+    let Some(pid) = raw(record.pid) else {
+        return Ok(false);
+    };
     // The descriptor pins the process: if it is the recorded one after opening, it stays so.
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => handle,
@@ -213,7 +227,9 @@ fn signal(record: &Record, signal: Signal) -> rustix::io::Result<bool> {
 /// Sends `signal` if the process is the recorded one. `Ok(false)` when it is not there any more.
 #[cfg(not(target_os = "linux"))]
 fn signal(record: &Record, signal: Signal) -> rustix::io::Result<bool> {
-    let Some(pid) = raw(record.pid) else { return Ok(false) };
+    let Some(pid) = raw(record.pid) else {
+        return Ok(false);
+    };
     if !is_alive(record) {
         return Ok(false);
     }
@@ -238,7 +254,8 @@ pub fn describe_exit(status: ExitStatus) -> String {
     }
 }
 
-/// The last `lines` lines of a log file, reading at most its last 64 KiB. Empty when unreadable.
+/// The last `lines` lines of a log file, reading at most its last 64 KiB; words to that effect
+/// when there are none.
 pub fn log_tail(path: &Path, lines: usize) -> String {
     const BYTES_MAX: u64 = 64 * 1024;
     let read = || -> io::Result<String> {
@@ -252,7 +269,11 @@ pub fn log_tail(path: &Path, lines: usize) -> String {
     let text = read().unwrap_or_default();
     let mut tail: Vec<&str> = text.lines().rev().take(lines).collect();
     tail.reverse();
-    tail.join("\n")
+    if tail.is_empty() {
+        "(nothing)".to_owned()
+    } else {
+        tail.join("\n")
+    }
 }
 
 #[cfg(test)]

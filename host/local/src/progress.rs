@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+type Receive = dyn Fn(&str) + Send + Sync;
+
 /// Receives one finished line of progress at a time. Silent unless made with [`Progress::new`].
 #[derive(Clone, Default)]
-pub struct Progress(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Progress(Option<Arc<Receive>>);
 
 impl Progress {
     /// Reports every line to `receive`, which must be quick and must not block.
@@ -23,7 +25,11 @@ impl Progress {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.0.is_some() { "callback" } else { "silent" };
+        let kind = if self.0.is_some() {
+            "callback"
+        } else {
+            "silent"
+        };
         formatter.debug_tuple("Progress").field(&kind).finish()
     }
 }

@@ -107,7 +107,10 @@ impl Home {
     pub fn create(dir: &Path, progress: &Progress) -> Result<Self, Error> {
         let dir = absolute(dir)?;
         loop {
-            let make = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            let make = std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir);
             make.map_err(|source| file(&dir, source))?;
             if let Some(home) = Self::lock(&dir, progress)? {
                 return Ok(home);
@@ -140,15 +143,22 @@ impl Home {
                 .is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino()));
             Ok(is_there.then_some(lock))
         };
-        let Some(lock) = acquire().map_err(|source| file(dir, source))? else { return Ok(None) };
+        let Some(lock) = acquire().map_err(|source| file(dir, source))? else {
+            return Ok(None);
+        };
         let is_empty = std::fs::read_dir(dir)
             .map_err(|source| file(dir, source))?
             .next()
             .is_none();
         if !is_empty && !dir.join(FILE_NAME).is_file() {
-            return Err(Error::NotOurs { dir: dir.to_owned() });
+            return Err(Error::NotOurs {
+                dir: dir.to_owned(),
+            });
         }
-        Ok(Some(Self { dir: dir.to_owned(), lock }))
+        Ok(Some(Self {
+            dir: dir.to_owned(),
+            lock,
+        }))
     }
 
     /// The directory, absolute.
@@ -158,7 +168,9 @@ impl Home {
 
     /// Another hold on the lock.
     pub fn share_lock(&self) -> Result<File, Error> {
-        self.lock.try_clone().map_err(|source| file(&self.dir, source))
+        self.lock
+            .try_clone()
+            .map_err(|source| file(&self.dir, source))
     }
 
     /// What is recorded, if anything.
@@ -177,8 +189,10 @@ impl Home {
     /// Records `state` in one step.
     pub fn save(&self, state: &State) -> Result<(), Error> {
         let path = self.dir.join(FILE_NAME);
-        let text = serde_json::to_string_pretty(state)
-            .map_err(|source| Error::Unreadable { path: path.clone(), source })?;
+        let text = serde_json::to_string_pretty(state).map_err(|source| Error::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
         crate::control_plane::write_private(&path, &(text + "\n"))
             .map_err(|source| file(&path, source))
     }
@@ -218,7 +232,10 @@ fn absolute(dir: &Path) -> Result<PathBuf, Error> {
 }
 
 fn file(path: &Path, source: io::Error) -> Error {
-    Error::File { path: path.to_owned(), source }
+    Error::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]

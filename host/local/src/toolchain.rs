@@ -26,7 +26,9 @@ const ETCD_MIN: (u32, u32) = (3, 5);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No home directory and no `XDG_CACHE_HOME`.
-    #[error("neither HOME nor XDG_CACHE_HOME is set; set one, it says where built binaries are kept")]
+    #[error(
+        "neither HOME nor XDG_CACHE_HOME is set; set one, it says where built binaries are kept"
+    )]
     NoCache,
     /// There is no Go to build with.
     #[error(
@@ -64,7 +66,9 @@ pub enum Error {
         free_mib: u64,
     },
     /// The Go build failed.
-    #[error("building {tool} from its Go module failed ({exit}); the last lines of its output:\n{log}")]
+    #[error(
+        "building {tool} from its Go module failed ({exit}); the last lines of its output:\n{log}"
+    )]
     Build {
         /// What was being built.
         tool: &'static str,
@@ -173,7 +177,9 @@ impl Search {
             .map(|dir| dir.join("capstan/toolchain"));
         Self {
             assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from),
-            path: set("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            path: set("PATH")
+                .map(|path| std::env::split_paths(&path).collect())
+                .unwrap_or_default(),
             cache,
         }
     }
@@ -182,7 +188,11 @@ impl Search {
     pub(crate) fn toolchain(&self, progress: &Progress) -> Result<Toolchain, Error> {
         let etcd = self.one(Tool::Etcd, progress)?;
         let (kube_apiserver, kube_controller_manager) = self.kubernetes(progress)?;
-        Ok(Toolchain { etcd, kube_apiserver, kube_controller_manager })
+        Ok(Toolchain {
+            etcd,
+            kube_apiserver,
+            kube_controller_manager,
+        })
     }
 
     /// One binary that need not match another.
@@ -221,7 +231,10 @@ impl Search {
                 progress.say(why);
             }
         }
-        Ok((build::ensure(self, server, progress)?, build::ensure(self, manager, progress)?))
+        Ok((
+            build::ensure(self, server, progress)?,
+            build::ensure(self, manager, progress)?,
+        ))
     }
 
     /// Directories that the person provides, and whether they were named for this very purpose.
@@ -265,7 +278,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
         let word = word.trim_start_matches("go").trim_start_matches('v');
         let mut parts = word.split('.');
         let major = parts.next()?.parse().ok()?;
-        let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+        let digits = |part: &str| {
+            part.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
         Some((major, digits(parts.next()?).parse().ok()?))
     })
 }
@@ -273,15 +290,26 @@ fn version(text: &str) -> Option<(u32, u32)> {
 /// The binaries of a control plane; builds what is missing, which takes minutes, once.
 pub async fn ensure(progress: &Progress) -> Result<Toolchain, Error> {
     let progress = progress.clone();
-    let search = move || Search::from_environment().toolchain(&progress);
-    tokio::task::spawn_blocking(search).await.map_err(|_| Error::Interrupted)?
+    in_thread(move || Search::from_environment().toolchain(&progress)).await
 }
 
 /// kubectl, not older than the oldest usable server; built when missing.
 pub async fn ensure_kubectl(progress: &Progress) -> Result<PathBuf, Error> {
     let progress = progress.clone();
-    let search = move || Search::from_environment().one(Tool::Kubectl, &progress);
-    tokio::task::spawn_blocking(search).await.map_err(|_| Error::Interrupted)?
+    in_thread(move || Search::from_environment().one(Tool::Kubectl, &progress)).await
+}
+
+/// Runs a search in a thread that nobody waits for at the end: an interrupted command ends at
+/// once, and the build with it.
+async fn in_thread<T: Send + 'static>(
+    search: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (answer, wait) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Fails only when the asker is gone, and then nobody wants the answer.
+        let _: Result<(), _> = answer.send(search());
+    });
+    wait.await.map_err(|_| Error::Interrupted)?
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The control plane is real here: what starts must serve, and what stops must be gone.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -20,7 +22,10 @@ async fn until(what: &str, answer: impl AsyncFn() -> bool) {
 }
 
 async fn send(client: &Client, method: Method, path: &str, body: Option<&str>) -> u16 {
-    let answer = client.send(method, path, body.map(str::to_owned)).await.unwrap();
+    let answer = client
+        .send(method, path, body.map(str::to_owned))
+        .await
+        .unwrap();
     answer.0.as_u16()
 }
 
@@ -35,14 +40,16 @@ async fn all_gone(records: &[Record], dir: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_stand_side_by_side_and_the_dropped_one_is_gone() {
-    let (first, second) =
-        tokio::try_join!(shared(), ControlPlane::start_for_tests()).unwrap();
+    let (first, second) = tokio::try_join!(shared(), ControlPlane::start_for_tests()).unwrap();
     assert_ne!(first.port(), second.port());
     let admin = |plane: &ControlPlane| plane.client("admin", &["system:masters"]).unwrap();
     let (one, two) = (admin(first), admin(&second));
     let path = "/api/v1/namespaces/only-in-the-first";
     let body = namespace("only-in-the-first");
-    assert_eq!(send(&one, Method::POST, "/api/v1/namespaces", Some(&body)).await, 201);
+    assert_eq!(
+        send(&one, Method::POST, "/api/v1/namespaces", Some(&body)).await,
+        201
+    );
     assert_eq!(send(&two, Method::GET, path, None).await, 404);
 
     let records = second.processes().to_vec();
@@ -55,7 +62,10 @@ async fn two_stand_side_by_side_and_the_dropped_one_is_gone() {
 
     // The namespace controller works: without it a namespace never goes away.
     assert_eq!(send(&one, Method::DELETE, path, None).await, 200);
-    until("the namespace goes", async || send(&one, Method::GET, path, None).await == 404).await;
+    until("the namespace goes", async || {
+        send(&one, Method::GET, path, None).await == 404
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +82,10 @@ async fn counts_exactly_the_requests_that_a_user_made() {
         "apiGroup":"rbac.authorization.k8s.io"}]}"#;
     let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
     assert_eq!(send(&admin, Method::POST, bindings, Some(role)).await, 201);
-    until("RBAC sees it", async || send(&user, Method::GET, path, None).await == 200).await;
+    until("RBAC sees it", async || {
+        send(&user, Method::GET, path, None).await == 200
+    })
+    .await;
 
     let log = plane.audit().unwrap();
     let mark = log.mark().unwrap();
@@ -81,8 +94,14 @@ async fn counts_exactly_the_requests_that_a_user_made() {
         assert_eq!(send(&user, Method::POST, path, Some(&body)).await, 201);
     }
     assert_eq!(send(&user, Method::GET, path, None).await, 200);
-    assert_eq!(send(&user, Method::GET, &format!("{path}/nope"), None).await, 404);
-    assert_eq!(send(&user, Method::DELETE, &format!("{path}/a"), None).await, 200);
+    assert_eq!(
+        send(&user, Method::GET, &format!("{path}/nope"), None).await,
+        404
+    );
+    assert_eq!(
+        send(&user, Method::DELETE, &format!("{path}/a"), None).await,
+        200
+    );
 
     let counts = log.counts_since(mark).unwrap();
     let of = |verb: &str, code: u16| {
@@ -93,9 +112,18 @@ async fn counts_exactly_the_requests_that_a_user_made() {
                 && request.code == code
         })
     };
-    let found = [of("create", 201), of("list", 200), of("get", 404), of("delete", 200)];
+    let found = [
+        of("create", 201),
+        of("list", 200),
+        of("get", 404),
+        of("delete", 200),
+    ];
     assert_eq!(found, [3, 1, 1, 1], "{counts}");
-    assert_eq!((counts.of_user("somebody"), counts.writes_of("somebody")), (6, 4), "{counts}");
+    assert_eq!(
+        (counts.of_user("somebody"), counts.writes_of("somebody")),
+        (6, 4),
+        "{counts}"
+    );
     assert_eq!(log.counts_since(counts.end).unwrap().of_user("somebody"), 0);
 }
 
@@ -105,9 +133,16 @@ async fn a_taken_port_is_named_and_nothing_is_left() {
     let port = listener.local_addr().unwrap().port();
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("plane");
-    let options = Options { dir: Some(dir.clone()), port: Some(port), ..Options::default() };
+    let options = Options {
+        dir: Some(dir.clone()),
+        port: Some(port),
+        ..Options::default()
+    };
     let failure = ControlPlane::start(options).await.unwrap_err();
-    assert!(matches!(failure, Error::PortTaken { port: named } if named == port), "{failure}");
+    assert!(
+        matches!(failure, Error::PortTaken { port: named } if named == port),
+        "{failure}"
+    );
     assert!(!dir.exists());
 }
 
@@ -130,9 +165,15 @@ fn role() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_owner_takes_its_control_plane_along() {
     if let Some(dir) = role() {
-        let options = Options { dir: Some(dir), ..Options::default() };
+        let options = Options {
+            dir: Some(dir),
+            ..Options::default()
+        };
         let plane = ControlPlane::start(options).await.unwrap();
-        println!("\nREADY {}", serde_json::to_string(plane.processes()).unwrap());
+        println!(
+            "\nREADY {}",
+            serde_json::to_string(plane.processes()).unwrap()
+        );
         // Until the parent kills this process.
         std::io::stdin().read_line(&mut String::new()).unwrap();
         return;
@@ -141,7 +182,9 @@ async fn a_killed_owner_takes_its_control_plane_along() {
     let dir = root.path().join("plane");
     let mut owner = in_another_process("a_killed_owner_takes_its_control_plane_along", &dir);
     let output = BufReader::new(owner.stdout.take().unwrap());
-    let ready = output.lines().find_map(|line| line.unwrap().strip_prefix("READY ").map(str::to_owned));
+    let ready = output
+        .lines()
+        .find_map(|line| line.unwrap().strip_prefix("READY ").map(str::to_owned));
     let records: Vec<Record> = serde_json::from_str(&ready.unwrap()).unwrap();
     assert!(records.len() == 3 && records.iter().all(is_alive));
     owner.kill().unwrap();
@@ -159,18 +202,28 @@ async fn an_up_that_is_killed_half_way_leaves_nothing() {
     let dir = root.path().join("dev");
     let mut owner = in_another_process("an_up_that_is_killed_half_way_leaves_nothing", &dir);
     // etcd's data is there, the state is not complete: the middle of a start.
-    until("etcd runs", async || dir.join("control-plane/etcd").exists()).await;
+    until("etcd runs", async || {
+        dir.join("control-plane/etcd").exists()
+    })
+    .await;
     owner.kill().unwrap();
     owner.wait().unwrap();
     until("the directory is removed", async || !dir.exists()).await;
 }
 
 fn home(dir: &Path) -> DirArgs {
-    DirArgs { dir: dir.to_owned() }
+    DirArgs {
+        dir: dir.to_owned(),
+    }
 }
 
 fn up(dir: &Path) -> LocalCommand {
-    LocalCommand::Up(UpArgs { home: home(dir), port: None, audit: false, unsafe_no_fsync: true })
+    LocalCommand::Up(UpArgs {
+        home: home(dir),
+        port: None,
+        audit: false,
+        unsafe_no_fsync: true,
+    })
 }
 
 fn start(dir: &Path, name: &str, script: &str) -> LocalCommand {
@@ -199,16 +252,28 @@ async fn up_start_stop_and_down_keep_the_books() {
     let dir = root.path().join("dev");
     let status = || LocalCommand::Status(home(&dir));
     let failure = run(start(&dir, "early", "true")).await.unwrap_err();
-    assert!(failure.to_string().contains("run `capstan local up` first"), "{failure}");
+    assert!(
+        failure.to_string().contains("run `capstan local up` first"),
+        "{failure}"
+    );
 
     run(up(&dir)).await.unwrap();
     let first = recorded(&dir);
     run(up(&dir)).await.unwrap();
     assert_eq!(recorded(&dir), first, "the second `up` must change nothing");
-    assert_eq!(shown(run(status()).await.unwrap()), shown(ExitCode::SUCCESS));
+    assert_eq!(
+        shown(run(status()).await.unwrap()),
+        shown(ExitCode::SUCCESS)
+    );
 
-    let failure = run(start(&dir, "bad", "echo no luck; exit 3")).await.unwrap_err().to_string();
-    assert!(failure.contains("exit code 3") && failure.ends_with("no luck"), "{failure}");
+    let failure = run(start(&dir, "bad", "echo no luck; exit 3"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        failure.contains("exit code 3") && failure.ends_with("no luck"),
+        "{failure}"
+    );
     assert_eq!(recorded(&dir), first);
 
     let script = format!("touch {}; exec sleep 1000", dir.join("ready").display());
@@ -216,13 +281,21 @@ async fn up_start_stop_and_down_keep_the_books() {
     run(start(&dir, "other", &script)).await.unwrap();
     let extras = recorded(&dir).extras;
     assert!(extras.len() == 2 && extras.iter().all(is_alive));
-    run(LocalCommand::Stop(StopArgs { home: home(&dir), name: "host".into() })).await.unwrap();
+    run(LocalCommand::Stop(StopArgs {
+        home: home(&dir),
+        name: "host".into(),
+    }))
+    .await
+    .unwrap();
     let alive: Vec<bool> = extras.iter().map(is_alive).collect();
     assert_eq!((alive, recorded(&dir).extras.len()), (vec![false, true], 1));
 
     let records: Vec<Record> = recorded(&dir).processes().cloned().collect();
     run(LocalCommand::Down(home(&dir))).await.unwrap();
     assert!(!records.iter().any(is_alive) && !dir.exists());
-    assert_eq!(shown(run(status()).await.unwrap()), shown(ExitCode::FAILURE));
+    assert_eq!(
+        shown(run(status()).await.unwrap()),
+        shown(ExitCode::FAILURE)
+    );
     run(LocalCommand::Down(home(&dir))).await.unwrap();
 }

@@ -117,7 +117,7 @@ use crate::schema::{self, string_enum};
 #[serde(rename_all = "camelCase")]
 pub struct MachineSpec {
     /// Name of the Cluster that the Machine belongs to. It cannot be changed.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), transform = schema::immutable)]
     pub cluster_name: String,
     /// Where the bootstrap data comes from.
     pub bootstrap: Bootstrap,
@@ -125,7 +125,7 @@ pub struct MachineSpec {
     pub infrastructure_ref: ContractVersionedObjectReference,
     /// Kubernetes version that the host should run, as a semantic version; a leading v is added.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), transform = schema::version_rule)]
     pub version: Option<String>,
     /// The infrastructure provider's name for the host; matched with the Node's own. Set from the
     /// infrastructure object.

@@ -97,9 +97,17 @@ use crate::schema::{self, string_enum};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.clusterName == self.template.spec.clusterName",
+     "message": "template.spec.clusterName must be the same as clusterName", "fieldPath": ".template.spec.clusterName"},
+    {"rule": "!has(self.selector.matchLabels) || self.selector.matchLabels.all(key, has(self.template.metadata) && has(self.template.metadata.labels) && key in self.template.metadata.labels && self.template.metadata.labels[key] == self.selector.matchLabels[key])",
+     "message": "selector.matchLabels must be among template.metadata.labels, otherwise the Machines would not belong to this object", "fieldPath": ".selector"},
+    {"rule": "!has(self.template.spec.taints) || self.template.spec.taints.all(taint, taint.key != 'node-role.kubernetes.io/control-plane')",
+     "message": "the taint node-role.kubernetes.io/control-plane is not for workers", "fieldPath": ".template.spec.taints"},
+]))]
 pub struct MachineDeploymentSpec {
     /// Name of the Cluster that the MachineDeployment belongs to. It cannot be changed.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), transform = schema::immutable)]
     pub cluster_name: String,
     /// How many Machines there should be. When left out: the autoscaler's minimum if the object
     /// carries its annotations, otherwise 1.
@@ -178,12 +186,12 @@ pub struct MachineDeploymentRolloutStrategy {
 pub struct RollingUpdateSpec {
     /// How many Machines there may be above replicas, as a count or a percentage of replicas rounded
     /// up; 1 when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent", extend("default" = 1))]
     pub max_surge: Option<IntOrString>,
     /// How many Machines may be unavailable below replicas, as a count or a percentage of replicas
     /// rounded down; 0 when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent", extend("default" = 0))]
     pub max_unavailable: Option<IntOrString>,
 }
@@ -195,7 +203,7 @@ pub struct RollingUpdateSpec {
 pub struct MachineDeploymentRemediationSpec {
     /// How many unhealthy Machines may be replaced at the same time, as a count or a percentage of
     /// replicas rounded down; no limit when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub max_in_flight: Option<IntOrString>,
 }

@@ -89,11 +89,11 @@ pub struct MachineDrainRuleDrainConfig {
 #[schemars(extend("minProperties" = 1))]
 pub struct MachineDrainRuleMachineSelector {
     /// Selects by labels of the Machine.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selector")]
     pub selector: Option<LabelSelector>,
     /// Selects by labels of the Machine's Cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selector")]
     pub cluster_selector: Option<LabelSelector>,
 }
@@ -104,11 +104,11 @@ pub struct MachineDrainRuleMachineSelector {
 #[schemars(extend("minProperties" = 1))]
 pub struct MachineDrainRulePodSelector {
     /// Selects by labels of the Pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selector")]
     pub selector: Option<LabelSelector>,
     /// Selects by labels of the Pod's namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selector")]
     pub namespace_selector: Option<LabelSelector>,
 }

@@ -55,9 +55,15 @@ use crate::schema::{self, string_enum};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "(has(self.selector.matchLabels) && size(self.selector.matchLabels) > 0) || (has(self.selector.matchExpressions) && size(self.selector.matchExpressions) > 0)",
+     "message": "an empty selector would select every Machine: set matchLabels or matchExpressions", "fieldPath": ".selector"},
+    {"rule": "!has(self.selector.matchLabels) || !('cluster.x-k8s.io/cluster-name' in self.selector.matchLabels) || self.selector.matchLabels['cluster.x-k8s.io/cluster-name'] == self.clusterName",
+     "message": "the label cluster.x-k8s.io/cluster-name in the selector must be the same as clusterName", "fieldPath": ".selector"},
+]))]
 pub struct MachineHealthCheckSpec {
     /// Name of the Cluster whose Machines are checked. It cannot be changed.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), transform = schema::immutable)]
     pub cluster_name: String,
     /// Which Machines of the Cluster are checked; it cannot be empty.
     #[schemars(schema_with = "schema::selector")]
@@ -160,7 +166,7 @@ pub struct MachineHealthCheckRemediation {
 pub struct MachineHealthCheckRemediationTriggerIf {
     /// Remediation goes ahead while at most so many Machines are unhealthy: a count, or a percentage
     /// of the checked Machines rounded down. 100% when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub unhealthy_less_than_or_equal_to: Option<IntOrString>,
     /// Remediation goes ahead while the number of unhealthy Machines is in this range, such as

@@ -84,9 +84,17 @@ use crate::schema;
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.clusterName == self.template.spec.clusterName",
+     "message": "template.spec.clusterName must be the same as clusterName", "fieldPath": ".template.spec.clusterName"},
+    {"rule": "!has(self.selector.matchLabels) || self.selector.matchLabels.all(key, has(self.template.metadata) && has(self.template.metadata.labels) && key in self.template.metadata.labels && self.template.metadata.labels[key] == self.selector.matchLabels[key])",
+     "message": "selector.matchLabels must be among template.metadata.labels, otherwise the Machines would not belong to this object", "fieldPath": ".selector"},
+    {"rule": "!has(self.template.spec.taints) || self.template.spec.taints.all(taint, taint.key != 'node-role.kubernetes.io/control-plane')",
+     "message": "the taint node-role.kubernetes.io/control-plane is not for workers", "fieldPath": ".template.spec.taints"},
+]))]
 pub struct MachineSetSpec {
     /// Name of the Cluster that the MachineSet belongs to. It cannot be changed.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), transform = schema::immutable)]
     pub cluster_name: String,
     /// How many Machines there should be. When left out: the autoscaler's minimum if the object
     /// carries its annotations, otherwise 1.

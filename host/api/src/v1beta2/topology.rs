@@ -24,7 +24,7 @@ pub struct Topology {
     /// The ClusterClass that the Cluster is made from.
     pub class_ref: ClusterClassRef,
     /// Kubernetes version of the whole Cluster, as a semantic version; a leading v is added.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), transform = schema::version_rule)]
     pub version: String,
     /// Choices for the control plane.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +130,10 @@ pub struct WorkersTopology {
 /// A group of workers whose machines are made one by one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.replicas) || !has(self.metadata) || !has(self.metadata.annotations) || !('cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size' in self.metadata.annotations || 'cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size' in self.metadata.annotations)",
+     "message": "replicas must be left out while the autoscaler's annotations are set", "fieldPath": ".replicas"},
+]))]
 pub struct MachineDeploymentTopology {
     /// Labels and annotations for the MachineDeployment and its machines.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,7 +236,7 @@ pub struct MachineDeploymentTopologyHealthCheck {
 #[schemars(extend("minProperties" = 1))]
 pub struct MachineDeploymentTopologyRemediation {
     /// How many unhealthy machines may be replaced at the same time, as a count or a percentage.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub max_in_flight: Option<IntOrString>,
     /// When so many machines are unhealthy that replacing them would do harm.

@@ -1,11 +1,14 @@
 //! Infrastructure clusters: ask the plugin until what machines need is there.
 
-use capstan_api::{annotation, contract};
+use capstan_api::annotation;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::machine::Reported;
-use super::{NotYet, Standing, is_due, kept_status, own_conditions, ready_condition, recheck_after};
+use super::{
+    NotYet, Standing, is_due, is_externally_managed, kept_status, own_conditions, ready_condition,
+    recheck_after,
+};
 use crate::call::infrastructure::{ClusterAnswer, DeletionAnswer};
 use crate::call::{Deletion, Endpoint, Progress};
 use crate::lookup::Lookup;
@@ -50,7 +53,11 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
             "PluginMissing",
             format!(
                 "no active plugin owns kind {}: install it, or see `kubectl get plugins -A` for why it is not active",
-                observed.object.get("kind").and_then(Value::as_str).unwrap_or_default()
+                observed
+                    .object
+                    .get("kind")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
             ),
         ));
     }
@@ -68,7 +75,7 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    if contract::is_externally_managed(&observed.object) {
+    if is_externally_managed(&observed.object) {
         return Plan::settled();
     }
     if let Some(wait) = not_yet(observed) {
@@ -77,7 +84,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if is_deleting(&observed.object) {
         return Plan::of(vec![Step::Delete]);
     }
-    let uid = observed.object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let uid = observed
+        .object
+        .pointer("/metadata/uid")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if super::machine::is_settled(&observed.object) && !is_due(observed.asked, now, uid) {
         return Plan::settled().check_after(recheck_after(uid));
     }
@@ -91,10 +102,14 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     let wait = not_yet(observed);
     let deleting = is_deleting(&observed.object);
     let plugin = observed.plugin.as_deref().unwrap_or("plugin");
-    let uid = observed.object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let uid = observed
+        .object
+        .pointer("/metadata/uid")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let mut conditions = Vec::new();
     let mut next = None;
-    let mut finished = deleting && contract::is_externally_managed(&observed.object);
+    let mut finished = deleting && is_externally_managed(&observed.object);
     let standing = match (&outcome.failed, outcome.done.first()) {
         (Some((_, failure)), _) => Standing::Failed(failure),
         (None, Some((_, Effect::Cluster(answer)))) => {
@@ -122,7 +137,12 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         (None, None) => wait.as_ref().map_or(Standing::Unchanged, Standing::NotYet),
     };
     conditions.extend(ready_condition(&standing, plugin, deleting));
-    Reported { status: Value::Object(status), conditions, next, finished }
+    Reported {
+        status: Value::Object(status),
+        conditions,
+        next,
+        finished,
+    }
 }
 
 fn cluster_status(answer: &ClusterAnswer) -> serde_json::Map<String, Value> {
@@ -134,8 +154,11 @@ fn cluster_status(answer: &ClusterAnswer) -> serde_json::Map<String, Value> {
             .map(|domain| {
                 let mut value = json!({"name": domain.name, "controlPlane": domain.control_plane});
                 if !domain.attributes.is_empty() {
-                    let attributes: serde_json::Map<String, Value> =
-                        domain.attributes.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+                    let attributes: serde_json::Map<String, Value> = domain
+                        .attributes
+                        .iter()
+                        .map(|(k, v)| (k.clone(), json!(v)))
+                        .collect();
                     value["attributes"] = Value::Object(attributes);
                 }
                 value
@@ -154,10 +177,17 @@ fn cluster_status(answer: &ClusterAnswer) -> serde_json::Map<String, Value> {
 /// The endpoint that the object already has.
 #[must_use]
 pub fn known_endpoint(object: &Value) -> Option<Endpoint> {
-    let host = object.pointer("/spec/controlPlaneEndpoint/host")?.as_str()?;
-    let port = object.pointer("/spec/controlPlaneEndpoint/port")?.as_u64()?;
+    let host = object
+        .pointer("/spec/controlPlaneEndpoint/host")?
+        .as_str()?;
+    let port = object
+        .pointer("/spec/controlPlaneEndpoint/port")?
+        .as_u64()?;
     let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
-    (!host.is_empty()).then(|| Endpoint { host: host.to_owned(), port })
+    (!host.is_empty()).then(|| Endpoint {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 /// The merge patch of the main resource that an answer asks for; `None` when nothing differs.
@@ -173,7 +203,9 @@ pub fn patch(object: &Value, answer: &ClusterAnswer, state: Option<&str>) -> Opt
         );
     }
     if let Some(state) = state
-        && object.pointer("/metadata/annotations").and_then(|a| a.get(annotation::PLUGIN_STATE))
+        && object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get(annotation::PLUGIN_STATE))
             != Some(&json!(state))
     {
         patch.insert(
@@ -185,7 +217,9 @@ pub fn patch(object: &Value, answer: &ClusterAnswer, state: Option<&str>) -> Opt
 }
 
 fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+    object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|t| !t.is_null())
 }
 
 #[cfg(test)]
@@ -205,7 +239,10 @@ mod tests {
     fn answer() -> ClusterAnswer {
         ClusterAnswer {
             progress: Progress::Ready,
-            control_plane_endpoint: Some(Endpoint { host: "h".to_owned(), port: 6443 }),
+            control_plane_endpoint: Some(Endpoint {
+                host: "h".to_owned(),
+                port: 6443,
+            }),
             failure_domains: ["b", "a"]
                 .map(|name| FailureDomain {
                     name: name.to_owned(),
@@ -222,7 +259,10 @@ mod tests {
 
     #[test]
     fn an_object_without_a_cluster_waits() {
-        let observed = Observed { cluster: Lookup::Missing, ..observed() };
+        let observed = Observed {
+            cluster: Lookup::Missing,
+            ..observed()
+        };
         let plan = decide(&observed, Timestamp::UNIX_EPOCH);
         assert!(plan.steps.is_empty());
         assert_eq!(plan.waits[0].on, "WaitingForOwnerCluster");
@@ -230,11 +270,17 @@ mod tests {
 
     #[test]
     fn a_ready_answer_provisions_with_sorted_failure_domains() {
-        let outcome = Outcome { done: vec![(Step::Ensure, Effect::Cluster(answer()))], failed: None };
+        let outcome = Outcome {
+            done: vec![(Step::Ensure, Effect::Cluster(answer()))],
+            failed: None,
+        };
         let report = report(&observed(), &outcome);
         assert_eq!(report.status["initialization"]["provisioned"], json!(true));
         assert_eq!(report.status["failureDomains"][0]["name"], "a");
-        assert_eq!(report.conditions[0].status, capstan_api::condition::ConditionStatus::True);
+        assert_eq!(
+            report.conditions[0].status,
+            capstan_api::condition::ConditionStatus::True
+        );
     }
 
     #[test]

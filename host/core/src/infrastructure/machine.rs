@@ -1,11 +1,14 @@
 //! Infrastructure machines: wait for owner, cluster and bootstrap data, then ask the plugin until the instance is there.
 
+use capstan_api::annotation;
 use capstan_api::condition::Report;
-use capstan_api::{annotation, contract};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{NotYet, Standing, is_due, kept_status, own_conditions, ready_condition, recheck_after};
+use super::{
+    NotYet, Standing, is_due, is_externally_managed, kept_status, own_conditions, ready_condition,
+    recheck_after,
+};
 use crate::call::infrastructure::{DeletionAnswer, MachineAnswer};
 use crate::call::{Deletion, Progress};
 use crate::lookup::Lookup;
@@ -72,7 +75,10 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
         Lookup::Unknown(why) => return Some(NotYet::new("InternalError", why.clone())),
     };
     let Some(cluster) = observed.cluster.found() else {
-        return Some(NotYet::new("WaitingForCluster", "waiting for the Cluster to exist"));
+        return Some(NotYet::new(
+            "WaitingForCluster",
+            "waiting for the Cluster to exist",
+        ));
     };
     if cluster.pointer("/status/initialization/infrastructureProvisioned") != Some(&json!(true)) {
         return Some(NotYet::new(
@@ -98,7 +104,7 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    if contract::is_externally_managed(&observed.object) {
+    if is_externally_managed(&observed.object) {
         return Plan::settled();
     }
     if let Some(wait) = not_yet(observed) {
@@ -123,7 +129,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     let plugin = observed.plugin.as_deref().unwrap_or("plugin");
     let mut conditions = Vec::new();
     let mut next = None;
-    let mut finished = is_deleting(&observed.object) && contract::is_externally_managed(&observed.object);
+    let mut finished = is_deleting(&observed.object) && is_externally_managed(&observed.object);
     let standing = match (&outcome.failed, outcome.done.first()) {
         (Some((_, failure)), _) => Standing::Failed(failure),
         (None, Some((_, Effect::Machine(answer)))) => {
@@ -152,8 +158,17 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         }
         (None, None) => wait.as_ref().map_or(Standing::Unchanged, Standing::NotYet),
     };
-    conditions.extend(ready_condition(&standing, plugin, is_deleting(&observed.object)));
-    Reported { status: Value::Object(status), conditions, next, finished }
+    conditions.extend(ready_condition(
+        &standing,
+        plugin,
+        is_deleting(&observed.object),
+    ));
+    Reported {
+        status: Value::Object(status),
+        conditions,
+        next,
+        finished,
+    }
 }
 
 /// Parts of a report.
@@ -202,7 +217,9 @@ pub fn patch(object: &Value, answer: &MachineAnswer, state: Option<&str>) -> Opt
         patch.insert("spec".to_owned(), json!({"providerID": id}));
     }
     if let Some(state) = state
-        && object.pointer("/metadata/annotations").and_then(|a| a.get(annotation::PLUGIN_STATE))
+        && object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get(annotation::PLUGIN_STATE))
             != Some(&json!(state))
     {
         patch.insert(
@@ -216,10 +233,15 @@ pub fn patch(object: &Value, answer: &MachineAnswer, state: Option<&str>) -> Opt
 /// Provisioned, with the present spec, and ready when last asked.
 pub(super) fn is_settled(object: &Value) -> bool {
     let provisioned = object.pointer("/status/initialization/provisioned") == Some(&json!(true));
-    let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
-    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+    let observed = object
+        .pointer("/status/observedGeneration")
+        .and_then(Value::as_i64);
+    let generation = object
+        .pointer("/metadata/generation")
+        .and_then(Value::as_i64);
     // Writing spec.providerID is the host's own doing and no reason to ask again.
-    let seen = observed.is_some() && observed.unwrap_or_default().saturating_add(1) >= generation.unwrap_or_default();
+    let seen = observed.is_some()
+        && observed.unwrap_or_default().saturating_add(1) >= generation.unwrap_or_default();
     let ready = object
         .pointer("/status/conditions")
         .and_then(Value::as_array)
@@ -230,11 +252,16 @@ pub(super) fn is_settled(object: &Value) -> bool {
 }
 
 fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+    object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|t| !t.is_null())
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -275,40 +302,87 @@ mod tests {
     }
 
     fn done(effect: Effect) -> Outcome<Step, Effect> {
-        Outcome { done: vec![(Step::Ensure, effect)], failed: None }
+        Outcome {
+            done: vec![(Step::Ensure, effect)],
+            failed: None,
+        }
     }
 
     #[test]
     fn the_plugin_is_called_when_all_is_there() {
-        assert_eq!(decide(&observed(), Timestamp::UNIX_EPOCH).steps, vec![Step::Ensure]);
+        assert_eq!(
+            decide(&observed(), Timestamp::UNIX_EPOCH).steps,
+            vec![Step::Ensure]
+        );
     }
 
     #[test]
     fn each_missing_thing_is_named_and_nothing_is_called() {
         let base = observed();
         let cases = [
-            (Observed { machine: Lookup::Missing, ..base.clone() }, "WaitingForOwnerMachine"),
-            (Observed { machine: Lookup::Unknown("why".to_owned()), ..base.clone() }, "InternalError"),
-            (Observed { cluster: Lookup::Found(json!({})), ..base.clone() }, "WaitingForClusterInfrastructureReady"),
-            (Observed { machine: Lookup::Found(json!({})), ..base.clone() }, "WaitingForBootstrapData"),
-            (Observed { plugin: None, ..base }, "PluginMissing"),
+            (
+                Observed {
+                    machine: Lookup::Missing,
+                    ..base.clone()
+                },
+                "WaitingForOwnerMachine",
+            ),
+            (
+                Observed {
+                    machine: Lookup::Unknown("why".to_owned()),
+                    ..base.clone()
+                },
+                "InternalError",
+            ),
+            (
+                Observed {
+                    cluster: Lookup::Found(json!({})),
+                    ..base.clone()
+                },
+                "WaitingForClusterInfrastructureReady",
+            ),
+            (
+                Observed {
+                    machine: Lookup::Found(json!({})),
+                    ..base.clone()
+                },
+                "WaitingForBootstrapData",
+            ),
+            (
+                Observed {
+                    plugin: None,
+                    ..base
+                },
+                "PluginMissing",
+            ),
         ];
         for (case, reason) in cases {
             let plan = decide(&case, Timestamp::UNIX_EPOCH);
             assert!(plan.steps.is_empty());
             assert_eq!(plan.waits.first().map(|w| w.on.as_str()), Some(reason));
             let report = report(&case, &Outcome::default());
-            assert_eq!(report.conditions.first().map(|c| c.reason.as_str()), Some(reason));
+            assert_eq!(
+                report.conditions.first().map(|c| c.reason.as_str()),
+                Some(reason)
+            );
         }
     }
 
     #[test]
     fn a_ready_answer_provisions_and_waits_for_the_next_look() {
-        let report = report(&observed(), &done(Effect::Machine(Box::new(answer(Progress::Ready)))));
+        let report = report(
+            &observed(),
+            &done(Effect::Machine(Box::new(answer(Progress::Ready)))),
+        );
         assert_eq!(report.status["initialization"]["provisioned"], json!(true));
         assert_eq!(report.status["own"], json!(1));
-        assert_eq!(report.conditions[0].status, capstan_api::condition::ConditionStatus::True);
-        assert!(matches!(report.next, Some(Next::CheckAfter(after)) if after >= super::super::RECHECK));
+        assert_eq!(
+            report.conditions[0].status,
+            capstan_api::condition::ConditionStatus::True
+        );
+        assert!(
+            matches!(report.next, Some(Next::CheckAfter(after)) if after >= super::super::RECHECK)
+        );
     }
 
     #[test]
@@ -316,7 +390,10 @@ mod tests {
         let mut observed = observed();
         observed.object["status"] = json!({"initialization": {"provisioned": true}, "own": 1});
         let failure = Failure::terminal("InstanceLost", "the instance is gone");
-        let outcome = Outcome { done: vec![], failed: Some((Step::Ensure, failure)) };
+        let outcome = Outcome {
+            done: vec![],
+            failed: Some((Step::Ensure, failure)),
+        };
         let report = report(&observed, &outcome);
         assert_eq!(report.status["initialization"]["provisioned"], json!(true));
         assert_eq!(report.conditions[0].reason, "InstanceLost");
@@ -330,8 +407,12 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True"}],
         });
         observed.asked = Some(Timestamp::UNIX_EPOCH);
-        let soon = Timestamp::UNIX_EPOCH.checked_add(jiff::Span::new().seconds(10)).expect("in range");
-        let late = Timestamp::UNIX_EPOCH.checked_add(jiff::Span::new().seconds(1000)).expect("in range");
+        let soon = Timestamp::UNIX_EPOCH
+            .checked_add(jiff::Span::new().seconds(10))
+            .expect("in range");
+        let late = Timestamp::UNIX_EPOCH
+            .checked_add(jiff::Span::new().seconds(1000))
+            .expect("in range");
         assert!(decide(&observed, soon).steps.is_empty());
         assert_eq!(decide(&observed, late).steps, vec![Step::Ensure]);
     }
@@ -340,7 +421,10 @@ mod tests {
     fn deletion_ends_when_the_plugin_says_gone() {
         let mut observed = observed();
         observed.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(decide(&observed, Timestamp::UNIX_EPOCH).steps, vec![Step::Delete]);
+        assert_eq!(
+            decide(&observed, Timestamp::UNIX_EPOCH).steps,
+            vec![Step::Delete]
+        );
         let answer = |deletion| {
             Effect::Deletion(DeletionAnswer {
                 deletion,
@@ -358,9 +442,16 @@ mod tests {
         };
         let report = report(&observed, &done(answer(Deletion::Waiting(waiting))));
         assert!(!report.finished);
-        assert!(report.conditions[0].message.contains("the instance shuts down"));
+        assert!(
+            report.conditions[0]
+                .message
+                .contains("the instance shuts down")
+        );
         observed.plugin = None;
-        assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty(), "the plugin must come back");
+        assert!(
+            decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty(),
+            "the plugin must come back"
+        );
     }
 
     #[test]

@@ -9,7 +9,9 @@ use capstan_api::annotation;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{DELETION_CHECK, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, is_deleting};
+use super::{
+    DELETION_CHECK, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, is_deleting,
+};
 use crate::lookup::Lookup;
 use crate::plan::Plan;
 
@@ -80,14 +82,22 @@ impl Stage {
         let config = observed.machine.spec.bootstrap.config_ref.as_ref();
         match self {
             Self::PreDrainHook(hooks) => {
-                format!("Waiting for pre-drain hooks to succeed (hooks: {})", hooks.join(","))
+                format!(
+                    "Waiting for pre-drain hooks to succeed (hooks: {})",
+                    hooks.join(",")
+                )
             }
             Self::Drain(node) => format!("Drain of Node {node} not completed yet"),
             Self::Volumes(node) => format!("Waiting for volumes to be detached from Node {node}"),
             Self::PreTerminateHook(hooks) => {
-                format!("Waiting for pre-terminate hooks to succeed (hooks: {})", hooks.join(","))
+                format!(
+                    "Waiting for pre-terminate hooks to succeed (hooks: {})",
+                    hooks.join(",")
+                )
             }
-            Self::Infrastructure => format!("Waiting for {} {} to be deleted", infra.kind, infra.name),
+            Self::Infrastructure => {
+                format!("Waiting for {} {} to be deleted", infra.kind, infra.name)
+            }
             Self::Bootstrap => config.map_or_else(String::new, |config| {
                 format!("Waiting for {} {} to be deleted", config.kind, config.name)
             }),
@@ -112,7 +122,11 @@ pub fn is_node_deletion_allowed(facts: &Facts) -> bool {
 pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
     let facts = &observed.deletion;
     let machine = &observed.machine;
-    let times = machine.status.as_ref().and_then(|s| s.deletion.clone()).unwrap_or_default();
+    let times = machine
+        .status
+        .as_ref()
+        .and_then(|s| s.deletion.clone())
+        .unwrap_or_default();
     let timeouts = machine.spec.deletion.clone().unwrap_or_default();
     let terminating = times.wait_for_pre_terminate_hook_start_time.is_some();
     let infra_gone_or_going =
@@ -129,7 +143,11 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
             || facts.drained
             || has_annotation(machine, annotation::EXCLUDE_NODE_DRAINING)
             || !facts.node_exists
-            || is_exceeded(times.node_drain_start_time.as_ref(), timeouts.node_drain_timeout_seconds, now);
+            || is_exceeded(
+                times.node_drain_start_time.as_ref(),
+                timeouts.node_drain_timeout_seconds,
+                now,
+            );
         if !drain_over {
             return Stage::Drain(node.clone());
         }
@@ -151,7 +169,11 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
     if !observed.infra.is_missing() {
         return Stage::Infrastructure;
     }
-    if observed.bootstrap.as_ref().is_some_and(|config| !config.is_missing()) {
+    if observed
+        .bootstrap
+        .as_ref()
+        .is_some_and(|config| !config.is_missing())
+    {
         return Stage::Bootstrap;
     }
     if is_node_deletion_allowed(facts)
@@ -171,7 +193,9 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
 
 /// Whether a timeout above 0 has passed since a start.
 fn is_exceeded(since: Option<&Time>, timeout_s: Option<i32>, now: Timestamp) -> bool {
-    let (Some(since), Some(timeout_s)) = (since, timeout_s.filter(|s| *s > 0)) else { return false };
+    let (Some(since), Some(timeout_s)) = (since, timeout_s.filter(|s| *s > 0)) else {
+        return false;
+    };
     now.duration_since(since.0).as_secs() >= i64::from(timeout_s)
 }
 
@@ -179,7 +203,12 @@ fn is_exceeded(since: Option<&Time>, timeout_s: Option<i32>, now: Timestamp) -> 
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     let stage = stage(observed, now);
-    let times = observed.machine.status.as_ref().and_then(|s| s.deletion.clone()).unwrap_or_default();
+    let times = observed
+        .machine
+        .status
+        .as_ref()
+        .and_then(|s| s.deletion.clone())
+        .unwrap_or_default();
     let plan = match &stage {
         // The start of a wait is in the status before the wait begins.
         Stage::Drain(_) if times.node_drain_start_time.is_none() => {
@@ -218,7 +247,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use capstan_api::v1beta2::{MachineDeletionStatus, MachineDeletionSpec};
+    use capstan_api::v1beta2::{MachineDeletionSpec, MachineDeletionStatus};
     use serde_json::json;
 
     use super::*;
@@ -269,12 +298,28 @@ mod tests {
     fn hooks_hold_the_stages_that_follow_them() {
         let now = Timestamp::UNIX_EPOCH;
         let mut observed = deleting();
-        annotate(&mut observed, "pre-drain.delete.hook.machine.cluster.x-k8s.io/a");
-        assert_eq!(stage(&observed, now), Stage::PreDrainHook(vec!["a".to_owned()]));
+        annotate(
+            &mut observed,
+            "pre-drain.delete.hook.machine.cluster.x-k8s.io/a",
+        );
+        assert_eq!(
+            stage(&observed, now),
+            Stage::PreDrainHook(vec!["a".to_owned()])
+        );
         observed.deletion.cluster_deleting = true;
-        assert_eq!(stage(&observed, now), Stage::Infrastructure, "no drain hooks when all goes");
-        annotate(&mut observed, "pre-terminate.delete.hook.machine.cluster.x-k8s.io/b");
-        assert_eq!(stage(&observed, now), Stage::PreTerminateHook(vec!["b".to_owned()]));
+        assert_eq!(
+            stage(&observed, now),
+            Stage::Infrastructure,
+            "no drain hooks when all goes"
+        );
+        annotate(
+            &mut observed,
+            "pre-terminate.delete.hook.machine.cluster.x-k8s.io/b",
+        );
+        assert_eq!(
+            stage(&observed, now),
+            Stage::PreTerminateHook(vec!["b".to_owned()])
+        );
     }
 
     #[test]
@@ -282,7 +327,10 @@ mod tests {
         let mut observed = deleting();
         observed.deletion.cluster_deleting = true;
         observed.infra = Lookup::Unknown("the plugin is missing".to_owned());
-        assert_eq!(stage(&observed, Timestamp::UNIX_EPOCH), Stage::Infrastructure);
+        assert_eq!(
+            stage(&observed, Timestamp::UNIX_EPOCH),
+            Stage::Infrastructure
+        );
         assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty());
     }
 
@@ -291,11 +339,19 @@ mod tests {
         let now = Timestamp::from_second(1000).expect("in range");
         let mut observed = deleting();
         assert!(decide(&observed, now).steps.is_empty());
-        started(&mut observed, MachineDeletionStatus {
-            node_drain_start_time: Some(Time(Timestamp::from_second(900).expect("in range"))),
-            ..MachineDeletionStatus::default()
-        });
-        assert_eq!(decide(&observed, now).steps, vec![Step::Drain { node: "n".to_owned() }]);
+        started(
+            &mut observed,
+            MachineDeletionStatus {
+                node_drain_start_time: Some(Time(Timestamp::from_second(900).expect("in range"))),
+                ..MachineDeletionStatus::default()
+            },
+        );
+        assert_eq!(
+            decide(&observed, now).steps,
+            vec![Step::Drain {
+                node: "n".to_owned()
+            }]
+        );
         observed.machine.spec.deletion = Some(MachineDeletionSpec {
             node_drain_timeout_seconds: Some(99),
             ..MachineDeletionSpec::default()
@@ -307,16 +363,29 @@ mod tests {
     fn the_last_control_plane_machine_keeps_its_node_undrained() {
         let mut observed = deleting();
         observed.deletion.active_control_plane_machines = 0;
-        assert_eq!(stage(&observed, Timestamp::UNIX_EPOCH), Stage::Infrastructure);
+        assert_eq!(
+            stage(&observed, Timestamp::UNIX_EPOCH),
+            Stage::Infrastructure
+        );
         observed.deletion.externally_managed_control_plane = true;
-        assert_eq!(stage(&observed, Timestamp::UNIX_EPOCH), Stage::Drain("n".to_owned()));
+        assert_eq!(
+            stage(&observed, Timestamp::UNIX_EPOCH),
+            Stage::Drain("n".to_owned())
+        );
     }
 
     #[test]
     fn a_drain_does_not_begin_when_the_infrastructure_is_going() {
         let mut observed = deleting();
-        observed.infra = Lookup::Found(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
-        assert_eq!(stage(&observed, Timestamp::UNIX_EPOCH), Stage::Infrastructure);
-        assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty(), "asked once");
+        observed.infra =
+            Lookup::Found(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        assert_eq!(
+            stage(&observed, Timestamp::UNIX_EPOCH),
+            Stage::Infrastructure
+        );
+        assert!(
+            decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty(),
+            "asked once"
+        );
     }
 }

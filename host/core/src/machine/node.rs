@@ -30,9 +30,17 @@ pub fn patch(observed: &Observed, node: &Value) -> Option<Value> {
     let mut metadata = Map::new();
     let (labels, tracked_labels) = labels(observed);
     let (mut annotations, tracked_annotations) = annotations(observed);
-    let label_changes = changes(node, "/metadata/labels", &labels, &previous(node, annotation::LABELS_FROM_MACHINE));
+    let label_changes = changes(
+        node,
+        "/metadata/labels",
+        &labels,
+        &previous(node, annotation::LABELS_FROM_MACHINE),
+    );
     annotations.insert(annotation::LABELS_FROM_MACHINE.to_owned(), tracked_labels);
-    annotations.insert(annotation::ANNOTATIONS_FROM_MACHINE.to_owned(), tracked_annotations);
+    annotations.insert(
+        annotation::ANNOTATIONS_FROM_MACHINE.to_owned(),
+        tracked_annotations,
+    );
     let annotation_changes = changes(
         node,
         "/metadata/annotations",
@@ -62,7 +70,11 @@ fn labels(observed: &Observed) -> (BTreeMap<String, String>, String) {
         .filter(|(key, _)| is_node_label(key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    if observed.infra.found().is_some_and(|infra| flag(infra, "/status/interruptible")) {
+    if observed
+        .infra
+        .found()
+        .is_some_and(|infra| flag(infra, "/status/interruptible"))
+    {
         labels.insert(label::INTERRUPTIBLE.to_owned(), String::new());
     }
     let names = join(labels.keys());
@@ -76,13 +88,29 @@ fn annotations(observed: &Observed) -> (BTreeMap<String, String>, String) {
         .filter(|(key, _)| in_domain(key, "node.cluster.x-k8s.io"))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let names = join(annotations.keys().filter(|key| !BOOKKEEPING.contains(&key.as_str())));
+    let names = join(
+        annotations
+            .keys()
+            .filter(|key| !BOOKKEEPING.contains(&key.as_str())),
+    );
     let mut set = |key: &str, value: &str| annotations.insert(key.to_owned(), value.to_owned());
-    set(annotation::CLUSTER_NAME, &observed.machine.spec.cluster_name);
-    set(annotation::CLUSTER_NAMESPACE, metadata.namespace.as_deref().unwrap_or_default());
-    set(annotation::MACHINE, metadata.name.as_deref().unwrap_or_default());
+    set(
+        annotation::CLUSTER_NAME,
+        &observed.machine.spec.cluster_name,
+    );
+    set(
+        annotation::CLUSTER_NAMESPACE,
+        metadata.namespace.as_deref().unwrap_or_default(),
+    );
+    set(
+        annotation::MACHINE,
+        metadata.name.as_deref().unwrap_or_default(),
+    );
     let owners = metadata.owner_references.iter().flatten();
-    if let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) {
+    if let Some(owner) = owners
+        .into_iter()
+        .find(|owner| owner.controller == Some(true))
+    {
         set(annotation::OWNER_KIND, &owner.kind);
         set(annotation::OWNER_NAME, &owner.name);
     }
@@ -95,9 +123,15 @@ fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
 
 /// Names that were put onto the Node before.
 fn previous(node: &Value, tracking: &str) -> BTreeSet<String> {
-    let listed = node.pointer("/metadata/annotations").and_then(|a| a.get(tracking));
+    let listed = node
+        .pointer("/metadata/annotations")
+        .and_then(|a| a.get(tracking));
     let listed = listed.and_then(Value::as_str).unwrap_or_default();
-    listed.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    listed
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What to set, and what to take away because it came from the Machine before and does not any more.
@@ -107,7 +141,11 @@ fn changes(
     wanted: &BTreeMap<String, String>,
     previous: &BTreeSet<String>,
 ) -> Map<String, Value> {
-    let current = |key: &str| node.pointer(place).and_then(|m| m.get(key)).and_then(Value::as_str);
+    let current = |key: &str| {
+        node.pointer(place)
+            .and_then(|m| m.get(key))
+            .and_then(Value::as_str)
+    };
     let mut changes: Map<String, Value> = wanted
         .iter()
         .filter(|(key, value)| current(key) != Some(value))
@@ -123,11 +161,17 @@ fn changes(
 
 /// The Node's taints as they should be, if they differ.
 fn taints(observed: &Observed, node: &Value) -> Option<Vec<Value>> {
-    let current =
-        node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    let current = node
+        .pointer("/spec/taints")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let is = |taint: &Value, key: &str| text(taint, "/key") == Some(key);
-    let mut taints: Vec<Value> =
-        current.iter().filter(|taint| !is(taint, UNINITIALIZED)).cloned().collect();
+    let mut taints: Vec<Value> = current
+        .iter()
+        .filter(|taint| !is(taint, UNINITIALIZED))
+        .cloned()
+        .collect();
     let marked = taints.iter().any(|taint| is(taint, OUTDATED));
     if observed.outdated_revision && !marked {
         taints.push(json!({"key": OUTDATED, "effect": "PreferNoSchedule"}));
@@ -139,14 +183,18 @@ fn taints(observed: &Observed, node: &Value) -> Option<Vec<Value>> {
 
 /// Labels that a Machine may put onto its Node.
 fn is_node_label(key: &str) -> bool {
-    key.split_once('/').is_some_and(|(prefix, _)| prefix == "node-role.kubernetes.io")
+    key.split_once('/')
+        .is_some_and(|(prefix, _)| prefix == "node-role.kubernetes.io")
         || in_domain(key, "node-restriction.kubernetes.io")
         || in_domain(key, "node.cluster.x-k8s.io")
 }
 
 fn in_domain(key: &str, domain: &str) -> bool {
     key.split_once('/').is_some_and(|(prefix, _)| {
-        prefix == domain || prefix.strip_suffix(domain).is_some_and(|sub| sub.ends_with('.'))
+        prefix == domain
+            || prefix
+                .strip_suffix(domain)
+                .is_some_and(|sub| sub.ends_with('.'))
     })
 }
 
@@ -157,12 +205,19 @@ mod tests {
 
     fn with_node() -> (Observed, Value) {
         let mut observed = observed();
-        let labels = [("node.cluster.x-k8s.io/a", "1"), ("other", "2"), ("node-role.kubernetes.io/x", "")];
+        let labels = [
+            ("node.cluster.x-k8s.io/a", "1"),
+            ("other", "2"),
+            ("node-role.kubernetes.io/x", ""),
+        ];
         observed.machine.metadata.labels =
             Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
-        (observed, json!({"metadata": {"name": "n"}, "spec": {"taints": [
-            {"key": UNINITIALIZED, "effect": "NoSchedule"}, {"key": "mine", "effect": "NoSchedule"},
-        ]}}))
+        (
+            observed,
+            json!({"metadata": {"name": "n"}, "spec": {"taints": [
+                {"key": UNINITIALIZED, "effect": "NoSchedule"}, {"key": "mine", "effect": "NoSchedule"},
+            ]}}),
+        )
     }
 
     #[test]
@@ -173,7 +228,10 @@ mod tests {
             patch["metadata"]["labels"],
             json!({"node.cluster.x-k8s.io/a": "1", "node-role.kubernetes.io/x": ""})
         );
-        assert_eq!(patch["spec"]["taints"], json!([{"key": "mine", "effect": "NoSchedule"}]));
+        assert_eq!(
+            patch["spec"]["taints"],
+            json!([{"key": "mine", "effect": "NoSchedule"}])
+        );
         assert_eq!(patch["metadata"]["annotations"][annotation::MACHINE], "m");
     }
 
@@ -187,8 +245,14 @@ mod tests {
         assert_eq!(patch(&observed, &node), None);
         observed.machine.metadata.labels = None;
         let change = patch(&observed, &node).expect("differs");
-        assert_eq!(change["metadata"]["labels"]["node.cluster.x-k8s.io/a"], Value::Null);
-        assert_eq!(change["metadata"]["annotations"][annotation::LABELS_FROM_MACHINE], "");
+        assert_eq!(
+            change["metadata"]["labels"]["node.cluster.x-k8s.io/a"],
+            Value::Null
+        );
+        assert_eq!(
+            change["metadata"]["annotations"][annotation::LABELS_FROM_MACHINE],
+            ""
+        );
     }
 
     #[test]
@@ -199,6 +263,11 @@ mod tests {
         assert!(taints.iter().any(|t| t["key"] == OUTDATED));
         node["spec"]["taints"] = json!(taints);
         observed.outdated_revision = false;
-        assert!(!super::taints(&observed, &node).expect("differs").iter().any(|t| t["key"] == OUTDATED));
+        assert!(
+            !super::taints(&observed, &node)
+                .expect("differs")
+                .iter()
+                .any(|t| t["key"] == OUTDATED)
+        );
     }
 }

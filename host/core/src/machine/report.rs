@@ -50,14 +50,17 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
         copy_infrastructure(&mut status, infra);
     }
     if let NodeLookup::One(node) = &observed.node {
-        status.node_ref = text(node, "/metadata/name")
-            .map(|name| MachineNodeReference { name: name.to_owned() });
+        status.node_ref = text(node, "/metadata/name").map(|name| MachineNodeReference {
+            name: name.to_owned(),
+        });
         status.node_info = node
             .pointer("/status/nodeInfo")
             .and_then(|info| serde_json::from_value(info.clone()).ok())
             .or(status.node_info);
     }
-    let stage = observed.is_deleting().then(|| deletion::stage(observed, now));
+    let stage = observed
+        .is_deleting()
+        .then(|| deletion::stage(observed, now));
     if let Some(stage) = &stage {
         status.deletion = Some(started(status.deletion.unwrap_or_default(), stage, now));
     }
@@ -73,7 +76,12 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
         Effect::Done => false,
     });
     let next = moved_on.then_some(Next::CheckAfter(Duration::ZERO));
-    Reported { status, conditions, next, finished }
+    Reported {
+        status,
+        conditions,
+        next,
+        finished,
+    }
 }
 
 fn initialization(known: &Known) -> Option<MachineInitializationStatus> {
@@ -86,7 +94,10 @@ fn initialization(known: &Known) -> Option<MachineInitializationStatus> {
 }
 
 fn copy_infrastructure(status: &mut MachineStatus, infra: &Value) {
-    let addresses = infra.pointer("/status/addresses").cloned().unwrap_or_default();
+    let addresses = infra
+        .pointer("/status/addresses")
+        .cloned()
+        .unwrap_or_default();
     if let Ok(addresses) = serde_json::from_value::<Vec<MachineAddress>>(addresses) {
         status.addresses = addresses;
     }
@@ -96,14 +107,20 @@ fn copy_infrastructure(status: &mut MachineStatus, infra: &Value) {
 }
 
 /// Stamps the start of the wait that a stage is.
-fn started(mut times: MachineDeletionStatus, stage: &Stage, now: Timestamp) -> MachineDeletionStatus {
+fn started(
+    mut times: MachineDeletionStatus,
+    stage: &Stage,
+    now: Timestamp,
+) -> MachineDeletionStatus {
     let now = Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
     let slot = match stage {
         Stage::PreDrainHook(_) => &mut times.wait_for_pre_drain_hook_start_time,
         Stage::Drain(_) => &mut times.node_drain_start_time,
         Stage::Volumes(_) => &mut times.wait_for_node_volume_detach_start_time,
         Stage::PreTerminateHook(_) => &mut times.wait_for_pre_terminate_hook_start_time,
-        Stage::Infrastructure | Stage::Bootstrap | Stage::Node(_) | Stage::Completed => return times,
+        Stage::Infrastructure | Stage::Bootstrap | Stage::Node(_) | Stage::Completed => {
+            return times;
+        }
     };
     if slot.is_none() {
         *slot = now;
@@ -158,13 +175,20 @@ fn bootstrap_ready(observed: &Observed, known: &Known) -> Report {
     let name = format!("{} {}", config_ref.kind, config_ref.name);
     match observed.bootstrap.as_ref().unwrap_or(&Lookup::Missing) {
         Lookup::Found(config) => {
-            let message = format!("{} status.initialization.dataSecretCreated is false", config_ref.kind);
-            mirror(TYPE, condition::read(config, "Ready").as_ref(), &Fallback {
-                done: known.bootstrapped,
-                reason_when_done: "Ready",
-                reason_until_done: "NotReady",
-                message_until_done: &message,
-            })
+            let message = format!(
+                "{} status.initialization.dataSecretCreated is false",
+                config_ref.kind
+            );
+            mirror(
+                TYPE,
+                condition::read(config, "Ready").as_ref(),
+                &Fallback {
+                    done: known.bootstrapped,
+                    reason_when_done: "Ready",
+                    reason_until_done: "NotReady",
+                    message_until_done: &message,
+                },
+            )
         }
         Lookup::Missing if observed.is_deleting() && known.bootstrapped => {
             Report::no(TYPE, "ObjectDeleted").with_message(format!("{name} has been deleted"))
@@ -182,19 +206,27 @@ fn infrastructure_ready(observed: &Observed, known: &Known) -> Report {
     let name = format!("{} {}", infra_ref.kind, infra_ref.name);
     match &observed.infra {
         Lookup::Found(infra) => {
-            let message = format!("{} status.initialization.provisioned is false", infra_ref.kind);
-            mirror(TYPE, condition::read(infra, "Ready").as_ref(), &Fallback {
-                done: known.provisioned,
-                reason_when_done: "Ready",
-                reason_until_done: "NotReady",
-                message_until_done: &message,
-            })
+            let message = format!(
+                "{} status.initialization.provisioned is false",
+                infra_ref.kind
+            );
+            mirror(
+                TYPE,
+                condition::read(infra, "Ready").as_ref(),
+                &Fallback {
+                    done: known.provisioned,
+                    reason_when_done: "Ready",
+                    reason_until_done: "NotReady",
+                    message_until_done: &message,
+                },
+            )
         }
         Lookup::Missing if known.provisioned && observed.is_deleting() => {
             Report::no(TYPE, "ObjectDeleted").with_message(format!("{name} has been deleted"))
         }
-        Lookup::Missing if known.provisioned => Report::no(TYPE, "ObjectDeleted")
-            .with_message(format!("{name} has been deleted while the Machine still exists")),
+        Lookup::Missing if known.provisioned => Report::no(TYPE, "ObjectDeleted").with_message(
+            format!("{name} has been deleted while the Machine still exists"),
+        ),
         Lookup::Missing => {
             Report::no(TYPE, "ObjectDoesNotExist").with_message(format!("{name} does not exist"))
         }
@@ -238,10 +270,17 @@ fn node_conditions(
     }
     if let NodeLookup::Several(names) = &observed.node {
         let id = known.provider_id.as_deref().unwrap_or_default();
-        let message = format!("Nodes {} have the same spec.providerID {id}", names.join(", "));
+        let message = format!(
+            "Nodes {} have the same spec.providerID {id}",
+            names.join(", ")
+        );
         return both(ConditionStatus::Unknown, "InternalError", message);
     }
-    let had = observed.machine.status.as_ref().and_then(|s| s.node_ref.as_ref());
+    let had = observed
+        .machine
+        .status
+        .as_ref()
+        .and_then(|s| s.node_ref.as_ref());
     match had {
         Some(node) if observed.is_deleting() => both(
             ConditionStatus::False,
@@ -251,11 +290,16 @@ fn node_conditions(
         Some(node) => both(
             ConditionStatus::False,
             "NodeDeleted",
-            format!("Node {} has been deleted while the Machine still exists", node.name),
+            format!(
+                "Node {} has been deleted while the Machine still exists",
+                node.name
+            ),
         ),
-        None if observed.is_deleting() => {
-            both(ConditionStatus::Unknown, "NodeDoesNotExist", "Node does not exist".to_owned())
-        }
+        None if observed.is_deleting() => both(
+            ConditionStatus::Unknown,
+            "NodeDoesNotExist",
+            "Node does not exist".to_owned(),
+        ),
         None => both(
             ConditionStatus::Unknown,
             "InspectionFailed",
@@ -269,11 +313,15 @@ fn node_conditions(
 
 /// What has to happen before a Node can be looked for.
 fn waiting_for_node(observed: &Observed, known: &Known) -> Option<String> {
-    let initialization =
-        observed.cluster.found().and_then(|c| c.status.as_ref()?.initialization.clone()).unwrap_or_default();
+    let initialization = observed
+        .cluster
+        .found()
+        .and_then(|c| c.status.as_ref()?.initialization.clone())
+        .unwrap_or_default();
     if initialization.infrastructure_provisioned != Some(true) {
         return Some(
-            "Waiting for Cluster status.initialization.infrastructureProvisioned to be true".to_owned(),
+            "Waiting for Cluster status.initialization.infrastructureProvisioned to be true"
+                .to_owned(),
         );
     }
     if initialization.control_plane_initialized != Some(true)
@@ -289,7 +337,9 @@ fn waiting_for_node(observed: &Observed, known: &Known) -> Option<String> {
 }
 
 fn node_condition<'a>(node: &'a Value, name: &str) -> Option<&'a Value> {
-    let listed = node.pointer("/status/conditions").and_then(Value::as_array)?;
+    let listed = node
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)?;
     listed.iter().find(|c| text(c, "/type") == Some(name))
 }
 
@@ -299,7 +349,9 @@ fn node_ready(node: &Value) -> Report {
             .with_message("* Node.Ready: Condition not yet reported");
     };
     let message = || {
-        let words = text(ready, "/message").or_else(|| text(ready, "/reason")).unwrap_or("Condition is not True");
+        let words = text(ready, "/message")
+            .or_else(|| text(ready, "/reason"))
+            .unwrap_or("Condition is not True");
         format!("* Node.Ready: {words}")
     };
     match text(ready, "/status") {
@@ -322,21 +374,32 @@ fn node_healthy(node: &Value) -> Report {
         let found = node_condition(node, name);
         let (part, words) = match found.and_then(|c| text(c, "/status")) {
             Some(status) if status == good => continue,
-            Some("True" | "False") => {
-                (Class::Issue, found.and_then(|c| text(c, "/message")).unwrap_or("Condition is not met"))
-            }
-            Some(_) => {
-                (Class::Unknown, found.and_then(|c| text(c, "/message")).unwrap_or("Condition is unknown"))
-            }
+            Some("True" | "False") => (
+                Class::Issue,
+                found
+                    .and_then(|c| text(c, "/message"))
+                    .unwrap_or("Condition is not met"),
+            ),
+            Some(_) => (
+                Class::Unknown,
+                found
+                    .and_then(|c| text(c, "/message"))
+                    .unwrap_or("Condition is unknown"),
+            ),
             None => (Class::Unknown, "Condition not yet reported"),
         };
         class = class.min(part);
         lines.push((name, words.to_owned()));
     }
-    let same = lines.len() == TYPES.len() && lines.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.1));
+    let same =
+        lines.len() == TYPES.len() && lines.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.1));
     let message = match lines.first() {
         Some((_, words)) if same => format!("* Node.AllConditions: {words}"),
-        _ => lines.iter().map(|(name, words)| format!("* Node.{name}: {words}")).collect::<Vec<_>>().join("\n"),
+        _ => lines
+            .iter()
+            .map(|(name, words)| format!("* Node.{name}: {words}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
     };
     let report = match class {
         Class::Issue => Report::no("NodeHealthy", "NodeNotHealthy"),
@@ -357,7 +420,9 @@ fn up_to_date(observed: &Observed) -> Option<Report> {
 }
 
 fn deleting(observed: &Observed, stage: Option<&Stage>, outcome: &Outcome<Step, Effect>) -> Report {
-    let Some(stage) = stage else { return Report::no("Deleting", "NotDeleting") };
+    let Some(stage) = stage else {
+        return Report::no("Deleting", "NotDeleting");
+    };
     let mut message = stage.message(observed);
     for (_, effect) in &outcome.done {
         if let Effect::Drain(left) | Effect::Volumes(left) = effect
@@ -373,9 +438,19 @@ fn deleting(observed: &Observed, stage: Option<&Stage>, outcome: &Outcome<Step, 
     Report::yes("Deleting", stage.reason()).with_message(message)
 }
 
-const GONE: [&str; 4] = ["ObjectDeleted", "ObjectDoesNotExist", "NodeDeleted", "NodeDoesNotExist"];
+const GONE: [&str; 4] = [
+    "ObjectDeleted",
+    "ObjectDoesNotExist",
+    "NodeDeleted",
+    "NodeDoesNotExist",
+];
 
-fn ready(observed: &Observed, conditions: &[Condition], stage: Option<&Stage>, now: Timestamp) -> Report {
+fn ready(
+    observed: &Observed,
+    conditions: &[Condition],
+    stage: Option<&Stage>,
+    now: Timestamp,
+) -> Report {
     let mut parts = vec![Part::of(conditions, "Deleting", Polarity::Negative)];
     if let (Some(part), Some(stage)) = (parts.first_mut(), stage) {
         part.message = deletion_line(observed, stage, now);
@@ -383,32 +458,50 @@ fn ready(observed: &Observed, conditions: &[Condition], stage: Option<&Stage>, n
     parts.push(Part::of(conditions, "Updating", Polarity::Negative));
     for name in ["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy"] {
         let part = Part::of(conditions, name, Polarity::Positive);
-        let gone = condition::get(conditions, name).is_some_and(|c| GONE.contains(&c.reason.as_str()));
-        parts.push(if stage.is_some() && gone { part.as_info() } else { part });
+        let gone =
+            condition::get(conditions, name).is_some_and(|c| GONE.contains(&c.reason.as_str()));
+        parts.push(if stage.is_some() && gone {
+            part.as_info()
+        } else {
+            part
+        });
     }
-    parts.push(Part::if_reported(conditions, "HealthCheckSucceeded", Polarity::Positive));
+    parts.push(Part::if_reported(
+        conditions,
+        "HealthCheckSucceeded",
+        Polarity::Positive,
+    ));
     for gate in &observed.machine.spec.readiness_gates {
         let polarity = gate.polarity.unwrap_or(Polarity::Positive);
         parts.push(Part::of(conditions, &gate.condition_type, polarity));
     }
-    summary("Ready", &collapse_control_plane(parts), &Reasons {
-        on_true: "Ready",
-        on_false: "NotReady",
-        on_unknown: "ReadyUnknown",
-    })
+    summary(
+        "Ready",
+        &collapse_control_plane(parts),
+        &Reasons {
+            on_true: "Ready",
+            on_false: "NotReady",
+            on_unknown: "ReadyUnknown",
+        },
+    )
 }
 
 /// Control-plane components about which the same is said are one line.
 fn collapse_control_plane(parts: Vec<Part>) -> Vec<Part> {
     let is_component = |part: &Part| {
-        ["APIServer", "ControllerManager", "Scheduler"].iter().any(|p| part.type_.starts_with(p))
+        ["APIServer", "ControllerManager", "Scheduler"]
+            .iter()
+            .any(|p| part.type_.starts_with(p))
             || part.type_ == "EtcdPodHealthy"
     };
     let bad: Vec<&Part> = parts
         .iter()
         .filter(|p| is_component(p) && matches!(p.class, Some(Class::Issue | Class::Unknown)))
         .collect();
-    let same = bad.len() > 1 && bad.windows(2).all(|w| matches!(w, [a, b] if a.message == b.message && a.class == b.class));
+    let same = bad.len() > 1
+        && bad
+            .windows(2)
+            .all(|w| matches!(w, [a, b] if a.message == b.message && a.class == b.class));
     if !same {
         return parts;
     }
@@ -431,7 +524,10 @@ fn deletion_line(observed: &Observed, stage: &Stage, now: Timestamp) -> String {
     let since = observed.machine.metadata.deletion_timestamp.as_ref();
     let long = since.is_some_and(|since| now.duration_since(since.0).as_secs() > LONG_DELETION_S);
     if long {
-        format!("Machine deletion in progress since more than 15m, stage: {}", stage.reason())
+        format!(
+            "Machine deletion in progress since more than 15m, stage: {}",
+            stage.reason()
+        )
     } else {
         format!("Machine deletion in progress, stage: {}", stage.reason())
     }
@@ -439,11 +535,15 @@ fn deletion_line(observed: &Observed, stage: &Stage, now: Timestamp) -> String {
 
 /// Since when the Machine is ready.
 fn ready_since(conditions: &[Condition]) -> Option<Timestamp> {
-    condition::get(conditions, "Ready").filter(|c| c.status == "True").map(|c| c.last_transition_time.0)
+    condition::get(conditions, "Ready")
+        .filter(|c| c.status == "True")
+        .map(|c| c.last_transition_time.0)
 }
 
 fn available(observed: &Observed, conditions: &[Condition], now: Timestamp) -> Report {
-    let Some(since) = ready_since(conditions) else { return Report::no("Available", "NotReady") };
+    let Some(since) = ready_since(conditions) else {
+        return Report::no("Available", "NotReady");
+    };
     let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
     if now.duration_since(since).as_secs() >= needed {
         Report::yes("Available", "Available")
@@ -459,7 +559,10 @@ pub fn until_available(observed: &Observed, now: Timestamp) -> Option<Duration> 
     let since = ready_since(conditions)?;
     let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
     let left = needed.saturating_sub(now.duration_since(since).as_secs());
-    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
+    u64::try_from(left)
+        .ok()
+        .filter(|left| *left > 0)
+        .map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -509,7 +612,10 @@ pub(in crate::machine) mod tests {
                 "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
                 "status": {"initialization": {"dataSecretCreated": true}, "dataSecretName": "m"},
             }))),
-            connection: Connection { connected: true, last_success: Some(Timestamp::UNIX_EPOCH) },
+            connection: Connection {
+                connected: true,
+                last_success: Some(Timestamp::UNIX_EPOCH),
+            },
             node: NodeLookup::One(json!({
                 "metadata": {"name": "n"},
                 "status": {"conditions": [
@@ -524,7 +630,11 @@ pub(in crate::machine) mod tests {
     }
 
     fn said<'a>(reported: &'a Reported, name: &str) -> &'a Report {
-        reported.conditions.iter().find(|c| c.type_ == name).expect("reported")
+        reported
+            .conditions
+            .iter()
+            .find(|c| c.type_ == name)
+            .expect("reported")
     }
 
     fn reported(observed: &Observed) -> Reported {
@@ -535,10 +645,24 @@ pub(in crate::machine) mod tests {
     fn a_machine_with_everything_runs_and_is_ready_and_available() {
         let reported = reported(&observed());
         assert_eq!(reported.status.phase, Some(MachinePhase::Running));
-        assert_eq!(reported.status.node_ref.as_ref().map(|n| n.name.as_str()), Some("n"));
+        assert_eq!(
+            reported.status.node_ref.as_ref().map(|n| n.name.as_str()),
+            Some("n")
+        );
         assert_eq!(reported.status.failure_domain.as_deref(), Some("a"));
-        for name in ["Ready", "Available", "NodeHealthy", "NodeReady", "InfrastructureReady", "BootstrapConfigReady"] {
-            assert_eq!(said(&reported, name).status, ConditionStatus::True, "{name}");
+        for name in [
+            "Ready",
+            "Available",
+            "NodeHealthy",
+            "NodeReady",
+            "InfrastructureReady",
+            "BootstrapConfigReady",
+        ] {
+            assert_eq!(
+                said(&reported, name).status,
+                ConditionStatus::True,
+                "{name}"
+            );
         }
     }
 
@@ -546,11 +670,20 @@ pub(in crate::machine) mod tests {
     fn each_phase_follows_from_what_is_there() {
         let mut observed = observed();
         observed.node = NodeLookup::None;
-        assert_eq!(reported(&observed).status.phase, Some(MachinePhase::Provisioned));
+        assert_eq!(
+            reported(&observed).status.phase,
+            Some(MachinePhase::Provisioned)
+        );
         observed.infra = Lookup::Found(json!({}));
-        assert_eq!(reported(&observed).status.phase, Some(MachinePhase::Provisioning));
+        assert_eq!(
+            reported(&observed).status.phase,
+            Some(MachinePhase::Provisioning)
+        );
         observed.bootstrap = Some(Lookup::Found(json!({})));
-        assert_eq!(reported(&observed).status.phase, Some(MachinePhase::Pending));
+        assert_eq!(
+            reported(&observed).status.phase,
+            Some(MachinePhase::Pending)
+        );
         assert_eq!(
             said(&reported(&observed), "NodeHealthy").message,
             "Waiting for InfraMachine to report spec.providerID"
@@ -562,7 +695,10 @@ pub(in crate::machine) mod tests {
         let mut observed = observed();
         observed.infra = Lookup::Unknown("no CustomResourceDefinition".to_owned());
         let reported = reported(&observed);
-        assert_eq!(said(&reported, "InfrastructureReady").reason, "InternalError");
+        assert_eq!(
+            said(&reported, "InfrastructureReady").reason,
+            "InternalError"
+        );
         assert_eq!(said(&reported, "Ready").reason, "ReadyUnknown");
     }
 
@@ -574,9 +710,16 @@ pub(in crate::machine) mod tests {
             node["status"]["conditions"][2]["message"] = json!("disk is full");
         }
         let healthy = said(&reported(&observed), "NodeHealthy").clone();
-        assert_eq!((healthy.reason.as_str(), healthy.message.as_str()), ("NodeNotHealthy", "* Node.DiskPressure: disk is full"));
+        assert_eq!(
+            (healthy.reason.as_str(), healthy.message.as_str()),
+            ("NodeNotHealthy", "* Node.DiskPressure: disk is full")
+        );
         let ready = said(&reported(&observed), "Ready").clone();
-        assert!(ready.message.contains("Node.DiskPressure"), "{}", ready.message);
+        assert!(
+            ready.message.contains("Node.DiskPressure"),
+            "{}",
+            ready.message
+        );
     }
 
     #[test]
@@ -584,15 +727,28 @@ pub(in crate::machine) mod tests {
         let mut observed = observed();
         let first = reported(&observed);
         observed.machine.status = Some(MachineStatus {
-            conditions: condition::merge(&[], first.conditions.clone(), None, Timestamp::UNIX_EPOCH),
+            conditions: condition::merge(
+                &[],
+                first.conditions.clone(),
+                None,
+                Timestamp::UNIX_EPOCH,
+            ),
             ..first.status
         });
         observed.node = NodeLookup::NotLooked;
         observed.connection.connected = false;
-        let soon = report(&observed, &Outcome::default(), Timestamp::from_second(100).expect("in range"));
+        let soon = report(
+            &observed,
+            &Outcome::default(),
+            Timestamp::from_second(100).expect("in range"),
+        );
         assert!(!soon.conditions.iter().any(|c| c.type_ == "NodeHealthy"));
         assert_eq!(said(&soon, "Ready").status, ConditionStatus::True);
-        let late = report(&observed, &Outcome::default(), Timestamp::from_second(400).expect("in range"));
+        let late = report(
+            &observed,
+            &Outcome::default(),
+            Timestamp::from_second(400).expect("in range"),
+        );
         assert_eq!(said(&late, "NodeHealthy").reason, "ConnectionDown");
     }
 
@@ -601,7 +757,10 @@ pub(in crate::machine) mod tests {
         let mut observed = observed();
         observed.machine.spec.min_ready_seconds = Some(30);
         let reported = reported(&observed);
-        assert_eq!(said(&reported, "Available").reason, "WaitingForMinReadySeconds");
+        assert_eq!(
+            said(&reported, "Available").reason,
+            "WaitingForMinReadySeconds"
+        );
     }
 
     #[test]
@@ -611,8 +770,18 @@ pub(in crate::machine) mod tests {
         observed.deletion.cluster_deleting = true;
         let reported = reported(&observed);
         assert_eq!(reported.status.phase, Some(MachinePhase::Deleting));
-        assert_eq!(said(&reported, "Deleting").reason, "WaitingForInfrastructureDeletion");
-        assert_eq!(said(&reported, "Deleting").message, "Waiting for InfraMachine m to be deleted");
-        assert!(said(&reported, "Ready").message.contains("stage: WaitingForInfrastructureDeletion"));
+        assert_eq!(
+            said(&reported, "Deleting").reason,
+            "WaitingForInfrastructureDeletion"
+        );
+        assert_eq!(
+            said(&reported, "Deleting").message,
+            "Waiting for InfraMachine m to be deleted"
+        );
+        assert!(
+            said(&reported, "Ready")
+                .message
+                .contains("stage: WaitingForInfrastructureDeletion")
+        );
     }
 }

@@ -69,7 +69,8 @@ pub(super) async fn launch(
     if let Ready::File(path) = &extra.ready {
         match std::fs::remove_file(path) {
             Err(failure) if failure.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failure).context(format!("could not remove the old {}", path.display()));
+                return Err(failure)
+                    .context(format!("could not remove the old {}", path.display()));
             }
             _ => {}
         }
@@ -121,21 +122,34 @@ pub(super) async fn start(args: StartArgs, progress: &Progress) -> anyhow::Resul
     let (home, mut state) = open_up(&args.home.dir, progress)?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if args.name.is_empty() || !args.name.chars().all(is_name) {
-        bail!("{:?} is no name for a process; use letters, digits and dashes", args.name);
+        bail!(
+            "{:?} is no name for a process; use letters, digits and dashes",
+            args.name
+        );
     }
-    if state.control_plane.iter().any(|record| record.name == args.name) {
-        bail!("{} is the name of a part of the control plane; choose another", args.name);
+    if state
+        .control_plane
+        .iter()
+        .any(|record| record.name == args.name)
+    {
+        bail!(
+            "{} is the name of a part of the control plane; choose another",
+            args.name
+        );
     }
-    if let Some(record) = state.extras.iter().find(|record| record.name == args.name) {
-        if process::is_alive(record) {
-            out::result(format!("{} is already running (pid {})", record.name, record.pid));
-            return Ok(());
-        }
+    let mut known = state.extras.iter();
+    let running = known.find(|record| record.name == args.name && process::is_alive(record));
+    if let Some(Record { name, pid, .. }) = running {
+        out::result(format!("{name} is already running (pid {pid})"));
+        return Ok(());
     }
     let extra = Extra {
         ready: match (args.ready_file, args.ready_http) {
             (Some(path), _) => Ready::File(path),
-            (None, Some(check)) => Ready::Http { port: check.port, path: check.path },
+            (None, Some(check)) => Ready::Http {
+                port: check.port,
+                path: check.path,
+            },
             (None, None) => Ready::Started,
         },
         name: args.name,
@@ -148,7 +162,12 @@ pub(super) async fn start(args: StartArgs, progress: &Progress) -> anyhow::Resul
         record = launch(&extra, home.dir(), Some(watchdog.group())) => record?,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; {} was stopped", extra.name),
     };
-    let line = format!("{} is running (pid {}, log {})", record.name, record.pid, record.log.display());
+    let line = format!(
+        "{} is running (pid {}, log {})",
+        record.name,
+        record.pid,
+        record.log.display()
+    );
     state.extras.retain(|other| other.name != extra.name);
     state.extras.push(record);
     home.save(&state)?;
@@ -161,8 +180,15 @@ pub(super) async fn start(args: StartArgs, progress: &Progress) -> anyhow::Resul
 pub(super) fn stop(args: &StopArgs, progress: &Progress) -> anyhow::Result<()> {
     let (home, mut state) = open_up(&args.home.dir, progress)?;
     let Some(record) = state.extras.iter().find(|record| record.name == args.name) else {
-        if state.control_plane.iter().any(|record| record.name == args.name) {
-            bail!("{} is a part of the control plane; `capstan local down` stops it", args.name);
+        if state
+            .control_plane
+            .iter()
+            .any(|record| record.name == args.name)
+        {
+            bail!(
+                "{} is a part of the control plane; `capstan local down` stops it",
+                args.name
+            );
         }
         bail!("nothing named {} was started here", args.name);
     };
@@ -184,8 +210,16 @@ pub(super) fn stop_one(record: &Record) -> anyhow::Result<()> {
 
 /// The directory and state of something that is up.
 fn open_up(dir: &Path, progress: &Progress) -> anyhow::Result<(Home, State)> {
-    let not_up = || format!("nothing is up in {}; run `capstan local up` first", dir.display());
+    let not_up = || {
+        format!(
+            "nothing is up in {}; run `capstan local up` first",
+            dir.display()
+        )
+    };
     let home = Home::open(dir, progress)?.with_context(not_up)?;
-    let state = home.load()?.filter(|state| state.phase == Phase::Up).with_context(not_up)?;
+    let state = home
+        .load()?
+        .filter(|state| state.phase == Phase::Up)
+        .with_context(not_up)?;
     Ok((home, state))
 }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::extra::{self, Extra, stop_one};
 use super::{UpArgs, status};
 use crate::control_plane::watchdog::Watchdog;
-use crate::control_plane::{ControlPlane, Options, write_private};
+use crate::control_plane::{ControlPlane, Options, make_dir, write_private};
 use crate::out;
 use crate::process::{self, Record};
 use crate::progress::Progress;
@@ -22,8 +22,11 @@ pub(super) async fn up(
     let home = Home::create(&args.home.dir, progress)?;
     let extras = extras(home.dir());
     if let Some(state) = home.load()? {
-        let dead: Vec<&Record> =
-            state.control_plane.iter().filter(|record| !process::is_alive(record)).collect();
+        let dead: Vec<&Record> = state
+            .control_plane
+            .iter()
+            .filter(|record| !process::is_alive(record))
+            .collect();
         if state.phase == Phase::Up && dead.is_empty() {
             return again(&args, &home, state, &extras, progress).await;
         }
@@ -61,7 +64,7 @@ async fn start_all(
     progress: &Progress,
 ) -> anyhow::Result<State> {
     let dir = home.dir().join("control-plane");
-    std::fs::create_dir(&dir).with_context(|| format!("could not make {}", dir.display()))?;
+    make_dir(&dir)?;
     let options = Options {
         dir: Some(dir.clone()),
         persistent: true,
@@ -100,7 +103,10 @@ async fn again(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     for extra in extras {
-        let known = state.extras.iter().position(|record| record.name == extra.name);
+        let known = state
+            .extras
+            .iter()
+            .position(|record| record.name == extra.name);
         let running = known.and_then(|index| state.extras.get(index));
         if running.is_some_and(process::is_alive) {
             continue;
@@ -118,7 +124,11 @@ async fn again(
         home.save(&state)?;
         watchdog.keep()?;
     }
-    announce("the management cluster is already up", &args.home.dir, &state);
+    announce(
+        "the management cluster is already up",
+        &args.home.dir,
+        &state,
+    );
     Ok(())
 }
 
@@ -130,9 +140,14 @@ fn announce(headline: &str, dir: &Path, state: &State) {
     };
     let kubeconfig = dir.join("kubeconfig");
     let kubeconfig = kubeconfig.display();
-    out::result(format!("{headline}: {}", state.server.as_deref().unwrap_or_default()));
+    out::result(format!(
+        "{headline}: {}",
+        state.server.as_deref().unwrap_or_default()
+    ));
     out::result(format!("  kubeconfig  {kubeconfig}"));
-    out::result(format!("  look        kubectl --kubeconfig {kubeconfig} get namespaces"));
+    out::result(format!(
+        "  look        kubectl --kubeconfig {kubeconfig} get namespaces"
+    ));
     out::result(format!("  processes   capstan local status{dir_option}"));
     out::result(format!("  stop        capstan local down{dir_option}"));
 }

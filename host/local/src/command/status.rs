@@ -30,32 +30,60 @@ pub(super) fn print(dir: &Path) -> anyhow::Result<ExitCode> {
         out::result("`capstan local up` is at work here, or was interrupted");
     }
     if let Some(server) = &state.server {
-        out::result(format!("server {server}, kubeconfig {}", dir.join("kubeconfig").display()));
+        out::result(format!(
+            "server {server}, kubeconfig {}",
+            dir.join("kubeconfig").display()
+        ));
     }
-    out::result(row(["NAME", "STATE", "PID", "UPTIME", "MEMORY", "CPU", "PORTS", "LOG"]));
+    out::result(row([
+        "NAME", "STATE", "PID", "UPTIME", "MEMORY", "CPU", "PORTS", "LOG",
+    ]));
     let mut is_whole = state.phase == Phase::Up;
     for record in state.processes() {
         let is_alive = process::is_alive(record);
         is_whole &= is_alive;
         out::result(describe(record, is_alive));
     }
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn describe(record: &Record, is_alive: bool) -> String {
     let Record { name, pid, log, .. } = record;
     let pid = pid.to_string();
     let log = log.display().to_string();
-    let usage = if is_alive { process::usage(record.pid) } else { None };
+    let usage = if is_alive {
+        process::usage(record.pid)
+    } else {
+        None
+    };
     let Some(usage) = usage else {
         return row([name, "ended", &pid, "-", "-", "-", "-", &log]);
     };
-    let uptime_s = jiff::Timestamp::now().duration_since(record.started_at).as_secs();
+    let uptime_s = jiff::Timestamp::now()
+        .duration_since(record.started_at)
+        .as_secs();
     let ports: Vec<String> = record.ports.iter().map(u16::to_string).collect();
-    let ports = if ports.is_empty() { "-".to_owned() } else { ports.join(",") };
+    let ports = if ports.is_empty() {
+        "-".to_owned()
+    } else {
+        ports.join(",")
+    };
     let memory = format!("{} MiB", usage.rss_bytes >> 20);
     let cpu = format!("{:.1} s", usage.cpu.as_secs_f64());
-    row([name, "running", &pid, &uptime(uptime_s), &memory, &cpu, &ports, &log])
+    row([
+        name,
+        "running",
+        &pid,
+        &uptime(uptime_s),
+        &memory,
+        &cpu,
+        &ports,
+        &log,
+    ])
 }
 
 fn row([name, state, pid, uptime, memory, cpu, ports, log]: [&str; 8]) -> String {

@@ -32,7 +32,10 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Client").field("port", &self.port).finish_non_exhaustive()
+        formatter
+            .debug_struct("Client")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,7 +50,9 @@ impl Client {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             let certificate = certificate.map_err(|cause| error("CA certificate", cause))?;
-            roots.add(certificate).map_err(|cause| error("CA certificate", cause))?;
+            roots
+                .add(certificate)
+                .map_err(|cause| error("CA certificate", cause))?;
         }
         let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes())
             .collect::<Result<Vec<_>, _>>()
@@ -61,7 +66,10 @@ impl Client {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|cause| error("client certificate", cause))?;
-        Ok(Self { port, tls: Some(Arc::new(config)) })
+        Ok(Self {
+            port,
+            tls: Some(Arc::new(config)),
+        })
     }
 
     /// Sends one request and reads the whole answer. `body` is JSON.
@@ -113,9 +121,16 @@ where
         .await
         .map_err(|cause| error("HTTP", cause))?;
     let ask = async {
-        let answer = sender.send_request(request).await.map_err(|cause| error("HTTP", cause))?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|cause| error("HTTP", cause))?;
         let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(|cause| error("HTTP", cause))?;
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(|cause| error("HTTP", cause))?;
         Ok((status, body.to_bytes()))
     };
     futures::pin_mut!(connection, ask);

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::control_plane::kubeconfig::{render, write_private};
-use crate::pki::{self, Authority};
+use crate::pki::{Authority, SigningKey};
 use crate::process::Spec;
 use crate::toolchain::Toolchain;
 
@@ -75,7 +75,7 @@ impl Layout<'_> {
                 "--tls-private-key-file=pki/apiserver.key",
                 "--client-ca-file=pki/ca.crt",
                 "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-account-key-file=pki/service-account.key",
+                "--service-account-key-file=pki/service-account.pub",
                 "--service-account-signing-key-file=pki/service-account.key",
                 "--service-cluster-ip-range=10.0.0.0/16",
                 "--endpoint-reconciler-type=none",
@@ -105,7 +105,9 @@ impl Layout<'_> {
         argv.extend(
             [
                 "--kubeconfig=kube-controller-manager.kubeconfig",
-                "--controllers=garbage-collector-controller,namespace-controller",
+                // The last one fills the roles that others aggregate: `edit`, `view`, a manager's.
+                "--controllers=garbage-collector-controller,namespace-controller,\
+                 clusterrole-aggregation-controller",
                 // Each controller under its own account, whose permissions RBAC already has.
                 "--use-service-account-credentials=true",
                 "--leader-elect=false",
@@ -135,18 +137,31 @@ impl Layout<'_> {
 pub(crate) fn write_files(dir: &Path, authority: &Authority) -> Result<(), super::Error> {
     let pki_dir = dir.join("pki");
     let server = authority
-        .server("kube-apiserver", &["127.0.0.1", "localhost", "kubernetes.default.svc"])
+        .server(
+            "kube-apiserver",
+            &["127.0.0.1", "localhost", "kubernetes.default.svc"],
+        )
         .map_err(super::Error::Pki)?;
-    let signing_key = pki::signing_key_pem().map_err(super::Error::Pki)?;
+    let signing_key = SigningKey::new().map_err(super::Error::Pki)?;
     let write = || -> io::Result<()> {
         std::fs::create_dir(&pki_dir)?;
         write_private(&pki_dir.join("ca.crt"), &authority.certificate_pem())?;
         write_private(&pki_dir.join("apiserver.crt"), &server.certificate_pem)?;
         write_private(&pki_dir.join("apiserver.key"), &server.key_pem)?;
-        write_private(&pki_dir.join("service-account.key"), &signing_key)?;
+        write_private(
+            &pki_dir.join("service-account.key"),
+            &signing_key.private_pem,
+        )?;
+        write_private(
+            &pki_dir.join("service-account.pub"),
+            &signing_key.public_pem,
+        )?;
         write_private(&dir.join("audit-policy.yaml"), AUDIT_POLICY)
     };
-    write().map_err(|source| super::Error::Directory { dir: dir.to_owned(), source })
+    write().map_err(|source| super::Error::Directory {
+        dir: dir.to_owned(),
+        source,
+    })
 }
 
 /// Writes the controller manager's kubeconfig, which names the server's port.
@@ -158,8 +173,12 @@ pub(crate) fn write_controller_manager_kubeconfig(
     let user = "system:kube-controller-manager";
     let pair = authority.client(user, &[]).map_err(super::Error::Pki)?;
     let config = render(server, &authority.certificate_pem(), user, &pair);
-    write_private(&dir.join("kube-controller-manager.kubeconfig"), &config)
-        .map_err(|source| super::Error::Directory { dir: dir.to_owned(), source })
+    write_private(&dir.join("kube-controller-manager.kubeconfig"), &config).map_err(|source| {
+        super::Error::Directory {
+            dir: dir.to_owned(),
+            source,
+        }
+    })
 }
 
 /// Whether etcd has made its socket. From then on the API server's own retries do the rest.

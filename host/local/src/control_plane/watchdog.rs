@@ -47,11 +47,16 @@ impl Watchdog {
     pub(crate) fn start(dir: Option<&Path>, lock: Option<File>) -> io::Result<Self> {
         let quiet = |program: &str| {
             let mut command = Command::new(program);
-            command.current_dir("/").stderr(Stdio::null()).process_group(0);
+            command
+                .current_dir("/")
+                .stderr(Stdio::null())
+                .process_group(0);
             command
         };
-        let mut anchor =
-            quiet("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let mut anchor = quiet("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
         let lost = || io::Error::other("a child came without the pipe that was asked for");
         let group = crate::process::raw(anchor.id()).ok_or_else(lost)?;
         let hold = anchor.stdin.take().ok_or_else(lost)?;
@@ -65,7 +70,12 @@ impl Watchdog {
             .stderr(lock.map_or_else(Stdio::null, Stdio::from))
             .spawn()?;
         let leash = watchdog.stdin.take();
-        Ok(Self { anchor, watchdog, leash, group })
+        Ok(Self {
+            anchor,
+            watchdog,
+            leash,
+            group,
+        })
     }
 
     /// The process group that children must join.

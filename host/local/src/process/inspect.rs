@@ -39,13 +39,19 @@ mod system {
 
     pub(crate) fn is_zombie(pid: u32) -> bool {
         stat(pid).is_some_and(|fields| {
-            fields.first().is_some_and(|state| matches!(state.as_str(), "Z" | "X"))
+            fields
+                .first()
+                .is_some_and(|state| matches!(state.as_str(), "Z" | "X"))
         })
     }
 
     pub(crate) fn usage(pid: u32) -> Option<Usage> {
         let fields = stat(pid)?;
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        let ticks = |index: usize| {
+            fields
+                .get(index)
+                .and_then(|field| field.parse::<u64>().ok())
+        };
         let total = ticks(11)?.saturating_add(ticks(12)?);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let kib = |key: &str| {
@@ -71,8 +77,13 @@ mod system {
 
     fn ps(pid: u32, column: &str) -> Option<String> {
         let column = format!("{column}=");
-        let output = Command::new("ps").args(["-o", &column, "-p", &pid.to_string()]).output();
-        let text = String::from_utf8(output.ok()?.stdout).ok()?.trim().to_owned();
+        let output = Command::new("ps")
+            .args(["-o", &column, "-p", &pid.to_string()])
+            .output();
+        let text = String::from_utf8(output.ok()?.stdout)
+            .ok()?
+            .trim()
+            .to_owned();
         (!text.is_empty()).then_some(text)
     }
 
@@ -92,7 +103,11 @@ mod system {
             seconds = seconds.mul_add(60.0, part.parse().ok()?);
         }
         let cpu = Duration::try_from_secs_f64(seconds).ok()?;
-        Some(Usage { cpu, rss_bytes, rss_peak_bytes: rss_bytes })
+        Some(Usage {
+            cpu,
+            rss_bytes,
+            rss_peak_bytes: rss_bytes,
+        })
     }
 }
 

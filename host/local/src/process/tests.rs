@@ -41,7 +41,10 @@ fn leaves_a_recycled_pid_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (mut stranger, record) = spawn(&spec(dir.path(), &["sleep", "1000"]), None).unwrap();
     // The same pid, started at another time: what a record looks like after the id was reused.
-    let stale = Record { identity: format!("{}0", record.identity), ..record.clone() };
+    let stale = Record {
+        identity: format!("{}0", record.identity),
+        ..record.clone()
+    };
     assert!(!is_alive(&stale));
     assert!(!stop(&stale, Duration::from_secs(1)).unwrap());
     assert!(is_alive(&record), "the stranger must not be touched");
@@ -53,7 +56,10 @@ fn leaves_a_recycled_pid_alone() {
 fn a_missing_program_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let failure = spawn(&spec(dir.path(), &["/nowhere/at-all"]), None).unwrap_err();
-    assert_eq!(failure.to_string(), "could not run /nowhere/at-all (sample)");
+    assert_eq!(
+        failure.to_string(),
+        "could not run /nowhere/at-all (sample)"
+    );
 }
 
 #[test]
@@ -62,5 +68,5 @@ fn the_tail_of_a_log_is_its_last_lines() {
     let path = dir.path().join("log");
     std::fs::write(&path, "a\nb\nc\n").unwrap();
     assert_eq!(log_tail(&path, 2), "b\nc");
-    assert_eq!(log_tail(&dir.path().join("none"), 2), "");
+    assert_eq!(log_tail(&dir.path().join("none"), 2), "(nothing)");
 }

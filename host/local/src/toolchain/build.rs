@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use sha2::{Digest as _, Sha256};
 
 use super::{Error, KUBERNETES_VERSION, Search, Tool, version};
+use crate::control_plane::watchdog::Watchdog;
 use crate::process;
 use crate::progress::Progress;
 
@@ -26,12 +28,20 @@ fn key() -> String {
     hash.update([0]);
     hash.update(GO_SUM);
     let digest = hash.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+    digest
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>()
+        + "\n"
 }
 
 /// The path of the binary in the cache, built when it is not there.
 pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result<PathBuf, Error> {
-    let dir = search.cache.as_ref().ok_or(Error::NoCache)?.join(KUBERNETES_VERSION);
+    let dir = search
+        .cache
+        .as_ref()
+        .ok_or(Error::NoCache)?
+        .join(KUBERNETES_VERSION);
     let binary = dir.join(tool.name());
     let is_current = || {
         std::fs::read_to_string(dir.join("key")).is_ok_and(|found| found == key())
@@ -42,29 +52,43 @@ pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result
     }
     let go = usable_go(search, tool)?;
     std::fs::create_dir_all(&dir).map_err(|source| file(&dir, source))?;
-    let _lock = lock(&dir, tool, progress)?;
+    let lock = lock(&dir, tool, progress)?;
     // Whoever held the lock may have built it.
     if is_current() {
         return Ok(binary);
     }
     let free_mib = free_mib(&dir);
     if free_mib < FREE_MIB_MIN {
-        return Err(Error::DiskFull { tool: tool.name(), dir, free_mib });
+        return Err(Error::DiskFull {
+            tool: tool.name(),
+            dir,
+            free_mib,
+        });
     }
     clear_stale(&dir)?;
-    let module = Module::write(&dir)?;
+    let module = Module::write(&dir, &lock)?;
     let (name, wait) = (tool.name(), tool.build_time());
-    let of = if tool == Tool::Etcd { String::new() } else { format!(" {KUBERNETES_VERSION}") };
-    progress.say(format!("building {name}{of} from its Go module ({wait}, once)"));
-    let fresh = module.0.join(name);
-    compile(&go, tool, &module.0, &fresh)?;
+    let of = if tool == Tool::Etcd {
+        String::new()
+    } else {
+        format!(" {KUBERNETES_VERSION}")
+    };
+    progress.say(format!(
+        "building {name}{of} from its Go module ({wait}, once)"
+    ));
+    let fresh = module.dir.join(name);
+    compile(&go, tool, &module, &fresh)?;
     std::fs::rename(&fresh, &binary).map_err(|source| file(&binary, source))?;
     Ok(binary)
 }
 
 /// The Go command, if it is there and new enough.
 fn usable_go(search: &Search, tool: Tool) -> Result<PathBuf, Error> {
-    let go = search.path.iter().map(|dir| dir.join("go")).find(|go| go.is_file());
+    let go = search
+        .path
+        .iter()
+        .map(|dir| dir.join("go"))
+        .find(|go| go.is_file());
     let go = go.ok_or(Error::GoMissing { tool: tool.name() })?;
     let output = Command::new(&go).arg("version").current_dir("/").output();
     let found = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
@@ -73,16 +97,23 @@ fn usable_go(search: &Search, tool: Tool) -> Result<PathBuf, Error> {
     if version(&found).is_some_and(|version| version >= GO_MIN) {
         return Ok(go);
     }
-    Err(Error::GoTooOld { tool: tool.name(), found })
+    Err(Error::GoTooOld {
+        tool: tool.name(),
+        found,
+    })
 }
 
 /// Waits for whoever else builds into this directory.
 fn lock(dir: &Path, tool: Tool, progress: &Progress) -> Result<File, Error> {
     let path = dir.join("lock");
     let acquire = || -> io::Result<File> {
-        let lock = File::options().create(true).truncate(false).write(true).open(&path)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
         if lock.try_lock().is_err() {
-            progress.say(format!("waiting for another build of {}", tool.name()));
+            progress.say(format!("waiting for another build before {}", tool.name()));
             lock.lock()?;
         }
         Ok(lock)
@@ -97,7 +128,12 @@ fn clear_stale(dir: &Path) -> Result<(), Error> {
     if std::fs::read_to_string(&path).is_ok_and(|found| found == key()) {
         return Ok(());
     }
-    for tool in [Tool::Etcd, Tool::KubeApiserver, Tool::KubeControllerManager, Tool::Kubectl] {
+    for tool in [
+        Tool::Etcd,
+        Tool::KubeApiserver,
+        Tool::KubeControllerManager,
+        Tool::Kubectl,
+    ] {
         let binary = dir.join(tool.name());
         match std::fs::remove_file(&binary) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -109,43 +145,43 @@ fn clear_stale(dir: &Path) -> Result<(), Error> {
     std::fs::write(&path, key()).map_err(|source| file(&path, source))
 }
 
-/// A directory with the module to build in, removed at the end.
-struct Module(PathBuf);
+/// A directory with the module to build in. It goes, and so does a compiler that still works in
+/// it, when this value is dropped or this process ends in any way.
+struct Module {
+    dir: PathBuf,
+    watchdog: Watchdog,
+}
 
 impl Module {
-    fn write(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("build");
-        let write = || -> io::Result<()> {
-            // Under the lock, so whatever is there is what a killed build left.
-            match std::fs::remove_dir_all(&path) {
+    fn write(cache: &Path, lock: &File) -> Result<Self, Error> {
+        let dir = cache.join("build");
+        let write = || -> io::Result<Watchdog> {
+            // Under the lock, so whatever is there is what a power cut left.
+            match std::fs::remove_dir_all(&dir) {
                 Err(failure) if failure.kind() != io::ErrorKind::NotFound => return Err(failure),
                 _ => {}
             }
-            std::fs::create_dir(&path)?;
-            std::fs::write(path.join("go.mod"), GO_MOD)?;
-            std::fs::write(path.join("go.sum"), GO_SUM)
+            std::fs::create_dir(&dir)?;
+            let watchdog = Watchdog::start(Some(&dir), Some(lock.try_clone()?))?;
+            std::fs::write(dir.join("go.mod"), GO_MOD)?;
+            std::fs::write(dir.join("go.sum"), GO_SUM)?;
+            Ok(watchdog)
         };
-        write().map_err(|source| file(&path, source))?;
-        Ok(Self(path))
+        let watchdog = write().map_err(|source| file(&dir, source))?;
+        Ok(Self { dir, watchdog })
     }
 }
 
-impl Drop for Module {
-    fn drop(&mut self) {
-        // What stays is removed by the next build.
-        let _: io::Result<()> = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn compile(go: &Path, tool: Tool, module: &Path, output: &Path) -> Result<(), Error> {
-    let log_path = module.join("log");
+fn compile(go: &Path, tool: Tool, module: &Module, output: &Path) -> Result<(), Error> {
+    let log_path = module.dir.join("log");
     let log = File::create(&log_path).and_then(|log| Ok((log.try_clone()?, log)));
     let (out, mut err) = log.map_err(|source| file(&log_path, source))?;
     let status = Command::new(go)
         .args(["build", "-trimpath", "-ldflags", &linker_flags(tool), "-o"])
         .arg(output)
         .arg(tool.package())
-        .current_dir(module)
+        .current_dir(&module.dir)
+        .process_group(module.watchdog.group().as_raw_nonzero().get())
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
         .env("GOFLAGS", "-mod=readonly")
@@ -164,17 +200,28 @@ fn compile(go: &Path, tool: Tool, module: &Path, output: &Path) -> Result<(), Er
     };
     let log = process::log_tail(&log_path, 15);
     if log.contains("no space left on device") {
-        let dir = module.to_owned();
-        return Err(Error::DiskFull { tool: tool.name(), free_mib: free_mib(&dir), dir });
+        let dir = module.dir.clone();
+        return Err(Error::DiskFull {
+            tool: tool.name(),
+            free_mib: free_mib(&dir),
+            dir,
+        });
     }
-    Err(Error::Build { tool: tool.name(), exit: status, log })
+    Err(Error::Build {
+        tool: tool.name(),
+        exit: status,
+        log,
+    })
 }
 
 /// Real clients refuse a server that does not know its version, so it is linked in.
 fn linker_flags(tool: Tool) -> String {
     let mut flags = "-s -w".to_owned();
     let mut numbers = KUBERNETES_VERSION.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or_default());
+    let (major, minor) = (
+        numbers.next().unwrap_or("1"),
+        numbers.next().unwrap_or_default(),
+    );
     if tool != Tool::Etcd {
         let values = [
             ("gitVersion", KUBERNETES_VERSION),
@@ -190,10 +237,14 @@ fn linker_flags(tool: Tool) -> String {
 }
 
 fn free_mib(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir)
-        .map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize) >> 20)
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |space| {
+        space.f_bavail.saturating_mul(space.f_frsize) >> 20
+    })
 }
 
 fn file(path: &Path, source: io::Error) -> Error {
-    Error::File { path: path.to_owned(), source }
+    Error::File {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -23,7 +23,10 @@ fn search(root: &Path) -> Search {
 fn recorder() -> (Progress, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);
-    (Progress::new(move |line| sink.lock().unwrap().push(line.to_owned())), lines)
+    (
+        Progress::new(move |line| sink.lock().unwrap().push(line.to_owned())),
+        lines,
+    )
 }
 
 /// A `go` that writes a file where it is told to.
@@ -47,35 +50,64 @@ fn prefers_the_assets_directory_to_path() {
     for dir in ["assets", "bin"] {
         script(&root.path().join(dir), "etcd", "echo etcd Version: 3.6.1");
     }
-    let found = search(root.path()).one(Tool::Etcd, &Progress::default()).unwrap();
+    let found = search(root.path())
+        .one(Tool::Etcd, &Progress::default())
+        .unwrap();
     assert_eq!(found, root.path().join("assets/etcd"));
 }
 
 #[test]
 fn builds_both_kubernetes_binaries_when_the_assets_have_only_one() {
     let root = tempfile::tempdir().unwrap();
-    script(&root.path().join("assets"), "etcd", "echo etcd Version: 3.6.1");
-    script(&root.path().join("assets"), "kube-apiserver", "echo Kubernetes v1.35.0");
+    script(
+        &root.path().join("assets"),
+        "etcd",
+        "echo etcd Version: 3.6.1",
+    );
+    script(
+        &root.path().join("assets"),
+        "kube-apiserver",
+        "echo Kubernetes v1.35.0",
+    );
     script(&root.path().join("bin"), "go", GO);
     let (progress, lines) = recorder();
     let found = search(root.path()).toolchain(&progress).unwrap();
     let cache = root.path().join("cache").join(KUBERNETES_VERSION);
     assert_eq!(found.kube_apiserver, cache.join("kube-apiserver"));
-    assert_eq!(found.kube_controller_manager, cache.join("kube-controller-manager"));
-    assert!(lines.lock().unwrap().iter().any(|line| line.contains("does not have both")));
+    assert_eq!(
+        found.kube_controller_manager,
+        cache.join("kube-controller-manager")
+    );
+    assert!(
+        lines
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("does not have both"))
+    );
     assert!(!cache.join("build").exists());
 }
 
 #[test]
 fn passes_over_what_is_too_old_and_builds_once() {
     let root = tempfile::tempdir().unwrap();
-    script(&root.path().join("bin"), "kubectl", "echo Client Version: v1.32.4");
+    script(
+        &root.path().join("bin"),
+        "kubectl",
+        "echo Client Version: v1.32.4",
+    );
     script(&root.path().join("bin"), "go", GO);
     let (progress, lines) = recorder();
     let found = search(root.path()).one(Tool::Kubectl, &progress).unwrap();
-    assert_eq!(std::fs::read_to_string(&found).unwrap(), "k8s.io/kubernetes/cmd/kubectl\n");
+    assert_eq!(
+        std::fs::read_to_string(&found).unwrap(),
+        "k8s.io/kubernetes/cmd/kubectl\n"
+    );
     std::fs::remove_file(root.path().join("bin/go")).unwrap();
-    assert_eq!(search(root.path()).one(Tool::Kubectl, &progress).unwrap(), found);
+    assert_eq!(
+        search(root.path()).one(Tool::Kubectl, &progress).unwrap(),
+        found
+    );
     let expected = "building kubectl v1.36.3 from its Go module (about half a minute, once)";
     assert_eq!(*lines.lock().unwrap(), [expected]);
 }
@@ -88,22 +120,43 @@ fn a_cache_made_from_another_module_is_made_anew() {
     script(&cache, "kubectl", "old");
     std::fs::write(cache.join("key"), "another\n").unwrap();
     script(&root.path().join("bin"), "go", GO);
-    let found = search(root.path()).one(Tool::Etcd, &Progress::default()).unwrap();
-    assert_eq!(std::fs::read_to_string(found).unwrap(), "go.etcd.io/etcd/server/v3\n");
+    let found = search(root.path())
+        .one(Tool::Etcd, &Progress::default())
+        .unwrap();
+    assert_eq!(
+        std::fs::read_to_string(found).unwrap(),
+        "go.etcd.io/etcd/server/v3\n"
+    );
     assert!(!cache.join("kubectl").exists());
 }
 
 #[test]
 fn says_what_to_do_without_go_with_an_old_one_and_after_a_failed_build() {
     let root = tempfile::tempdir().unwrap();
-    let ask = || search(root.path()).one(Tool::Etcd, &Progress::default()).unwrap_err();
+    let ask = || {
+        search(root.path())
+            .one(Tool::Etcd, &Progress::default())
+            .unwrap_err()
+    };
     assert!(matches!(ask(), Error::GoMissing { tool: "etcd" }));
-    script(&root.path().join("bin"), "go", "echo go version go1.20.1 linux/amd64");
-    assert!(ask().to_string().starts_with("go version go1.20.1 linux/amd64 is too old"));
-    let failing = r#"test "$1" = version && echo go version go1.26.0 && exit; echo oops >&2; exit 3"#;
+    script(
+        &root.path().join("bin"),
+        "go",
+        "echo go version go1.20.1 linux/amd64",
+    );
+    assert!(
+        ask()
+            .to_string()
+            .starts_with("go version go1.20.1 linux/amd64 is too old")
+    );
+    let failing =
+        r#"test "$1" = version && echo go version go1.26.0 && exit; echo oops >&2; exit 3"#;
     script(&root.path().join("bin"), "go", failing);
     let text = ask().to_string();
-    assert!(text.contains("exit code 3") && text.ends_with("oops"), "{text}");
+    assert!(
+        text.contains("exit code 3") && text.ends_with("oops"),
+        "{text}"
+    );
     let full = r#"test "$1" = version && echo go version go1.26.0 && exit
 echo "write x: no space left on device" >&2; exit 1"#;
     script(&root.path().join("bin"), "go", full);

@@ -1,0 +1,136 @@
+//! Printer columns of providers' kinds: those of the role, then the provider's own.
+
+use serde_json::{Value, json};
+
+use super::OwnedKind;
+use crate::contract::Role;
+
+/// The columns of a kind.
+pub(super) fn of(owned: &OwnedKind) -> Vec<Value> {
+    let role = owned.role;
+    let mut columns = Vec::new();
+    if role.is_template() {
+        columns.push(column(
+            "ClusterClass",
+            "string",
+            r#".metadata.ownerReferences[?(@.kind=="ClusterClass")].name"#,
+            0,
+        ));
+    }
+    if matches!(
+        role,
+        Role::InfraMachineTemplate | Role::BootstrapConfigTemplate
+    ) {
+        columns.push(column(
+            "Cluster",
+            "string",
+            r#".metadata.ownerReferences[?(@.kind=="Cluster")].name"#,
+            0,
+        ));
+    }
+    if !role.is_template() {
+        columns.push(column(
+            "Cluster",
+            "string",
+            r".metadata.labels['cluster\.x-k8s\.io/cluster-name']",
+            0,
+        ));
+    }
+    columns.extend(of_role(role));
+    columns.extend(
+        owned
+            .columns
+            .iter()
+            .map(|own| column(&own.name, &own.type_, &own.json_path, own.priority)),
+    );
+    if matches!(
+        role,
+        Role::InfraCluster | Role::InfraMachine | Role::ControlPlane
+    ) {
+        columns.push(condition("Paused", "Paused", 10));
+    }
+    if owned.role == Role::ControlPlane {
+        columns.push(column(
+            "Initialized",
+            "boolean",
+            ".status.initialization.controlPlaneInitialized",
+            0,
+        ));
+    }
+    columns.push(column("Age", "date", ".metadata.creationTimestamp", 0));
+    if owned.role == Role::ControlPlane {
+        columns.push(column("Version", "string", ".spec.version", 0));
+    }
+    columns
+}
+
+/// The columns that a role always has.
+fn of_role(role: Role) -> Vec<Value> {
+    match role {
+        Role::InfraCluster => vec![
+            column("Endpoint", "string", ".spec.controlPlaneEndpoint.host", 10),
+            column(
+                "Provisioned",
+                "boolean",
+                ".status.initialization.provisioned",
+                0,
+            ),
+            condition("Ready", "Ready", 0),
+        ],
+        Role::InfraMachine => vec![
+            column(
+                "Machine",
+                "string",
+                r#".metadata.ownerReferences[?(@.kind=="Machine")].name"#,
+                10,
+            ),
+            column("Provider ID", "string", ".spec.providerID", 10),
+            column(
+                "Provisioned",
+                "boolean",
+                ".status.initialization.provisioned",
+                0,
+            ),
+            condition("Ready", "Ready", 0),
+        ],
+        Role::BootstrapConfig => vec![
+            condition("Paused", "Paused", 10),
+            column(
+                "Data secret created",
+                "boolean",
+                ".status.initialization.dataSecretCreated",
+                0,
+            ),
+        ],
+        Role::ControlPlane => vec![
+            condition("Available", "Available", 0),
+            column("Desired", "integer", ".spec.replicas", 0),
+            column("Current", "integer", ".status.replicas", 0),
+            column("Ready", "integer", ".status.readyReplicas", 0),
+            column("Available", "integer", ".status.availableReplicas", 0),
+            column("Up-to-date", "integer", ".status.upToDateReplicas", 0),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// A column with the status of a condition.
+fn condition(name: &str, type_: &str, priority: i32) -> Value {
+    column(
+        name,
+        "string",
+        &format!(r#".status.conditions[?(@.type=="{type_}")].status"#),
+        priority,
+    )
+}
+
+/// One column.
+fn column(name: &str, type_: &str, json_path: &str, priority: i32) -> Value {
+    let mut column = json!({"name": name, "type": type_, "jsonPath": json_path});
+    if priority > 0
+        && let Value::Object(column) = &mut column
+    {
+        column.insert("priority".to_owned(), json!(priority));
+    }
+    column
+}

@@ -1,0 +1,286 @@
+//! Cluster: reads what `capstan_core::cluster` needs, does what it asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::finalizer;
+use capstan_api::name::ObjectKey;
+use capstan_api::v1beta2::{Cluster, ContractVersionedObjectReference};
+use capstan_core::cluster::deletion::Children;
+use capstan_core::cluster::{self as core, Observed, Probe, Step};
+use capstan_core::lookup::Lookup;
+use capstan_core::plan::{Failure, Outcome, Plan};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
+use crate::ctx::{Ctx, Writer, failure};
+use crate::driver::cluster_by_name;
+use crate::kinds;
+use crate::kube_api::{Patch, Resource};
+use crate::machine::typed;
+use crate::object::{Locator, Object};
+use crate::reference::{lookup, reference_kind};
+use crate::store::Change;
+
+/// The Cluster controller.
+pub struct ClusterController {
+    spec: Spec,
+}
+
+impl Default for ClusterController {
+    fn default() -> Self {
+        Self {
+            spec: Spec {
+                name: "cluster",
+                manager: "capi-cluster",
+                primary: Primary::Kind(&kinds::CLUSTER),
+                finalizer: Some(finalizer::CLUSTER),
+                pausable: true,
+                concurrency: 50,
+                settle: Duration::from_millis(50),
+                hold: Duration::from_millis(1500),
+            },
+        }
+    }
+}
+
+/// The Cluster that an object names in its spec or label.
+fn of_member(_: &Ctx, change: &Change) -> Vec<Locator> {
+    let cluster = change.object().and_then(|object| cluster_by_name(object));
+    cluster.map(|key| Locator::new(&kinds::CLUSTER, &key)).into_iter().collect()
+}
+
+/// The Cluster that a Machine belongs to, when something that the Cluster looks at changed.
+fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let facts = |object: &Option<Arc<Object>>| {
+        object.as_ref().map(|object| {
+            let part = |pointer: &str| object.value.pointer(pointer).cloned();
+            (
+                part("/status/conditions"),
+                part("/status/nodeRef"),
+                part("/metadata/deletionTimestamp"),
+                part("/metadata/ownerReferences"),
+            )
+        })
+    };
+    if facts(&change.old) == facts(&change.new) { Vec::new() } else { of_member(ctx, change) }
+}
+
+/// Clusters that own, or name, a provider object that changed.
+fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(object) = change.object() else { return Vec::new() };
+    let owners = object.owners().filter(|o| o.kind == "Cluster" && o.group == kinds::CLUSTER.group);
+    let mut keys: Vec<ObjectKey> = owners
+        .map(|owner| ObjectKey::new(object.key.namespace.clone(), owner.name))
+        .collect();
+    if keys.is_empty() && object.controller().is_none() {
+        // Not adopted yet.
+        let clusters = ctx.store(&kinds::CLUSTER).in_namespace(&object.key.namespace);
+        let names = |cluster: &Object, field: &str| {
+            cluster.text(&format!("/spec/{field}/name")) == Some(&object.key.name)
+                && cluster.text(&format!("/spec/{field}/kind")) == Some(object.kind())
+        };
+        let naming = clusters
+            .iter()
+            .filter(|c| names(c, "infrastructureRef") || names(c, "controlPlaneRef"));
+        keys.extend(naming.map(|cluster| cluster.key.clone()));
+    }
+    keys.iter().map(|key| Locator::new(&kinds::CLUSTER, key)).collect()
+}
+
+/// The Cluster whose connection came, went or grew stale; Nodes do not concern it.
+fn of_workload(_: &Ctx, change: &Change) -> Vec<Locator> {
+    let object = change.object().filter(|object| object.kind() == "Cluster");
+    object.map(|cluster| Locator::new(&kinds::CLUSTER, &cluster.key)).into_iter().collect()
+}
+
+impl ClusterController {
+    fn writer(&self) -> Writer {
+        Writer { controller: self.spec.name, manager: self.spec.manager }
+    }
+
+    async fn patch_reference(
+        &self,
+        ctx: &Ctx,
+        cluster: &Cluster,
+        reference: Option<&ContractVersionedObjectReference>,
+        patch: &Value,
+    ) -> Result<(), Failure> {
+        let Some(reference) = reference else { return Ok(()) };
+        let (resource, key) = located(ctx, cluster, reference)?;
+        let patch = Patch::Merge(patch.clone());
+        let answer = ctx.patch(&self.writer(), &resource, &key, &patch).await;
+        let doing = format!("adopting {} {key}", reference.kind);
+        answer.map(drop).map_err(|error| failure(&doing, &error))
+    }
+}
+
+/// Resource and key of what a Cluster's reference names.
+fn located(
+    ctx: &Ctx,
+    cluster: &Cluster,
+    reference: &ContractVersionedObjectReference,
+) -> Result<(Resource, ObjectKey), Failure> {
+    let kind = reference_kind(reference);
+    let resource = match ctx.stores.get(&kind) {
+        Some(store) => store.resource().clone(),
+        None => ctx.resolve(&kind)?,
+    };
+    let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
+    Ok((resource, ObjectKey::new(namespace, reference.name.clone())))
+}
+
+async fn delete_reference(
+    ctx: &Ctx,
+    cluster: &Cluster,
+    reference: Option<&ContractVersionedObjectReference>,
+) -> Result<(), Failure> {
+    let Some(reference) = reference else { return Ok(()) };
+    let (resource, key) = located(ctx, cluster, reference)?;
+    delete_named(ctx, &resource, &key).await
+}
+
+async fn delete_named(ctx: &Ctx, resource: &Resource, key: &ObjectKey) -> Result<(), Failure> {
+    let Some(object) = ctx.get(resource, key) else { return Ok(()) };
+    let doing = format!("deleting {} {key}", resource.kind);
+    ctx.delete(resource, &object).await.map_err(|error| failure(&doing, &error))
+}
+
+async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Result<(), Failure> {
+    let named = [
+        (&*kinds::MACHINE_DEPLOYMENT, &children.deployments),
+        (&*kinds::MACHINE_SET, &children.sets),
+        (&*kinds::MACHINE, &children.machines),
+    ];
+    for (resource, names) in named {
+        for name in names {
+            delete_named(ctx, resource, &ObjectKey::new(namespace, name.clone())).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn see(
+    ctx: &Ctx,
+    namespace: &str,
+    reference: Option<&ContractVersionedObjectReference>,
+) -> Option<Lookup<Value>> {
+    let reference = reference?;
+    let key = ObjectKey::new(namespace, reference.name.clone());
+    let seen = lookup(ctx, &reference_kind(reference), &key).await;
+    Some(seen.map(|object| object.value.clone()))
+}
+
+impl Controller for ClusterController {
+    type Observed = Observed;
+    type Step = Step;
+    type Effect = ();
+
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
+            Watch { source: Source::Kind(&kinds::MACHINE_SET), map: of_member },
+            Watch { source: Source::Kind(&kinds::MACHINE_DEPLOYMENT), map: of_member },
+            Watch { source: Source::External, map: of_external },
+            Watch { source: Source::Workload, map: of_workload },
+        ]
+    }
+
+    fn cluster(&self, object: &Object) -> Option<ObjectKey> {
+        Some(object.key.clone())
+    }
+
+    fn forget(&self, ctx: &Ctx, locator: &Locator) {
+        ctx.workloads.drop(&locator.key);
+    }
+
+    async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
+        let cluster: Cluster = typed(&object)?;
+        let namespace = &object.key.namespace;
+        let infra = see(ctx, namespace, cluster.spec.infrastructure_ref.as_ref()).await;
+        let control_plane = see(ctx, namespace, cluster.spec.control_plane_ref.as_ref()).await;
+        let connection = ctx.workloads.status(&object.key);
+        Ok(Observed {
+            machines: members(ctx, &kinds::MACHINE, &object.key).await?,
+            sets: members(ctx, &kinds::MACHINE_SET, &object.key).await?,
+            deployments: members(ctx, &kinds::MACHINE_DEPLOYMENT, &object.key).await?,
+            probe: Probe { last_success: connection.last_success, failures: connection.failures },
+            cluster,
+            infra,
+            control_plane,
+        })
+    }
+
+    fn decide(&self, observed: &Observed, now: Timestamp) -> Plan<Step> {
+        core::decide(observed, now)
+    }
+
+    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
+        let cluster = &observed.cluster;
+        let spec = &cluster.spec;
+        let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
+        let key = ObjectKey::new(
+            namespace.clone(),
+            cluster.metadata.name.clone().unwrap_or_default(),
+        );
+        match step {
+            Step::PatchInfra(patch) => {
+                self.patch_reference(ctx, cluster, spec.infrastructure_ref.as_ref(), patch).await
+            }
+            Step::PatchControlPlane(patch) => {
+                self.patch_reference(ctx, cluster, spec.control_plane_ref.as_ref(), patch).await
+            }
+            Step::PatchCluster(patch) => {
+                let patch = Patch::Merge(patch.clone());
+                let answer = ctx.patch(&self.writer(), &kinds::CLUSTER, &key, &patch).await;
+                answer.map(drop).map_err(|error| failure("writing the Cluster's endpoint", &error))
+            }
+            Step::KeepConnection => {
+                ctx.workloads.keep(&key);
+                Ok(())
+            }
+            Step::DeleteChildren(children) => delete_children(ctx, &namespace, children).await,
+            Step::DeleteControlPlane => {
+                delete_reference(ctx, cluster, spec.control_plane_ref.as_ref()).await
+            }
+            Step::DeleteInfra => {
+                delete_reference(ctx, cluster, spec.infrastructure_ref.as_ref()).await
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        observed: &Observed,
+        _: &Plan<Step>,
+        _: &Outcome<Step, ()>,
+        now: Timestamp,
+    ) -> Report {
+        let reported = core::report(observed, now);
+        Report {
+            status: json!(reported.status),
+            conditions: reported.conditions,
+            next: reported.next,
+            finished: reported.finished,
+        }
+    }
+}
+
+/// Objects of a kind with the Cluster's label. Waits for the kind's first list: what is not there is then certainly not there.
+///
+/// # Errors
+/// When an object cannot be read.
+async fn members<T: serde::de::DeserializeOwned>(
+    ctx: &Ctx,
+    resource: &Resource,
+    cluster: &ObjectKey,
+) -> Result<Vec<T>, Failure> {
+    let store = ctx.store(resource);
+    store.synced().await;
+    store.of_cluster(cluster).iter().map(|object| typed(object)).collect()
+}

@@ -1,0 +1,330 @@
+//! MachineDeployment: reads what `capstan_core::machine_deployment` needs, asks the upgrade strategy, does what was decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_api::v1beta2::{ContractVersionedObjectReference, Machine, MachineDeployment, MachineSet};
+use capstan_api::{annotation, finalizer, label};
+use capstan_core::machine_deployment::decide::mark_patch;
+use capstan_core::machine_deployment::observed::TemplateSeen;
+use capstan_core::machine_deployment::{
+    self as core, Observed, SetSeen, Step, StrategyAnswer, StrategySeen, needs_plan,
+};
+use capstan_core::machine_set::is_selected;
+use capstan_core::plan::{Failure, FailureKind, Outcome, Plan};
+use capstan_core::rollout::facts::{facts, settings};
+use capstan_engine::SecretTable;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::driver::cluster_by_name;
+use crate::kinds;
+use crate::kube_api::{ApiError, Patch, Resource};
+use crate::machine::typed;
+use crate::machine_set::cluster_of;
+use crate::object::{Locator, Object};
+use crate::plugins::{encode_state, state_of};
+use crate::reference::{lookup, reference_kind};
+use crate::store::Change;
+
+/// The MachineDeployment controller.
+pub struct MachineDeploymentController {
+    spec: Spec,
+}
+
+impl Default for MachineDeploymentController {
+    fn default() -> Self {
+        Self {
+            spec: Spec {
+                name: "machine-deployment",
+                manager: "capi-machinedeployment",
+                primary: Primary::Kind(&kinds::MACHINE_DEPLOYMENT),
+                finalizer: Some(finalizer::MACHINE_DEPLOYMENT),
+                pausable: true,
+                concurrency: 50,
+                settle: Duration::from_millis(50),
+                hold: Duration::from_millis(1500),
+            },
+        }
+    }
+}
+
+/// The MachineDeployment that controls a MachineSet; of a set that nobody controls, the deployments of its Cluster.
+fn of_set(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(set) = change.object() else { return Vec::new() };
+    if let Some(owner) = set.controller() {
+        let is_it = owner.kind == "MachineDeployment" && owner.group == kinds::MACHINE_SET.group;
+        let key = ObjectKey::new(set.key.namespace.clone(), owner.name);
+        return is_it.then(|| Locator::new(&kinds::MACHINE_DEPLOYMENT, &key)).into_iter().collect();
+    }
+    let Some(cluster) = cluster_by_name(set) else { return Vec::new() };
+    let deployments = ctx.store(&kinds::MACHINE_DEPLOYMENT).of_cluster(&cluster);
+    deployments.iter().map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key)).collect()
+}
+
+/// The MachineDeployment of a Machine, by label.
+fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(machine) = change.object() else { return Vec::new() };
+    let Some(name) = machine.label(label::DEPLOYMENT_NAME) else { return Vec::new() };
+    let key = ObjectKey::new(machine.key.namespace.clone(), name);
+    vec![Locator::new(&kinds::MACHINE_DEPLOYMENT, &key)]
+}
+
+/// MachineDeployments that name a template that came or went.
+fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    if change.old.is_some() && change.new.is_some() {
+        return Vec::new();
+    }
+    let Some(object) = change.object().filter(|o| o.kind().ends_with("Template")) else {
+        return Vec::new();
+    };
+    let deployments = ctx.store(&kinds::MACHINE_DEPLOYMENT).in_namespace(&object.key.namespace);
+    let naming = deployments.iter().filter(|deployment| {
+        ["infrastructureRef", "bootstrap/configRef"].iter().any(|field| {
+            let pointer = format!("/spec/template/spec/{field}");
+            deployment.text(&format!("{pointer}/kind")) == Some(object.kind())
+                && deployment.text(&format!("{pointer}/name")) == Some(&object.key.name)
+        })
+    });
+    naming.map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key)).collect()
+}
+
+/// When a plugin came, changed or went, the driver looks at every deployment again.
+fn of_plugins(_: &Ctx, _: &Change) -> Vec<Locator> {
+    Vec::new()
+}
+
+impl MachineDeploymentController {
+    fn writer(&self) -> Writer {
+        Writer { controller: self.spec.name, manager: self.spec.manager }
+    }
+
+    async fn patch(
+        &self,
+        ctx: &Ctx,
+        resource: &Resource,
+        key: &ObjectKey,
+        patch: Value,
+    ) -> Result<(), Failure> {
+        let answer = ctx.patch(&self.writer(), resource, key, &Patch::Merge(patch)).await;
+        let doing = format!("changing {} {key}", resource.kind);
+        answer.map(drop).map_err(|error| failure(&doing, &error))
+    }
+
+    async fn own_template(
+        &self,
+        ctx: &Ctx,
+        namespace: &str,
+        reference: &ContractVersionedObjectReference,
+        patch: &Value,
+    ) -> Result<(), Failure> {
+        let kind = reference_kind(reference);
+        let resource = match ctx.stores.get(&kind) {
+            Some(store) => store.resource().clone(),
+            None => ctx.resolve(&kind)?,
+        };
+        let key = ObjectKey::new(namespace, reference.name.clone());
+        self.patch(ctx, &resource, &key, patch.clone()).await
+    }
+
+    async fn delete_sets(&self, ctx: &Ctx, namespace: &str, names: &[String]) -> Result<(), Failure> {
+        for name in names {
+            let key = ObjectKey::new(namespace, name.clone());
+            let Some(set) = ctx.get(&kinds::MACHINE_SET, &key) else { continue };
+            let answer = ctx.delete(&kinds::MACHINE_SET, &set).await;
+            answer.map_err(|error| failure(&format!("deleting MachineSet {key}"), &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets that the deployment controls, and those that it selects and nobody controls, with their Machines.
+async fn sets_of(
+    ctx: &Ctx,
+    object: &Object,
+    observed: &Observed,
+    cluster: &ObjectKey,
+) -> Result<Vec<SetSeen>, Failure> {
+    let (sets, machines) = (ctx.store(&kinds::MACHINE_SET), ctx.store(&kinds::MACHINE));
+    sets.synced().await;
+    machines.synced().await;
+    let labels = observed.selector_labels();
+    let mut found = sets.owned_by(&object.uid);
+    found.retain(|set| set.controller().is_some_and(|owner| owner.uid == object.uid));
+    if !object.is_deleting() {
+        let orphans = sets.of_cluster(cluster).into_iter();
+        found.extend(orphans.filter(|set| set.controller().is_none()));
+    }
+    let mut seen = Vec::new();
+    for set in found {
+        let is_own = set.controller().is_some();
+        let of_it = machines.owned_by(&set.uid);
+        let set: MachineSet = typed(&set)?;
+        let selector = &observed.deployment.spec.selector;
+        if !is_own && !is_selected(&labels, selector, &set.metadata) {
+            continue;
+        }
+        let of_it = of_it.iter().map(|machine| typed::<Machine>(machine));
+        seen.push(SetSeen { set, machines: of_it.collect::<Result<_, _>>()? });
+    }
+    Ok(seen)
+}
+
+async fn templates_of(ctx: &Ctx, deployment: &MachineDeployment, namespace: &str) -> Vec<TemplateSeen> {
+    let spec = &deployment.spec.template.spec;
+    let references = [Some(&spec.infrastructure_ref), spec.bootstrap.config_ref.as_ref()];
+    let mut templates = Vec::new();
+    for reference in references.into_iter().flatten() {
+        let key = ObjectKey::new(namespace, reference.name.clone());
+        let object = lookup(ctx, &reference_kind(reference), &key).await;
+        templates.push(TemplateSeen {
+            reference: reference.clone(),
+            object: object.map(|object| object.value.clone()),
+        });
+    }
+    templates
+}
+
+/// Asks the strategy, if it has to be asked. What it says is not trusted: `capstan_core::rollout::check` decides.
+async fn ask(ctx: &Ctx, object: &Object, observed: &Observed) -> StrategyAnswer {
+    let now = ctx.now();
+    if !needs_plan(observed, now) {
+        return StrategyAnswer::NotAsked;
+    }
+    let Some(plugin) = ctx.plugins.strategy(&observed.strategy.name) else {
+        return StrategyAnswer::Missing;
+    };
+    let env = plugin.env(ctx, &kinds::MACHINE_DEPLOYMENT, object, SecretTable::new());
+    match plugin.loaded.plan_upgrade(env, facts(observed, now)).await {
+        Ok(answer) => StrategyAnswer::Answer(Box::new(answer)),
+        Err(error) => StrategyAnswer::Failed(error.failure()),
+    }
+}
+
+impl Controller for MachineDeploymentController {
+    type Observed = Observed;
+    type Step = Step;
+    type Effect = ();
+
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { source: Source::Kind(&kinds::MACHINE_SET), map: of_set },
+            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
+            Watch { source: Source::External, map: of_template },
+            Watch { source: Source::Plugins, map: of_plugins },
+        ]
+    }
+
+    fn cluster(&self, object: &Object) -> Option<ObjectKey> {
+        cluster_by_name(object)
+    }
+
+    fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
+        let mut adoption = Adoption::default();
+        let Some(cluster) = cluster_by_name(object) else { return adoption };
+        adoption.labels.push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
+        if let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
+            adoption.owners.push(owner_reference(&cluster, false));
+        }
+        adoption
+    }
+
+    async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
+        let deployment: MachineDeployment = typed(&object)?;
+        let namespace = &object.key.namespace;
+        let key = ObjectKey::new(namespace.clone(), deployment.spec.cluster_name.clone());
+        let (settings, settings_error) = match settings(&deployment) {
+            Ok(settings) => (settings, None),
+            Err(error) => (json!({}), Some(error)),
+        };
+        let mut observed = Observed {
+            cluster: cluster_of(ctx, &key, object.is_deleting())?,
+            sets: Vec::new(),
+            templates: templates_of(ctx, &deployment, namespace).await,
+            strategy: StrategySeen {
+                name: Observed::strategy_name(&deployment),
+                settings,
+                settings_error,
+                state: state_of(&object),
+                answer: StrategyAnswer::NotAsked,
+            },
+            deployment,
+        };
+        observed.sets = sets_of(ctx, &object, &observed, &key).await?;
+        observed.strategy.answer = ask(ctx, &object, &observed).await;
+        Ok(observed)
+    }
+
+    fn decide(&self, observed: &Observed, now: Timestamp) -> Plan<Step> {
+        core::decide(observed, now)
+    }
+
+    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
+        let metadata = &observed.deployment.metadata;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let named = |name: &str| ObjectKey::new(namespace.clone(), name);
+        let own = named(metadata.name.as_deref().unwrap_or_default());
+        match step {
+            Step::OwnTemplate { reference, patch } => {
+                self.own_template(ctx, &namespace, reference, patch).await
+            }
+            Step::PatchDeployment(patch) => {
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone()).await
+            }
+            Step::KeepState(state) => {
+                let patch = json!({"metadata": {"annotations": {
+                    annotation::PLUGIN_STATE: encode_state(state),
+                }}});
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch).await
+            }
+            Step::MarkMachines(names) => {
+                for name in names {
+                    let marked = self.patch(ctx, &kinds::MACHINE, &named(name), mark_patch()).await;
+                    marked.or_else(ignore_gone(ctx, &named(name)))?;
+                }
+                Ok(())
+            }
+            Step::CreateSet(set) => {
+                match ctx.create(&self.writer(), &kinds::MACHINE_SET, set).await {
+                    // The name ends in random characters: made by a try whose answer was lost, or the next reconcile draws
+                    // others.
+                    Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+                    Err(error) => Err(failure("creating a MachineSet", &error)),
+                }
+            }
+            Step::PatchSet { name, patch } => {
+                self.patch(ctx, &kinds::MACHINE_SET, &named(name), patch.clone()).await
+            }
+            Step::DeleteSets(names) => self.delete_sets(ctx, &namespace, names).await,
+        }
+    }
+
+    fn report(
+        &self,
+        observed: &Observed,
+        _: &Plan<Step>,
+        _: &Outcome<Step, ()>,
+        now: Timestamp,
+    ) -> Report {
+        let reported = core::report(observed, now);
+        Report {
+            status: json!(reported.status),
+            conditions: reported.conditions,
+            next: reported.next,
+            finished: reported.finished,
+        }
+    }
+}
+
+/// A Machine that is gone needs no mark.
+fn ignore_gone(ctx: &Ctx, key: &ObjectKey) -> impl FnOnce(Failure) -> Result<(), Failure> {
+    let is_gone = ctx.get(&kinds::MACHINE, key).is_none();
+    move |failure| if is_gone && failure.kind == FailureKind::Transient { Ok(()) } else { Err(failure) }
+}

@@ -1,0 +1,156 @@
+//! The effects of a MachineSet's plan.
+
+use std::future::Future;
+
+use capstan_api::name::ObjectKey;
+use capstan_api::v1beta2::ContractVersionedObjectReference;
+use capstan_core::machine_set::desired::{Change, Completion, NewMachine};
+use capstan_core::machine_set::{Observed, Step};
+use capstan_core::plan::Failure;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::kinds;
+use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
+use crate::object::Object;
+use crate::reference::reference_kind;
+
+/// Requests of one set that are under way at the same time.
+const PARALLEL: usize = 10;
+
+/// Performs the steps of one set.
+pub(super) struct Effects<'a> {
+    /// What all controllers share.
+    pub(super) ctx: &'a Ctx,
+    /// In whose name.
+    pub(super) writer: Writer,
+    /// Where.
+    pub(super) namespace: String,
+}
+
+/// Does something with each, several at a time; tries all, and answers the first failure.
+async fn each<T, F: Future<Output = Result<(), Failure>>>(
+    items: &[T],
+    effect: impl Fn(&T) -> F,
+) -> Result<(), Failure> {
+    let results: Vec<Result<(), Failure>> =
+        futures::stream::iter(items.iter().map(effect)).buffer_unordered(PARALLEL).collect().await;
+    results.into_iter().collect()
+}
+
+impl Effects<'_> {
+    /// Performs one step.
+    pub(super) async fn perform(&self, observed: &Observed, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::PatchSet(patch) => {
+                let name = observed.set.metadata.name.clone().unwrap_or_default();
+                self.patch(&kinds::MACHINE_SET, &name, patch).await
+            }
+            Step::OwnTemplate { reference, patch } => self.patch_reference(reference, patch).await,
+            Step::Change(changes) => {
+                let changes: Vec<&Change> = changes.iter().collect();
+                each(&changes, |change| self.change(change)).await
+            }
+            Step::Complete(completions) => {
+                let completions: Vec<&Completion> = completions.iter().collect();
+                each(&completions, |completion| self.complete(completion)).await
+            }
+            Step::Create(made) => {
+                let made: Vec<&NewMachine> = made.iter().collect();
+                each(&made, |machine| self.create(machine)).await
+            }
+            Step::Delete(names) => {
+                let names: Vec<&String> = names.iter().collect();
+                each(&names, |name| self.delete(name)).await
+            }
+        }
+    }
+
+    fn key(&self, name: &str) -> ObjectKey {
+        ObjectKey::new(self.namespace.clone(), name)
+    }
+
+    async fn patch(&self, resource: &Resource, name: &str, patch: &Value) -> Result<(), Failure> {
+        let key = self.key(name);
+        let answer =
+            self.ctx.patch(&self.writer, resource, &key, &Patch::Merge(patch.clone())).await;
+        let doing = format!("changing {} {key}", resource.kind);
+        answer.map(drop).map_err(|error| failure(&doing, &error))
+    }
+
+    fn resource(&self, kind: &GroupKind) -> Result<Resource, Failure> {
+        match self.ctx.stores.get(kind) {
+            Some(store) => Ok(store.resource().clone()),
+            None => self.ctx.resolve(kind),
+        }
+    }
+
+    async fn patch_reference(
+        &self,
+        reference: &ContractVersionedObjectReference,
+        patch: &Value,
+    ) -> Result<(), Failure> {
+        let resource = self.resource(&reference_kind(reference))?;
+        self.patch(&resource, &reference.name, patch).await
+    }
+
+    async fn change(&self, change: &Change) -> Result<(), Failure> {
+        for (reference, patch) in &change.objects {
+            self.patch_reference(reference, patch).await?;
+        }
+        match &change.patch {
+            Some(patch) => self.patch(&kinds::MACHINE, &change.machine, patch).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The Machine first: if the host stops then, it is completed, and nothing is left that no Machine names.
+    async fn create(&self, made: &NewMachine) -> Result<(), Failure> {
+        let answer = self.ctx.create(&self.writer, &kinds::MACHINE, &made.machine).await;
+        let machine = answer.map_err(|error| failure("creating a Machine", &error))?;
+        let owner = owner_reference(&machine, true);
+        let objects: Vec<&Value> = made.bootstrap.iter().chain([&made.infra]).collect();
+        each(&objects, |object| self.create_object(object, &owner)).await
+    }
+
+    async fn complete(&self, completion: &Completion) -> Result<(), Failure> {
+        let owner = json!({
+            "apiVersion": kinds::MACHINE.api_version(),
+            "kind": kinds::MACHINE.kind,
+            "name": completion.machine,
+            "uid": completion.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        });
+        let objects: Vec<&Value> = completion.objects.iter().collect();
+        each(&objects, |object| self.create_object(object, &owner)).await
+    }
+
+    async fn create_object(&self, object: &Value, owner: &Value) -> Result<(), Failure> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (group, version) =
+            text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
+        let kind = GroupKind { group: group.to_owned(), kind: text("/kind").to_owned() };
+        let mut resource = self.resource(&kind)?;
+        version.clone_into(&mut resource.version);
+        let mut object = object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("ownerReferences".to_owned(), json!([owner]));
+        }
+        match self.ctx.create(&self.writer, &resource, &object).await {
+            // Made by an earlier try whose answer was lost.
+            Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+            Err(error) => Err(failure(&format!("creating a {}", kind.kind), &error)),
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Failure> {
+        let key = self.key(name);
+        let Some(machine): Option<std::sync::Arc<Object>> = self.ctx.get(&kinds::MACHINE, &key) else {
+            return Ok(());
+        };
+        let answer = self.ctx.delete(&kinds::MACHINE, &machine).await;
+        answer.map_err(|error| failure(&format!("deleting Machine {key}"), &error))
+    }
+}

@@ -1,0 +1,224 @@
+//! What should happen with a MachineDeployment next.
+
+use std::time::Duration;
+
+use capstan_api::annotation;
+use capstan_api::v1beta2::ContractVersionedObjectReference;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::desired;
+use super::observed::{Current, Observed};
+use super::verdict::{Verdict, verdict};
+use crate::call::State;
+use crate::clone::kind_of_template;
+use crate::plan::{Next, Plan, STEPS_MAX};
+use crate::rollout::count::{annotation as annotation_of, has_annotation, name};
+use crate::rollout::limits;
+
+/// Bounds of how soon a waiting strategy is asked again.
+const RECHECK_MIN: Duration = Duration::from_secs(1);
+const RECHECK_MAX: Duration = Duration::from_secs(600);
+
+/// A strategy that failed is asked again after this time.
+const STRATEGY_RETRY: Duration = Duration::from_secs(15);
+
+/// A missing template is looked for again after this time: its kind may not be watched.
+const TEMPLATE_RETRY: Duration = Duration::from_secs(30);
+
+/// One effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make the Cluster an owner of a template.
+    OwnTemplate {
+        /// The template.
+        reference: ContractVersionedObjectReference,
+        /// Merge patch.
+        patch: Value,
+    },
+    /// Merge patch of the deployment itself: its revision, its replicas.
+    PatchDeployment(Value),
+    /// Keep what the strategy answered for its next call, before anything is scaled.
+    KeepState(State),
+    /// Mark machines, by name, to go first.
+    MarkMachines(Vec<String>),
+    /// Create the current MachineSet.
+    CreateSet(Value),
+    /// Change a MachineSet.
+    PatchSet {
+        /// Its name.
+        name: String,
+        /// Merge patch.
+        patch: Value,
+    },
+    /// Delete MachineSets.
+    DeleteSets(Vec<String>),
+}
+
+/// What should happen next.
+#[must_use]
+pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
+    if observed.is_deleting() {
+        let left: Vec<String> = observed
+            .sets
+            .iter()
+            .filter(|seen| !seen.is_deleting() && is_controlled(observed, &seen.set.metadata))
+            .map(|seen| seen.name().to_owned())
+            .collect();
+        return if left.is_empty() { Plan::settled() } else { Plan::of(vec![Step::DeleteSets(left)]) };
+    }
+    let verdict = verdict(observed, now);
+    let mut steps = own_templates(observed);
+    if let Some(patch) = own_fields(observed, now) {
+        steps.push(Step::PatchDeployment(patch));
+    }
+    if let Verdict::Accepted(checked) = &verdict {
+        if let Some(state) = checked.state()
+            && observed.strategy.state.as_ref() != Some(state)
+        {
+            steps.push(Step::KeepState(state.clone()));
+        }
+        let unmarked = unmarked(observed, checked.delete_first());
+        if !unmarked.is_empty() {
+            steps.push(Step::MarkMachines(unmarked));
+        }
+        if let Current::New { name } = observed.current(now) {
+            steps.push(Step::CreateSet(desired::new_set(observed, &name, &verdict, now)));
+        }
+    }
+    steps.extend(patch_sets(observed, &verdict, now));
+    let empty = empty_sets(observed, &verdict, now);
+    if !empty.is_empty() {
+        steps.push(Step::DeleteSets(empty));
+    }
+    // What does not fit is seen again, because the sets change.
+    steps.truncate(STEPS_MAX);
+    Plan { next: next(observed, &verdict, now), ..Plan::of(steps) }
+}
+
+fn is_controlled(
+    observed: &Observed,
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> bool {
+    let owners = metadata.owner_references.iter().flatten();
+    let uid = observed.deployment.metadata.uid.as_deref().unwrap_or_default();
+    owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// Templates that the Cluster does not own yet.
+fn own_templates(observed: &Observed) -> Vec<Step> {
+    let Some(cluster) = observed.cluster.found() else { return Vec::new() };
+    let steps = observed.templates.iter().filter_map(|seen| {
+        kind_of_template(&seen.reference.kind)?;
+        let patch = crate::clone::owner_patch(seen.object.found()?, cluster)?;
+        Some(Step::OwnTemplate { reference: seen.reference.clone(), patch })
+    });
+    steps.collect()
+}
+
+/// The revision of the current set, mirrored on the deployment, and its replicas where admission did not fill them in.
+fn own_fields(observed: &Observed, now: Timestamp) -> Option<Value> {
+    let metadata = &observed.deployment.metadata;
+    let mut patch = Map::new();
+    if observed.deployment.spec.replicas.is_none() {
+        patch.insert("spec".to_owned(), json!({"replicas": limits::default_replicas(metadata)}));
+    }
+    let revision = observed.revision(now).to_string();
+    let is_made = observed.existing_current(now).is_some() || !observed.is_paused();
+    if is_made && annotation_of(metadata, annotation::REVISION) != Some(&revision) {
+        let mut annotations = Map::new();
+        annotations.insert(annotation::REVISION.to_owned(), json!(revision));
+        patch.insert("metadata".to_owned(), json!({"annotations": annotations}));
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Of these machines, those that are not marked yet.
+fn unmarked(observed: &Observed, machines: &[String]) -> Vec<String> {
+    let marked = |wanted: &str| {
+        observed.machines().iter().any(|machine| {
+            name(&machine.metadata) == wanted
+                && has_annotation(&machine.metadata, annotation::DELETE_MACHINE)
+        })
+    };
+    machines.iter().filter(|machine| !marked(machine)).cloned().collect()
+}
+
+/// Adoption, in-place fields and replicas of existing sets, one patch each: the current set first, then the oldest.
+fn patch_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<Step> {
+    let sets = observed.existing_current(now).into_iter().chain(observed.old_sets(now));
+    let steps = sets.filter_map(|seen| {
+        let mut patch = desired::set_patch(observed, seen, verdict, now);
+        if !is_controlled(observed, &seen.set.metadata) && !seen.is_deleting() {
+            let mut owners: Vec<Value> =
+                seen.set.metadata.owner_references.iter().flatten().map(|owner| json!(owner)).collect();
+            owners.push(desired::controller_reference(observed));
+            let adoption = json!({"metadata": {
+                "ownerReferences": owners, "resourceVersion": seen.set.metadata.resource_version,
+            }});
+            patch = Some(joined(patch.unwrap_or_else(|| json!({})), adoption));
+        }
+        Some(Step::PatchSet { name: seen.name().to_owned(), patch: patch? })
+    });
+    steps.collect()
+}
+
+/// Two merge patches as one.
+fn joined(mut one: Value, other: Value) -> Value {
+    if let (Some(fields), Some(more)) = (one.as_object_mut(), other.as_object()) {
+        for (key, value) in more {
+            let before = fields.remove(key).unwrap_or(Value::Null);
+            let both = before.is_object() && value.is_object();
+            fields.insert(key.clone(), if both { joined(before, value.clone()) } else { value.clone() });
+        }
+    }
+    one
+}
+
+/// Old sets that have nothing any more, once the rollout is complete.
+fn empty_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<String> {
+    let Some(current) = observed.existing_current(now) else { return Vec::new() };
+    let replicas = limits::replicas(&observed.deployment);
+    let complete = *verdict == Verdict::Settled && current.available() == replicas
+        && current.machines.len() == usize::try_from(replicas).unwrap_or(usize::MAX);
+    if !complete {
+        return Vec::new();
+    }
+    let old = observed.old_sets(now);
+    let empty = old.iter().filter(|seen| {
+        !seen.is_deleting()
+            && seen.desired() == 0
+            && seen.machines.is_empty()
+            && seen.set.status.as_ref().is_none_or(|status| status.replicas.unwrap_or_default() == 0)
+    });
+    empty.map(|seen| seen.name().to_owned()).collect()
+}
+
+fn next(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Next {
+    let mut next = match verdict {
+        Verdict::Accepted(checked) => checked.waiting().map_or(Next::Settled, |waiting| {
+            Next::CheckAfter(waiting.check_after.clamp(RECHECK_MIN, RECHECK_MAX))
+        }),
+        Verdict::Failed(failure) => {
+            Next::CheckAfter(failure.retry_after.unwrap_or(STRATEGY_RETRY).clamp(RECHECK_MIN, RECHECK_MAX))
+        }
+        Verdict::Refused(_) => Next::CheckAfter(STRATEGY_RETRY),
+        Verdict::NoTemplate => Next::CheckAfter(TEMPLATE_RETRY),
+        _ => Next::Settled,
+    };
+    if let Some(after) = observed.rollout_after().filter(|after| *after > now) {
+        let left = Duration::try_from(after.duration_since(now)).unwrap_or(RECHECK_MAX);
+        // A little later, so that it has passed.
+        next = next.min(Next::CheckAfter(left.saturating_add(RECHECK_MIN)));
+    }
+    next
+}
+
+/// The merge patch that marks a machine.
+#[must_use]
+pub fn mark_patch() -> Value {
+    let mut annotations = Map::new();
+    annotations.insert(annotation::DELETE_MACHINE.to_owned(), json!("true"));
+    json!({"metadata": {"annotations": annotations}})
+}
+

@@ -1,0 +1,275 @@
+//! All that decisions about a MachineDeployment may look at.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use capstan_api::name::fnv32a;
+use capstan_api::v1beta2::{
+    Cluster, ContractVersionedObjectReference, Machine, MachineDeployment,
+    MachineDeploymentRolloutStrategyType, MachineSet,
+};
+use capstan_api::{annotation, label};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::call::State;
+use crate::call::strategy::Answer;
+use crate::lookup::Lookup;
+use crate::naming::{Endings, with_ending};
+use crate::plan::Failure;
+use crate::rollout::count::{self, annotation as annotation_of, created, name};
+use crate::rollout::facts::STRATEGY;
+use crate::rollout::{limits, template};
+
+/// The strategy of `rollout.strategy.type: RollingUpdate`.
+pub const ROLLING_UPDATE: &str = "upgrade-rolling-update";
+
+/// The strategy of `rollout.strategy.type: OnDelete`.
+pub const ON_DELETE: &str = "upgrade-on-delete";
+
+/// All that a decision may look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// The MachineDeployment.
+    pub deployment: MachineDeployment,
+    /// Its Cluster.
+    pub cluster: Lookup<Cluster>,
+    /// MachineSets that it controls, and those that its selector matches and nobody controls.
+    pub sets: Vec<SetSeen>,
+    /// The templates that its machine template names.
+    pub templates: Vec<TemplateSeen>,
+    /// Its upgrade strategy.
+    pub strategy: StrategySeen,
+}
+
+/// A MachineSet with its Machines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetSeen {
+    /// The set.
+    pub set: MachineSet,
+    /// Its machines, also those that are being deleted.
+    pub machines: Vec<Machine>,
+}
+
+/// A template that is referenced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemplateSeen {
+    /// The reference.
+    pub reference: ContractVersionedObjectReference,
+    /// What it names.
+    pub object: Lookup<Value>,
+}
+
+/// The upgrade strategy and what it said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StrategySeen {
+    /// Name of the plugin.
+    pub name: String,
+    /// Its settings, a JSON object.
+    pub settings: Value,
+    /// Why the settings cannot be used.
+    pub settings_error: Option<String>,
+    /// What its last answer kept.
+    pub state: Option<State>,
+    /// What it said this time.
+    pub answer: StrategyAnswer,
+}
+
+/// What became of asking a strategy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum StrategyAnswer {
+    /// There was nothing to ask.
+    #[default]
+    NotAsked,
+    /// No active plugin of that name is an upgrade strategy.
+    Missing,
+    /// The call failed.
+    Failed(Failure),
+    /// Its answer, not yet checked.
+    Answer(Box<Answer>),
+}
+
+/// The set that machines of the current template belong to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Current<'a> {
+    /// It exists.
+    Existing(&'a SetSeen),
+    /// It has to be made, under this name.
+    New {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Current<'_> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Existing(seen) => seen.name().to_owned(),
+            Self::New { name } => name.clone(),
+        }
+    }
+}
+
+impl SetSeen {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        name(&self.set.metadata)
+    }
+
+    /// Whether it is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        count::is_deleting(&self.set.metadata)
+    }
+
+    /// `spec.replicas`; none for a set that is being deleted.
+    #[must_use]
+    pub fn desired(&self) -> u32 {
+        if self.is_deleting() {
+            return 0;
+        }
+        self.set.spec.replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or_default()
+    }
+
+    /// Its revision; 0 when it has none.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        annotation_of(&self.set.metadata, annotation::REVISION)
+            .and_then(|revision| revision.parse().ok())
+            .unwrap_or_default()
+    }
+
+    /// Machines that are available.
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        let available = self.machines.iter().filter(|machine| count::is_available(machine)).count();
+        u32::try_from(available).unwrap_or(u32::MAX)
+    }
+}
+
+impl Observed {
+    /// Name of the upgrade strategy that a deployment asks for.
+    #[must_use]
+    pub fn strategy_name(deployment: &MachineDeployment) -> String {
+        if let Some(named) = annotation_of(&deployment.metadata, STRATEGY) {
+            return named.to_owned();
+        }
+        match limits::strategy_type(deployment) {
+            MachineDeploymentRolloutStrategyType::OnDelete => ON_DELETE.to_owned(),
+            MachineDeploymentRolloutStrategyType::RollingUpdate => ROLLING_UPDATE.to_owned(),
+        }
+    }
+
+    /// Whether the deployment is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        count::is_deleting(&self.deployment.metadata)
+    }
+
+    /// Whether rollouts are stopped.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.deployment.spec.paused == Some(true)
+    }
+
+    /// The current set: of those with the deployment's template, the one with most replicas, then the oldest. Once
+    /// `rollout.after` has passed, only sets made since count.
+    #[must_use]
+    pub fn current(&self, now: Timestamp) -> Current<'_> {
+        self.existing_current(now).map_or_else(|| Current::New { name: self.new_name(now) }, Current::Existing)
+    }
+
+    /// The current set, if it exists.
+    #[must_use]
+    pub fn existing_current(&self, now: Timestamp) -> Option<&SetSeen> {
+        let after = self.rollout_after().filter(|after| *after <= now);
+        let mut candidates: Vec<&SetSeen> = self
+            .sets
+            .iter()
+            .filter(|seen| !seen.is_deleting())
+            .filter(|seen| template::matches(&seen.set.spec.template, &self.deployment.spec.template))
+            .filter(|seen| match (after, created(&seen.set.metadata)) {
+                (Some(after), Some(created)) => created >= after,
+                _ => true,
+            })
+            .collect();
+        candidates.sort_by_key(|seen| {
+            (Reverse(seen.desired()), created(&seen.set.metadata), seen.name().to_owned())
+        });
+        candidates.first().copied()
+    }
+
+    /// `spec.rollout.after`.
+    #[must_use]
+    pub fn rollout_after(&self) -> Option<Timestamp> {
+        self.deployment.spec.rollout.as_ref()?.after.as_ref().map(|after| after.0)
+    }
+
+    /// Sets other than the current one, oldest first.
+    #[must_use]
+    pub fn old_sets(&self, now: Timestamp) -> Vec<&SetSeen> {
+        let current = self.existing_current(now).map(SetSeen::name);
+        let mut old: Vec<&SetSeen> =
+            self.sets.iter().filter(|seen| Some(seen.name()) != current).collect();
+        old.sort_by_key(|seen| (created(&seen.set.metadata), seen.name().to_owned()));
+        old
+    }
+
+    /// The ending of a new set's name and hash. It follows from the deployment, its template and the revision: a set whose
+    /// creation was not answered gets the same name again, and there are never two of one revision.
+    #[must_use]
+    pub fn new_ending(&self, now: Timestamp) -> String {
+        let metadata = &self.deployment.metadata;
+        let identity = format!(
+            "{}/{}/{}",
+            metadata.uid.as_deref().unwrap_or_default(),
+            template::hash(&self.deployment.spec.template),
+            self.revision(now)
+        );
+        Endings::new(u64::from(fnv32a(identity.as_bytes()))).draw()
+    }
+
+    fn new_name(&self, now: Timestamp) -> String {
+        with_ending(name(&self.deployment.metadata), &self.new_ending(now))
+    }
+
+    /// The revision of the current set: above all others, its own if it is that already.
+    #[must_use]
+    pub fn revision(&self, now: Timestamp) -> u64 {
+        let highest_old = self.old_sets(now).iter().map(|seen| seen.revision()).max().unwrap_or_default();
+        let own = self.existing_current(now).map(SetSeen::revision).unwrap_or_default();
+        own.max(highest_old.saturating_add(1))
+    }
+
+    /// Templates that certainly do not exist, or cannot be seen, one sentence each.
+    #[must_use]
+    pub fn missing_templates(&self) -> Vec<String> {
+        let missing = self.templates.iter().filter_map(|seen| match &seen.object {
+            Lookup::Found(_) => None,
+            Lookup::Missing => Some(format!("{} does not exist", seen.reference.kind)),
+            Lookup::Unknown(why) => Some(format!("{} cannot be read: {why}", seen.reference.kind)),
+        });
+        missing.collect()
+    }
+
+    /// All machines.
+    #[must_use]
+    pub fn machines(&self) -> Vec<&Machine> {
+        self.sets.iter().flat_map(|seen| &seen.machines).collect()
+    }
+
+    /// The selector's labels; when the selector is empty, those that admission fills in.
+    #[must_use]
+    pub fn selector_labels(&self) -> BTreeMap<String, String> {
+        let selector = &self.deployment.spec.selector;
+        let mut labels = selector.match_labels.clone().unwrap_or_default();
+        if labels.is_empty() && selector.match_expressions.as_ref().is_none_or(Vec::is_empty) {
+            labels.insert(label::DEPLOYMENT_NAME.to_owned(), name(&self.deployment.metadata).to_owned());
+        }
+        labels.insert(label::CLUSTER_NAME.to_owned(), self.deployment.spec.cluster_name.clone());
+        labels
+    }
+}

@@ -1,0 +1,62 @@
+//! `wit/v0.1/pre-delete-hook.wit`.
+
+use std::time::Duration;
+
+use capstan_core::call::hook::{HookInput, Phase, Verdict};
+use futures::FutureExt;
+use wasmtime::Store;
+use wasmtime::component::Instance;
+
+use super::check::{self, Checked};
+use super::exports::pre_delete_hook as wit;
+use super::{Outcome, Roles, role, types};
+use crate::call::{CallState, Stop};
+use crate::error::CallError;
+
+const INTERFACE: &str = "pre-delete-hook";
+
+fn hook_input(input: &HookInput, wall: Duration) -> Result<wit::HookInput, CallError> {
+    Ok(wit::HookInput {
+        context: types::context(&input.context, wall)?,
+        phase: match input.phase {
+            Phase::PreDrain => wit::Phase::PreDrain,
+            Phase::PreTerminate => wit::Phase::PreTerminate,
+        },
+        machine: check::json_text("the Machine", &input.machine)?,
+        cluster: check::json_text("the Cluster", &input.cluster)?,
+        node: input
+            .node
+            .as_ref()
+            .map(|node| check::json_text("the Node", node))
+            .transpose()?,
+        cluster_deleting: input.cluster_deleting,
+        first_run_ms: input.first_run_ms,
+        settings: check::json_text("the hook's settings", &input.settings)?,
+        extra: types::extra(&input.extra)?,
+    })
+}
+
+pub(crate) fn run<'a>(
+    roles: Roles,
+    store: &'a mut Store<CallState>,
+    instance: &'a Instance,
+    wall: Duration,
+    input: HookInput,
+) -> Outcome<'a, Verdict> {
+    async move {
+        let guest = role(roles.hook.as_ref(), INTERFACE)?
+            .load(&mut *store, instance)
+            .map_err(Stop::Guest)?;
+        let input = hook_input(&input, wall)?;
+        let answer = guest.call_run(store, &input).await.map_err(Stop::Guest)?;
+        Ok(verdict(answer.map_err(types::failure)?)?)
+    }
+    .boxed()
+}
+
+fn verdict(verdict: wit::Verdict) -> Checked<Verdict> {
+    Ok(match verdict {
+        wit::Verdict::Proceed => Verdict::Proceed,
+        wit::Verdict::Waiting(wait) => Verdict::Waiting(types::waiting(wait)?),
+    })
+}

@@ -1,0 +1,253 @@
+//! Compiled components on disk: private to this host, named by content, checked against our own record before native code is mapped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use crate::error::EngineError;
+use crate::limit::{CACHE_BYTES_MAX, COMPILED_BYTES_MAX};
+use crate::source::hex;
+
+/// The directory of compiled components.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    dir: PathBuf,
+    /// Of the engine that compiles and runs: files of another one are never looked at.
+    compatibility: String,
+}
+
+/// What is recorded of a compiled component, beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// `sha256:<hex>` of the component.
+    pub(crate) source: String,
+    /// `sha256:<hex>` of the compiled file.
+    pub(crate) compiled: String,
+    /// Of the compiled file.
+    pub(crate) bytes: u64,
+    /// How long it took.
+    pub(crate) compile_ms: u64,
+}
+
+impl Cache {
+    /// Opens or makes the directory. It must be ours alone: what lies in it is run as native code.
+    pub(crate) fn open(dir: &Path, engine: &wasmtime::Engine) -> Result<Self, EngineError> {
+        let unusable = |why: String| EngineError::CacheDir {
+            path: dir.to_owned(),
+            why,
+        };
+        fs::create_dir_all(dir).map_err(|e| unusable(e.to_string()))?;
+        let found = fs::symlink_metadata(dir).map_err(|e| unusable(e.to_string()))?;
+        if !found.is_dir() {
+            return Err(unusable("it is not a directory".to_owned()));
+        }
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(unusable(
+                "it belongs to another user: make one that is this user's".to_owned(),
+            ));
+        }
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+            .map_err(|e| unusable(e.to_string()))?;
+        let cache = Self {
+            dir: dir.to_owned(),
+            compatibility: compatibility_of(engine),
+        };
+        cache.remove_leftovers();
+        Ok(cache)
+    }
+
+    /// Where the compiler may write before the result is put into the cache.
+    pub(crate) fn scratch(&self, digest: &str) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (process, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        self.dir
+            .join(format!("{}.{process}.{next}.tmp", self.stem(digest)))
+    }
+
+    /// The compiled component, when it is there and whole. Anything else is removed and counts as not there.
+    pub(crate) fn find(
+        &self,
+        engine: &wasmtime::Engine,
+        digest: &str,
+    ) -> Option<(Component, Entry)> {
+        let (code, record) = self.paths(digest);
+        if !code.exists() {
+            return None;
+        }
+        let loaded = load(engine, &code, &record, digest);
+        match loaded {
+            Ok(found) => {
+                let _ = File::open(&code).and_then(|f| f.set_modified(SystemTime::now()));
+                Some(found)
+            }
+            Err(why) => {
+                tracing::warn!(digest, why, "dropped a compiled component");
+                let _ = fs::remove_file(&record);
+                let _ = fs::remove_file(&code);
+                None
+            }
+        }
+    }
+
+    /// Takes over what the compiler wrote to [`Cache::scratch`], and makes room.
+    pub(crate) fn keep(&self, digest: &str, scratch: &Path, took: Duration) -> Result<(), String> {
+        let (code, record) = self.paths(digest);
+        let compiled = read_private(scratch)?;
+        let entry = Entry {
+            source: digest.to_owned(),
+            compiled: format!("sha256:{}", hex(&Sha256::digest(&compiled))),
+            bytes: u64::try_from(compiled.len()).unwrap_or(u64::MAX),
+            compile_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        };
+        let text = serde_json::to_vec(&entry).map_err(|e| e.to_string())?;
+        let note = scratch.with_extension("json.tmp");
+        write_private(&note, &text).map_err(|e| e.to_string())?;
+        fs::rename(&note, &record).map_err(|e| e.to_string())?;
+        fs::rename(scratch, &code).map_err(|e| e.to_string())?;
+        self.evict(&code);
+        Ok(())
+    }
+
+    fn stem(&self, digest: &str) -> String {
+        let name = digest.trim_start_matches("sha256:");
+        format!("{name}-{}", self.compatibility)
+    }
+
+    fn paths(&self, digest: &str) -> (PathBuf, PathBuf) {
+        let stem = self.stem(digest);
+        (
+            self.dir.join(format!("{stem}.cwasm")),
+            self.dir.join(format!("{stem}.json")),
+        )
+    }
+
+    /// Removes the least recently used files until all fit. A file that is mapped stays usable after its removal.
+    fn evict(&self, newest: &Path) {
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = self
+            .files()
+            .filter(|(path, _)| path.extension().is_some_and(|e| e == "cwasm") && path != newest)
+            .map(|(path, meta)| {
+                (
+                    meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                    meta.len(),
+                    path,
+                )
+            })
+            .collect();
+        files.sort();
+        let kept = fs::metadata(newest).map_or(0, |meta| meta.len());
+        let mut total = files
+            .iter()
+            .fold(kept, |sum, (_, bytes, _)| sum.saturating_add(*bytes));
+        for (_, bytes, path) in files {
+            if total <= CACHE_BYTES_MAX {
+                return;
+            }
+            let _ = fs::remove_file(path.with_extension("json"));
+            let _ = fs::remove_file(&path);
+            total = total.saturating_sub(bytes);
+        }
+    }
+
+    /// Files of compilations that a stopped host left behind.
+    fn remove_leftovers(&self) {
+        let old = Duration::from_secs(3600);
+        for (path, meta) in self.files() {
+            let is_old = meta
+                .modified()
+                .ok()
+                .and_then(|m| m.elapsed().ok())
+                .is_some_and(|age| age > old);
+            if is_old && path.extension().is_some_and(|e| e == "tmp") {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    fn files(&self) -> impl Iterator<Item = (PathBuf, fs::Metadata)> {
+        fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+    }
+}
+
+fn load(
+    engine: &wasmtime::Engine,
+    code: &Path,
+    record: &Path,
+    digest: &str,
+) -> Result<(Component, Entry), String> {
+    let entry: Entry = serde_json::from_slice(&read_private(record)?).map_err(|e| e.to_string())?;
+    let compiled = read_private(code)?;
+    if entry.source != digest {
+        return Err("it is of another component".to_owned());
+    }
+    if entry.compiled != format!("sha256:{}", hex(&Sha256::digest(&compiled))) {
+        return Err("it is not what was recorded".to_owned());
+    }
+    drop(compiled);
+    Ok((map(engine, code)?, entry))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "maps native code: the file is in a directory of mode 0700 that is ours, was written by our own compiler, has just \
+              been compared with its recorded digest, and is only ever replaced by rename; the engine refuses files of other \
+              versions and settings itself"
+)]
+fn map(engine: &wasmtime::Engine, code: &Path) -> Result<Component, String> {
+    // SAFETY: see the reason above.
+    unsafe { Component::deserialize_file(engine, code) }.map_err(|e| e.to_string())
+}
+
+/// Reads a file that nobody else can have written.
+fn read_private(path: &Path) -> Result<Vec<u8>, String> {
+    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|e| e.to_string())?;
+    let meta = file.metadata().map_err(|e| e.to_string())?;
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err("it is not a file of this user".to_owned());
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err("others can write to it".to_owned());
+    }
+    if meta.len() > COMPILED_BYTES_MAX {
+        return Err(format!("it has more than {COMPILED_BYTES_MAX} bytes"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// Writes a new file that only this user can read and write, replacing an older one.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Names the engine's version and settings.
+fn compatibility_of(engine: &wasmtime::Engine) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

@@ -1,0 +1,556 @@
+//! One call: a fresh instance on the guests' threads, within its limits, with an answer that was checked or an error that says
+//! what happened.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_core::call::strategy::Facts;
+use capstan_core::call::{Context, Mode};
+use futures::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinError, JoinHandle};
+use wasmtime::component::{Instance, ResourceTable};
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::capability::ambient::{Stderr, world};
+use crate::capability::http::CallHttp;
+use crate::capability::log::LogBudget;
+use crate::capability::{
+    Capabilities, CredentialSource, Identity, NoCredentials, PlannedEffects, StateStore,
+};
+use crate::error::{CallError, HostTrouble};
+use crate::grant::Grants;
+use crate::limit::{
+    HANDLES_MAX, HOSTCALL_FUEL_BYTES, Limits, MESSAGE_BYTES_MAX, QUEUE_WAIT, TABLE_ELEMENTS_MAX,
+    TEXT_BYTES_MAX, TICK,
+};
+use crate::load::Prepared;
+use crate::secret::SecretTable;
+use crate::stats::{CallOutcome, Function};
+use crate::text::{chain_of, clipped, one_line};
+
+/// Everything about a call that is not its input.
+#[derive(Clone)]
+pub struct CallEnv {
+    /// Name of the Plugin object, for logs.
+    pub plugin: String,
+    /// Kind, namespace and name of the object that the call is about, for logs.
+    pub object: String,
+    /// What the plugin may do.
+    pub grants: Arc<Grants>,
+    /// What the call may use; the engine's ceilings apply on top.
+    pub limits: Limits,
+    /// Secrets that the input names by handle.
+    pub secrets: SecretTable,
+    /// Where `state` is kept; none for calls without an object of their own.
+    pub state: Option<Arc<dyn StateStore>>,
+    /// Where granted credentials are found.
+    pub credentials: Arc<dyn CredentialSource>,
+    /// Receives what a call in plan mode would have done.
+    pub planned: PlannedEffects,
+}
+
+impl CallEnv {
+    /// A call that may do nothing.
+    #[must_use]
+    pub fn new(plugin: impl Into<String>, object: impl Into<String>) -> Self {
+        Self {
+            plugin: plugin.into(),
+            object: object.into(),
+            grants: Arc::default(),
+            limits: Limits::default(),
+            secrets: SecretTable::new(),
+            state: None,
+            credentials: Arc::new(NoCredentials),
+            planned: PlannedEffects::default(),
+        }
+    }
+}
+
+/// What the engine itself needs to know of a call's input.
+#[derive(Clone, Debug)]
+pub(crate) struct CallFacts {
+    pub(crate) now_ms: u64,
+    pub(crate) deadline: Duration,
+    pub(crate) mode: Mode,
+    /// Decides the call's randomness, together with the time.
+    pub(crate) seed: String,
+}
+
+impl CallFacts {
+    pub(crate) fn of(context: &Context) -> Self {
+        Self {
+            now_ms: context.now_ms,
+            deadline: context.deadline,
+            mode: context.mode,
+            seed: context.idempotency_key.clone(),
+        }
+    }
+
+    /// A strategy has no context of its own: it is pure, and has the time that its limits give.
+    pub(crate) fn of_strategy(facts: &Facts) -> Self {
+        Self {
+            now_ms: facts.now_ms,
+            deadline: Duration::MAX,
+            mode: Mode::Apply,
+            seed: facts.deployment.clone(),
+        }
+    }
+}
+
+/// What a store carries.
+pub(crate) struct CallState {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    pub(crate) capabilities: Capabilities,
+    memory: MemoryLimiter,
+    /// Ticks of CPU time that are left.
+    ticks_left: u64,
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// Sums all memories of a store, which the built-in limiter takes one by one.
+#[derive(Debug)]
+struct MemoryLimiter {
+    limit_bytes: usize,
+    used_bytes: usize,
+    table_elements: usize,
+    denied: bool,
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let used = self
+            .used_bytes
+            .saturating_add(desired.saturating_sub(current));
+        if used > self.limit_bytes {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.used_bytes = used;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let elements = self
+            .table_elements
+            .saturating_add(desired.saturating_sub(current));
+        if elements > TABLE_ELEMENTS_MAX {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.table_elements = elements;
+        Ok(true)
+    }
+}
+
+/// Why a guest's function did not give an answer to use.
+pub(crate) enum Stop {
+    /// The guest ended badly.
+    Guest(wasmtime::Error),
+    /// The guest ended well, with something that is no use.
+    Call(CallError),
+}
+
+impl<E: Into<CallError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+/// A task that ends when its owner is dropped.
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
+
+impl<T> AbortOnDrop<T> {
+    pub(crate) async fn join(mut self) -> Result<T, JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Settles the breaker's trial when a call is dropped before it has ended.
+struct Trial<'a> {
+    prepared: &'a Prepared,
+    settled: bool,
+}
+
+impl Trial<'_> {
+    fn settle<T>(mut self, result: &Result<T, CallError>) {
+        self.settled = true;
+        let mut breaker = self.prepared.breaker();
+        match result {
+            Err(error) if error.is_strike() => breaker.strike(Instant::now()),
+            Ok(_) | Err(CallError::Plugin(_) | CallError::BadAnswer { .. }) => breaker.worked(),
+            Err(_) => breaker.undecided(Instant::now()),
+        }
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.prepared.breaker().undecided(Instant::now());
+        }
+    }
+}
+
+impl Prepared {
+    /// Makes one call. Dropping the future drops the call.
+    pub(crate) async fn call<R, F>(
+        self: &Arc<Self>,
+        function: Function,
+        env: CallEnv,
+        facts: CallFacts,
+        body: F,
+    ) -> Result<R, CallError>
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(
+                &'a mut Store<CallState>,
+                &'a Instance,
+                Duration,
+            ) -> BoxFuture<'a, Result<R, Stop>>
+            + Send
+            + 'static,
+    {
+        let started = Instant::now();
+        let (result, instantiate) = self.admitted(function, env, facts, body).await;
+        let outcome = CallOutcome::of(&result);
+        for counters in [&self.counters, &*self.engine.counters] {
+            counters.count(function, outcome, started.elapsed(), instantiate);
+        }
+        result
+    }
+
+    async fn admitted<R, F>(
+        self: &Arc<Self>,
+        function: Function,
+        env: CallEnv,
+        facts: CallFacts,
+        body: F,
+    ) -> (Result<R, CallError>, Duration)
+    where
+        R: Send + 'static,
+        F: for<'a> FnOnce(
+                &'a mut Store<CallState>,
+                &'a Instance,
+                Duration,
+            ) -> BoxFuture<'a, Result<R, Stop>>
+            + Send
+            + 'static,
+    {
+        if let Err(stopped) = self.breaker().admit(Instant::now()) {
+            let error = CallError::BreakerOpen {
+                retry_after: stopped.retry_after,
+            };
+            return (Err(error), Duration::ZERO);
+        }
+        let trial = Trial {
+            prepared: self,
+            settled: false,
+        };
+        let limits = env.limits.within(self.engine.options.ceilings);
+        let turn = match self.turn(limits.concurrency).await {
+            Ok(turn) => turn,
+            Err(error) => return (Err(error), Duration::ZERO),
+        };
+        let Some(guests) = self.engine.guests() else {
+            let why = "the engine is stopping".to_owned();
+            return (Err(CallError::Host { why }), Duration::ZERO);
+        };
+        let wall = limits.wall.min(facts.deadline);
+        let host = tokio::runtime::Handle::current();
+        let run = Run {
+            prepared: self.clone(),
+            function,
+            limits,
+            wall,
+            host,
+            _turn: turn,
+        };
+        let task = AbortOnDrop(guests.spawn(run.complete(env, facts, body)));
+        let (result, instantiate) = match tokio::time::timeout(wall, task.join()).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => {
+                let why = if error.is_panic() {
+                    "the engine panicked"
+                } else {
+                    "the engine is stopping"
+                };
+                (
+                    Err(CallError::Host {
+                        why: why.to_owned(),
+                    }),
+                    Duration::ZERO,
+                )
+            }
+            Err(_) => (Err(CallError::Deadline { limit: wall }), Duration::ZERO),
+        };
+        trial.settle(&result);
+        (result, instantiate)
+    }
+
+    /// Waits for the call's turn: first among the plugin's own calls, then among all.
+    async fn turn(&self, concurrency: usize) -> Result<Turn, CallError> {
+        let own = self.turns(concurrency);
+        let all = self.engine.calls.clone();
+        let wait = async {
+            let own = own.acquire_owned().await.ok()?;
+            let all = all.acquire_owned().await.ok()?;
+            Some(Turn {
+                _own: own,
+                _all: all,
+            })
+        };
+        match tokio::time::timeout(QUEUE_WAIT, wait).await {
+            Ok(Some(turn)) => Ok(turn),
+            Ok(None) | Err(_) => Err(CallError::Busy { waited: QUEUE_WAIT }),
+        }
+    }
+}
+
+/// Permission to run now.
+struct Turn {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+/// A call that has its turn.
+struct Run {
+    prepared: Arc<Prepared>,
+    function: Function,
+    limits: Limits,
+    wall: Duration,
+    host: tokio::runtime::Handle,
+    _turn: Turn,
+}
+
+impl Run {
+    /// On the guests' threads, from making the instance to dropping it.
+    async fn complete<R, F>(
+        self,
+        env: CallEnv,
+        facts: CallFacts,
+        body: F,
+    ) -> (Result<R, CallError>, Duration)
+    where
+        F: for<'a> FnOnce(
+            &'a mut Store<CallState>,
+            &'a Instance,
+            Duration,
+        ) -> BoxFuture<'a, Result<R, Stop>>,
+    {
+        let _active = self.prepared.engine.activity.begin();
+        let stderr = Stderr::default();
+        let mut store = self.store(env, &facts, stderr.clone());
+        let started = Instant::now();
+        let instance = self.prepared.pre.instantiate_async(&mut store).await;
+        let instantiate = started.elapsed();
+        let ended = match &instance {
+            Ok(instance) => body(&mut store, instance, self.wall).await,
+            Err(_) => Err(Stop::Guest(wasmtime::Error::msg("no instance"))),
+        };
+        let result = match (instance, ended) {
+            (Err(error), _) => Err(self.instance_error(&store, &error)),
+            (_, Ok(answer)) => Ok(answer),
+            (_, Err(Stop::Call(error))) => Err(error),
+            (_, Err(Stop::Guest(error))) => Err(self.guest_error(&store, &error, &stderr)),
+        };
+        self.report(&store, &stderr, result.is_err());
+        (result, instantiate)
+    }
+
+    fn store(&self, env: CallEnv, facts: &CallFacts, stderr: Stderr) -> Store<CallState> {
+        let seed = format!("{}/{}/{}", self.prepared.digest, facts.seed, facts.now_ms);
+        let deadline = tokio::time::Instant::now();
+        let ticks = self
+            .limits
+            .cpu
+            .as_millis()
+            .checked_div(TICK.as_millis())
+            .unwrap_or(0);
+        let capabilities = Capabilities {
+            identity: Identity {
+                plugin: env.plugin,
+                object: env.object,
+                digest: self.prepared.digest.clone(),
+                function: self.function.as_str(),
+            },
+            mode: facts.mode,
+            secrets: env.secrets,
+            planned: env.planned,
+            log: LogBudget::new(self.limits.log_bytes),
+            state: crate::capability::state::CallState::new(env.state),
+            http: CallHttp {
+                grants: env.grants,
+                pool: self.prepared.http.clone(),
+                credentials: env.credentials,
+                requests_left: self.limits.http_requests,
+                requests_limit: self.limits.http_requests,
+                body_bytes_max: self.limits.http_body_bytes,
+                deadline: deadline.checked_add(self.wall).unwrap_or(deadline),
+            },
+            host: self.host.clone(),
+        };
+        let state = CallState {
+            table: ResourceTable::new(),
+            wasi: world(facts.now_ms, seed.as_bytes(), stderr),
+            capabilities,
+            memory: MemoryLimiter {
+                limit_bytes: self.limits.memory_bytes,
+                used_bytes: 0,
+                table_elements: 0,
+                denied: false,
+            },
+            ticks_left: u64::try_from(ticks).unwrap_or(u64::MAX).max(1),
+        };
+        let mut store = Store::new(&self.prepared.engine.wasm, state);
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(HOSTCALL_FUEL_BYTES);
+        store.set_max_component_handles(HANDLES_MAX);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut context| {
+            let state = context.data_mut();
+            match state.ticks_left.checked_sub(1) {
+                Some(left) => {
+                    state.ticks_left = left;
+                    Ok(UpdateDeadline::YieldCustom(
+                        1,
+                        Box::pin(tokio::task::yield_now()),
+                    ))
+                }
+                None => Ok(UpdateDeadline::Interrupt),
+            }
+        });
+        store
+    }
+
+    fn instance_error(&self, store: &Store<CallState>, error: &wasmtime::Error) -> CallError {
+        if store.data().memory.denied {
+            return CallError::Memory {
+                limit_bytes: self.limits.memory_bytes,
+            };
+        }
+        if error
+            .downcast_ref::<wasmtime::PoolConcurrencyLimitError>()
+            .is_some()
+        {
+            return CallError::Busy {
+                waited: Duration::ZERO,
+            };
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(_) => self.guest_error(store, error, &Stderr::default()),
+            None => CallError::Host {
+                why: chain_of(error, MESSAGE_BYTES_MAX),
+            },
+        }
+    }
+
+    /// What ended the guest, told by what was recorded rather than by how it looks: a denied allocation ends as an ordinary trap.
+    fn guest_error(
+        &self,
+        store: &Store<CallState>,
+        error: &wasmtime::Error,
+        stderr: &Stderr,
+    ) -> CallError {
+        if let Some(trouble) = error.downcast_ref::<HostTrouble>() {
+            return CallError::Host {
+                why: trouble.0.clone(),
+            };
+        }
+        let trap = error.downcast_ref::<Trap>();
+        if trap == Some(&Trap::Interrupt) {
+            return CallError::Cpu {
+                limit: self.limits.cpu,
+            };
+        }
+        if store.data().memory.denied {
+            return CallError::Memory {
+                limit_bytes: self.limits.memory_bytes,
+            };
+        }
+        if trap.is_none() && error.root_cause().to_string().contains("fuel") {
+            let rule = format!(
+                "it crosses the boundary with more than {HOSTCALL_FUEL_BYTES} bytes at once"
+            );
+            return CallError::BadAnswer { rule };
+        }
+        let said = stderr.text();
+        let message = match trap {
+            _ if !said.is_empty() => said,
+            Some(trap) => trap.to_string(),
+            None => one_line(&error.root_cause().to_string(), MESSAGE_BYTES_MAX),
+        };
+        let message = store.data().capabilities.secrets.redact(&message);
+        CallError::Trap {
+            message: clipped(&message, MESSAGE_BYTES_MAX / 4).to_owned(),
+            backtrace_last_line: innermost_frame(error),
+        }
+    }
+
+    /// Into the host's log what the status has no room for.
+    fn report(&self, store: &Store<CallState>, stderr: &Stderr, failed: bool) {
+        let capabilities = &store.data().capabilities;
+        let id = &capabilities.identity;
+        let said = capabilities.secrets.redact(&stderr.text());
+        if !said.is_empty() {
+            tracing::debug!(
+                target: "plugin", plugin = %id.plugin, digest = %id.digest, object = %id.object,
+                call = id.function, failed, "standard error: {said}"
+            );
+        }
+        if capabilities.log.dropped > 0 {
+            tracing::warn!(
+                target: "plugin", plugin = %id.plugin, digest = %id.digest, object = %id.object,
+                call = id.function, dropped = capabilities.log.dropped, "log messages over the call's budget"
+            );
+        }
+    }
+}
+
+/// The first frame with a name that is not the machinery of a panic.
+fn innermost_frame(error: &wasmtime::Error) -> String {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
+        return String::new();
+    };
+    let machinery = [
+        "panic",
+        "abort",
+        "rust_start",
+        "__rust",
+        "std::sys",
+        "core::ops",
+    ];
+    backtrace
+        .frames()
+        .iter()
+        .filter_map(|frame| frame.func_name())
+        .find(|name| !machinery.iter().any(|part| name.contains(part)))
+        .map(|name| one_line(name, TEXT_BYTES_MAX))
+        .unwrap_or_default()
+}

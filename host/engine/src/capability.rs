@@ -1,0 +1,123 @@
+//! What the host does for guests: one core for all versions of the WIT interfaces, so that no version has its own permission check.
+
+pub(crate) mod address;
+pub(crate) mod ambient;
+pub(crate) mod connect;
+pub(crate) mod http;
+pub(crate) mod log;
+pub(crate) mod state;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_core::call::{Mode, State};
+use futures::future::BoxFuture;
+
+use crate::grant::CredentialScheme;
+use crate::secret::SecretTable;
+
+/// Keeps a plugin's state of one object; made for each call, for the object of that call.
+pub trait StateStore: Send + Sync {
+    /// What was last kept. The error is for a log line and names no secret.
+    fn get(&self) -> BoxFuture<'_, Result<Option<State>, String>>;
+    /// Keeps it; durable when the future ends well.
+    fn put(&self, value: State) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// Finds the secret of a granted credential.
+pub trait CredentialSource: Send + Sync {
+    /// The credential that the Plugin object calls `name`. The error is shown to the plugin and names no secret.
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, String>>;
+}
+
+/// A secret and how it is added to a request.
+#[derive(Clone)]
+pub struct Credential {
+    /// Must be what the grant says.
+    pub scheme: CredentialScheme,
+    /// The token, `user:password`, or the header's value.
+    pub secret: Vec<u8>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A source for calls without credentials.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCredentials;
+
+impl CredentialSource for NoCredentials {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, String>> {
+        let why = format!("no credential is named {name}");
+        Box::pin(async move { Err(why) })
+    }
+}
+
+/// An effect that a call in plan mode would have had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedEffect {
+    /// Capability.
+    pub capability: &'static str,
+    /// One line for a person: method and URL, or the size of a state.
+    pub what: String,
+}
+
+/// Collects the effects of one call in plan mode; clones share what they collect.
+#[derive(Clone, Debug, Default)]
+pub struct PlannedEffects(Arc<Mutex<Vec<PlannedEffect>>>);
+
+impl PlannedEffects {
+    /// All effects so far, in order.
+    #[must_use]
+    pub fn list(&self) -> Vec<PlannedEffect> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn add(&self, capability: &'static str, what: String) {
+        let mut effects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if effects.len() < crate::limit::LIST_ENTRIES_MAX {
+            effects.push(PlannedEffect { capability, what });
+        }
+    }
+}
+
+/// Whose call it is: added to everything that is logged.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) plugin: String,
+    pub(crate) object: String,
+    pub(crate) digest: Arc<str>,
+    pub(crate) function: &'static str,
+}
+
+/// Everything that one call may reach.
+pub(crate) struct Capabilities {
+    pub(crate) identity: Identity,
+    pub(crate) mode: Mode,
+    pub(crate) secrets: SecretTable,
+    pub(crate) planned: PlannedEffects,
+    pub(crate) log: log::LogBudget,
+    pub(crate) state: state::CallState,
+    pub(crate) http: http::CallHttp,
+    /// Where host work runs: never on the guests' threads.
+    pub(crate) host: tokio::runtime::Handle,
+}
+
+/// Runs host work on the host's threads and drops it when the call is dropped.
+pub(crate) async fn on_host<T: Send + 'static>(
+    host: &tokio::runtime::Handle,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, String> {
+    let task = crate::call::AbortOnDrop(host.spawn(work));
+    task.join()
+        .await
+        .map_err(|_| "the host is stopping".to_owned())
+}

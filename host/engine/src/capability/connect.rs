@@ -1,0 +1,285 @@
+//! Opens connections for guests: resolves, checks every address, connects to a checked one, verifies TLS.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use hyper::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::address::{AddressClass, class_of};
+use crate::limit::HTTP_CONNECT_TIMEOUT;
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The address is not one that the grant allows.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Opens connections under one grant.
+#[derive(Clone)]
+pub(crate) struct CheckedConnector {
+    private: bool,
+    tls: Arc<ClientConfig>,
+}
+
+impl CheckedConnector {
+    /// A connector that trusts the public authorities and those of `ca_pem`.
+    pub(crate) fn new(private: bool, ca_pem: Option<&str>) -> Result<Self, String> {
+        let mut roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        if let Some(pem) = ca_pem {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate
+                    .map_err(|e| format!("the grant's certificate authority is not PEM: {e}"))?;
+                roots
+                    .add(certificate)
+                    .map_err(|e| format!("the grant's certificate authority is not usable: {e}"))?;
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| format!("TLS cannot be set up: {e}"))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self {
+            private,
+            tls: Arc::new(tls),
+        })
+    }
+
+    async fn open(self, uri: Uri) -> Result<TokioIo<Link>, ConnectError> {
+        let host = uri.host().unwrap_or_default();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let secure = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let failed = |what: &str, e: &dyn fmt::Display| {
+            ConnectError::Failed(format!("{what} {host}:{port}: {e}"))
+        };
+        let connect = async {
+            let addresses = resolve(&host, port)
+                .await
+                .map_err(|e| failed("cannot resolve", &e))?;
+            let allowed = self.allowed(&host, &addresses)?;
+            first_of(&allowed)
+                .await
+                .map_err(|e| failed("cannot connect to", &e))
+        };
+        let tcp = tokio::time::timeout(HTTP_CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(|_| failed("cannot connect to", &"no answer in time"))??;
+        let _ = tcp.set_nodelay(true);
+        if !secure {
+            return Ok(TokioIo::new(Link {
+                io: Box::new(tcp),
+                h2: false,
+            }));
+        }
+        let name = ServerName::try_from(host.clone()).map_err(|e| failed("cannot verify", &e))?;
+        let handshake = TlsConnector::from(self.tls.clone()).connect(name, tcp);
+        let tls = tokio::time::timeout(HTTP_CONNECT_TIMEOUT, handshake)
+            .await
+            .map_err(|_| failed("no TLS with", &"no answer in time"))?
+            .map_err(|e| failed("no TLS with", &e))?;
+        let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(TokioIo::new(Link {
+            io: Box::new(tls),
+            h2,
+        }))
+    }
+
+    /// The addresses that may be connected to. One that is refused among others that are not is passed over; a name that has only
+    /// refused ones is refused.
+    fn allowed(
+        &self,
+        host: &str,
+        addresses: &[SocketAddr],
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        let mut refused = None;
+        let mut allowed = Vec::new();
+        for address in addresses {
+            match self.check(host, address.ip()) {
+                Ok(()) => allowed.push(*address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match refused {
+            _ if !allowed.is_empty() => Ok(allowed),
+            Some(why) => Err(ConnectError::Refused(why)),
+            None => Err(ConnectError::Failed(format!("{host} has no address"))),
+        }
+    }
+
+    fn check(&self, host: &str, address: IpAddr) -> Result<(), String> {
+        match class_of(address) {
+            AddressClass::Public => Ok(()),
+            AddressClass::Private if self.private => Ok(()),
+            AddressClass::Metadata if self.private && host.parse() == Ok(address) => Ok(()),
+            AddressClass::Private => Err(format!(
+                "{host} is at the private address {address}: add \"private: true\" to the http grant to allow that"
+            )),
+            AddressClass::Metadata => Err(format!(
+                "{host} is at {address}, where clouds keep credentials: that needs an http grant with \"private: true\" whose \
+                 origin is this address itself"
+            )),
+            AddressClass::Never => Err(format!("{host} is at {address}, where no server can be")),
+        }
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+async fn first_of(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::other("no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+impl tower_service::Service<Uri> for CheckedConnector {
+    type Response = TokioIo<Link>;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().open(uri))
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// An open connection, with or without TLS.
+pub(crate) struct Link {
+    io: Box<dyn Duplex>,
+    h2: bool,
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        if self.h2 {
+            Connected::new().negotiated_h2()
+        } else {
+            Connected::new()
+        }
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connector(private: bool) -> CheckedConnector {
+        CheckedConnector::new(private, None).unwrap()
+    }
+
+    fn at(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses
+            .iter()
+            .map(|a| SocketAddr::new(a.parse().unwrap(), 80))
+            .collect()
+    }
+
+    #[test]
+    fn a_name_that_resolves_inwards_is_refused() {
+        let refused = connector(false).allowed("rebind.example.com", &at(&["127.0.0.1"]));
+        assert!(
+            matches!(refused, Err(ConnectError::Refused(why)) if why.contains("private: true"))
+        );
+    }
+
+    #[test]
+    fn only_checked_addresses_of_a_mixed_name_are_used() {
+        let allowed = connector(false).allowed("mixed.example.com", &at(&["10.0.0.1", "1.1.1.1"]));
+        assert_eq!(allowed.unwrap(), at(&["1.1.1.1"]));
+    }
+
+    #[test]
+    fn metadata_needs_its_own_origin() {
+        let metadata = at(&["169.254.169.254"]);
+        assert!(
+            connector(true)
+                .allowed("metadata.example.com", &metadata)
+                .is_err()
+        );
+        assert!(
+            connector(true)
+                .allowed("169.254.169.254", &metadata)
+                .is_ok()
+        );
+        assert!(
+            connector(false)
+                .allowed("169.254.169.254", &metadata)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_grant_with_a_broken_authority_is_refused() {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(CheckedConnector::new(false, Some(broken)).is_err());
+    }
+}

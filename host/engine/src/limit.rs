@@ -1,0 +1,244 @@
+//! Every bound of the engine, each with the reason for its value.
+
+use std::time::Duration;
+
+/// Largest component source as it is stored, packed or not. A Python guest is about 18 MB and belongs in a registry; whatever
+/// fits in ConfigMaps is far below this.
+pub const SOURCE_BYTES_MAX: usize = 16 << 20;
+
+/// Largest component after unpacking: twice the packed limit, so that big guests can come compressed.
+pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
+
+/// Unpacked bytes per packed byte above which a source counts as a bomb. Real components pack 3 to 10 times.
+pub const UNPACK_RATIO_MAX: usize = 100;
+
+/// Below this an unpacked source is never a bomb: small files of zeros are harmless.
+pub const UNPACK_RATIO_FREE_BYTES: usize = 1 << 20;
+
+/// Largest zstd window, as a power of two: 8 MiB is what the format asks decoders to support.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Period of the epoch ticker: how exactly CPU time is measured and how soon a spinning guest lets others run.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Calls in flight in the whole engine; the instance pool has room for as many.
+pub const CALLS_MAX: usize = 128;
+
+/// How long a call may wait for its turn before it is refused as busy: long enough to ride out a burst, short enough that a
+/// controller's worker is not lost to one slow plugin.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(10);
+
+/// Component instances in the pool: twice the calls, as a dropped store gives its slot back a little later.
+pub const POOL_COMPONENT_INSTANCES: u32 = 256;
+
+/// Core instances in the pool. JavaScript, Python and Go components have many each.
+pub const POOL_CORE_INSTANCES: u32 = 8192;
+
+/// Core instances of one component.
+pub const POOL_CORE_INSTANCES_PER_COMPONENT: u32 = 64;
+
+/// Linear memories in the pool: two for each component.
+pub const POOL_MEMORIES: u32 = 512;
+
+/// Tables in the pool.
+pub const POOL_TABLES: u32 = 1024;
+
+/// Largest linear memory that the pool can hold, and so the ceiling of [`Limits::memory_bytes`].
+pub const MEMORY_BYTES_CEILING: usize = 256 << 20;
+
+/// Slots of the pool that stay mapped when unused.
+pub const POOL_WARM_SLOTS: u32 = 32;
+
+/// Bytes of a memory that stay resident for the next instance: saves the page faults of a usual call.
+pub const POOL_MEMORY_RESIDENT_BYTES: usize = 1 << 20;
+
+/// The same for a table.
+pub const POOL_TABLE_RESIDENT_BYTES: usize = 64 << 10;
+
+/// Elements of all tables of an instance together: each costs the host a pointer.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// Bytes that one host call, or one answer, may make the host allocate while it is read out of the guest.
+pub const HOSTCALL_FUEL_BYTES: usize = 4 << 20;
+
+/// Resource handles that a guest may hold; the ambient world has a few streams and clocks.
+pub const HANDLES_MAX: usize = 1000;
+
+/// Frames kept of a trap's backtrace.
+pub const BACKTRACE_FRAMES_MAX: usize = 20;
+
+/// Bytes of standard error that are kept of one call: a panic's message is short.
+pub const STDERR_BYTES_MAX: usize = 4 << 10;
+
+/// Random bytes that a guest may ask for at once.
+pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// JSON text of one object, in either direction: what a Kubernetes object can hold.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// Joined bootstrap data: what fits in a Secret.
+pub const BOOTSTRAP_BYTES_MAX: usize = 1 << 20;
+
+/// A reason, as Kubernetes conditions have it here.
+pub const REASON_CHARS_MAX: usize = 256;
+
+/// A message for a person.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// Any other text that a plugin answers with: names, versions, addresses.
+pub const TEXT_BYTES_MAX: usize = 512;
+
+/// Entries of any list that a plugin answers with.
+pub const LIST_ENTRIES_MAX: usize = 1000;
+
+/// Soonest that a waiting answer is looked at again.
+pub const CHECK_AFTER_MIN: Duration = Duration::from_millis(100);
+
+/// Latest that a waiting answer is looked at again.
+pub const CHECK_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// Longest wait that a failure may ask for before the next try.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Writes to the `state` capability in one call: a note before and after each of a few effects.
+pub const STATE_PUTS_MAX: u32 = 16;
+
+/// Requests of one call.
+pub const HTTP_REQUESTS_MAX: u32 = 64;
+
+/// Body of a request or of a response.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Headers of a request, and of a response as the guest sees it.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Bytes of all header names and values of a request.
+pub const HTTP_HEADER_BYTES_MAX: usize = 32 << 10;
+
+/// Length of a URL.
+pub const HTTP_URL_BYTES_MAX: usize = 8 << 10;
+
+/// Redirects that are followed for one request.
+pub const HTTP_REDIRECTS_MAX: u32 = 5;
+
+/// Time for one request when the guest names none.
+pub const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Time to resolve a name and to connect.
+pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unused connection is kept for the plugin's next call.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Unused connections kept for one origin.
+pub const HTTP_IDLE_PER_HOST_MAX: usize = 8;
+
+/// What a log message costs of the call's budget beyond its bytes: empty messages are not free.
+pub const LOG_MESSAGE_COST_BYTES: usize = 64;
+
+/// Fields of one log message.
+pub const LOG_FIELDS_MAX: usize = 16;
+
+/// Secrets known to a call that are shorter than this are not looked for in its log: the search would hit by chance.
+pub const REDACT_BYTES_MIN: usize = 8;
+
+/// Wall-clock time of one compilation. 1.1 MB of the worst kind of Rust takes 14 s on two slow cores.
+pub const COMPILE_WALL: Duration = Duration::from_secs(60);
+
+/// CPU time of one compilation, over all threads.
+pub const COMPILE_CPU: Duration = Duration::from_secs(240);
+
+/// Address space of the compiling process. Peaks of 655 MB resident were measured; threads' stacks and allocators reserve more
+/// than they use.
+pub const COMPILE_ADDRESS_SPACE_BYTES: u64 = 4 << 30;
+
+/// Largest compiled file: code is about three times the component.
+pub const COMPILED_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of the compiler's complaint that are kept.
+pub const COMPILE_MESSAGE_BYTES_MAX: usize = 2 << 10;
+
+/// All compiled files together; the least recently used go first.
+pub const CACHE_BYTES_MAX: u64 = 512 << 20;
+
+/// Strikes (traps, deadlines, memory) within [`BREAKER_WINDOW`] that stop a plugin's calls.
+pub const BREAKER_STRIKES: usize = 5;
+
+/// See [`BREAKER_STRIKES`].
+pub const BREAKER_WINDOW: Duration = Duration::from_secs(60);
+
+/// First pause of a stopped plugin; each further one is twice as long.
+pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(10);
+
+/// Longest pause of a stopped plugin.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// What one call may use. The defaults suit Rust guests; a Plugin object may say otherwise, within the engine's ceilings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all linear memories of the instance together.
+    pub memory_bytes: usize,
+    /// CPU time, to within a few ticks of 10 ms.
+    pub cpu: Duration,
+    /// Time from the start of the guest to its answer, host calls included.
+    pub wall: Duration,
+    /// HTTP requests, redirects included.
+    pub http_requests: u32,
+    /// Bytes of one HTTP body, in either direction.
+    pub http_body_bytes: usize,
+    /// Bytes of log, with names and values of fields.
+    pub log_bytes: usize,
+    /// Calls of one plugin at the same time.
+    pub concurrency: usize,
+}
+
+impl Default for Limits {
+    /// 64 MiB, 2 s of CPU, 60 s, 64 requests of 4 MiB, 64 KiB of log, 16 calls at once.
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 << 20,
+            cpu: Duration::from_secs(2),
+            wall: Duration::from_secs(60),
+            http_requests: HTTP_REQUESTS_MAX,
+            http_body_bytes: HTTP_BODY_BYTES_MAX,
+            log_bytes: 64 << 10,
+            concurrency: 16,
+        }
+    }
+}
+
+impl Limits {
+    /// The most that any Plugin object can ask for unless the operator of the host says otherwise.
+    #[must_use]
+    pub fn ceilings() -> Self {
+        Self {
+            memory_bytes: MEMORY_BYTES_CEILING,
+            cpu: Duration::from_secs(30),
+            wall: Duration::from_secs(600),
+            http_requests: 256,
+            http_body_bytes: HTTP_BODY_BYTES_MAX,
+            log_bytes: 1 << 20,
+            concurrency: 64,
+        }
+    }
+
+    /// The smaller of each.
+    #[must_use]
+    pub fn within(self, ceilings: Self) -> Self {
+        Self {
+            memory_bytes: self
+                .memory_bytes
+                .min(ceilings.memory_bytes)
+                .min(MEMORY_BYTES_CEILING),
+            cpu: self.cpu.min(ceilings.cpu),
+            wall: self.wall.min(ceilings.wall),
+            http_requests: self.http_requests.min(ceilings.http_requests),
+            http_body_bytes: self
+                .http_body_bytes
+                .min(ceilings.http_body_bytes)
+                .min(HTTP_BODY_BYTES_MAX),
+            log_bytes: self.log_bytes.min(ceilings.log_bytes),
+            concurrency: self.concurrency.clamp(1, ceilings.concurrency.max(1)),
+        }
+    }
+}

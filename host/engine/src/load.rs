@@ -1,0 +1,314 @@
+//! From a source to a plugin that can be called: verify, compile or find compiled, link, ask for the manifest with everything denied,
+//! check it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use capstan_core::call::Mode;
+use capstan_core::call::manifest::{Manifest, PluginKind};
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, InstancePre};
+
+use crate::abi::Abi;
+use crate::breaker::{Breaker, BreakerState};
+use crate::call::{CallEnv, CallFacts, CallState};
+use crate::capability::http::HttpPool;
+use crate::compile::compile;
+use crate::error::{CallError, LoadError};
+use crate::limit::{
+    JSON_BYTES_MAX, Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX,
+};
+use crate::runtime::Engine;
+use crate::source::{Verified, verify};
+use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
+use crate::text::{chain_of, one_line};
+
+/// A linked component with all that its calls share.
+pub(crate) struct Prepared {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) digest: Arc<str>,
+    pub(crate) pre: InstancePre<CallState>,
+    pub(crate) abi: Abi,
+    pub(crate) http: Arc<HttpPool>,
+    pub(crate) counters: Counters,
+    breaker: Mutex<Breaker>,
+    turns: Mutex<(usize, Arc<Semaphore>)>,
+}
+
+impl Prepared {
+    pub(crate) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turns of this plugin. When the limit changes, calls in flight keep theirs of the old one.
+    pub(crate) fn turns(&self, concurrency: usize) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.0 != concurrency {
+            *turns = (concurrency, Arc::new(Semaphore::new(concurrency)));
+        }
+        turns.1.clone()
+    }
+
+    /// Counts a call that was refused before it was tried.
+    pub(crate) fn refused(&self, function: Function, result: &Result<(), CallError>) {
+        let outcome = CallOutcome::of(result);
+        for counters in [&self.counters, &*self.engine.counters] {
+            counters.count(function, outcome, Duration::ZERO, Duration::ZERO);
+        }
+    }
+}
+
+/// One version of a plugin, ready to be called. Calls in flight keep it alive.
+pub struct Loaded {
+    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) manifest: Manifest,
+    kinds: BTreeSet<PluginKind>,
+    pub(crate) imports: BTreeSet<String>,
+    source_bytes: u64,
+    compiled_bytes: u64,
+    compile_time: Duration,
+    cached: bool,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("digest", &self.digest())
+            .field("name", &self.manifest.name)
+            .field("version", &self.manifest.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// `sha256:<hex>` of the unpacked component.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.prepared.digest
+    }
+
+    /// What the plugin says of itself, checked.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The plugin interfaces that it exports.
+    #[must_use]
+    pub fn kinds(&self) -> &BTreeSet<PluginKind> {
+        &self.kinds
+    }
+
+    /// Version of the WIT package, such as `0.1`.
+    #[must_use]
+    pub fn abi(&self) -> &'static str {
+        self.prepared.abi.version()
+    }
+
+    /// Names of the capabilities that the binary imports.
+    #[must_use]
+    pub fn imports(&self) -> &BTreeSet<String> {
+        &self.imports
+    }
+
+    /// Bytes of the unpacked component.
+    #[must_use]
+    pub fn source_bytes(&self) -> u64 {
+        self.source_bytes
+    }
+
+    /// Bytes of the native code.
+    #[must_use]
+    pub fn compiled_bytes(&self) -> u64 {
+        self.compiled_bytes
+    }
+
+    /// How long compiling took, also when it was an earlier host that did it.
+    #[must_use]
+    pub fn compile_time(&self) -> Duration {
+        self.compile_time
+    }
+
+    /// The native code was there already.
+    #[must_use]
+    pub fn cached(&self) -> bool {
+        self.cached
+    }
+
+    /// Whether it is being called.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerState {
+        self.prepared.breaker().state()
+    }
+
+    /// Counters of its calls.
+    #[must_use]
+    pub fn stats(&self) -> Vec<FunctionStats> {
+        self.prepared.counters.read()
+    }
+}
+
+/// Native code and where it came from.
+struct Compiled {
+    component: Component,
+    bytes: u64,
+    took: Duration,
+    cached: bool,
+}
+
+impl Engine {
+    /// Makes a component callable: plain, gzip or zstd. Other plugins are not affected by anything that happens here.
+    pub async fn load(self: &Arc<Self>, source: Bytes) -> Result<Arc<Loaded>, LoadError> {
+        let verified = blocking(move || verify(&source)).await??;
+        let compiled = self.compiled(&verified).await?;
+        fits_the_pool(&compiled.component)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&compiled.component)
+            .map_err(|e| {
+                let why = chain_of(&e, TEXT_BYTES_MAX);
+                LoadError::InterfaceMismatch {
+                    interface: "imports".to_owned(),
+                    why,
+                }
+            })?;
+        let abi = Abi::of(&pre, &verified.kinds)?;
+        let prepared = Arc::new(Prepared {
+            engine: self.clone(),
+            digest: Arc::from(verified.digest.as_str()),
+            pre,
+            abi,
+            http: Arc::default(),
+            counters: Counters::default(),
+            breaker: Mutex::default(),
+            turns: Mutex::new((0, Arc::new(Semaphore::new(0)))),
+        });
+        let manifest = describe(&prepared).await?;
+        crate::manifest::check(&manifest, &verified.kinds, &verified.imports)?;
+        Ok(Arc::new(Loaded {
+            prepared,
+            manifest,
+            kinds: verified.kinds,
+            imports: verified.imports,
+            source_bytes: u64::try_from(verified.wasm.len()).unwrap_or(u64::MAX),
+            compiled_bytes: compiled.bytes,
+            compile_time: compiled.took,
+            cached: compiled.cached,
+        }))
+    }
+
+    /// One compilation at a time; who waited for the same component finds it compiled.
+    async fn compiled(self: &Arc<Self>, verified: &Verified) -> Result<Compiled, LoadError> {
+        if let Some(found) = self.find(&verified.digest).await? {
+            return Ok(found);
+        }
+        let _turn = self.compiling.acquire().await.map_err(|e| host(&e))?;
+        if let Some(found) = self.find(&verified.digest).await? {
+            return Ok(found);
+        }
+        let scratch = Scratch(self.cache.scratch(&verified.digest));
+        let took = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0).await?;
+        let (engine, digest) = (self.clone(), verified.digest.clone());
+        blocking(move || engine.cache.keep(&digest, &scratch.0, took))
+            .await?
+            .map_err(|why| host(&format!("cannot keep the compiled component: {why}")))?;
+        let mut found = self
+            .find(&verified.digest)
+            .await?
+            .ok_or_else(|| host(&"the compiled component does not fit this engine"))?;
+        found.cached = false;
+        Ok(found)
+    }
+
+    async fn find(self: &Arc<Self>, digest: &str) -> Result<Option<Compiled>, LoadError> {
+        let (engine, digest) = (self.clone(), digest.to_owned());
+        blocking(move || {
+            let (component, entry) = engine.cache.find(&engine.wasm, &digest)?;
+            Some(Compiled {
+                component,
+                bytes: entry.bytes,
+                took: Duration::from_millis(entry.compile_ms),
+                cached: true,
+            })
+        })
+        .await
+    }
+}
+
+/// A file that is gone when nobody took it over.
+struct Scratch(std::path::PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        if e.is_panic() {
+            return LoadError::Malformed {
+                at: 0,
+                why: "reading it made the host panic".to_owned(),
+            };
+        }
+        host(&e)
+    })
+}
+
+fn host(error: &dyn std::fmt::Display) -> LoadError {
+    LoadError::Host {
+        why: one_line(&error.to_string(), MESSAGE_BYTES_MAX),
+    }
+}
+
+/// A component that needs more than a slot is refused when it is loaded, not when it is called.
+fn fits_the_pool(component: &Component) -> Result<(), LoadError> {
+    let Some(needed) = component.resources_required() else {
+        return Ok(());
+    };
+    let instances = usize::try_from(POOL_CORE_INSTANCES_PER_COMPONENT).unwrap_or(usize::MAX);
+    let too_much = |what: String, limit: usize| Err(LoadError::TooDemanding { what, limit });
+    if needed.num_memories > 8 {
+        return too_much(format!("{} memories", needed.num_memories), 8);
+    }
+    let tables = usize::try_from(needed.num_tables).unwrap_or(usize::MAX);
+    if tables > instances {
+        return too_much(format!("{tables} tables"), instances);
+    }
+    Ok(())
+}
+
+/// Asks for the manifest, with every capability denied.
+async fn describe(prepared: &Arc<Prepared>) -> Result<Manifest, LoadError> {
+    let env = CallEnv {
+        limits: Limits::default(),
+        ..CallEnv::new("(loading)", "(manifest)")
+    };
+    let facts = CallFacts {
+        now_ms: 0,
+        deadline: Duration::from_secs(10),
+        mode: Mode::Plan,
+        seed: "describe".to_owned(),
+    };
+    crate::abi::describe(prepared, env, facts)
+        .await
+        .map_err(|error| match error {
+            CallError::BadAnswer { rule } => {
+                let (field, why) = rule.split_once(' ').unwrap_or(("manifest", rule.as_str()));
+                LoadError::ManifestInvalid {
+                    field: field.to_owned(),
+                    why: why.to_owned(),
+                }
+            }
+            CallError::Host { why } => LoadError::Host { why },
+            CallError::Busy { .. } => host(&error),
+            other => LoadError::ManifestTrapped {
+                why: one_line(&other.to_string(), JSON_BYTES_MAX.min(TEXT_BYTES_MAX)),
+            },
+        })
+}

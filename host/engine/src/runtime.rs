@@ -1,0 +1,221 @@
+//! The WebAssembly engine and what it runs on: settings, instance pool, epoch ticker, threads for guests, counters.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::cache::Cache;
+use crate::call::CallState;
+use crate::compile::Compiler;
+use crate::error::EngineError;
+use crate::limit::{
+    BACKTRACE_FRAMES_MAX, CALLS_MAX, Limits, MEMORY_BYTES_CEILING, POOL_COMPONENT_INSTANCES,
+    POOL_CORE_INSTANCES, POOL_CORE_INSTANCES_PER_COMPONENT, POOL_MEMORIES,
+    POOL_MEMORY_RESIDENT_BYTES, POOL_TABLE_RESIDENT_BYTES, POOL_TABLES, POOL_WARM_SLOTS, TICK,
+};
+use crate::stats::{Counters, EngineStats};
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Where compiled components are kept; made when missing, and made private.
+    pub cache_dir: PathBuf,
+    /// How components are compiled.
+    pub compiler: Compiler,
+    /// The most that any call gets, whatever its Plugin object says.
+    pub ceilings: Limits,
+    /// Threads that guests run on, apart from all others; at least 1.
+    pub guest_threads: usize,
+}
+
+/// Loads and runs plugins. One for the process.
+pub struct Engine {
+    pub(crate) wasm: wasmtime::Engine,
+    pub(crate) linker: Linker<CallState>,
+    pub(crate) cache: Cache,
+    pub(crate) options: EngineOptions,
+    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) compiling: Semaphore,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) activity: Arc<Activity>,
+    pooling: bool,
+    guests: Option<tokio::runtime::Runtime>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("pooling", &self.pooling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts the engine with its threads.
+    pub fn new(options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        let (wasm, pooling) = wasm_engine()?;
+        let cache = Cache::open(&options.cache_dir, &wasm)?;
+        let mut linker = Linker::new(&wasm);
+        crate::abi::link(&mut linker).map_err(|e| EngineError::Wasm(e.to_string()))?;
+        let guests = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(options.guest_threads.max(1))
+            .thread_name("capstan-guest")
+            .enable_all()
+            .build()
+            .map_err(EngineError::Threads)?;
+        let activity = Arc::new(Activity::default());
+        start_ticker(&wasm, activity.clone())?;
+        Ok(Arc::new(Self {
+            wasm,
+            linker,
+            cache,
+            options,
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            compiling: Semaphore::new(1),
+            counters: Arc::new(Counters::default()),
+            activity,
+            pooling,
+            guests: Some(guests),
+        }))
+    }
+
+    /// Counters of all calls of all plugins since the start.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        EngineStats {
+            pooling: self.pooling,
+            calls_active: self.activity.calls.load(Ordering::Relaxed),
+            calls: self.counters.read(),
+        }
+    }
+
+    /// Where guests run.
+    pub(crate) fn guests(&self) -> Option<&tokio::runtime::Handle> {
+        self.guests.as_ref().map(tokio::runtime::Runtime::handle)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(guests) = self.guests.take() {
+            guests.shutdown_background();
+        }
+        self.activity.closing.store(true, Ordering::SeqCst);
+        self.activity.wake();
+    }
+}
+
+/// What compiled code depends on: the same for the engine that compiles and the one that runs. Threads and garbage collection are
+/// not even built in.
+pub(crate) fn code_config() -> Config {
+    let mut config = Config::new();
+    config
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
+        .wasm_memory64(false);
+    config
+}
+
+fn pooling_config() -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(POOL_COMPONENT_INSTANCES)
+        .total_core_instances(POOL_CORE_INSTANCES)
+        .max_core_instances_per_component(POOL_CORE_INSTANCES_PER_COMPONENT)
+        .total_memories(POOL_MEMORIES)
+        .total_tables(POOL_TABLES)
+        .total_stacks(POOL_COMPONENT_INSTANCES)
+        .max_memory_size(MEMORY_BYTES_CEILING)
+        .max_unused_warm_slots(POOL_WARM_SLOTS)
+        .linear_memory_keep_resident(POOL_MEMORY_RESIDENT_BYTES)
+        .table_keep_resident(POOL_TABLE_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// The smallest component.
+const PROBE: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// An engine with a pool, or one without where the pool's address space is not to be had (limits on address space, strict
+/// overcommit, small virtual addresses).
+fn wasm_engine() -> Result<(wasmtime::Engine, bool), EngineError> {
+    let pooled = wasmtime::Engine::new(&pooling_config())
+        .and_then(|engine| Component::from_binary(&engine, PROBE).map(|_| engine));
+    match pooled {
+        Ok(engine) => Ok((engine, true)),
+        Err(error) => {
+            tracing::warn!(%error, "no instance pool: plugin calls will be slower");
+            wasmtime::Engine::new(&code_config())
+                .map(|engine| (engine, false))
+                .map_err(|e| EngineError::Wasm(e.to_string()))
+        }
+    }
+}
+
+/// Calls in flight, so that the ticker sleeps when there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    calls: AtomicUsize,
+    closing: AtomicBool,
+    ticker: OnceLock<Thread>,
+}
+
+impl Activity {
+    /// Counts one call until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> ActiveCall {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.wake();
+        }
+        ActiveCall(self.clone())
+    }
+
+    fn wake(&self) {
+        if let Some(ticker) = self.ticker.get() {
+            ticker.unpark();
+        }
+    }
+}
+
+/// One call in flight.
+pub(crate) struct ActiveCall(Arc<Activity>);
+
+impl Drop for ActiveCall {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One thread of the operating system for the engine, which ends with it: a task would be starved by what it is there to stop.
+fn start_ticker(engine: &wasmtime::Engine, activity: Arc<Activity>) -> Result<(), EngineError> {
+    let weak = engine.weak();
+    let seen = activity.clone();
+    let ticker = std::thread::Builder::new()
+        .name("capstan-epoch".to_owned())
+        .spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                if seen.closing.load(Ordering::SeqCst) {
+                    return;
+                }
+                engine.increment_epoch();
+                drop(engine);
+                if seen.calls.load(Ordering::SeqCst) == 0 {
+                    std::thread::park();
+                } else {
+                    std::thread::sleep(TICK);
+                }
+            }
+        })
+        .map_err(EngineError::Threads)?;
+    let _ = activity.ticker.set(ticker.thread().clone());
+    Ok(())
+}

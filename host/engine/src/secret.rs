@@ -1,0 +1,84 @@
+//! Secret bytes of one call, known to the guest by handle only.
+
+use std::fmt;
+use std::sync::Arc;
+
+use capstan_core::call::SecretHandle;
+
+use crate::limit::REDACT_BYTES_MIN;
+
+/// The secrets of one call. Handles count from 1, mean nothing outside of this table, and are harmless when printed.
+///
+/// Cloning is cheap and gives an independent table.
+#[derive(Clone, Default)]
+pub struct SecretTable {
+    values: Vec<Arc<[u8]>>,
+}
+
+impl SecretTable {
+    /// A table without secrets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps these bytes and says by which handle they are known.
+    pub fn add(&mut self, bytes: impl Into<Arc<[u8]>>) -> SecretHandle {
+        self.values.push(bytes.into());
+        SecretHandle(u64::try_from(self.values.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The bytes of a handle of this table.
+    #[must_use]
+    pub fn resolve(&self, handle: SecretHandle) -> Option<&[u8]> {
+        let index = usize::try_from(handle.0).ok()?.checked_sub(1)?;
+        self.values.get(index).map(AsRef::as_ref)
+    }
+
+    /// The text with every secret of this table that occurs in it taken out.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for value in &self.values {
+            if value.len() < REDACT_BYTES_MIN {
+                continue;
+            }
+            if let Ok(secret) = std::str::from_utf8(value)
+                && text.contains(secret)
+            {
+                text = text.replace(secret, "[secret]");
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Debug for SecretTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretTable({} secrets)", self.values.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_finds_its_bytes_and_no_others() {
+        let mut table = SecretTable::new();
+        let first = table.add(b"one".to_vec());
+        let second = table.add(b"two".to_vec());
+        assert_eq!(table.resolve(first), Some(&b"one"[..]));
+        assert_eq!(table.resolve(second), Some(&b"two"[..]));
+        assert_eq!(table.resolve(SecretHandle(0)), None);
+        assert_eq!(table.resolve(SecretHandle(3)), None);
+        assert_eq!(table.resolve(SecretHandle(u64::MAX)), None);
+    }
+
+    #[test]
+    fn nothing_of_a_secret_is_printed() {
+        let mut table = SecretTable::new();
+        table.add(b"hunter2-hunter2".to_vec());
+        assert!(!format!("{table:?}").contains("hunter"));
+        assert_eq!(table.redact("it is hunter2-hunter2!"), "it is [secret]!");
+    }
+}

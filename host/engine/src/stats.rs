@@ -1,0 +1,234 @@
+//! Counters of calls: by function and outcome, with total times. Cheap enough to count always.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::CallError;
+
+/// What can be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the WIT function of the same name")]
+pub enum Function {
+    Describe,
+    EnsureCluster,
+    DeleteCluster,
+    EnsureMachine,
+    DeleteMachine,
+    BootstrapRequirements,
+    Render,
+    Desired,
+    ControlPlaneRequirements,
+    MachineConfig,
+    Outdated,
+    Components,
+    Initialized,
+    BeforeRollout,
+    AfterStable,
+    RunHook,
+    PlanUpgrade,
+}
+
+impl Function {
+    /// Every function, in the order of the counters.
+    pub const ALL: [Self; 17] = [
+        Self::Describe,
+        Self::EnsureCluster,
+        Self::DeleteCluster,
+        Self::EnsureMachine,
+        Self::DeleteMachine,
+        Self::BootstrapRequirements,
+        Self::Render,
+        Self::Desired,
+        Self::ControlPlaneRequirements,
+        Self::MachineConfig,
+        Self::Outdated,
+        Self::Components,
+        Self::Initialized,
+        Self::BeforeRollout,
+        Self::AfterStable,
+        Self::RunHook,
+        Self::PlanUpgrade,
+    ];
+
+    /// For logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::EnsureCluster => "ensure-cluster",
+            Self::DeleteCluster => "delete-cluster",
+            Self::EnsureMachine => "ensure-machine",
+            Self::DeleteMachine => "delete-machine",
+            Self::BootstrapRequirements => "bootstrap-requirements",
+            Self::Render => "render",
+            Self::Desired => "desired",
+            Self::ControlPlaneRequirements => "control-plane-requirements",
+            Self::MachineConfig => "machine-config",
+            Self::Outdated => "outdated",
+            Self::Components => "components",
+            Self::Initialized => "initialized",
+            Self::BeforeRollout => "before-rollout",
+            Self::AfterStable => "after-stable",
+            Self::RunHook => "run-hook",
+            Self::PlanUpgrade => "plan-upgrade",
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallOutcome {
+    /// With an answer that was accepted.
+    Answered,
+    /// With a failure that the plugin answered.
+    Failed,
+    /// With a trap.
+    Trapped,
+    /// Too long, by the clock or by CPU time.
+    TimedOut,
+    /// Out of memory.
+    OutOfMemory,
+    /// With an answer that was refused.
+    BadAnswer,
+    /// Before it started: not granted, too large, not offered, no turn, stopped.
+    Refused,
+}
+
+impl CallOutcome {
+    /// Every outcome, in the order of the counters.
+    pub const ALL: [Self; 7] = [
+        Self::Answered,
+        Self::Failed,
+        Self::Trapped,
+        Self::TimedOut,
+        Self::OutOfMemory,
+        Self::BadAnswer,
+        Self::Refused,
+    ];
+
+    /// For metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Trapped => "trapped",
+            Self::TimedOut => "timed-out",
+            Self::OutOfMemory => "out-of-memory",
+            Self::BadAnswer => "bad-answer",
+            Self::Refused => "refused",
+        }
+    }
+
+    pub(crate) fn of<T>(result: &Result<T, CallError>) -> Self {
+        match result {
+            Ok(_) => Self::Answered,
+            Err(CallError::Plugin(_)) => Self::Failed,
+            Err(CallError::Trap { .. } | CallError::Host { .. }) => Self::Trapped,
+            Err(CallError::Deadline { .. } | CallError::Cpu { .. }) => Self::TimedOut,
+            Err(CallError::Memory { .. }) => Self::OutOfMemory,
+            Err(CallError::BadAnswer { .. }) => Self::BadAnswer,
+            Err(
+                CallError::Refused { .. }
+                | CallError::BadInput { .. }
+                | CallError::NotOffered { .. }
+                | CallError::Busy { .. }
+                | CallError::BreakerOpen { .. },
+            ) => Self::Refused,
+        }
+    }
+}
+
+/// Counters of one function.
+#[derive(Debug, Default)]
+struct Line {
+    outcomes: [AtomicU64; CallOutcome::ALL.len()],
+    total_ns: AtomicU64,
+    instantiate_ns: AtomicU64,
+}
+
+/// Counters of all functions.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    lines: [Line; Function::ALL.len()],
+}
+
+impl Counters {
+    /// Counts one call that has ended.
+    pub(crate) fn count(
+        &self,
+        function: Function,
+        outcome: CallOutcome,
+        total: Duration,
+        instantiate: Duration,
+    ) {
+        let Some(line) = self.lines.get(function as usize) else {
+            return;
+        };
+        if let Some(outcome) = line.outcomes.get(outcome as usize) {
+            outcome.fetch_add(1, Ordering::Relaxed);
+        }
+        line.total_ns
+            .fetch_add(nanoseconds(total), Ordering::Relaxed);
+        line.instantiate_ns
+            .fetch_add(nanoseconds(instantiate), Ordering::Relaxed);
+    }
+
+    /// What was counted, functions without calls left out.
+    pub(crate) fn read(&self) -> Vec<FunctionStats> {
+        Function::ALL
+            .into_iter()
+            .zip(&self.lines)
+            .map(|(function, line)| FunctionStats {
+                function,
+                outcomes: CallOutcome::ALL
+                    .into_iter()
+                    .zip(&line.outcomes)
+                    .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
+                    .collect(),
+                total: Duration::from_nanos(line.total_ns.load(Ordering::Relaxed)),
+                instantiate: Duration::from_nanos(line.instantiate_ns.load(Ordering::Relaxed)),
+            })
+            .filter(|stats| stats.outcomes.iter().any(|(_, count)| *count > 0))
+            .collect()
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What was counted of one function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionStats {
+    /// Which.
+    pub function: Function,
+    /// How many calls ended how.
+    pub outcomes: Vec<(CallOutcome, u64)>,
+    /// From the wish to call until the end, together.
+    pub total: Duration,
+    /// Of that, making instances.
+    pub instantiate: Duration,
+}
+
+impl FunctionStats {
+    /// How many calls ended so.
+    #[must_use]
+    pub fn count(&self, outcome: CallOutcome) -> u64 {
+        self.outcomes
+            .iter()
+            .find(|(of, _)| *of == outcome)
+            .map_or(0, |(_, count)| *count)
+    }
+}
+
+/// What was counted of the whole engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Instances come from a pool.
+    pub pooling: bool,
+    /// Calls in flight.
+    pub calls_active: usize,
+    /// By function.
+    pub calls: Vec<FunctionStats>,
+}

@@ -1,0 +1,7 @@
+//! The engine against a real component, which does on demand what the engine must survive.
+
+mod answers;
+mod calls;
+mod http;
+mod loading;
+mod probe;

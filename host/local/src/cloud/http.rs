@@ -1,0 +1,513 @@
+//! The cloud's HTTP API: authorization, routing, fault rules, and one function per operation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::answer::Refusal;
+use super::faults::{Faults, Rules};
+use super::records::{BootstrapState, Instance, InstanceState, LoadBalancer, Network, Record, TYPES, Tags, ZONES};
+use super::region::{Records, Region};
+use super::requests::{self, NewInstance, NewLoadBalancer, NewNetwork};
+use super::{free_port, lifecycle};
+
+/// Largest request body: user data in base64 and room to spare.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+const OPERATIONS: &[&str] = &[
+    "CreateNetwork", "GetNetwork", "ListNetworks", "DeleteNetwork", "CreateLoadBalancer", "GetLoadBalancer",
+    "ListLoadBalancers", "DeleteLoadBalancer", "AddTarget", "RemoveTarget", "CreateInstance", "GetInstance",
+    "ListInstances", "DeleteInstance", "GetConsole", "StopInstance", "StartInstance", "RebootInstance", "ListInstanceTypes",
+];
+
+/// The connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is lost, by a fault rule")]
+struct LostAnswer;
+
+/// Accepts connections until it is aborted.
+pub(crate) async fn run(listener: TcpListener, region: Arc<Region>, token: String) {
+    let token: Arc<str> = token.into();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&region), Arc::clone(&token)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the cloud could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, region: Arc<Region>, token: Arc<str>) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = service_fn(move |request| {
+        let (region, token) = (Arc::clone(&region), Arc::clone(&token));
+        async move { handle(region, &token, request).await }
+    });
+    let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::trace!(%error, "a connection to the cloud ended early");
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn answer(status: StatusCode, content_type: &'static str, content: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(content)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
+    answer(status, "application/json", value.to_string())
+}
+
+fn refuse(refusal: &Refusal) -> Answer {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json_answer(status, &refusal.to_value());
+    if let Some(seconds) = refusal.retry_after_s {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A request, authorized and read.
+struct Call {
+    method: Method,
+    path: Vec<String>,
+    query: Vec<(String, String)>,
+    key: Option<String>,
+    body: Bytes,
+}
+
+async fn handle(region: Arc<Region>, token: &str, request: Request<Incoming>) -> Result<Answer, LostAnswer> {
+    if !is_authorized(request.headers(), token) {
+        return Ok(refuse(&Refusal::unauthorized()));
+    }
+    let call = match read(request).await {
+        Ok(call) => call,
+        Err(refusal) => return Ok(refuse(&refusal)),
+    };
+    match answer_call(&region, &call).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(LostAnswer),
+        Err(refusal) => Ok(refuse(&refusal)),
+    }
+}
+
+fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    given.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|given| {
+        let differences = given.bytes().zip(token.bytes()).fold(0_u8, |sum, (a, b)| sum | (a ^ b));
+        given.len() == token.len() && differences == 0
+    })
+}
+
+async fn read(request: Request<Incoming>) -> Result<Call, Refusal> {
+    let key = match request.headers().get("idempotency-key") {
+        None => None,
+        Some(value) => {
+            let key = value.to_str().unwrap_or_default().to_owned();
+            requests::check_key(&key)?;
+            Some(key)
+        }
+    };
+    let path = request.uri().path().split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let method = request.method().clone();
+    let body = Limited::new(request.into_body(), MAX_BODY)
+        .collect()
+        .await
+        .map_err(|_| Refusal::invalid("the body could not be read or is larger than 4 MiB"))?
+        .to_bytes();
+    Ok(Call { method, path, query, key, body })
+}
+
+/// The operation that a request asks for, and what it is about.
+fn operation<'a>(method: &Method, path: &[&'a str]) -> Option<(&'static str, &'a str)> {
+    let found = match (method.as_str(), path) {
+        ("POST", ["networks"]) => ("CreateNetwork", ""),
+        ("GET", ["networks"]) => ("ListNetworks", ""),
+        ("GET", ["networks", id]) => ("GetNetwork", *id),
+        ("DELETE", ["networks", id]) => ("DeleteNetwork", *id),
+        ("POST", ["load-balancers"]) => ("CreateLoadBalancer", ""),
+        ("GET", ["load-balancers"]) => ("ListLoadBalancers", ""),
+        ("GET", ["load-balancers", id]) => ("GetLoadBalancer", *id),
+        ("DELETE", ["load-balancers", id]) => ("DeleteLoadBalancer", *id),
+        ("PUT", ["load-balancers", id, "targets", _]) => ("AddTarget", *id),
+        ("DELETE", ["load-balancers", id, "targets", _]) => ("RemoveTarget", *id),
+        ("POST", ["instances"]) => ("CreateInstance", ""),
+        ("GET", ["instances"]) => ("ListInstances", ""),
+        ("GET", ["instances", id]) => ("GetInstance", *id),
+        ("DELETE", ["instances", id]) => ("DeleteInstance", *id),
+        ("GET", ["instances", id, "console"]) => ("GetConsole", *id),
+        ("POST", ["instances", id, "actions", "stop"]) => ("StopInstance", *id),
+        ("POST", ["instances", id, "actions", "start"]) => ("StartInstance", *id),
+        ("POST", ["instances", id, "actions", "reboot"]) => ("RebootInstance", *id),
+        ("GET", ["instance-types"]) => ("ListInstanceTypes", ""),
+        _ => return None,
+    };
+    Some(found)
+}
+
+/// Answers a request; absent when the answer is to be lost.
+async fn answer_call(region: &Arc<Region>, call: &Call) -> Result<Option<Answer>, Refusal> {
+    let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
+    let no_path = || Refusal::not_found("path", &format!("/{}", call.path.join("/")));
+    let Some(("v1", rest)) = path.split_first().map(|(first, rest)| (*first, rest)) else {
+        return Err(no_path());
+    };
+    match (call.method.as_str(), rest) {
+        ("GET", ["status"]) => return Ok(Some(json_answer(StatusCode::OK, &status(region)))),
+        ("GET", ["faults"]) => return Ok(Some(json_answer(StatusCode::OK, &json!(region.lock().faults.rules())))),
+        ("PUT", ["faults"]) => {
+            let rules: Rules = requests::parse(&call.body)?;
+            Faults::check(&rules, OPERATIONS)?;
+            let shown = json!(rules);
+            region.set_rules(rules).map_err(|error| Refusal::disk(&error))?;
+            return Ok(Some(json_answer(StatusCode::OK, &shown)));
+        }
+        _ => {}
+    }
+    let (operation, id) = operation(&call.method, rest).ok_or_else(no_path)?;
+    let verdict = {
+        let mut records = region.lock();
+        let count = records.requests.entry(operation.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        let (name, tags) = subject(&records, &call.body, operation, id);
+        records.faults.judge(operation, &name, &tags)
+    };
+    if let Some(refusal) = verdict.refusal {
+        return Err(refusal);
+    }
+    if verdict.delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(verdict.delay_ms)).await;
+    }
+    let answer = match operation {
+        "CreateInstance" => create_instance(region, call, verdict.fate),
+        _ => perform(region, call, operation, rest, id),
+    };
+    if verdict.loses_answer {
+        return Ok(None);
+    }
+    answer.map(Some)
+}
+
+/// Name and tags of what a request is about, for the fault rules.
+fn subject(records: &Records, body: &[u8], operation: &str, id: &str) -> (String, Tags) {
+    let of = |head: &super::records::Head| (head.name.clone(), head.tags.clone());
+    if operation.starts_with("Create") {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let tags = body.get("tags").cloned().and_then(|tags| serde_json::from_value(tags).ok()).unwrap_or_default();
+        return (name, tags);
+    }
+    let heads = [
+        records.networks.get(id).map(|record| of(&record.head)),
+        records.balancers.get(id).map(|record| of(&record.head)),
+        records.instances.get(id).map(|record| of(&record.head)),
+    ];
+    heads.into_iter().flatten().next().unwrap_or_default()
+}
+
+fn perform(region: &Arc<Region>, call: &Call, operation: &str, path: &[&str], id: &str) -> Result<Answer, Refusal> {
+    let ok = |value: Value| Ok(json_answer(StatusCode::OK, &value));
+    match operation {
+        "CreateNetwork" => create_network(region, call),
+        "ListNetworks" => ok(list(region.lock().networks.values(), &call.query)?),
+        "GetNetwork" => ok(find(&region.lock().networks, id)?.view()),
+        "DeleteNetwork" => delete_network(region, id),
+        "CreateLoadBalancer" => create_balancer(region, call),
+        "ListLoadBalancers" => ok(list(region.lock().balancers.values(), &call.query)?),
+        "GetLoadBalancer" => ok(find(&region.lock().balancers, id)?.view()),
+        "DeleteLoadBalancer" => delete_balancer(region, id),
+        "AddTarget" => set_target(region, id, path.get(3).copied().unwrap_or_default(), true),
+        "RemoveTarget" => set_target(region, id, path.get(3).copied().unwrap_or_default(), false),
+        "ListInstances" => ok(list(region.lock().instances.values(), &call.query)?),
+        "GetInstance" => ok(find(&region.lock().instances, id)?.view()),
+        "DeleteInstance" => delete_instance(region, id),
+        "GetConsole" => {
+            find(&region.lock().instances, id)?;
+            let text = region.console(id).read().map_err(|error| Refusal::disk(&error))?;
+            Ok(answer(StatusCode::OK, "text/plain; charset=utf-8", text))
+        }
+        "StopInstance" | "StartInstance" | "RebootInstance" => act(region, id, operation),
+        _ => {
+            let types: Vec<Value> = TYPES
+                .iter()
+                .map(|(name, cpu, memory)| json!({"name": name, "cpu": cpu, "memoryMiB": memory}))
+                .collect();
+            ok(json!({"items": types}))
+        }
+    }
+}
+
+fn find<T: Record>(records: &BTreeMap<String, T>, id: &str) -> Result<T, Refusal> {
+    records.get(id).cloned().ok_or_else(|| Refusal::not_found(T::KIND, id))
+}
+
+fn list<'a, T: Record + 'a>(records: impl Iterator<Item = &'a T>, query: &[(String, String)]) -> Result<Value, Refusal> {
+    let mut limit = 100_usize;
+    let mut after = 0_u64;
+    let mut name = None;
+    let mut tags = Vec::new();
+    for (key, value) in query {
+        match key.as_str() {
+            "limit" => {
+                limit = value
+                    .parse()
+                    .ok()
+                    .filter(|limit| (1..=500).contains(limit))
+                    .ok_or_else(|| Refusal::invalid("limit: must be 1 to 500"))?;
+            }
+            "pageToken" => after = value.parse().map_err(|_| Refusal::invalid("pageToken: is not one of this cloud's"))?,
+            "name" => name = Some(value.as_str()),
+            "tag" => tags.push(value.split_once('=').ok_or_else(|| Refusal::invalid("tag: must be key=value"))?),
+            other => return Err(Refusal::invalid(format!("{other}: there is no such query parameter"))),
+        }
+    }
+    let mut found: Vec<&T> = records
+        .filter(|record| {
+            let head = record.head();
+            head.serial > after
+                && name.is_none_or(|name| head.name == name)
+                && tags.iter().all(|(key, value)| head.tags.get(*key).is_some_and(|found| found == value))
+        })
+        .collect();
+    found.sort_by_key(|record| record.head().serial);
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let items: Vec<Value> = found.iter().map(|record| record.view()).collect();
+    match found.last().filter(|_| has_more) {
+        Some(last) => Ok(json!({"items": items, "nextPageToken": last.head().serial.to_string()})),
+        None => Ok(json!({"items": items})),
+    }
+}
+
+fn key_of<T: serde::Serialize>(call: &Call, body: &T) -> Result<Option<(String, String)>, Refusal> {
+    match &call.key {
+        Some(key) => Ok(Some((key.clone(), requests::digest(body)?))),
+        None => Ok(None),
+    }
+}
+
+fn create_network(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> {
+    let body: NewNetwork = requests::parse(&call.body)?;
+    body.check()?;
+    let key = key_of(call, &body)?;
+    let mut records = region.lock();
+    if let Some(id) = records.replayed(Network::KIND, key.as_ref())? {
+        return Ok(json_answer(StatusCode::OK, &find(&records.networks, &id)?.view()));
+    }
+    let network = Network { head: records.new_head("net", &body.name, &body.tags, key) };
+    region.save(&network).map_err(|error| Refusal::disk(&error))?;
+    records.remember_key(&network);
+    let view = network.view();
+    records.networks.insert(network.head.id.clone(), network);
+    Ok(json_answer(StatusCode::CREATED, &view))
+}
+
+fn delete_network(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
+    let mut records = region.lock();
+    let network = find(&records.networks, id)?;
+    let instances = records.instances.values().filter(|instance| instance.network_id == id).count();
+    let balancers = records.balancers.values().filter(|balancer| balancer.network_id == id).count();
+    if instances > 0 || balancers > 0 {
+        let message = format!("network {id:?} still has {instances} instances and {balancers} load balancers");
+        return Err(Refusal::conflict("InUse", message));
+    }
+    region.forget(&mut records, &network).map_err(|error| Refusal::disk(&error))?;
+    records.networks.remove(id);
+    Ok(answer(StatusCode::NO_CONTENT, "application/json", String::new()))
+}
+
+fn create_balancer(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> {
+    let body: NewLoadBalancer = requests::parse(&call.body)?;
+    body.check()?;
+    let key = key_of(call, &body)?;
+    let mut records = region.lock();
+    if let Some(id) = records.replayed(LoadBalancer::KIND, key.as_ref())? {
+        return Ok(json_answer(StatusCode::OK, &find(&records.balancers, &id)?.view()));
+    }
+    find(&records.networks, &body.network_id)?;
+    let (listener, port) = free_port().map_err(|error| Refusal::disk(&error))?;
+    let balancer = LoadBalancer {
+        head: records.new_head("lb", &body.name, &body.tags, key),
+        network_id: body.network_id,
+        state: "provisioning".into(),
+        state_message: String::new(),
+        port,
+        target_port: body.target_port,
+        targets: Vec::new(),
+    };
+    region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+    records.remember_key(&balancer);
+    let (view, id) = (balancer.view(), balancer.head.id.clone());
+    records.balancers.insert(id.clone(), balancer);
+    drop(records);
+    lifecycle::start_balancer(region, &id, port, Some(listener));
+    Ok(json_answer(StatusCode::ACCEPTED, &view))
+}
+
+fn delete_balancer(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
+    let mut records = region.lock();
+    let mut balancer = find(&records.balancers, id)?;
+    if balancer.state != "deleting" {
+        balancer.state = "deleting".into();
+        region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+        records.balancers.insert(id.to_owned(), balancer.clone());
+        drop(records);
+        lifecycle::delete_balancer(region, id);
+    }
+    Ok(json_answer(StatusCode::ACCEPTED, &balancer.view()))
+}
+
+fn set_target(region: &Arc<Region>, id: &str, instance: &str, wanted: bool) -> Result<Answer, Refusal> {
+    let mut records = region.lock();
+    let mut balancer = find(&records.balancers, id)?;
+    if wanted {
+        find(&records.instances, instance)?;
+    }
+    let is_there = balancer.targets.iter().any(|target| target == instance);
+    if is_there != wanted {
+        balancer.targets.retain(|target| target != instance);
+        if wanted {
+            balancer.targets.push(instance.to_owned());
+        }
+        region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+        records.balancers.insert(id.to_owned(), balancer.clone());
+        region.refresh_targets(&records);
+    }
+    Ok(json_answer(StatusCode::OK, &balancer.view()))
+}
+
+fn create_instance(region: &Arc<Region>, call: &Call, fate: super::records::Fate) -> Result<Answer, Refusal> {
+    let body: NewInstance = requests::parse(&call.body)?;
+    body.check()?;
+    let key = key_of(call, &body)?;
+    let mut records = region.lock();
+    if let Some(id) = records.replayed(Instance::KIND, key.as_ref())? {
+        return Ok(json_answer(StatusCode::OK, &find(&records.instances, &id)?.view()));
+    }
+    find(&records.networks, &body.network_id)?;
+    let mut balancers = Vec::new();
+    for id in &body.load_balancer_ids {
+        balancers.push(find(&records.balancers, id)?);
+    }
+    let zone = body.zone.clone().unwrap_or_else(|| emptiest_zone(&records, &body.network_id));
+    let instance = Instance {
+        head: records.new_head("i", &body.name, &body.tags, key),
+        network_id: body.network_id,
+        zone,
+        type_: body.type_,
+        image: body.image,
+        backend: body.backend,
+        user_data: body.user_data,
+        state: InstanceState::Pending,
+        state_message: String::new(),
+        address: String::new(),
+        bootstrap: BootstrapState::Waiting,
+        bootstrap_message: String::new(),
+        fate,
+    };
+    let id = instance.head.id.clone();
+    for mut balancer in balancers {
+        balancer.targets.push(id.clone());
+        region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+        records.balancers.insert(balancer.head.id.clone(), balancer);
+    }
+    region.save(&instance).map_err(|error| Refusal::disk(&error))?;
+    records.remember_key(&instance);
+    let view = instance.view();
+    records.instances.insert(id.clone(), instance);
+    drop(records);
+    lifecycle::spawn(region, &id, lifecycle::provision);
+    Ok(json_answer(StatusCode::ACCEPTED, &view))
+}
+
+fn emptiest_zone(records: &Records, network: &str) -> String {
+    let count = |zone: &str| {
+        records.instances.values().filter(|instance| instance.network_id == network && instance.zone == zone).count()
+    };
+    ZONES.iter().min_by_key(|zone| count(zone)).map_or_else(String::new, |zone| (*zone).to_owned())
+}
+
+fn delete_instance(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
+    let mut records = region.lock();
+    let mut instance = find(&records.instances, id)?;
+    if !matches!(instance.state, InstanceState::Terminating | InstanceState::Terminated) {
+        instance.state = InstanceState::Terminating;
+        region.save(&instance).map_err(|error| Refusal::disk(&error))?;
+        records.instances.insert(id.to_owned(), instance.clone());
+        drop(records);
+        lifecycle::spawn(region, id, lifecycle::terminate);
+        region.backend(&instance.backend).stop(id);
+    }
+    Ok(json_answer(StatusCode::ACCEPTED, &instance.view()))
+}
+
+fn act(region: &Arc<Region>, id: &str, operation: &str) -> Result<Answer, Refusal> {
+    let mut records = region.lock();
+    let mut instance = find(&records.instances, id)?;
+    let allowed = match operation {
+        "StartInstance" => instance.state == InstanceState::Stopped,
+        _ => instance.state == InstanceState::Running,
+    };
+    if !allowed {
+        let message = format!("instance {id:?} is {}, which does not allow this action", instance.state.as_str());
+        return Err(Refusal::conflict("InvalidState", message));
+    }
+    let stops = operation == "StopInstance";
+    instance.state = if stops { InstanceState::Stopped } else { InstanceState::Running };
+    region.save(&instance).map_err(|error| Refusal::disk(&error))?;
+    records.instances.insert(id.to_owned(), instance.clone());
+    if let Some(task) = records.tasks.remove(id) {
+        task.abort();
+    }
+    drop(records);
+    if operation != "StartInstance" {
+        region.backend(&instance.backend).stop(id);
+    }
+    region.console(id).line(if stops { "powering off" } else { "powering on" });
+    if !stops {
+        lifecycle::spawn(region, id, lifecycle::run);
+    }
+    Ok(json_answer(StatusCode::ACCEPTED, &instance.view()))
+}
+
+fn status(region: &Region) -> Value {
+    let counts = region.backend("light").counts();
+    let records = region.lock();
+    let mut by_state: BTreeMap<&str, u64> = BTreeMap::new();
+    for instance in records.instances.values() {
+        let count = by_state.entry(instance.state.as_str()).or_default();
+        *count = count.saturating_add(1);
+    }
+    json!({
+        "networks": records.networks.len(), "loadBalancers": records.balancers.len(), "instances": records.instances.len(),
+        "instancesByState": by_state, "workloadClusters": counts.clusters, "workloadNodes": counts.nodes,
+        "idempotencyKeys": records.keys.len(), "requests": records.requests.values().sum::<u64>(),
+        "requestsByOperation": records.requests,
+    })
+}

@@ -1,0 +1,251 @@
+//! One workload cluster of the `light` backend: its content, its control-plane members and its kubelets.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::pki::Authority;
+use super::store::Store;
+use super::{controllers, server::ApiServer};
+use crate::cloud::disk;
+
+/// How fast things happen inside workload clusters.
+#[derive(Debug, Clone, Copy)]
+pub struct Tempo {
+    /// Between two heartbeats of a kubelet.
+    pub heartbeat: Duration,
+    /// How long a Node may be silent before it counts as unreachable.
+    pub node_grace: Duration,
+    /// From registration until a Node is ready (its network is up).
+    pub node_ready: Duration,
+    /// From a pod's binding until it runs.
+    pub pod_start: Duration,
+    /// How long a pod takes to end when it is asked to; never longer than its grace period.
+    pub pod_stop: Duration,
+    /// How long kubeadm waits for what must be there (an API server, a certificate).
+    pub kubeadm_timeout: Duration,
+}
+
+impl Default for Tempo {
+    /// Kubernetes' defaults for heartbeats, grace (40 s) and kubeadm (4 min); a quick machine for the rest.
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(10),
+            node_grace: Duration::from_secs(40),
+            node_ready: Duration::from_millis(300),
+            pod_start: Duration::from_millis(100),
+            pod_stop: Duration::from_millis(200),
+            kubeadm_timeout: Duration::from_secs(240),
+        }
+    }
+}
+
+/// What is on disk beside the content.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Meta {
+    /// UID of `kube-system`: the cluster's identity.
+    pub(crate) uid: String,
+    /// Version of the API server.
+    pub(crate) version: String,
+    /// `host:port` of the control plane endpoint.
+    pub(crate) endpoint: String,
+    /// Control-plane instances and their Nodes' names.
+    pub(crate) members: BTreeMap<String, String>,
+    /// Instances with a kubelet in this cluster and their Nodes' names.
+    #[serde(default)]
+    pub(crate) nodes: BTreeMap<String, String>,
+}
+
+/// A machine's kubelet, as far as it shows in the API.
+#[derive(Debug, Clone)]
+pub(crate) struct Kubelet {
+    /// The machine's instance.
+    pub(crate) instance: String,
+    /// The machine's address.
+    pub(crate) address: String,
+    /// When its Node becomes ready.
+    pub(crate) ready_at: Instant,
+    /// When it stops reporting, by a fault.
+    pub(crate) silent_at: Option<Instant>,
+}
+
+struct State {
+    meta: Meta,
+    authority: Option<Arc<Authority>>,
+    servers: BTreeMap<String, ApiServer>,
+    kubelets: BTreeMap<String, Kubelet>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// One workload cluster.
+pub(crate) struct Cluster {
+    /// UID of `kube-system`.
+    pub(crate) uid: String,
+    /// What it holds.
+    pub(crate) store: Store,
+    /// How fast things happen.
+    pub(crate) tempo: Tempo,
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+impl Cluster {
+    /// Makes a new cluster below `root`; nothing is there yet.
+    pub(crate) fn create(root: &Path, meta: Meta, tempo: Tempo) -> io::Result<Arc<Self>> {
+        let dir = root.join(&meta.uid);
+        let store = Store::open(&dir)?;
+        let cluster = Self::assemble(dir, store, meta, tempo);
+        cluster.save()?;
+        Ok(cluster)
+    }
+
+    /// Opens a cluster that an earlier process made; absent when that was killed before it was whole.
+    pub(crate) fn open(dir: &Path, tempo: Tempo) -> io::Result<Option<Arc<Self>>> {
+        let Some(meta) = disk::load::<Meta>(&dir.join("cluster.json"))? else { return Ok(None) };
+        let store = Store::open(dir)?;
+        Ok(Some(Self::assemble(dir.to_owned(), store, meta, tempo)))
+    }
+
+    fn assemble(dir: PathBuf, store: Store, meta: Meta, tempo: Tempo) -> Arc<Self> {
+        let state = State {
+            meta: meta.clone(),
+            authority: None,
+            servers: BTreeMap::new(),
+            kubelets: BTreeMap::new(),
+            task: None,
+        };
+        let cluster = Arc::new(Self { uid: meta.uid, store, tempo, dir, state: Mutex::new(state) });
+        let task = tokio::spawn(controllers::run(Arc::downgrade(&cluster)));
+        cluster.lock().task = Some(task);
+        cluster
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&self) -> io::Result<()> {
+        disk::save(&self.dir.join("cluster.json"), &self.lock().meta)
+    }
+
+    /// Version of the API server.
+    pub(crate) fn version(&self) -> String {
+        self.lock().meta.version.clone()
+    }
+
+    /// `host:port` of the control plane endpoint.
+    pub(crate) fn endpoint(&self) -> String {
+        self.lock().meta.endpoint.clone()
+    }
+
+    /// The cluster's CA, while a member with its key serves.
+    pub(crate) fn authority(&self) -> Option<Arc<Authority>> {
+        self.lock().authority.clone()
+    }
+
+    /// The Node name of a member.
+    pub(crate) fn member(&self, instance: &str) -> Option<String> {
+        self.lock().meta.members.get(instance).cloned()
+    }
+
+    /// Adds a control-plane member, durably.
+    pub(crate) fn add_member(&self, instance: &str, node: &str, version: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        state.meta.members.insert(instance.to_owned(), node.to_owned());
+        state.meta.version = version.to_owned();
+        drop(state);
+        self.save()
+    }
+
+    /// Takes out a member; tells whether it was the last.
+    pub(crate) fn remove_member(&self, instance: &str) -> io::Result<bool> {
+        let mut state = self.lock();
+        state.servers.remove(instance);
+        let removed = state.meta.members.remove(instance).is_some();
+        let is_empty = state.meta.members.is_empty();
+        drop(state);
+        if removed && !is_empty {
+            self.save()?;
+        }
+        Ok(removed && is_empty)
+    }
+
+    /// Begins to serve on a member.
+    pub(crate) fn serve(&self, instance: &str, authority: Arc<Authority>, server: ApiServer) {
+        let mut state = self.lock();
+        state.authority = Some(authority);
+        state.servers.insert(instance.to_owned(), server);
+        drop(state);
+        self.store.woken.notify_one();
+    }
+
+    /// Stops serving on a member.
+    pub(crate) fn stop_serving(&self, instance: &str) {
+        self.lock().servers.remove(instance);
+    }
+
+    /// Whether any member serves: without one the cluster's controllers and kubelets can do nothing.
+    pub(crate) fn is_up(&self) -> bool {
+        !self.lock().servers.is_empty()
+    }
+
+    /// Starts a kubelet for a Node.
+    pub(crate) fn add_kubelet(&self, node: &str, kubelet: Kubelet) -> io::Result<()> {
+        let mut state = self.lock();
+        let before = state.meta.nodes.insert(kubelet.instance.clone(), node.to_owned());
+        state.kubelets.insert(node.to_owned(), kubelet);
+        drop(state);
+        self.store.woken.notify_one();
+        if before.as_deref() == Some(node) { Ok(()) } else { self.save() }
+    }
+
+    /// The Node of an instance that has joined this cluster.
+    pub(crate) fn node_of(&self, instance: &str) -> Option<String> {
+        self.lock().meta.nodes.get(instance).cloned()
+    }
+
+    /// Forgets an instance that is gone.
+    pub(crate) fn forget_node(&self, instance: &str) -> io::Result<()> {
+        let removed = self.lock().meta.nodes.remove(instance).is_some();
+        if removed { self.save() } else { Ok(()) }
+    }
+
+    /// Stops the kubelet of an instance.
+    pub(crate) fn remove_kubelet(&self, instance: &str) {
+        self.lock().kubelets.retain(|_, kubelet| kubelet.instance != instance);
+    }
+
+    /// The kubelet of a Node.
+    pub(crate) fn kubelet(&self, node: &str) -> Option<Kubelet> {
+        self.lock().kubelets.get(node).cloned()
+    }
+
+    /// All kubelets by Node name.
+    pub(crate) fn kubelets(&self) -> BTreeMap<String, Kubelet> {
+        self.lock().kubelets.clone()
+    }
+
+    /// Ends the cluster: its members' disks are gone.
+    pub(crate) fn destroy(&self) -> io::Result<()> {
+        self.stop();
+        disk::remove(&self.dir.join("cluster.json"))?;
+        std::fs::remove_dir_all(&self.dir)
+    }
+
+    /// Stops everything that runs.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.servers.clear();
+        state.kubelets.clear();
+        if let Some(task) = state.task.take() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The cloud's resources as they are kept on disk and as clients see them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Tags.
+pub(crate) type Tags = BTreeMap<String, String>;
+
+/// The zones of every network.
+pub(crate) const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
+
+/// Instance types: name, CPUs, memory in MiB.
+pub(crate) const TYPES: [(&str, u32, u32); 3] = [("small", 2, 4096), ("medium", 4, 8192), ("large", 8, 16_384)];
+
+/// What every resource has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Head {
+    /// Identity.
+    pub(crate) id: String,
+    /// Name.
+    pub(crate) name: String,
+    /// Tags.
+    pub(crate) tags: Tags,
+    /// RFC 3339.
+    pub(crate) created_at: String,
+    /// Order of creation.
+    pub(crate) serial: u64,
+    /// The creating request's key and the digest of its body.
+    pub(crate) idempotency: Option<(String, String)>,
+}
+
+/// A resource that can be listed.
+pub(crate) trait Record: Clone + Serialize {
+    /// Singular, for messages and idempotency.
+    const KIND: &'static str;
+    /// Directory below the cloud's.
+    const DIR: &'static str;
+
+    /// What every resource has.
+    fn head(&self) -> &Head;
+    /// What clients see.
+    fn view(&self) -> Value;
+}
+
+/// A network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Network {
+    /// What every resource has.
+    pub(crate) head: Head,
+}
+
+impl Record for Network {
+    const KIND: &'static str = "network";
+    const DIR: &'static str = "networks";
+
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn view(&self) -> Value {
+        let head = &self.head;
+        json!({"id": head.id, "name": head.name, "state": "active", "zones": ZONES, "tags": head.tags, "createdAt": head.created_at})
+    }
+}
+
+/// A load balancer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LoadBalancer {
+    /// What every resource has.
+    pub(crate) head: Head,
+    /// Its network.
+    pub(crate) network_id: String,
+    /// `provisioning`, `active` or `deleting`.
+    pub(crate) state: String,
+    /// Why it is not active.
+    pub(crate) state_message: String,
+    /// Port on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Port on the targets.
+    pub(crate) target_port: u16,
+    /// Instances.
+    pub(crate) targets: Vec<String>,
+}
+
+impl Record for LoadBalancer {
+    const KIND: &'static str = "load balancer";
+    const DIR: &'static str = "load-balancers";
+
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn view(&self) -> Value {
+        let head = &self.head;
+        json!({
+            "id": head.id, "name": head.name, "networkId": self.network_id, "state": self.state,
+            "stateMessage": self.state_message, "host": "127.0.0.1", "port": self.port, "targetPort": self.target_port,
+            "targets": self.targets, "tags": head.tags, "createdAt": head.created_at,
+        })
+    }
+}
+
+/// State of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum InstanceState {
+    /// Asked for.
+    Pending,
+    /// Being made.
+    Provisioning,
+    /// On.
+    Running,
+    /// Off.
+    Stopped,
+    /// Being deleted.
+    Terminating,
+    /// Deleted, about to be forgotten.
+    Terminated,
+    /// Could not be made.
+    Failed,
+}
+
+impl InstanceState {
+    /// As clients see it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Provisioning => "provisioning",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Terminating => "terminating",
+            Self::Terminated => "terminated",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What a machine's bootstrap has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BootstrapState {
+    /// Not booted yet.
+    Waiting,
+    /// User data is running.
+    Running,
+    /// It did what it should.
+    Done,
+    /// It did not.
+    Failed,
+}
+
+impl BootstrapState {
+    /// As clients see it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether the user data has run to its end.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
+    }
+}
+
+/// What fault rules have in store for an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Fate {
+    /// Provisioning takes so much longer.
+    pub(crate) delay_ms: u64,
+    /// It stays pending.
+    pub(crate) never: bool,
+    /// It fails with this message.
+    pub(crate) fail: Option<String>,
+    /// It is gone so long after it runs.
+    pub(crate) disappear_after_ms: Option<u64>,
+    /// Its kubelet falls silent so long after its Node is ready.
+    pub(crate) silent_after_ms: Option<u64>,
+}
+
+/// An instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Instance {
+    /// What every resource has.
+    pub(crate) head: Head,
+    /// Its network.
+    pub(crate) network_id: String,
+    /// Its zone.
+    pub(crate) zone: String,
+    /// Its type's name.
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    /// Kubernetes version.
+    pub(crate) image: String,
+    /// Backend's name.
+    pub(crate) backend: String,
+    /// User data, base64.
+    pub(crate) user_data: String,
+    /// State.
+    pub(crate) state: InstanceState,
+    /// Why it is in this state.
+    pub(crate) state_message: String,
+    /// Its address, empty until it has one.
+    pub(crate) address: String,
+    /// What its bootstrap has come to.
+    pub(crate) bootstrap: BootstrapState,
+    /// More about that.
+    pub(crate) bootstrap_message: String,
+    /// What fault rules have in store.
+    #[serde(default)]
+    pub(crate) fate: Fate,
+}
+
+impl Instance {
+    /// The identity that a Node carries.
+    pub(crate) fn provider_id(&self) -> String {
+        format!("local:///{}/{}", self.zone, self.head.id)
+    }
+}
+
+impl Record for Instance {
+    const KIND: &'static str = "instance";
+    const DIR: &'static str = "instances";
+
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn view(&self) -> Value {
+        let head = &self.head;
+        let addresses = if self.address.is_empty() {
+            json!([])
+        } else {
+            json!([{"type": "InternalIP", "address": self.address}, {"type": "Hostname", "address": head.name}])
+        };
+        json!({
+            "id": head.id, "name": head.name, "providerId": self.provider_id(), "state": self.state.as_str(),
+            "stateMessage": self.state_message, "networkId": self.network_id, "zone": self.zone, "type": self.type_,
+            "image": self.image, "backend": self.backend, "tags": head.tags, "createdAt": head.created_at,
+            "addresses": addresses,
+            "bootstrap": {"state": self.bootstrap.as_str(), "message": self.bootstrap_message},
+        })
+    }
+}

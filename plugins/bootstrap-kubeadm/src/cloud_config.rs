@@ -1,0 +1,217 @@
+//! Lays out the cloud-config: files, commands, users, disks, and the line that runs kubeadm (contract 3.9).
+
+use serde_json::{Value, json};
+
+use crate::files::{configuration_path, files};
+use crate::needs::user_material;
+use crate::question::{Materials, Piece, Question, Role};
+use crate::refusal::Refusal;
+use crate::yaml::{Node, Part, Writer};
+
+/// What a machine writes when kubeadm has succeeded (contract 2.5).
+const SENTINEL_COMMAND: &str = "echo success > /run/cluster-api/bootstrap-success.complete";
+
+/// The machine's data, in pieces.
+pub(crate) fn cloud_config(
+    question: &Question<'_>,
+    materials: &Materials,
+) -> Result<Vec<Part>, Refusal> {
+    if question.text("/format") == Some("ignition") {
+        return Err(Refusal::plugin(
+            "FormatUnsupported",
+            "spec.format: ignition is not supported by this version of bootstrap-kubeadm: use cloud-config",
+        ));
+    }
+    let mut entries = vec![(
+        "write_files".to_owned(),
+        Node::List(files(question, materials)?),
+    )];
+    let commands = |pointer: &str| {
+        question
+            .list(pointer)
+            .iter()
+            .cloned()
+            .map(Node::from)
+            .collect::<Vec<_>>()
+    };
+    let boot = commands("/bootCommands");
+    if !boot.is_empty() {
+        entries.push(("bootcmd".to_owned(), Node::List(boot)));
+    }
+    let mut run = commands("/preKubeadmCommands");
+    run.push(Node::text(kubeadm_command(question)));
+    run.extend(commands("/postKubeadmCommands"));
+    entries.push(("runcmd".to_owned(), Node::List(run)));
+    entries.extend(time(question));
+    entries.extend(users(question, materials)?);
+    entries.extend(disks(question)?);
+    let mut writer = Writer::default();
+    writer.text("## template: jinja\n#cloud-config\n\n");
+    writer.document(&Node::Map(entries), 0);
+    Ok(writer.into_parts())
+}
+
+fn kubeadm_command(question: &Question<'_>) -> String {
+    let verb = match question.role {
+        Role::Init => "init",
+        Role::JoinControlPlane | Role::JoinWorker => "join",
+    };
+    let verbosity = question.spec.get("verbosity").and_then(Value::as_i64);
+    let verbosity = verbosity
+        .map(|level| format!(" --v {level}"))
+        .unwrap_or_default();
+    format!(
+        "kubeadm {verb} --config {}{verbosity} && {SENTINEL_COMMAND}",
+        configuration_path(question.role)
+    )
+}
+
+fn time(question: &Question<'_>) -> Option<(String, Node)> {
+    let ntp = question.spec.get("ntp")?;
+    let mut fields = serde_json::Map::new();
+    fields.insert(
+        "enabled".to_owned(),
+        json!(ntp.get("enabled").and_then(Value::as_bool).unwrap_or(false)),
+    );
+    if let Some(servers) = ntp.get("servers") {
+        fields.insert("servers".to_owned(), servers.clone());
+    }
+    Some(("ntp".to_owned(), Node::from(fields)))
+}
+
+fn users(
+    question: &Question<'_>,
+    materials: &Materials,
+) -> Result<Option<(String, Node)>, Refusal> {
+    const NAMES: [(&str, &str); 10] = [
+        ("name", "name"),
+        ("gecos", "gecos"),
+        ("groups", "groups"),
+        ("homeDir", "homedir"),
+        ("inactive", "inactive"),
+        ("lockPassword", "lock_passwd"),
+        ("passwd", "passwd"),
+        ("primaryGroup", "primary_group"),
+        ("shell", "shell"),
+        ("sudo", "sudo"),
+    ];
+    let mut users = Vec::new();
+    for (position, user) in question.list("/users").iter().enumerate() {
+        let mut entries: Vec<(String, Node)> = NAMES
+            .iter()
+            .filter_map(|(from, to)| Some(((*to).to_owned(), Node::from(user.get(from)?.clone()))))
+            .collect();
+        if user.get("passwdFrom").is_some() {
+            let hash = match materials.piece(&user_material(position), "value")? {
+                Piece::Text(text) => Node::text(text.trim_end_matches('\n')),
+                Piece::Secret(handle) => Node::SecretBlock {
+                    handle: *handle,
+                    chomp: "-",
+                },
+            };
+            entries.push(("passwd".to_owned(), hash));
+        }
+        if let Some(keys) = user.get("sshAuthorizedKeys") {
+            entries.push(("ssh_authorized_keys".to_owned(), Node::from(keys.clone())));
+        }
+        users.push(Node::Map(entries));
+    }
+    Ok((!users.is_empty()).then(|| ("users".to_owned(), Node::List(users))))
+}
+
+fn disks(question: &Question<'_>) -> Result<Vec<(String, Node)>, Refusal> {
+    let mut entries = Vec::new();
+    let mut devices = Vec::new();
+    for (position, partition) in question.list("/diskSetup/partitions").iter().enumerate() {
+        let device = partition
+            .get("device")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        devices.push((device.to_owned(), partition_entry(partition, position)?));
+    }
+    if !devices.is_empty() {
+        entries.push(("disk_setup".to_owned(), Node::Map(devices)));
+    }
+    let systems: Vec<Node> = question
+        .list("/diskSetup/filesystems")
+        .iter()
+        .map(file_system_entry)
+        .collect();
+    if !systems.is_empty() {
+        entries.push(("fs_setup".to_owned(), Node::List(systems)));
+    }
+    let mounts = question.list("/mounts");
+    if !mounts.is_empty() {
+        entries.push(("mounts".to_owned(), Node::from(json!(mounts))));
+    }
+    Ok(entries)
+}
+
+fn partition_entry(partition: &Value, position: usize) -> Result<Node, Refusal> {
+    let table = partition.get("tableType").and_then(Value::as_str);
+    let layout = match partition.get("diskLayout").and_then(Value::as_array) {
+        Some(parts) => {
+            let rows: Result<Vec<Value>, Refusal> = parts
+                .iter()
+                .map(|part| layout_row(part, table.unwrap_or("mbr"), position))
+                .collect();
+            Value::Array(rows?)
+        }
+        None => partition
+            .get("layout")
+            .cloned()
+            .unwrap_or(Value::Bool(true)),
+    };
+    let mut entries = Vec::new();
+    entries.extend(table.map(|table| ("table_type".to_owned(), Node::text(table))));
+    entries.push(("layout".to_owned(), Node::from(layout)));
+    entries.extend(
+        partition
+            .get("overwrite")
+            .map(|value| ("overwrite".to_owned(), Node::from(value.clone()))),
+    );
+    Ok(Node::Map(entries))
+}
+
+/// One partition as cloud-init wants it: the percentage, with the type's code when there is one.
+fn layout_row(part: &Value, table: &str, position: usize) -> Result<Value, Refusal> {
+    let percentage = part.get("percentage").cloned().unwrap_or(Value::Null);
+    let Some(name) = part.get("partitionType").and_then(Value::as_str) else {
+        return Ok(percentage);
+    };
+    let refuse = |what: &str| {
+        let message = format!(
+            "diskSetup.partitions[{position}].diskLayout: {name} {what}: choose another partitionType or tableType"
+        );
+        Err(Refusal::object("PartitionTypeInvalid", message))
+    };
+    let code = match (name, table) {
+        ("Linux", _) => "83",
+        ("LinuxSwap", _) => "82",
+        ("LinuxRAID", _) => "fd",
+        ("LVM", _) => "8e",
+        ("Fat32", "gpt") | ("NTFS", "gpt" | "mbr") => "07",
+        ("Fat32", _) => "0c",
+        ("LinuxExtended", "gpt") => return refuse("does not exist in a gpt partition table"),
+        ("LinuxExtended", _) => "85",
+        (guid, "gpt") => guid,
+        _ => return refuse("needs a gpt partition table"),
+    };
+    Ok(json!([percentage, code]))
+}
+
+fn file_system_entry(system: &Value) -> Node {
+    const NAMES: [(&str, &str); 7] = [
+        ("label", "label"),
+        ("filesystem", "filesystem"),
+        ("device", "device"),
+        ("partition", "partition"),
+        ("overwrite", "overwrite"),
+        ("replaceFS", "replace_fs"),
+        ("extraOpts", "extra_opts"),
+    ];
+    let present = NAMES
+        .iter()
+        .filter_map(|(from, to)| Some(((*to).to_owned(), Node::from(system.get(from)?.clone()))));
+    Node::Map(present.collect())
+}

@@ -1,0 +1,159 @@
+//! The plugin as the host sees it: translates between the SDK's words and this crate's.
+
+use std::time::Duration;
+
+use capstan_sdk::bootstrap::{
+    Bootstrap, BootstrapAnswer, BootstrapInput, Part as SdkPart, Role as SdkRole, SecretEncoding,
+};
+use capstan_sdk::{
+    Failure, Manifest, Material, MaterialValue, NoStatus, Plugin, Requirement, SecretHandle,
+};
+use serde_json::Value;
+
+use crate::cloud_config::cloud_config;
+use crate::kinds;
+use crate::needs::{Need, TOKEN, TOKEN_LIFETIME_MS, needs};
+use crate::question::{Materials, Piece, Question, Role};
+use crate::refusal::{Refusal, Remedy};
+use crate::yaml::{Encoding, Part};
+
+/// How long to wait for what is not known yet (contract 3.9: 10 s for a missing endpoint).
+const LATER: Duration = Duration::from_secs(10);
+/// Parts that any material may have.
+const PARTS: [&str; 6] = ["certificate", "key", "public-key", "hash", "token", "value"];
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Kubeadm;
+
+impl Plugin for Kubeadm {
+    fn manifest() -> Manifest {
+        Manifest::new("bootstrap-kubeadm", env!("CARGO_PKG_VERSION"))
+            .description("Turns machines into nodes with kubeadm, by cloud-config.")
+            .kind(kinds::config())
+            .kind(kinds::config_template())
+    }
+}
+
+impl Bootstrap for Kubeadm {
+    type Spec = Value;
+    type Status = NoStatus;
+
+    fn requirements(input: BootstrapInput<Self>) -> Result<Vec<Requirement>, Failure> {
+        Ok(needs(&question(&input))
+            .into_iter()
+            .map(requirement)
+            .collect())
+    }
+
+    fn render(input: BootstrapInput<Self>, material: Material) -> Result<BootstrapAnswer, Failure> {
+        let question = question(&input);
+        let (materials, handles) = read(&material, &needs(&question));
+        let parts = cloud_config(&question, &materials)?;
+        let mut answer = BootstrapAnswer::new("cloud-config");
+        for part in parts {
+            answer.parts.push(match part {
+                Part::Text(text) => SdkPart::Text(text),
+                Part::Secret { handle, encoding } => {
+                    SdkPart::Secret(sdk_handle(&handles, handle)?, sdk_encoding(encoding))
+                }
+            });
+        }
+        Ok(answer)
+    }
+}
+
+fn question(input: &BootstrapInput<Kubeadm>) -> Question<'_> {
+    Question {
+        cluster: &input.cluster.raw,
+        spec: &input.config.spec,
+        role: match input.role {
+            SdkRole::Init => Role::Init,
+            SdkRole::JoinControlPlane => Role::JoinControlPlane,
+            SdkRole::JoinWorker => Role::JoinWorker,
+        },
+        endpoint: input
+            .control_plane_endpoint
+            .as_ref()
+            .map(ToString::to_string),
+        kubernetes_version: &input.kubernetes_version,
+        control_plane_version: &input.control_plane_version,
+    }
+}
+
+fn requirement(need: Need) -> Requirement {
+    match need {
+        Need::Authority {
+            name,
+            common_name,
+            algorithm,
+            validity_days,
+        } => Requirement::CertificateAuthority {
+            name: name.to_owned(),
+            common_name: common_name.to_owned(),
+            algorithm,
+            validity_days,
+        },
+        Need::KeyPair { name, algorithm } => Requirement::KeyPair {
+            name: name.to_owned(),
+            algorithm,
+        },
+        Need::JoinToken => Requirement::join_token(TOKEN, Duration::from_millis(TOKEN_LIFETIME_MS)),
+        Need::SecretValue { name, secret, key } => Requirement::secret_value(name, secret, key),
+    }
+}
+
+fn need_name(need: &Need) -> &str {
+    match need {
+        Need::Authority { name, .. } | Need::KeyPair { name, .. } => name,
+        Need::JoinToken => TOKEN,
+        Need::SecretValue { name, .. } => name,
+    }
+}
+
+/// The host's material with its handles numbered by their place in the list beside it.
+fn read(material: &Material, needs: &[Need]) -> (Materials, Vec<SecretHandle>) {
+    let mut handles = Vec::new();
+    let mut pieces = Vec::new();
+    for need in needs {
+        for part in PARTS {
+            let piece = match material.get(need_name(need), part) {
+                None => continue,
+                Some(MaterialValue::Text(text)) => Piece::Text(text.clone()),
+                Some(MaterialValue::Secret(handle)) => {
+                    handles.push(*handle);
+                    Piece::Secret(handles.len().saturating_sub(1) as u64)
+                }
+            };
+            pieces.push((need_name(need).to_owned(), part.to_owned(), piece));
+        }
+    }
+    (Materials(pieces), handles)
+}
+
+fn sdk_handle(handles: &[SecretHandle], number: u64) -> Result<SecretHandle, Failure> {
+    let handle = usize::try_from(number)
+        .ok()
+        .and_then(|number| handles.get(number));
+    handle
+        .copied()
+        .ok_or_else(|| Failure::terminal("HandleUnknown", "a secret has no handle"))
+}
+
+fn sdk_encoding(encoding: Encoding) -> SecretEncoding {
+    match encoding {
+        Encoding::Plain => SecretEncoding::Plain,
+        Encoding::Indent(spaces) => SecretEncoding::Indent(spaces),
+        Encoding::Base64 => SecretEncoding::Base64,
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        match refusal.remedy {
+            Remedy::Later => Failure::transient(refusal.reason, refusal.message).retry_after(LATER),
+            Remedy::Object => Failure::terminal(refusal.reason, refusal.message),
+            Remedy::Plugin => Failure::unsupported(refusal.reason, refusal.message),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What the plugin writes, compared with golden files and read back by a YAML parser.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::cloud_config::cloud_config;
+use crate::needs::{Need, needs};
+use crate::question::{Materials, Piece, Question, Role};
+use crate::refusal::{Refusal, Remedy};
+use crate::yaml::{Encoding, Part};
+
+mod golden;
+mod refused;
+
+/// Secrets by handle, as the host would have them.
+const SECRETS: [&str; 9] = [
+    "",
+    "-----BEGIN PRIVATE KEY-----\nca\n-----END PRIVATE KEY-----\n",
+    "-----BEGIN PRIVATE KEY-----\netcd\n-----END PRIVATE KEY-----\n",
+    "-----BEGIN PRIVATE KEY-----\nproxy\n-----END PRIVATE KEY-----\n",
+    "-----BEGIN PRIVATE KEY-----\nsa\n-----END PRIVATE KEY-----\n",
+    "123456.0123456789abcdef",
+    "  indented: yes\nkey: 'it''s'\n\n# {{ not }} ours",
+    "$6$salt$it's \"quoted\"\n",
+    "-----BEGIN CERTIFICATE-----\nexternal\n-----END CERTIFICATE-----",
+];
+
+fn cluster() -> Value {
+    json!({
+        "metadata": {"name": "quickstart", "namespace": "default"},
+        "spec": {"clusterNetwork": {
+            "pods": {"cidrBlocks": ["10.244.0.0/16", "fd00:1::/48"]},
+            "services": {"cidrBlocks": ["10.96.0.0/12"]},
+            "serviceDomain": "cluster.local"
+        }}
+    })
+}
+
+fn materials() -> Materials {
+    let certificate =
+        |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n");
+    let mut list = vec![
+        (
+            "ca".into(),
+            "hash".into(),
+            Piece::Text("sha256:0ffee0".into()),
+        ),
+        (
+            "sa".into(),
+            "public-key".into(),
+            Piece::Text("-----BEGIN PUBLIC KEY-----\n".into()),
+        ),
+        ("join".into(), "token".into(), Piece::Secret(5)),
+        ("external-etcd-ca".into(), "value".into(), Piece::Secret(8)),
+        (
+            "external-etcd-certificate".into(),
+            "value".into(),
+            Piece::Secret(8),
+        ),
+        ("external-etcd-key".into(), "value".into(), Piece::Secret(4)),
+    ];
+    for (name, handle) in [("ca", 1), ("etcd", 2), ("proxy", 3), ("sa", 4)] {
+        list.push((
+            name.to_owned(),
+            "certificate".to_owned(),
+            Piece::Text(certificate(name)),
+        ));
+        list.push((name.to_owned(), "key".to_owned(), Piece::Secret(handle)));
+    }
+    for position in 0..6 {
+        list.push((
+            format!("file-{position}"),
+            "value".to_owned(),
+            Piece::Secret(6),
+        ));
+        list.push((
+            format!("user-{position}"),
+            "value".to_owned(),
+            Piece::Secret(7),
+        ));
+    }
+    Materials(list)
+}
+
+fn question<'a>(cluster: &'a Value, spec: &'a Value, role: Role, version: &'a str) -> Question<'a> {
+    Question {
+        cluster,
+        spec,
+        role,
+        endpoint: Some("10.0.0.10:6443".to_owned()),
+        kubernetes_version: version,
+        control_plane_version: "v1.36.3",
+    }
+}
+
+/// The data as the host would join it.
+fn joined(parts: Vec<Part>) -> String {
+    use base64::Engine as _;
+    let piece = |part| match part {
+        Part::Text(text) => text,
+        Part::Secret { handle, encoding } => {
+            let secret = SECRETS[usize::try_from(handle).unwrap()];
+            match encoding {
+                Encoding::Plain => secret.to_owned(),
+                Encoding::Base64 => base64::engine::general_purpose::STANDARD.encode(secret),
+                Encoding::Indent(spaces) => {
+                    let indent = " ".repeat(usize::try_from(spaces).unwrap());
+                    secret
+                        .split_inclusive('\n')
+                        .map(|line| format!("{indent}{line}"))
+                        .collect()
+                }
+            }
+        }
+    };
+    parts.into_iter().map(piece).collect()
+}
+
+fn rendered(spec: &Value, role: Role, version: &str) -> Result<String, Refusal> {
+    cloud_config(&question(&cluster(), spec, role, version), &materials()).map(joined)
+}
+
+fn parsed(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Content of a written file.
+fn content(config: &Value, path: &str) -> String {
+    let files = config["write_files"].as_array().unwrap();
+    let file = files
+        .iter()
+        .find(|file| file["path"] == path)
+        .unwrap_or_else(|| panic!("no {path}"));
+    file["content"].as_str().unwrap().to_owned()
+}
+
+fn documents(config: &Value, path: &str) -> Vec<Value> {
+    content(config, path).split("---\n").map(parsed).collect()
+}
+
+/// Compares with `tests/golden/<name>`; `UPDATE_GOLDEN=1` writes it.
+fn check_golden(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        golden,
+        text,
+        "{} is not what is written: UPDATE_GOLDEN=1 rewrites it",
+        path.display()
+    );
+}
+
+#[test]
+fn a_control_plane_needs_all_authorities_and_a_worker_one_and_a_token() {
+    let spec = json!({"clusterConfiguration": {"encryptionAlgorithm": "ECDSA-P256", "caCertificateValidityPeriodDays": 100}});
+    let cluster = cluster();
+    let names = |role| {
+        let list = needs(&question(&cluster, &spec, role, "v1.36.3"));
+        list.iter()
+            .map(|need| match need {
+                Need::Authority {
+                    name,
+                    common_name,
+                    algorithm,
+                    validity_days,
+                } => {
+                    format!("{name} {common_name} {algorithm} {validity_days}")
+                }
+                Need::KeyPair { name, algorithm } => format!("{name} {algorithm}"),
+                Need::JoinToken => "token".to_owned(),
+                Need::SecretValue { name, secret, key } => format!("{name} {secret} {key}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    let all = [
+        "ca kubernetes ECDSA-P256 100",
+        "etcd etcd-ca ECDSA-P256 100",
+        "proxy front-proxy-ca ECDSA-P256 100",
+        "sa ECDSA-P256",
+    ];
+    assert_eq!(names(Role::Init), all);
+    assert_eq!(
+        names(Role::JoinControlPlane),
+        [all.as_slice(), &["token"]].concat()
+    );
+    assert_eq!(
+        names(Role::JoinWorker),
+        ["ca kubernetes ECDSA-P256 100", "token"]
+    );
+}
+
+#[test]
+fn secrets_that_the_config_names_are_needed() {
+    let spec = json!({
+        "files": [{"path": "/a"}, {"path": "/b", "contentFrom": {"secret": {"name": "s", "key": "k"}}}],
+        "users": [{"name": "u", "passwdFrom": {"secret": {"name": "p", "key": "h"}}}],
+        "joinConfiguration": {"discovery": {"bootstrapToken": {"token": "given"}}},
+    });
+    let cluster = cluster();
+    let list = needs(&question(&cluster, &spec, Role::JoinWorker, "v1.36.3"));
+    let value = |name: &str, secret: &str, key: &str| Need::SecretValue {
+        name: name.to_owned(),
+        secret: secret.to_owned(),
+        key: key.to_owned(),
+    };
+    assert_eq!(
+        list[1..],
+        [value("file-1", "s", "k"), value("user-0", "p", "h")]
+    );
+}

@@ -1,0 +1,116 @@
+//! What cannot be written says which field is in the way.
+
+use super::*;
+
+fn refusal(spec: &Value, role: Role, version: &str) -> Refusal {
+    rendered(spec, role, version).unwrap_err()
+}
+
+#[test]
+fn ignition_is_not_supported() {
+    let refusal = refusal(&json!({"format": "ignition"}), Role::Init, "v1.36.3");
+    assert_eq!(
+        (refusal.remedy, refusal.reason),
+        (Remedy::Plugin, "FormatUnsupported")
+    );
+}
+
+#[test]
+fn a_field_that_an_older_kubeadm_lacks_is_named() {
+    let spec = json!({"clusterConfiguration": {"scheduler": {"extraEnvs": [{"name": "A", "value": "b"}]}}});
+    let environment = refusal(&spec, Role::Init, "v1.30.0");
+    assert_eq!(environment.remedy, Remedy::Object);
+    assert!(
+        environment
+            .message
+            .contains("clusterConfiguration.scheduler.extraEnvs"),
+        "{environment}"
+    );
+    let spec = json!({"clusterConfiguration": {"encryptionAlgorithm": "RSA-4096"}});
+    assert!(
+        refusal(&spec, Role::Init, "v1.30.0")
+            .message
+            .contains("encryptionAlgorithm")
+    );
+}
+
+#[test]
+fn versions_must_be_known_and_supported() {
+    assert_eq!(
+        refusal(&json!({}), Role::Init, "v1.21.0").reason,
+        "VersionUnsupported"
+    );
+    assert_eq!(
+        refusal(&json!({}), Role::Init, "latest").reason,
+        "VersionInvalid"
+    );
+    let cluster = cluster();
+    let spec = json!({});
+    let mut nothing = question(&cluster, &spec, Role::JoinWorker, "");
+    assert!(
+        cloud_config(&nothing, &materials()).is_ok(),
+        "a worker may take the control plane's version"
+    );
+    nothing.control_plane_version = "";
+    assert_eq!(
+        cloud_config(&nothing, &materials()).unwrap_err().reason,
+        "VersionMissing"
+    );
+}
+
+#[test]
+fn joining_waits_for_the_endpoint_and_for_material() {
+    let cluster = cluster();
+    let spec = json!({});
+    let mut early = question(&cluster, &spec, Role::JoinWorker, "v1.36.3");
+    assert_eq!(
+        cloud_config(&early, &Materials::default())
+            .unwrap_err()
+            .reason,
+        "MaterialMissing"
+    );
+    early.endpoint = None;
+    assert_eq!(
+        cloud_config(&early, &materials()).unwrap_err().remedy,
+        Remedy::Later
+    );
+}
+
+#[test]
+fn templates_know_one_action() {
+    let file = |content: &str| json!({"files": [{"path": "/a", "contentFormat": "Template", "content": content}]});
+    for bad in [
+        "{{ .other }}",
+        "{{ .controlPlane.version",
+        "{{ if true }}x{{ end }}",
+    ] {
+        assert_eq!(
+            refusal(&file(bad), Role::JoinWorker, "v1.36.3").reason,
+            "TemplateInvalid",
+            "{bad}"
+        );
+    }
+    let spec = json!({"files": [{"path": "/a", "contentFormat": "Template", "contentFrom": {"secret": {"name": "s", "key": "k"}}}]});
+    assert_eq!(
+        refusal(&spec, Role::JoinWorker, "v1.36.3").reason,
+        "TemplateFromSecretUnsupported"
+    );
+}
+
+#[test]
+fn partition_types_must_fit_the_table() {
+    let spec = |table: &str, kind: &str| {
+        let layout = json!([{"percentage": 100, "partitionType": kind}]);
+        json!({"diskSetup": {"partitions": [{"device": "/dev/sdb", "tableType": table, "diskLayout": layout}]}})
+    };
+    let guid = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+    assert_eq!(
+        refusal(&spec("mbr", guid), Role::JoinWorker, "v1.36.3").reason,
+        "PartitionTypeInvalid"
+    );
+    assert_eq!(
+        refusal(&spec("gpt", "LinuxExtended"), Role::JoinWorker, "v1.36.3").reason,
+        "PartitionTypeInvalid"
+    );
+    assert!(rendered(&spec("gpt", guid), Role::JoinWorker, "v1.36.3").is_ok());
+}

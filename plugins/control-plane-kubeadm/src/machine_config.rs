@@ -1,0 +1,56 @@
+//! Writes the spec of the KubeadmConfig for the next machine.
+
+use serde_json::{Value, json};
+
+/// First and last minor version of Kubernetes 1 for which the kubelet of a control-plane machine has to be told to use its own API server
+/// while it joins (contract 3.10).
+const LOCAL_MODE_MINORS: std::ops::Range<u64> = 31..36;
+const LOCAL_MODE_GATE: &str = "ControlPlaneKubeletLocalMode";
+
+/// For the first machine; `spec` is that of the KubeadmControlPlane.
+pub(crate) fn for_init(spec: &Value) -> Value {
+    without(spec, "joinConfiguration")
+}
+
+/// For every further machine.
+pub(crate) fn for_join(spec: &Value) -> Value {
+    without(spec, "initConfiguration")
+}
+
+fn without(spec: &Value, field: &str) -> Value {
+    let mut config = spec
+        .get("kubeadmConfigSpec")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    let version = spec
+        .get("version")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if let Some(fields) = config.as_object_mut() {
+        fields.remove(field);
+        if needs_local_mode(version) {
+            let cluster = fields
+                .entry("clusterConfiguration")
+                .or_insert_with(|| json!({}));
+            if let Some(cluster) = cluster.as_object_mut() {
+                let gates = cluster.entry("featureGates").or_insert_with(|| json!({}));
+                if let Some(gates) = gates.as_object_mut() {
+                    gates.entry(LOCAL_MODE_GATE).or_insert(Value::Bool(true));
+                }
+            }
+        }
+        // A spec without any field is not valid.
+        if fields.is_empty() {
+            fields.insert("format".to_owned(), json!("cloud-config"));
+        }
+    }
+    config
+}
+
+fn needs_local_mode(version: &str) -> bool {
+    let mut numbers = version
+        .trim_start_matches('v')
+        .split('.')
+        .map(str::parse::<u64>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(1)), Some(Ok(minor))) if LOCAL_MODE_MINORS.contains(&minor))
+}

@@ -1,0 +1,171 @@
+//! Makes and removes what a cluster needs around its machines: a network and a load balancer.
+
+use std::time::Duration;
+
+use capstan_sdk::Failure;
+use capstan_sdk::infrastructure::{ClusterAnswer, ClusterInput, DeletionAnswer, FailureDomain};
+use serde_json::{Value, json};
+
+use crate::Local;
+use crate::cloud::{Cloud, LoadBalancer, Made, Network};
+use crate::kinds::ClusterStatus;
+
+/// Tag of everything that belongs to a cluster: `<namespace>/<name>`.
+pub(crate) const CLUSTER_TAG: &str = "cluster";
+const NETWORKS: &str = "networks";
+const LOAD_BALANCERS: &str = "load-balancers";
+/// Port of API servers when nobody chose another.
+const API_SERVER_PORT: u16 = 6443;
+const SOON: Duration = Duration::from_millis(250);
+const LATER: Duration = Duration::from_secs(2);
+
+/// Value of [`CLUSTER_TAG`].
+pub(crate) fn tag(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+/// Makes the network and the load balancer, or finds them.
+pub(crate) fn ensure(input: &ClusterInput<Local>) -> Result<ClusterAnswer, Failure> {
+    let cloud = Cloud::new(&input.context)?;
+    let network = network(input, &cloud)?;
+    let balancer = load_balancer(input, &cloud, &network)?;
+    let answer = match balancer.state.as_str() {
+        "active" => ClusterAnswer::ready(),
+        "failed" => {
+            let message = format!(
+                "load balancer {} has failed: {}",
+                balancer.id, balancer.state_message
+            );
+            return Err(Failure::terminal("LoadBalancerFailed", message));
+        }
+        state => ClusterAnswer::waiting(
+            "LoadBalancerProvisioning",
+            format!(
+                "load balancer {} is {state}: the cloud is making it",
+                balancer.id
+            ),
+            SOON,
+        ),
+    };
+    let status = ClusterStatus {
+        network_id: Some(network.id),
+        load_balancer_id: Some(balancer.id.clone()),
+    };
+    let domains = network.zones.into_iter().map(FailureDomain::new);
+    let answer = domains.fold(answer, ClusterAnswer::failure_domain);
+    // The address is final from the first answer on, so that it may be known before it answers.
+    Ok(answer.endpoint(balancer.host, balancer.port).status(status))
+}
+
+fn network(input: &ClusterInput<Local>, cloud: &Cloud) -> Result<Network, Failure> {
+    let known = &input.infra_cluster.status.network_id;
+    if let Some(id) = known {
+        return cloud.find(NETWORKS, id)?.ok_or_else(|| gone("network", id));
+    }
+    if let Some(name) = &input.infra_cluster.spec.network {
+        return existing_network(cloud, name);
+    }
+    let tag = tag(input.cluster.namespace(), input.cluster.name());
+    let mut found: Vec<Network> = cloud.tagged(NETWORKS, CLUSTER_TAG, &tag)?;
+    if let Some(network) = found.pop() {
+        return Ok(network);
+    }
+    let body = json!({"name": input.cluster.name(), "tags": {CLUSTER_TAG: tag}});
+    match cloud.make(NETWORKS, &body, None)? {
+        Made::There(network) => Ok(network),
+        Made::Gone => Err(gone("network", "of this cluster")),
+    }
+}
+
+/// The network that the LocalCluster names. It is the user's: never tagged, never deleted.
+fn existing_network(cloud: &Cloud, name: &str) -> Result<Network, Failure> {
+    let found: Vec<Network> = cloud.named(NETWORKS, name)?;
+    let count = found.len();
+    match found.into_iter().next() {
+        Some(network) if count == 1 => Ok(network),
+        Some(_) => Err(Failure::terminal(
+            "NetworkAmbiguous",
+            format!("spec.network: the cloud has {count} networks with the name {name:?}"),
+        )),
+        None => Err(Failure::terminal(
+            "NetworkNotFound",
+            format!(
+                "spec.network: the cloud has no network with the name {name:?}: make it, or leave the field out"
+            ),
+        )),
+    }
+}
+
+fn load_balancer(
+    input: &ClusterInput<Local>,
+    cloud: &Cloud,
+    network: &Network,
+) -> Result<LoadBalancer, Failure> {
+    if let Some(id) = &input.infra_cluster.status.load_balancer_id {
+        return cloud
+            .find(LOAD_BALANCERS, id)?
+            .ok_or_else(|| gone("load balancer", id));
+    }
+    let tag = tag(input.cluster.namespace(), input.cluster.name());
+    let mut found: Vec<LoadBalancer> = cloud.tagged(LOAD_BALANCERS, CLUSTER_TAG, &tag)?;
+    if let Some(balancer) = found.pop() {
+        return Ok(balancer);
+    }
+    let port = input.infra_cluster.spec.load_balancer.port;
+    let port = port.or(input.cluster.spec.cluster_network.api_server_port);
+    let body = json!({
+        "name": format!("{}-api", input.cluster.name()),
+        "networkId": network.id,
+        "targetPort": port.unwrap_or(API_SERVER_PORT),
+        "tags": {CLUSTER_TAG: tag},
+    });
+    match cloud.make(LOAD_BALANCERS, &body, None)? {
+        Made::There(balancer) => Ok(balancer),
+        Made::Gone => Err(gone("load balancer", "of this cluster")),
+    }
+}
+
+/// Another one would have another address, which a cluster's certificates and machines do not know.
+fn gone(what: &str, id: &str) -> Failure {
+    Failure::terminal(
+        "InfrastructureGone",
+        format!(
+            "the {what} {id} has been deleted from the cloud by somebody else: the cluster has to be made again"
+        ),
+    )
+}
+
+/// Removes the load balancer, then the network, by tag: also what an answer that was lost left behind.
+pub(crate) fn delete(input: &ClusterInput<Local>) -> Result<DeletionAnswer, Failure> {
+    let cloud = Cloud::new(&input.context)?;
+    let tag = tag(input.cluster.namespace(), input.cluster.name());
+    let balancers: Vec<LoadBalancer> = cloud.tagged(LOAD_BALANCERS, CLUSTER_TAG, &tag)?;
+    for balancer in balancers
+        .iter()
+        .filter(|balancer| balancer.state != "deleting")
+    {
+        cloud.delete(&format!("{LOAD_BALANCERS}/{}", balancer.id))?;
+    }
+    if !balancers.is_empty() {
+        return Ok(DeletionAnswer::waiting(
+            "DeletingLoadBalancer",
+            "the cloud is deleting the load balancer",
+            SOON,
+        ));
+    }
+    // The listing has all fields; only the ID is of interest.
+    let networks: Vec<Value> = cloud.tagged(NETWORKS, CLUSTER_TAG, &tag)?;
+    for network in &networks {
+        let id = network
+            .get("id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if !cloud.delete(&format!("{NETWORKS}/{id}"))? {
+            let message = format!(
+                "network {id} still has instances or load balancers: they have to be deleted first"
+            );
+            return Ok(DeletionAnswer::waiting("NetworkInUse", message, LATER));
+        }
+    }
+    Ok(DeletionAnswer::gone())
+}

@@ -1,1 +1,9 @@
-//! The rules of this repository, as tests.
+//! The rules of this repository that a program can check, as tests: each failure says what to do.
+
+mod dependencies;
+mod documents;
+mod generated;
+mod layout;
+mod sources;
+mod tree;
+mod wit;

@@ -16,6 +16,7 @@ pub mod clone;
 pub mod cluster;
 pub mod drain;
 pub mod infrastructure;
+pub mod lease;
 pub mod lookup;
 pub mod machine;
 pub mod machine_deployment;

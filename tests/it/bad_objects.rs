@@ -18,7 +18,11 @@ fn object(cluster: &TestCluster, kind: Kind) -> Value {
 async fn refused(host: &TestHost, kind: Kind, object: &Value, field: &str) {
     let refusal = host.kube().try_create(kind, object).await.unwrap_err();
     assert_eq!(refusal.code, 422, "{}", refusal.message);
-    assert!(refusal.message.contains(field), "{field}: {}", refusal.message);
+    assert!(
+        refusal.message.contains(field),
+        "{field}: {}",
+        refusal.message
+    );
 }
 
 fn machine(namespace: &str, spec: Value) -> Value {
@@ -38,9 +42,21 @@ fn a_machine_without_a_bootstrap_source_is_refused() {
         let host = TestHost::shared().await;
         namespace(host.kube(), "bad-machine").await;
         let spec = json!({"clusterName": "c", "bootstrap": {}, "infrastructureRef": infra()});
-        refused(host, MACHINE, &machine("bad-machine", spec), "spec.bootstrap").await;
+        refused(
+            host,
+            MACHINE,
+            &machine("bad-machine", spec),
+            "spec.bootstrap",
+        )
+        .await;
         let none = json!({"clusterName": "c", "infrastructureRef": infra()});
-        refused(host, MACHINE, &machine("bad-machine", none), "spec.bootstrap").await;
+        refused(
+            host,
+            MACHINE,
+            &machine("bad-machine", none),
+            "spec.bootstrap",
+        )
+        .await;
     });
 }
 
@@ -57,7 +73,13 @@ fn a_version_that_is_none_is_refused() {
         let cluster = TestCluster::new("bad-version", "bad", 1);
         let mut deployment = object(&cluster, MACHINE_DEPLOYMENT);
         deployment["spec"]["template"]["spec"]["version"] = json!("1.x");
-        refused(host, MACHINE_DEPLOYMENT, &deployment, "spec.template.spec.version").await;
+        refused(
+            host,
+            MACHINE_DEPLOYMENT,
+            &deployment,
+            "spec.template.spec.version",
+        )
+        .await;
     });
 }
 
@@ -70,7 +92,12 @@ fn a_selector_that_does_not_match_is_refused() {
         let mut deployment = object(&cluster, MACHINE_DEPLOYMENT);
         deployment["spec"]["selector"] = json!({"matchLabels": {"some": "other"}});
         refused(host, MACHINE_DEPLOYMENT, &deployment, "selector").await;
-        assert!(host.kube().list(MACHINE_SET, "bad-selector").await.is_empty());
+        assert!(
+            host.kube()
+                .list(MACHINE_SET, "bad-selector")
+                .await
+                .is_empty()
+        );
     });
 }
 
@@ -83,25 +110,42 @@ fn a_missing_reference_is_named_and_nothing_is_made() {
         namespace(kube, &cluster.namespace).await;
         // A Cluster whose infrastructure and control plane do not exist, and a deployment without its templates.
         kube.apply(CLUSTER, &object(&cluster, CLUSTER)).await;
-        kube.apply(MACHINE_DEPLOYMENT, &object(&cluster, MACHINE_DEPLOYMENT)).await;
-        eventually("the Cluster names its infrastructure", PATIENCE, async || {
-            let object = kube.get(CLUSTER, &cluster.namespace, &cluster.name).await.unwrap();
-            let ready = condition(&object, "InfrastructureReady");
-            let is_named = ready.status == "False" && ready.message.contains("LocalCluster");
-            is_named.then_some(()).ok_or(conditions(&object))
-        })
+        kube.apply(MACHINE_DEPLOYMENT, &object(&cluster, MACHINE_DEPLOYMENT))
+            .await;
+        eventually(
+            "the Cluster names its infrastructure",
+            PATIENCE,
+            async || {
+                let object = kube
+                    .get(CLUSTER, &cluster.namespace, &cluster.name)
+                    .await
+                    .unwrap();
+                let ready = condition(&object, "InfrastructureReady");
+                let is_named = ready.status == "False" && ready.message.contains("LocalCluster");
+                is_named.then_some(()).ok_or(conditions(&object))
+            },
+        )
         .await;
         eventually("the deployment names its template", PATIENCE, async || {
             let name = cluster.deployment();
-            let object = kube.get(MACHINE_DEPLOYMENT, &cluster.namespace, &name).await.unwrap();
+            let object = kube
+                .get(MACHINE_DEPLOYMENT, &cluster.namespace, &name)
+                .await
+                .unwrap();
             let all = conditions(&object);
-            let is_named = all.contains("KubeadmConfigTemplate") || all.contains("LocalMachineTemplate");
+            let is_named =
+                all.contains("KubeadmConfigTemplate") || all.contains("LocalMachineTemplate");
             is_named.then_some(()).ok_or(all)
         })
         .await;
         assert!(kube.list(MACHINE, &cluster.namespace).await.is_empty());
-        assert!(kube.list(LOCAL_MACHINE, &cluster.namespace).await.is_empty());
-        kube.delete(CLUSTER, &cluster.namespace, &cluster.name).await;
+        assert!(
+            kube.list(LOCAL_MACHINE, &cluster.namespace)
+                .await
+                .is_empty()
+        );
+        kube.delete(CLUSTER, &cluster.namespace, &cluster.name)
+            .await;
         eventually("gone", PATIENCE, async || cluster.is_gone(kube).await).await;
     });
 }
@@ -117,13 +161,17 @@ fn a_kind_that_nobody_serves_is_named() {
         object_["spec"]["infrastructureRef"]["kind"] = json!("NobodysCluster");
         kube.apply(CLUSTER, &object_).await;
         eventually("the kind is named", PATIENCE, async || {
-            let object = kube.get(CLUSTER, &cluster.namespace, &cluster.name).await.unwrap();
+            let object = kube
+                .get(CLUSTER, &cluster.namespace, &cluster.name)
+                .await
+                .unwrap();
             let ready = condition(&object, "InfrastructureReady");
             let is_named = ready.status != "True" && ready.message.contains("NobodysCluster");
             is_named.then_some(()).ok_or(conditions(&object))
         })
         .await;
-        kube.delete(CLUSTER, &cluster.namespace, &cluster.name).await;
+        kube.delete(CLUSTER, &cluster.namespace, &cluster.name)
+            .await;
         eventually("gone", PATIENCE, async || cluster.is_gone(kube).await).await;
     });
 }

@@ -21,7 +21,10 @@ fn a_cluster_becomes_available_and_its_kubeconfig_shows_the_nodes_of_its_machine
         .await;
         let plane = host.kube().list(CONTROL_PLANE, &cluster.namespace).await;
         assert_eq!(condition(&plane[0], "Available").status, "True");
-        assert_eq!(plane[0]["status"]["initialization"]["controlPlaneInitialized"], true);
+        assert_eq!(
+            plane[0]["status"]["initialization"]["controlPlaneInitialized"],
+            true
+        );
         cluster.delete(host).await;
     });
 }
@@ -86,7 +89,8 @@ fn a_paused_cluster_is_left_alone_until_it_goes_on() {
         pause(true).await;
         let deployment = cluster.deployment();
         let kube = host.kube();
-        kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2).await;
+        kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2)
+            .await;
         let machine = name(&kube.list(MACHINE, &cluster.namespace).await[0]);
         let before = kube.list(MACHINE, &cluster.namespace).await.len();
         // Whatever else the host has queued is done when another cluster is.
@@ -95,7 +99,11 @@ fn a_paused_cluster_is_left_alone_until_it_goes_on() {
         other.available(host, 1).await;
         other.delete(host).await;
         assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), before);
-        assert!(kube.get(MACHINE, &cluster.namespace, &machine).await.is_some());
+        assert!(
+            kube.get(MACHINE, &cluster.namespace, &machine)
+                .await
+                .is_some()
+        );
         pause(false).await;
         cluster.available(host, 2).await;
         cluster.delete(host).await;
@@ -114,7 +122,9 @@ fn a_deleted_machine_is_replaced() {
             .iter()
             .filter(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
         let victim = name(workers.into_iter().next().unwrap());
-        host.kube().delete(MACHINE, &cluster.namespace, &victim).await;
+        host.kube()
+            .delete(MACHINE, &cluster.namespace, &victim)
+            .await;
         eventually("the machine is gone", PATIENCE, async || {
             let left = host.kube().get(MACHINE, &cluster.namespace, &victim).await;
             left.map_or(Ok(()), |machine| Err(conditions(&machine)))

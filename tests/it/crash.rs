@@ -57,13 +57,20 @@ async fn one_instance_for_each_machine(host: &TestHost, cluster: &TestCluster) {
         let of_machines = sorted(
             machines
                 .iter()
-                .map(|m| m["spec"]["providerID"].as_str().unwrap_or_default().to_owned())
+                .map(|m| {
+                    m["spec"]["providerID"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned()
+                })
                 .collect(),
         );
         if of_instances == of_machines {
             Ok(())
         } else {
-            Err(format!("instances {of_instances:?}, machines {of_machines:?}"))
+            Err(format!(
+                "instances {of_instances:?}, machines {of_machines:?}"
+            ))
         }
     })
     .await;
@@ -88,12 +95,19 @@ fn a_host_that_is_killed_again_and_again_converges_and_leaks_nothing() {
 
         let version = json!({"spec": {"template": {"spec": {"version": VERSION_NEXT}}}});
         host.kube()
-            .merge(MACHINE_DEPLOYMENT, &cluster.namespace, &cluster.deployment(), &version)
+            .merge(
+                MACHINE_DEPLOYMENT,
+                &cluster.namespace,
+                &cluster.deployment(),
+                &version,
+            )
             .await;
         torment(&mut host, &mut random, KILLS[1].0, KILLS[1].1).await;
         eventually("all workers have the new version", PATIENCE, async || {
             let machines = host.kube().list(MACHINE, &cluster.namespace).await;
-            let new = machines.iter().filter(|m| m["spec"]["version"] == VERSION_NEXT);
+            let new = machines
+                .iter()
+                .filter(|m| m["spec"]["version"] == VERSION_NEXT);
             (new.count() == 2 && machines.len() == 3)
                 .then_some(())
                 .ok_or(format!("{} machines", machines.len()))
@@ -103,10 +117,15 @@ fn a_host_that_is_killed_again_and_again_converges_and_leaks_nothing() {
         one_instance_for_each_machine(&host, &cluster).await;
         host.kill();
 
-        host.kube().delete(CLUSTER, &cluster.namespace, &cluster.name).await;
+        host.kube()
+            .delete(CLUSTER, &cluster.namespace, &cluster.name)
+            .await;
         torment(&mut host, &mut random, KILLS[2].0, KILLS[2].1).await;
         cluster.delete(&host).await;
-        eventually("an empty cloud", PATIENCE, async || host.cloud.is_empty().await).await;
+        eventually("an empty cloud", PATIENCE, async || {
+            host.cloud.is_empty().await
+        })
+        .await;
     });
 }
 
@@ -130,7 +149,9 @@ fn a_cloud_that_loses_answers_makes_no_second_instance_and_leaks_nothing() {
             "DeleteLoadBalancer",
             "DeleteNetwork",
         ];
-        host.cloud.faults(operations.map(lose).to_vec().into()).await;
+        host.cloud
+            .faults(operations.map(lose).to_vec().into())
+            .await;
         let cluster = TestCluster::new("lost-answers", "lost", 3);
         cluster.create(host.kube()).await;
         cluster.available(&host, 3).await;
@@ -142,6 +163,9 @@ fn a_cloud_that_loses_answers_makes_no_second_instance_and_leaks_nothing() {
         cluster.available(&host, 1).await;
         one_instance_for_each_machine(&host, &cluster).await;
         cluster.delete(&host).await;
-        eventually("an empty cloud", PATIENCE, async || host.cloud.is_empty().await).await;
+        eventually("an empty cloud", PATIENCE, async || {
+            host.cloud.is_empty().await
+        })
+        .await;
     });
 }

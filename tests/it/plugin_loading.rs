@@ -17,7 +17,12 @@ struct Bad {
 }
 
 fn bad(name: &'static str, source: Vec<u8>, condition: &'static str, says: &'static str) -> Bad {
-    Bad { name, source, condition, says }
+    Bad {
+        name,
+        source,
+        condition,
+        says,
+    }
 }
 
 /// A valid component made 20 MB long by a section that means nothing.
@@ -39,10 +44,18 @@ fn twenty_megabytes() -> Vec<u8> {
 /// Native code as the engine's own compiler makes it.
 fn native_code() -> Vec<u8> {
     let dir = wasm::target_dir().join("kit-plugin-cache");
-    let files = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
-    let native = files.filter(|path| path.extension().is_some_and(|e| e == "cwasm")).min();
+    let files = std::fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let native = files
+        .filter(|path| path.extension().is_some_and(|e| e == "cwasm"))
+        .min();
     let bytes = std::fs::read(native.unwrap()).unwrap();
-    let magic = bytes.windows(4).position(|bytes| bytes == b"\x7fELF").unwrap();
+    let magic = bytes
+        .windows(4)
+        .position(|bytes| bytes == b"\x7fELF")
+        .unwrap();
     bytes[magic..].to_vec()
 }
 
@@ -54,15 +67,55 @@ fn bad_components() -> Vec<Bad> {
     let invalid = wasm::probe_with_manifest("names");
     let traps = wasm::probe_with_manifest("traps");
     vec![
-        bad("bad-not-wasm", b"#!/bin/sh\n".to_vec(), "Verified", "not a WebAssembly component"),
+        bad(
+            "bad-not-wasm",
+            b"#!/bin/sh\n".to_vec(),
+            "Verified",
+            "not a WebAssembly component",
+        ),
         bad("bad-truncated", truncated, "Verified", "truncated"),
-        bad("bad-huge", wasm::zstd(&twenty_megabytes()), "Verified", "unpacks to more than"),
-        bad("bad-module", b"\0asm\x01\0\0\0".to_vec(), "Verified", "core WebAssembly module"),
-        bad("bad-native", wasm::gzip(&native_code()), "Verified", "precompiled native code"),
-        bad("bad-import", wasm::gzip(&unknown), "Compatible", "capstan:plugin/stale@0.1.0"),
-        bad("bad-manifest", wasm::gzip(&invalid), "Compatible", "manifest is not valid: name"),
-        bad("bad-second", wasm::gzip(&second), "Compatible", "infrastructure-local"),
-        bad("bad-trap", wasm::gzip(&traps), "Compatible", "no manifest today"),
+        bad(
+            "bad-huge",
+            wasm::zstd(&twenty_megabytes()),
+            "Verified",
+            "unpacks to more than",
+        ),
+        bad(
+            "bad-module",
+            b"\0asm\x01\0\0\0".to_vec(),
+            "Verified",
+            "core WebAssembly module",
+        ),
+        bad(
+            "bad-native",
+            wasm::gzip(&native_code()),
+            "Verified",
+            "precompiled native code",
+        ),
+        bad(
+            "bad-import",
+            wasm::gzip(&unknown),
+            "Compatible",
+            "capstan:plugin/stale@0.1.0",
+        ),
+        bad(
+            "bad-manifest",
+            wasm::gzip(&invalid),
+            "Compatible",
+            "manifest is not valid: name",
+        ),
+        bad(
+            "bad-second",
+            wasm::gzip(&second),
+            "Compatible",
+            "infrastructure-local",
+        ),
+        bad(
+            "bad-trap",
+            wasm::gzip(&traps),
+            "Compatible",
+            "no manifest today",
+        ),
     ]
 }
 
@@ -78,13 +131,20 @@ fn bad_components_say_what_is_wrong_and_disturb_nobody() {
         for bad in &bads {
             let what = format!("{} is refused with a sentence", bad.name);
             let object: Value = eventually(&what, PATIENCE, async || {
-                let object = plugin(kube, bad.name).await.ok_or("there is no Plugin object")?;
+                let object = plugin(kube, bad.name)
+                    .await
+                    .ok_or("there is no Plugin object")?;
                 let found = condition(&object, bad.condition);
                 let is_said = found.status == "False" && found.message.contains(bad.says);
                 is_said.then_some(object.clone()).ok_or(conditions(&object))
             })
             .await;
-            assert_eq!(condition(&object, "Ready").status, "False", "{}", conditions(&object));
+            assert_eq!(
+                condition(&object, "Ready").status,
+                "False",
+                "{}",
+                conditions(&object)
+            );
         }
         host.plugins_ready().await;
         let cluster = TestCluster::new("undisturbed", "undisturbed", 1);
@@ -102,18 +162,29 @@ fn bad_components_say_what_is_wrong_and_disturb_nobody() {
 fn a_plugin_without_its_grant_names_it_and_the_lines_to_add() {
     run(async {
         let host = TestHost::shared().await;
-        host.put_plugin("infrastructure-probe", &wasm::gzip(&wasm::component("engine-probe")))
-            .await;
+        host.put_plugin(
+            "infrastructure-probe",
+            &wasm::gzip(&wasm::component("engine-probe")),
+        )
+        .await;
         let object: Value = eventually("the missing grant is named", PATIENCE, async || {
-            let object = plugin(host.kube(), "infrastructure-probe").await.ok_or("no Plugin object")?;
+            let object = plugin(host.kube(), "infrastructure-probe")
+                .await
+                .ok_or("no Plugin object")?;
             let granted = condition(&object, "Granted");
-            let is_said = granted.status == "False" && granted.message.contains("to reach the test's server");
+            let is_said =
+                granted.status == "False" && granted.message.contains("to reach the test's server");
             is_said.then_some(object.clone()).ok_or(conditions(&object))
         })
         .await;
-        assert_eq!(object["status"]["missingGrants"][0]["capability"], "http", "{object}");
+        assert_eq!(
+            object["status"]["missingGrants"][0]["capability"], "http",
+            "{object}"
+        );
         host.remove_plugin("infrastructure-probe").await;
-        host.kube().delete(PLUGIN, NAMESPACE, "infrastructure-probe").await;
+        host.kube()
+            .delete(PLUGIN, NAMESPACE, "infrastructure-probe")
+            .await;
     });
 }
 
@@ -150,31 +221,57 @@ fn a_plugin_that_goes_away_is_named_and_everything_goes_on_when_it_is_back() {
         eventually("the plugin answers no calls", PATIENCE, async || {
             let object = plugin(kube, "infrastructure-local").await.unwrap();
             let ready = condition(&object, "Ready");
-            (ready.status == "False").then_some(()).ok_or(conditions(&object))
+            (ready.status == "False")
+                .then_some(())
+                .ok_or(conditions(&object))
         })
         .await;
         let deployment = cluster.deployment();
-        kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2).await;
+        kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2)
+            .await;
         eventually("the new machine names the plugin", PATIENCE, async || {
             let machines = kube.list(LOCAL_MACHINE, &cluster.namespace).await;
             let says = |object: &Value| {
                 condition(object, "Ready").status != "True"
                     && conditions(object).contains("infrastructure-local")
             };
-            let all = machines.iter().map(conditions).collect::<Vec<_>>().join("\n");
+            let all = machines
+                .iter()
+                .map(conditions)
+                .collect::<Vec<_>>()
+                .join("\n");
             machines.iter().any(says).then_some(()).ok_or(all)
         })
         .await;
         assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 3);
-        let instances = host.cloud.of_cluster("instances", &cluster.namespace, &cluster.name).await;
-        assert_eq!(instances.len(), 2, "nothing is lost while the plugin is away");
-        assert_eq!(instances.iter().filter(|i| i["state"] == json!("running")).count(), 2);
-
-        host.put_plugin("infrastructure-local", &wasm::gzip(&wasm::component("infrastructure-local")))
+        let instances = host
+            .cloud
+            .of_cluster("instances", &cluster.namespace, &cluster.name)
             .await;
+        assert_eq!(
+            instances.len(),
+            2,
+            "nothing is lost while the plugin is away"
+        );
+        assert_eq!(
+            instances
+                .iter()
+                .filter(|i| i["state"] == json!("running"))
+                .count(),
+            2
+        );
+
+        host.put_plugin(
+            "infrastructure-local",
+            &wasm::gzip(&wasm::component("infrastructure-local")),
+        )
+        .await;
         host.plugin_ready("infrastructure-local").await;
         cluster.available(&host, 2).await;
         cluster.delete(&host).await;
-        eventually("an empty cloud", PATIENCE, async || host.cloud.is_empty().await).await;
+        eventually("an empty cloud", PATIENCE, async || {
+            host.cloud.is_empty().await
+        })
+        .await;
     });
 }

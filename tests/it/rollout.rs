@@ -19,9 +19,15 @@ async fn rolled(host: &TestHost, cluster: &TestCluster, workers: u32) {
         let workers = machines
             .iter()
             .filter(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
-        let old: Vec<String> =
-            workers.filter(|m| m["spec"]["version"] != VERSION_NEXT).map(name).collect();
-        if old.is_empty() { Ok(()) } else { Err(format!("{old:?} have the old one")) }
+        let old: Vec<String> = workers
+            .filter(|m| m["spec"]["version"] != VERSION_NEXT)
+            .map(name)
+            .collect();
+        if old.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{old:?} have the old one"))
+        }
     })
     .await;
     cluster.available(host, workers).await;
@@ -35,7 +41,8 @@ async fn rolled(host: &TestHost, cluster: &TestCluster, workers: u32) {
 async fn rolls_within(namespace: &str, workers: u32, rolling: Value, bounds: Bounds) {
     let host = TestHost::shared().await;
     let mut cluster = TestCluster::new(namespace, namespace, workers);
-    cluster.rollout = Some(json!({"strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}));
+    cluster.rollout =
+        Some(json!({"strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}));
     cluster.create(host.kube()).await;
     cluster.available(host, workers).await;
     let watcher = RolloutWatcher::start(host.kube(), &cluster, bounds).await;
@@ -57,7 +64,10 @@ fn surges_before_it_removes() {
         "surges",
         3,
         json!({"maxSurge": 1, "maxUnavailable": 0}),
-        Bounds { machines_max: 4, available_min: 3 },
+        Bounds {
+            machines_max: 4,
+            available_min: 3,
+        },
     ));
 }
 
@@ -67,7 +77,10 @@ fn without_surge_it_removes_before_it_adds() {
         "no-surge",
         3,
         json!({"maxSurge": 0, "maxUnavailable": 1}),
-        Bounds { machines_max: 3, available_min: 2 },
+        Bounds {
+            machines_max: 3,
+            available_min: 2,
+        },
     ));
 }
 
@@ -77,7 +90,10 @@ fn percentages_round_surge_up_and_unavailable_down() {
         "percent",
         4,
         json!({"maxSurge": "30%", "maxUnavailable": "30%"}),
-        Bounds { machines_max: 6, available_min: 3 },
+        Bounds {
+            machines_max: 6,
+            available_min: 3,
+        },
     ));
 }
 
@@ -91,9 +107,13 @@ fn on_delete_replaces_only_what_a_person_deletes() {
         cluster.create(kube).await;
         cluster.available(host, 2).await;
         let (namespace, deployment) = (&cluster.namespace, cluster.deployment());
-        kube.merge(MACHINE_DEPLOYMENT, namespace, &deployment, &new_version()).await;
+        kube.merge(MACHINE_DEPLOYMENT, namespace, &deployment, &new_version())
+            .await;
         eventually("the rollout is noticed", PATIENCE, async || {
-            let object = kube.get(MACHINE_DEPLOYMENT, namespace, &deployment).await.unwrap();
+            let object = kube
+                .get(MACHINE_DEPLOYMENT, namespace, &deployment)
+                .await
+                .unwrap();
             let sets = kube.list(MACHINE_SET, namespace).await.len();
             let rolling = condition(&object, "RollingOut");
             (sets == 2 && rolling.status == "True")

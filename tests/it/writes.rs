@@ -16,7 +16,9 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// The writes among these requests, one line for each kind.
 fn writes(counts: &Counts) -> String {
-    let lines = counts.iter().filter(|(request, _)| request.user == USER && request.is_write());
+    let lines = counts
+        .iter()
+        .filter(|(request, _)| request.user == USER && request.is_write());
     let lines = lines.map(|(r, count)| format!("{count:>5} {} {} {}", r.verb, r.resource, r.code));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -53,7 +55,12 @@ fn a_cluster_of_four_costs_few_writes_and_a_settled_one_none() {
         );
         tokio::time::sleep(WATCHED).await;
         let idle = audit.counts_since(counts.end).unwrap();
-        assert_eq!(idle.writes_of(USER), 0, "a settled host wrote:\n{}", writes(&idle));
+        assert_eq!(
+            idle.writes_of(USER),
+            0,
+            "a settled host wrote:\n{}",
+            writes(&idle)
+        );
         cluster.delete(&host).await;
         host.cloud.is_empty().await.unwrap();
     });

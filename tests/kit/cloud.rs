@@ -42,8 +42,7 @@ impl TestCloud {
     }
 
     async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        let client: Client<_, Full<Bytes>> =
-            Client::builder(TokioExecutor::new()).build_http();
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let body = body.map(ToString::to_string).unwrap_or_default();
         let request = http::Request::builder()
             .method(method)

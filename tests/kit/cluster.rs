@@ -185,7 +185,11 @@ impl TestCluster {
             })
             .collect::<String>();
         if condition(&cluster, "Available").status != "True" {
-            return Err(format!("Cluster {}: {}{phases}", self.name, conditions(&cluster)));
+            return Err(format!(
+                "Cluster {}: {}{phases}",
+                self.name,
+                conditions(&cluster)
+            ));
         }
         let running = mine.iter().filter(|machine| {
             machine["status"]["phase"] == "Running"
@@ -210,7 +214,9 @@ impl TestCluster {
 
     /// Deletes the Cluster and waits until neither the API server nor the cloud has anything of it.
     pub async fn delete(&self, host: &TestHost) {
-        host.kube().delete(CLUSTER, &self.namespace, &self.name).await;
+        host.kube()
+            .delete(CLUSTER, &self.namespace, &self.name)
+            .await;
         eventually("gone from the API server", PATIENCE, async || {
             self.is_gone(host.kube()).await
         })
@@ -245,7 +251,9 @@ impl TestCluster {
         let secret = format!("{}-kubeconfig", self.name);
         let secret = kube.get(SECRET, &self.namespace, &secret).await.unwrap();
         let value = secret["data"]["value"].as_str().unwrap();
-        let text = base64::engine::general_purpose::STANDARD.decode(value).unwrap();
+        let text = base64::engine::general_purpose::STANDARD
+            .decode(value)
+            .unwrap();
         Kube::from_kubeconfig(&String::from_utf8(text).unwrap()).await
     }
 
@@ -267,7 +275,9 @@ impl TestCluster {
             return Err(format!("Nodes have {of_nodes:?}, Machines {of_machines:?}"));
         }
         let all = nodes.iter().map(conditions).collect::<Vec<_>>();
-        ready.then_some(()).ok_or(format!("not all Nodes are Ready: {all:?}"))
+        ready
+            .then_some(())
+            .ok_or(format!("not all Nodes are Ready: {all:?}"))
     }
 }
 

@@ -9,11 +9,11 @@ use capstan_controllers::kube_api::KubeApi;
 use capstan_controllers::kube_api::real::RealApi;
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugins::Plugins;
-use capstan_controllers::registry;
 use capstan_controllers::secrets::Secrets;
 use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
 use capstan_controllers::workloads::{RealConnect, Workloads};
+use capstan_controllers::{install, registry};
 use capstan_engine::{Compiler, Engine, EngineOptions, Limits};
 use capstan_local::control_plane::ControlPlane;
 use serde_json::{Value, json};
@@ -22,10 +22,7 @@ use tokio::sync::OnceCell;
 use crate::cloud::TestCloud;
 use crate::cluster::namespace;
 use crate::eventually::{PATIENCE, eventually};
-use crate::kube_client::{
-    CONFIG_MAP, CRD, Kind, Kube, MUTATING_BINDING, MUTATING_POLICY, PLUGIN, SECRET,
-    VALIDATING_BINDING, VALIDATING_POLICY, condition, conditions,
-};
+use crate::kube_client::{CONFIG_MAP, Kube, PLUGIN, SECRET, condition, conditions};
 use crate::process::HostProcess;
 use crate::wasm;
 
@@ -85,17 +82,23 @@ impl TestHost {
     /// Everything but a host: servers, kinds, cloud, and the plugins' ConfigMaps and grants.
     pub async fn without_host() -> Self {
         let plane = ControlPlane::start_for_tests().await.unwrap();
-        let admin = plane.kubeconfig_text("admin", &["system:masters"]).unwrap();
-        let kube = Kube::from_kubeconfig(&admin).await;
         // Beside the control plane's files, which go away even when this process is killed.
         let cloud = TestCloud::start(&plane.dir().join("cloud")).await;
+        Self::with(plane, cloud).await
+    }
+
+    /// As [`TestHost::without_host`], on this control plane and with this cloud.
+    pub async fn with(plane: ControlPlane, cloud: TestCloud) -> Self {
+        let admin = plane.kubeconfig_text("admin", &["system:masters"]).unwrap();
+        let kube = Kube::from_kubeconfig(&admin).await;
         let host = Self {
             cloud,
             plane,
             kube,
             running: Running::Nobody,
         };
-        host.install_api().await;
+        let api = RealApi::new(host.kube.client());
+        install::host(&api).await.unwrap();
         namespace(&host.kube, NAMESPACE).await;
         for name in wasm::PLUGINS {
             host.put_plugin(name, &wasm::gzip(&wasm::component(name)))
@@ -108,28 +111,6 @@ impl TestHost {
     /// A client that may do everything.
     pub fn kube(&self) -> &Kube {
         &self.kube
-    }
-
-    async fn install_api(&self) {
-        for document in capstan_api::manifests::documents() {
-            let kind: Kind = match document["kind"].as_str().unwrap() {
-                "CustomResourceDefinition" => CRD,
-                "ValidatingAdmissionPolicy" => VALIDATING_POLICY,
-                "ValidatingAdmissionPolicyBinding" => VALIDATING_BINDING,
-                "MutatingAdmissionPolicy" => MUTATING_POLICY,
-                "MutatingAdmissionPolicyBinding" => MUTATING_BINDING,
-                other => panic!("the manifests have a {other}, which the kit does not know"),
-            };
-            self.kube.apply(kind, &document).await;
-        }
-        eventually("all kinds are served", PATIENCE, async || {
-            let crds = self.kube.list(CRD, "").await;
-            let waiting = crds
-                .iter()
-                .find(|crd| condition(crd, "Established").status != "True");
-            waiting.map_or(Ok(()), |crd| Err(conditions(crd)))
-        })
-        .await;
     }
 
     /// Puts bytes into the ConfigMap of a plugin.
@@ -199,7 +180,10 @@ impl TestHost {
 
     /// Runs the controllers in this process.
     pub async fn run_in_process(&mut self) {
-        let text = self.plane.kubeconfig_text(USER, &["system:masters"]).unwrap();
+        let text = self
+            .plane
+            .kubeconfig_text(USER, &["system:masters"])
+            .unwrap();
         let client = Kube::from_kubeconfig(&text).await.client();
         let api: Arc<dyn KubeApi> = Arc::new(RealApi::new(client));
         let tasks = Tasks::default();
@@ -229,6 +213,11 @@ impl TestHost {
     /// Runs the host as a process.
     pub fn run_process(&mut self) {
         self.running = Running::Process(HostProcess::start(&self.plane));
+    }
+
+    /// The host is this process from now on.
+    pub fn runs_as(&mut self, process: HostProcess) {
+        self.running = Running::Process(process);
     }
 
     /// Kills the process of the host, as a machine that loses power would. Nothing happens to a host in this process.

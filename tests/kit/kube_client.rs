@@ -56,16 +56,6 @@ kinds! {
     NAMESPACE = "v1" "namespaces" false;
     /// Node
     NODE = "v1" "nodes" false;
-    /// CustomResourceDefinition
-    CRD = "apiextensions.k8s.io/v1" "customresourcedefinitions" false;
-    /// ValidatingAdmissionPolicy
-    VALIDATING_POLICY = "admissionregistration.k8s.io/v1" "validatingadmissionpolicies" false;
-    /// ValidatingAdmissionPolicyBinding
-    VALIDATING_BINDING = "admissionregistration.k8s.io/v1" "validatingadmissionpolicybindings" false;
-    /// MutatingAdmissionPolicy
-    MUTATING_POLICY = "admissionregistration.k8s.io/v1" "mutatingadmissionpolicies" false;
-    /// MutatingAdmissionPolicyBinding
-    MUTATING_BINDING = "admissionregistration.k8s.io/v1" "mutatingadmissionpolicybindings" false;
 }
 
 impl Kind {
@@ -156,7 +146,9 @@ impl Kube {
     /// When the server does not answer.
     pub async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
         let path = kind.path(namespace, Some(name));
-        let answer = self.send(Method::GET, &path, "application/json", None).await;
+        let answer = self
+            .send(Method::GET, &path, "application/json", None)
+            .await;
         match answer {
             Ok(object) => Some(object),
             Err(refusal) if refusal.code == 404 => None,
@@ -170,7 +162,9 @@ impl Kube {
     /// When the server does not answer.
     pub async fn list(&self, kind: Kind, namespace: &str) -> Vec<Value> {
         let path = kind.path(namespace, None);
-        let answer = self.send(Method::GET, &path, "application/json", None).await;
+        let answer = self
+            .send(Method::GET, &path, "application/json", None)
+            .await;
         match answer {
             Ok(list) => list["items"].as_array().cloned().unwrap_or_default(),
             Err(refusal) if refusal.code == 404 => Vec::new(),
@@ -194,8 +188,13 @@ impl Kube {
             "{}?fieldManager=kubectl&force=true",
             kind.path(namespace, name)
         );
-        self.send(Method::PATCH, &path, "application/apply-patch+yaml", Some(object))
-            .await
+        self.send(
+            Method::PATCH,
+            &path,
+            "application/apply-patch+yaml",
+            Some(object),
+        )
+        .await
     }
 
     /// As [`Kube::try_apply`].
@@ -216,8 +215,13 @@ impl Kube {
         patch: &Value,
     ) -> Result<Value, Refusal> {
         let path = kind.path(namespace, Some(name));
-        self.send(Method::PATCH, &path, "application/merge-patch+json", Some(patch))
-            .await
+        self.send(
+            Method::PATCH,
+            &path,
+            "application/merge-patch+json",
+            Some(patch),
+        )
+        .await
     }
 
     /// As [`Kube::try_merge`].
@@ -237,7 +241,12 @@ impl Kube {
         let path = format!("{}/scale", kind.path(namespace, Some(name)));
         let patch = json!({"spec": {"replicas": replicas}});
         let answer = self
-            .send(Method::PATCH, &path, "application/merge-patch+json", Some(&patch))
+            .send(
+                Method::PATCH,
+                &path,
+                "application/merge-patch+json",
+                Some(&patch),
+            )
             .await;
         answer.unwrap_or_else(|refusal| panic!("scaling {name}: {refusal:?}"));
     }
@@ -302,5 +311,8 @@ pub fn conditions(object: &Value) -> String {
 
 /// An object's name.
 pub fn name(object: &Value) -> String {
-    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+    object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -39,8 +39,8 @@ impl HostProcess {
             NAMESPACE.to_owned(),
             "--cache-dir".to_owned(),
             text(&plane.dir().join("host-cache")),
-            "--admin-address".to_owned(),
-            "127.0.0.1:0".to_owned(),
+            "--admin-listen".to_owned(),
+            "0".to_owned(),
         ];
         let spec = Spec {
             name: "host".to_owned(),

@@ -32,9 +32,8 @@ pub fn target_dir() -> PathBuf {
 pub fn component(package: &str) -> Vec<u8> {
     let file = format!("{}.wasm", package.replace('-', "_"));
     let path = target_dir().join("wasm32-wasip2/plugin").join(file);
-    std::fs::read(&path).unwrap_or_else(|error| {
-        panic!("{}: {error}\nrun `just plugins`", path.display())
-    })
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}\nrun `just plugins`", path.display()))
 }
 
 /// A component packed with gzip, as it goes into a ConfigMap.
@@ -69,7 +68,11 @@ pub fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
 /// The probe guest with another manifest (`tests/guests/engine-probe` lists them).
 pub fn probe_with_manifest(mode: &str) -> Vec<u8> {
     let wanted = format!("{:.<24}", format!("capstan-manifest:{mode}"));
-    patched(&component("engine-probe"), "capstan-manifest:plain..", &wanted)
+    patched(
+        &component("engine-probe"),
+        "capstan-manifest:plain..",
+        &wanted,
+    )
 }
 
 /// The program `capstan`, built with the profile of this test.

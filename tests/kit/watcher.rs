@@ -58,7 +58,10 @@ impl RolloutWatcher {
         let api: Api<DynamicObject> =
             Api::namespaced_with(kube.client(), &cluster.namespace, &resource);
         let labels = format!("cluster.x-k8s.io/deployment-name={}", cluster.deployment());
-        let list = api.list(&ListParams::default().labels(&labels)).await.unwrap();
+        let list = api
+            .list(&ListParams::default().labels(&labels))
+            .await
+            .unwrap();
         let version = list.metadata.resource_version.clone().unwrap();
         let mut machines: BTreeMap<String, Value> = BTreeMap::new();
         for machine in list.items {

@@ -11,9 +11,18 @@ use crate::tree;
 const EDGES: [(&str, &[&str]); 7] = [
     (
         "capstan",
-        &["capstan-api", "capstan-controllers", "capstan-core", "capstan-engine", "capstan-local"],
+        &[
+            "capstan-api",
+            "capstan-controllers",
+            "capstan-core",
+            "capstan-engine",
+            "capstan-local",
+        ],
     ),
-    ("capstan-controllers", &["capstan-api", "capstan-core", "capstan-engine"]),
+    (
+        "capstan-controllers",
+        &["capstan-api", "capstan-core", "capstan-engine"],
+    ),
     ("capstan-engine", &["capstan-api", "capstan-core"]),
     ("capstan-core", &["capstan-api"]),
     ("capstan-api", &[]),
@@ -29,8 +38,9 @@ const ONLY: [(&str, &[&str]); 3] = [
 ];
 
 /// What must not be in a crate that only decides.
-const NOT_PURE: [&str; 8] =
-    ["tokio", "kube", "wasmtime", "hyper", "axum", "rand", "futures", "reqwest"];
+const NOT_PURE: [&str; 8] = [
+    "tokio", "kube", "wasmtime", "hyper", "axum", "rand", "futures", "reqwest",
+];
 
 struct Package {
     path: String,
@@ -42,15 +52,26 @@ struct Package {
 
 fn packages() -> BTreeMap<String, Package> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
         .current_dir(tree::root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let texts = |value: &Value| -> BTreeSet<String> {
         let all = value.as_array().into_iter().flatten();
-        all.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+        all.filter_map(|text| text.as_str().map(str::to_owned))
+            .collect()
     };
     let root = tree::root().canonicalize().unwrap();
     let mut packages = BTreeMap::new();
@@ -61,14 +82,32 @@ fn packages() -> BTreeMap<String, Package> {
             let name = dependency["name"].as_str().unwrap().to_owned();
             uses_anywhere.insert(name.clone());
             if dependency["kind"] != "dev" {
-                uses.entry(name).or_default().extend(texts(&dependency["features"]));
+                uses.entry(name)
+                    .or_default()
+                    .extend(texts(&dependency["features"]));
             }
         }
         let path = package["manifest_path"].as_str().unwrap();
-        let path = std::path::Path::new(path).parent().unwrap().canonicalize().unwrap();
-        let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let path = std::path::Path::new(path)
+            .parent()
+            .unwrap()
+            .canonicalize()
+            .unwrap();
+        let path = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let name = package["name"].as_str().unwrap().to_owned();
-        packages.insert(name, Package { path, uses, uses_anywhere });
+        packages.insert(
+            name,
+            Package {
+                path,
+                uses,
+                uses_anywhere,
+            },
+        );
     }
     packages
 }
@@ -86,7 +125,9 @@ fn dependencies_go_one_way() {
             None if name == "capstan-tests" => continue,
             None if is_guest => vec!["capstan-sdk"],
             None => {
-                problems.push(format!("{name} is not in the picture: add it to tests/tidy/dependencies.rs"));
+                problems.push(format!(
+                    "{name} is not in the picture: add it to tests/tidy/dependencies.rs"
+                ));
                 continue;
             }
         };
@@ -96,7 +137,10 @@ fn dependencies_go_one_way() {
             }
         }
     }
-    tree::none(&problems, "dependencies that ARCHITECTURE.md does not allow");
+    tree::none(
+        &problems,
+        "dependencies that ARCHITECTURE.md does not allow",
+    );
 }
 
 #[test]
@@ -105,12 +149,16 @@ fn only_controllers_have_a_kubernetes_client() {
         .into_iter()
         .filter(|(name, package)| {
             let features = package.uses.get("kube");
-            let has_client = features.is_some_and(|f| f.contains("client") || f.contains("runtime"));
+            let has_client =
+                features.is_some_and(|f| f.contains("client") || f.contains("runtime"));
             has_client && !["capstan-controllers", "capstan-tests"].contains(&name.as_str())
         })
         .map(|(name, _)| name)
         .collect();
-    tree::none(&with_client, "only capstan-controllers has a Kubernetes client");
+    tree::none(
+        &with_client,
+        "only capstan-controllers has a Kubernetes client",
+    );
 }
 
 #[test]
@@ -138,7 +186,10 @@ fn what_decides_is_pure() {
             }
         }
     }
-    tree::none(&problems, "no I/O, no clock, no async in crates that decide");
+    tree::none(
+        &problems,
+        "no I/O, no clock, no async in crates that decide",
+    );
 }
 
 #[test]
@@ -154,5 +205,8 @@ fn every_version_is_in_the_workspace_table() {
             }
         }
     }
-    tree::none(&problems, "put versions into [workspace.dependencies] of the root Cargo.toml");
+    tree::none(
+        &problems,
+        "put versions into [workspace.dependencies] of the root Cargo.toml",
+    );
 }

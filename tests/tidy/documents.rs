@@ -44,7 +44,9 @@ fn uses<'a>(pieces: &'a [String], command: &str) -> Vec<Vec<&'a str>> {
 fn recipes() -> BTreeSet<String> {
     let justfile = tree::text("justfile");
     let heads = justfile.lines().filter(|line| {
-        line.starts_with(|c: char| c.is_ascii_lowercase()) && line.contains(':') && !line.contains(":=")
+        line.starts_with(|c: char| c.is_ascii_lowercase())
+            && line.contains(':')
+            && !line.contains(":=")
     });
     heads
         .map(|line| line.split([' ', ':']).next().unwrap().to_owned())
@@ -95,7 +97,9 @@ fn subcommands_that_documents_name_exist() {
     for document in documents() {
         for words in uses(&code(&tree::text(document)), "capstan") {
             let is_name = |word: &&&str| word.starts_with(|c: char| c.is_ascii_lowercase());
-            let Some(first) = words.first().filter(is_name) else { continue };
+            let Some(first) = words.first().filter(is_name) else {
+                continue;
+            };
             let second = words.get(1).filter(is_name);
             let is_known = match (*first, second) {
                 ("local", Some(second)) => has(&local, second.trim_end_matches([',', '.'])),
@@ -150,7 +154,9 @@ fn tests_that_the_security_page_names_exist() {
     let mut missing = Vec::new();
     let mut named = 0;
     for piece in code(&tree::text("SECURITY.md")) {
-        let Some((file, test)) = piece.split_once("::") else { continue };
+        let Some((file, test)) = piece.split_once("::") else {
+            continue;
+        };
         if !file.ends_with(".rs") {
             continue;
         }

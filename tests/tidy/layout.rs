@@ -32,8 +32,10 @@ const TOP: [&str; 24] = [
 
 #[test]
 fn the_top_holds_the_parts_and_nothing_else() {
-    let mut found: Vec<&str> =
-        tree::files().iter().map(|file| file.split('/').next().unwrap()).collect();
+    let mut found: Vec<&str> = tree::files()
+        .iter()
+        .map(|file| file.split('/').next().unwrap())
+        .collect();
     found.dedup();
     let strange: Vec<String> = found
         .iter()
@@ -53,19 +55,28 @@ fn the_top_holds_the_parts_and_nothing_else() {
 
 #[test]
 fn every_plugin_has_a_readme_and_a_name_of_kind_and_name() {
-    const KINDS: [&str; 5] =
-        ["infrastructure-", "bootstrap-", "control-plane-", "pre-delete-", "upgrade-"];
+    const KINDS: [&str; 5] = [
+        "infrastructure-",
+        "bootstrap-",
+        "control-plane-",
+        "pre-delete-",
+        "upgrade-",
+    ];
     let mut problems = Vec::new();
     for plugin in tree::directories("plugins") {
         if !KINDS.iter().any(|kind| plugin.starts_with(kind)) {
             problems.push(format!("plugins/{plugin}: name it <kind>-<name>"));
         }
         if !tree::files().contains(&format!("plugins/{plugin}/README.md")) {
-            problems.push(format!("plugins/{plugin}/README.md is missing: what it does, needs and cannot do"));
+            problems.push(format!(
+                "plugins/{plugin}/README.md is missing: what it does, needs and cannot do"
+            ));
         }
         let manifest = tree::text(&format!("plugins/{plugin}/Cargo.toml"));
         if !manifest.contains(&format!("name = \"{plugin}\"")) {
-            problems.push(format!("plugins/{plugin}/Cargo.toml: name the package like the directory"));
+            problems.push(format!(
+                "plugins/{plugin}/Cargo.toml: name the package like the directory"
+            ));
         }
     }
     tree::none(&problems, "plugins");
@@ -73,11 +84,16 @@ fn every_plugin_has_a_readme_and_a_name_of_kind_and_name() {
 
 #[test]
 fn there_is_a_minimal_example_of_every_plugin_kind() {
-    let missing: Vec<String> =
-        ["infrastructure", "bootstrap", "control-plane", "pre-delete-hook", "upgrade-strategy"]
-            .iter()
-            .map(|kind| format!("examples/minimal-{kind}/src/lib.rs"))
-            .filter(|file| !tree::files().contains(file))
-            .collect();
+    let missing: Vec<String> = [
+        "infrastructure",
+        "bootstrap",
+        "control-plane",
+        "pre-delete-hook",
+        "upgrade-strategy",
+    ]
+    .iter()
+    .map(|kind| format!("examples/minimal-{kind}/src/lib.rs"))
+    .filter(|file| !tree::files().contains(file))
+    .collect();
     tree::none(&missing, "missing examples");
 }

@@ -18,13 +18,19 @@ fn every_file_begins_with_what_it_does() {
         .filter(|file| !tree::text(file).starts_with("//! "))
         .map(str::to_owned)
         .collect();
-    tree::none(&silent, "begin these with a `//! ` sentence that says what the file does or decides");
+    tree::none(
+        &silent,
+        "begin these with a `//! ` sentence that says what the file does or decides",
+    );
 }
 
 #[test]
 fn files_are_short() {
     let mut long = Vec::new();
-    for file in tree::ending(".rs").into_iter().filter(|file| !is_test(file)) {
+    for file in tree::ending(".rs")
+        .into_iter()
+        .filter(|file| !is_test(file))
+    {
         let lines = tree::text(file).lines().count();
         if lines > LINES_MAX {
             long.push(format!("{file}: {lines} lines"));
@@ -37,14 +43,23 @@ fn files_are_short() {
 
 #[test]
 fn modules_are_named_by_their_file() {
-    let named: Vec<String> = tree::ending("/mod.rs").into_iter().map(str::to_owned).collect();
+    let named: Vec<String> = tree::ending("/mod.rs")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     tree::none(&named, "rename mod.rs to the module's name");
 }
 
 #[test]
 fn nothing_is_left_for_later() {
     // In two pieces, so that this file does not contain them.
-    let words = [("TO", "DO"), ("FIX", "ME"), ("XX", "X:"), ("#[ign", "ore"), ("HA", "CK:")];
+    let words = [
+        ("TO", "DO"),
+        ("FIX", "ME"),
+        ("XX", "X:"),
+        ("#[ign", "ore"),
+        ("HA", "CK:"),
+    ];
     let words = words.map(|(a, b)| format!("{a}{b}"));
     let mut left = Vec::new();
     for file in tree::ending(".rs") {
@@ -62,7 +77,11 @@ fn no_test_begins_with_the_word_test() {
     let mut named = Vec::new();
     for file in tree::ending(".rs") {
         for line in tree::text(file).lines() {
-            if line.trim_start().trim_start_matches("async ").starts_with("fn test_") {
+            if line
+                .trim_start()
+                .trim_start_matches("async ")
+                .starts_with("fn test_")
+            {
                 named.push(format!("{file}: {}", line.trim()));
             }
         }
@@ -72,10 +91,23 @@ fn no_test_begins_with_the_word_test() {
 
 #[test]
 fn nothing_names_a_machine_or_configures_a_registry() {
-    let paths = [("/ro", "ot/"), ("/wor", "k/"), ("/ho", "me/"), ("/Use", "rs/")];
-    let settings = [("replace-", "with"), ("GOPROXY", "="), ("sparse", "+http"), ("GOFLAGS=-mod=", "mod")];
-    let patterns: Vec<String> =
-        paths.iter().chain(&settings).map(|(a, b)| format!("{a}{b}")).collect();
+    let paths = [
+        ("/ro", "ot/"),
+        ("/wor", "k/"),
+        ("/ho", "me/"),
+        ("/Use", "rs/"),
+    ];
+    let settings = [
+        ("replace-", "with"),
+        ("GOPROXY", "="),
+        ("sparse", "+http"),
+        ("GOFLAGS=-mod=", "mod"),
+    ];
+    let patterns: Vec<String> = paths
+        .iter()
+        .chain(&settings)
+        .map(|(a, b)| format!("{a}{b}"))
+        .collect();
     let mut found = Vec::new();
     for file in tree::files() {
         for (number, line) in tree::text(file).lines().enumerate() {
@@ -83,20 +115,26 @@ fn nothing_names_a_machine_or_configures_a_registry() {
                 let begins = line.find(pattern.as_str());
                 let before = begins.and_then(|at| line[..at].chars().last());
                 // `/home/` inside a longer path or URL names no machine.
-                let is_inside = before.is_some_and(|c| c.is_alphanumeric() || c == '.' || c == '-' || c == '_');
+                let is_inside =
+                    before.is_some_and(|c| c.is_alphanumeric() || c == '.' || c == '-' || c == '_');
                 if begins.is_some() && !is_inside {
                     found.push(format!("{file}:{}: {pattern}", number + 1));
                 }
             }
         }
     }
-    tree::none(&found, "paths of a machine and registries belong into its own configuration");
+    tree::none(
+        &found,
+        "paths of a machine and registries belong into its own configuration",
+    );
 }
 
 #[test]
 fn everything_locked_comes_from_the_public_registry() {
     let lock = tree::text("Cargo.lock");
-    let sources = lock.lines().filter_map(|line| line.strip_prefix("source = "));
+    let sources = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("source = "));
     let strange: Vec<String> = sources
         .filter(|source| *source != "\"registry+https://github.com/rust-lang/crates.io-index\"")
         .map(str::to_owned)

@@ -47,7 +47,9 @@ pub(crate) fn text(file: &str) -> String {
 
 /// Directories directly below this one that hold tracked files.
 pub(crate) fn directories(below: &str) -> Vec<String> {
-    let inside = files().iter().filter_map(|file| file.strip_prefix(below)?.strip_prefix('/'));
+    let inside = files()
+        .iter()
+        .filter_map(|file| file.strip_prefix(below)?.strip_prefix('/'));
     let mut names: Vec<String> = inside
         .filter_map(|rest| Some(rest.split_once('/')?.0.to_owned()))
         .collect();

@@ -24,6 +24,9 @@ pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager
             as_object(meta).remove(own);
         }
     }
+    if owned.get("f:metadata").is_some_and(|meta| meta == &json!({})) {
+        as_object(&mut owned).remove("f:metadata");
+    }
     let mut managers: Vec<Value> = list_at(object, "/metadata/managedFields").to_vec();
     let is_mine = |entry: &Value| {
         text_at(entry, "/manager") == manager

@@ -1,0 +1,187 @@
+//! `capstan local`: brings a management cluster and whatever belongs to it up, shows it, takes it
+//! down. What it starts outlives it, recorded in `state.json` of its directory.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::out;
+use crate::progress::Progress;
+use crate::toolchain;
+
+mod extra;
+mod lifecycle;
+mod status;
+
+pub use extra::{Extra, Ready};
+
+/// The subcommands of `capstan local`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LocalCommand {
+    /// Start a management cluster here, or say that it is already up.
+    Up(UpArgs),
+    /// Stop everything that was started here and remove the directory.
+    Down(DirArgs),
+    /// Show what runs here.
+    Status(DirArgs),
+    /// Start one more process that `status` shows and `down` stops.
+    Start(StartArgs),
+    /// Stop a process that was started with `start`.
+    Stop(StopArgs),
+    /// Print where the control plane's binaries and kubectl are; builds what is missing.
+    Tools(ToolsArgs),
+}
+
+/// Where everything is kept.
+#[derive(Clone, Debug, Args)]
+pub struct DirArgs {
+    /// Directory for data, logs and the kubeconfig.
+    #[arg(long, default_value = ".dev", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// How to bring it up.
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Where everything is kept.
+    #[command(flatten)]
+    pub home: DirArgs,
+    /// Port of the API server on 127.0.0.1; a free one by default.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Log every API request to control-plane/audit.log.
+    #[arg(long)]
+    pub audit: bool,
+    /// Do not make etcd's writes durable: faster, and a power cut loses the cluster.
+    #[arg(long)]
+    pub unsafe_no_fsync: bool,
+}
+
+/// What else to start.
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// Where everything is kept.
+    #[command(flatten)]
+    pub home: DirArgs,
+    /// It is ready when this file exists.
+    #[arg(long, value_name = "FILE", conflicts_with = "ready_http")]
+    pub ready_file: Option<PathBuf>,
+    /// It is ready when http://127.0.0.1:PORT/PATH answers 200.
+    #[arg(long, value_name = "PORT/PATH")]
+    pub ready_http: Option<HttpCheck>,
+    /// How long it may take to become ready, in seconds.
+    #[arg(long, default_value_t = 120)]
+    pub timeout_s: u64,
+    /// Short name; its output goes to NAME.log.
+    pub name: String,
+    /// Program and arguments, after `--`.
+    #[arg(last = true, required = true)]
+    pub argv: Vec<String>,
+}
+
+/// What to stop.
+#[derive(Clone, Debug, Args)]
+pub struct StopArgs {
+    /// Where everything is kept.
+    #[command(flatten)]
+    pub home: DirArgs,
+    /// The name given to `start`.
+    pub name: String,
+}
+
+/// Which binaries to print.
+#[derive(Clone, Debug, Args)]
+pub struct ToolsArgs {
+    /// Print only this one's path: etcd, kube-apiserver, kube-controller-manager or kubectl.
+    #[arg(value_parser = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"])]
+    pub name: Option<String>,
+}
+
+/// A loopback port and a path, written `8080/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The port.
+    pub port: u16,
+    /// The path, with its slash.
+    pub path: String,
+}
+
+impl std::str::FromStr for HttpCheck {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (port, path) = text
+            .split_once('/')
+            .ok_or("expected PORT/PATH, like 8080/readyz")?;
+        let port = port
+            .parse()
+            .map_err(|_| format!("{port:?} is not a port"))?;
+        Ok(Self {
+            port,
+            path: format!("/{path}"),
+        })
+    }
+}
+
+/// Runs a subcommand; `up` starts the control plane alone.
+pub async fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
+    run_with(command, |_| Vec::new()).await
+}
+
+/// Runs a subcommand; `up` also starts the processes that `extras` names for the (absolute)
+/// directory, in order, after the control plane.
+pub async fn run_with(
+    command: LocalCommand,
+    extras: impl FnOnce(&Path) -> Vec<Extra>,
+) -> anyhow::Result<ExitCode> {
+    let progress = Progress::new(out::progress);
+    match command {
+        LocalCommand::Up(args) => Box::pin(lifecycle::up(args, extras, &progress)).await?,
+        LocalCommand::Down(args) => lifecycle::down(&args.dir, &progress)?,
+        LocalCommand::Status(args) => return status::print(&args.dir),
+        LocalCommand::Start(args) => Box::pin(extra::start(args, &progress)).await?,
+        LocalCommand::Stop(args) => extra::stop(&args, &progress)?,
+        LocalCommand::Tools(args) => tools(args.name.as_deref(), &progress).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn tools(only: Option<&str>, progress: &Progress) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    if only != Some("kubectl") {
+        let tools = toolchain::ensure(progress)
+            .await
+            .context("no control plane binaries")?;
+        found.push(("etcd", tools.etcd));
+        found.push(("kube-apiserver", tools.kube_apiserver));
+        found.push(("kube-controller-manager", tools.kube_controller_manager));
+    }
+    if only.is_none_or(|name| name == "kubectl") {
+        let kubectl = toolchain::ensure_kubectl(progress)
+            .await
+            .context("no kubectl")?;
+        found.push(("kubectl", kubectl));
+    }
+    for (name, path) in found {
+        match only {
+            None => out::result(format!("{name:<24} {}", path.display())),
+            Some(wanted) if wanted == name => out::result(path.display().to_string()),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_http_check_is_a_port_and_a_path() {
+        let check: HttpCheck = "8080/readyz".parse().unwrap();
+        assert_eq!((check.port, check.path.as_str()), (8080, "/readyz"));
+        assert!("readyz".parse::<HttpCheck>().is_err());
+    }
+}

@@ -12,6 +12,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -440,4 +441,20 @@ pub(crate) fn ready_is(status: &'static str) -> impl Fn(&Reply) -> bool {
                 .as_array()
                 .is_some_and(|list| list.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == status))
     }
+}
+
+/// A client with the CA and the client certificate of a kubeconfig file.
+pub(crate) fn from_kubeconfig(path: &std::path::Path) -> Http {
+    let text = std::fs::read_to_string(path).unwrap();
+    let config: Value = serde_saphyr::from_str(&text).unwrap();
+    let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+    let pem = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let certificate = |value: &Value| CertificateDer::from_pem_slice(&pem(value)).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&pem(&user["client-key-data"])).unwrap();
+    let credentials = Credentials {
+        bearer: None,
+        certificate: Some((certificate(&user["client-certificate-data"]), key.secret_der().to_vec())),
+        ca: Some(certificate(&cluster["certificate-authority-data"])),
+    };
+    Http::new(cluster["server"].as_str().unwrap(), credentials)
 }

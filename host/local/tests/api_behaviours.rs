@@ -29,8 +29,9 @@ impl Place {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         let made = admin.post("/api/v1/namespaces", &body).await;
         assert_eq!(made.code, 201, "{}", made.text);
-        let account = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default");
-        admin.until(&account, |reply| reply.code == 200).await;
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        let made = admin.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &account).await;
+        assert!(matches!(made.code, 201 | 409), "{}", made.text);
         Self { admin, namespace }
     }
 

@@ -73,11 +73,26 @@ impl Controller for ControlPlaneController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
-            Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster },
-            Watch { source: Source::External, map: of_external },
-            Watch { source: Source::Workload, map: of_workload },
-            Watch { source: Source::Plugins, map: of_nothing },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
+            },
+            Watch {
+                source: Source::External,
+                map: of_external,
+            },
+            Watch {
+                source: Source::Workload,
+                map: of_workload,
+            },
+            Watch {
+                source: Source::Plugins,
+                map: of_nothing,
+            },
         ]
     }
 
@@ -103,22 +118,39 @@ impl Controller for ControlPlaneController {
         match step {
             Step::EnsureMaterial => {
                 let (cluster, owner) = holder(observed)?;
-                let holder = Holder { cluster: &cluster, owner: &owner, manager: MANAGER };
-                ensure::ensure(ctx, holder, &observed.requirements).await.map(drop)
+                let holder = Holder {
+                    cluster: &cluster,
+                    owner: &owner,
+                    manager: MANAGER,
+                };
+                ensure::ensure(ctx, holder, &observed.requirements)
+                    .await
+                    .map(drop)
             }
             Step::EnsureKubeconfig { server } => {
                 let (cluster, owner) = holder(observed)?;
-                let holder = Holder { cluster: &cluster, owner: &owner, manager: MANAGER };
+                let holder = Holder {
+                    cluster: &cluster,
+                    owner: &owner,
+                    manager: MANAGER,
+                };
                 ensure::kubeconfig(ctx, holder, server).await
             }
             Step::AdoptTemplate => adopt_template(ctx, observed).await,
-            Step::CreateMachine { name, role, failure_domain } => {
-                create::machine(ctx, observed, name, *role, failure_domain.as_deref()).await
+            Step::CreateMachine {
+                name,
+                role,
+                failure_domain,
+            } => create::machine(ctx, observed, name, *role, failure_domain.as_deref()).await,
+            Step::CompleteMachine {
+                name,
+                role,
+                config,
+                infra,
+            } => create::complete(ctx, observed, name, *role, *config, *infra).await,
+            Step::Patch { part, name, patch } => {
+                patch_member(ctx, observed, *part, name, patch).await
             }
-            Step::CompleteMachine { name, role, config, infra } => {
-                create::complete(ctx, observed, name, *role, *config, *infra).await
-            }
-            Step::Patch { part, name, patch } => patch_member(ctx, observed, *part, name, patch).await,
             Step::ReportMachine { name, conditions } => {
                 report_machine(ctx, observed, name, conditions).await
             }
@@ -151,24 +183,33 @@ impl Controller for ControlPlaneController {
 }
 
 fn writer() -> Writer {
-    Writer { controller: SPEC.name, manager: MANAGER }
+    Writer {
+        controller: SPEC.name,
+        manager: MANAGER,
+    }
 }
 
 /// The Cluster among an object's owners; else the one that its label names.
 fn owner_cluster(object: &Object) -> Option<ObjectKey> {
-    let owner = object.owners().find(|o| o.group == kinds::CLUSTER.group && o.kind == kinds::CLUSTER.kind);
+    let owner = object
+        .owners()
+        .find(|o| o.group == kinds::CLUSTER.group && o.kind == kinds::CLUSTER.kind);
     let name = owner.map(|owner| owner.name)?;
     Some(ObjectKey::new(object.key.namespace.clone(), name))
 }
 
 fn holder(observed: &Seen) -> Result<(ObjectKey, Value), Failure> {
     let cluster = observed.cluster.as_ref();
-    let cluster = cluster.ok_or_else(|| Failure::transient("InternalError", "the Cluster went away"))?;
+    let cluster =
+        cluster.ok_or_else(|| Failure::transient("InternalError", "the Cluster went away"))?;
     Ok((cluster.key.clone(), owner_reference(&observed.object, true)))
 }
 
 fn member<'a>(observed: &'a Seen, name: &str) -> Result<&'a MemberObjects, Failure> {
-    let found = observed.members.iter().find(|member| member.machine.key.name == name);
+    let found = observed
+        .members
+        .iter()
+        .find(|member| member.machine.key.name == name);
     found.ok_or_else(|| Failure::transient("InternalError", format!("Machine {name} went away")))
 }
 
@@ -178,14 +219,35 @@ fn write_failure(doing: &str, error: &ApiError) -> Failure {
 }
 
 async fn adopt_template(ctx: &Ctx, observed: &Seen) -> Result<(), Failure> {
-    let (Some(template), Some(cluster)) = (&observed.template, &observed.cluster) else { return Ok(()) };
-    let Some(store) = ctx.stores.get(&template.group_kind()) else { return Ok(()) };
-    let adoption =
-        Adoption { owners: vec![owner_reference(cluster, false)], ..Adoption::default() };
-    let Some(patch) = crate::status::adoption_patch(template, None, &adoption) else { return Ok(()) };
-    let patched = ctx.patch(&writer(), store.resource(), &template.key, &Patch::Merge(patch)).await;
-    let doing = format!("adding the Cluster to the owners of {} {}", template.kind(), template.key.name);
-    patched.map(drop).map_err(|error| write_failure(&doing, &error))
+    let (Some(template), Some(cluster)) = (&observed.template, &observed.cluster) else {
+        return Ok(());
+    };
+    let Some(store) = ctx.stores.get(&template.group_kind()) else {
+        return Ok(());
+    };
+    let adoption = Adoption {
+        owners: vec![owner_reference(cluster, false)],
+        ..Adoption::default()
+    };
+    let Some(patch) = crate::status::adoption_patch(template, None, &adoption) else {
+        return Ok(());
+    };
+    let patched = ctx
+        .patch(
+            &writer(),
+            store.resource(),
+            &template.key,
+            &Patch::Merge(patch),
+        )
+        .await;
+    let doing = format!(
+        "adding the Cluster to the owners of {} {}",
+        template.kind(),
+        template.key.name
+    );
+    patched
+        .map(drop)
+        .map_err(|error| write_failure(&doing, &error))
 }
 
 async fn patch_member(
@@ -214,7 +276,9 @@ async fn patch_member(
             metadata.insert("uid".to_owned(), json!(object.uid));
         }
     }
-    let answer = ctx.patch(&writer(), resource, &object.key, &Patch::Merge(patch)).await;
+    let answer = ctx
+        .patch(&writer(), resource, &object.key, &Patch::Merge(patch))
+        .await;
     match answer {
         Ok(_) => Ok(()),
         Err(ApiError::NotFound(_)) if object.is_deleting() => Ok(()),
@@ -235,7 +299,9 @@ async fn report_machine(
     let member = member(observed, name)?;
     // An earlier step may have written the Machine.
     let machine = ctx.get(&kinds::MACHINE, &member.machine.key);
-    let machine = machine.filter(|m| m.uid == member.machine.uid).unwrap_or_else(|| Arc::clone(&member.machine));
+    let machine = machine
+        .filter(|m| m.uid == member.machine.uid)
+        .unwrap_or_else(|| Arc::clone(&member.machine));
     let status = machine.value.get("status").unwrap_or(&Value::Null);
     let merged = condition::merge(
         &crate::status::conditions_of(status),
@@ -247,10 +313,16 @@ async fn report_machine(
         "metadata": {"uid": machine.uid, "resourceVersion": machine.resource_version.to_string()},
         "status": {"conditions": merged},
     }));
-    match ctx.patch_status(&writer(), &kinds::MACHINE, &machine.key, &patch).await {
+    match ctx
+        .patch_status(&writer(), &kinds::MACHINE, &machine.key, &patch)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(ApiError::NotFound(_)) if machine.is_deleting() => Ok(()),
-        Err(error) => Err(write_failure(&format!("writing conditions of Machine {name}"), &error)),
+        Err(error) => Err(write_failure(
+            &format!("writing conditions of Machine {name}"),
+            &error,
+        )),
     }
 }
 
@@ -261,23 +333,38 @@ fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {
 /// The control plane that a Cluster names.
 fn control_plane_of(ctx: &Ctx, cluster: &Object) -> Vec<Locator> {
     let text = |field: &str| cluster.text(&format!("/spec/controlPlaneRef/{field}"));
-    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name")) else {
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
+    else {
         return Vec::new();
     };
-    let kind = GroupKind { group: group.to_owned(), kind: kind.to_owned() };
+    let kind = GroupKind {
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+    };
     if ctx.plugins.role_of(&kind).as_deref() != Some(ROLE) {
         return Vec::new();
     }
-    vec![Locator { kind, key: ObjectKey::new(cluster.key.namespace.clone(), name) }]
+    vec![Locator {
+        kind,
+        key: ObjectKey::new(cluster.key.namespace.clone(), name),
+    }]
 }
 
 /// The control plane that owns a Machine. The last worker that goes lets a control plane go, too.
 fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(machine) = change.object() else { return Vec::new() };
+    let Some(machine) = change.object() else {
+        return Vec::new();
+    };
     if let Some(owner) = machine.controller() {
-        let kind = GroupKind { group: owner.group.to_owned(), kind: owner.kind.to_owned() };
+        let kind = GroupKind {
+            group: owner.group.to_owned(),
+            kind: owner.kind.to_owned(),
+        };
         if ctx.plugins.role_of(&kind).as_deref() == Some(ROLE) {
-            return vec![Locator { kind, key: ObjectKey::new(machine.key.namespace.clone(), owner.name) }];
+            return vec![Locator {
+                kind,
+                key: ObjectKey::new(machine.key.namespace.clone(), owner.name),
+            }];
         }
     }
     if change.new.is_some() {
@@ -285,14 +372,21 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     }
     let cluster = machine.text("/spec/clusterName");
     let cluster = cluster.and_then(|name| {
-        ctx.get(&kinds::CLUSTER, &ObjectKey::new(machine.key.namespace.clone(), name))
+        ctx.get(
+            &kinds::CLUSTER,
+            &ObjectKey::new(machine.key.namespace.clone(), name),
+        )
     });
-    cluster.map(|cluster| control_plane_of(ctx, &cluster)).unwrap_or_default()
+    cluster
+        .map(|cluster| control_plane_of(ctx, &cluster))
+        .unwrap_or_default()
 }
 
 /// The control plane of a Cluster, when something changed that it waits for.
 fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(cluster) = &change.new else { return Vec::new() };
+    let Some(cluster) = &change.new else {
+        return Vec::new();
+    };
     let watched = |object: &Object| {
         let at = |pointer: &str| object.value.pointer(pointer).cloned();
         [
@@ -302,7 +396,11 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             at("/spec/controlPlaneRef"),
         ]
     };
-    if change.old.as_ref().is_some_and(|old| watched(old) == watched(cluster)) {
+    if change
+        .old
+        .as_ref()
+        .is_some_and(|old| watched(old) == watched(cluster))
+    {
         return Vec::new();
     }
     control_plane_of(ctx, cluster)
@@ -310,13 +408,17 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
 
 /// A template that appears may be what a control plane waits for.
 fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let (None, Some(object)) = (&change.old, &change.new) else { return Vec::new() };
+    let (None, Some(object)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
     if !object.kind().ends_with("Template") {
         return Vec::new();
     }
     let mut locators = Vec::new();
     for resource in ctx.plugins.kinds_with(&[ROLE]) {
-        let Some(store) = ctx.stores.get(&resource.group_kind()) else { continue };
+        let Some(store) = ctx.stores.get(&resource.group_kind()) else {
+            continue;
+        };
         let all = store.in_namespace(&object.key.namespace);
         locators.extend(all.iter().map(|o| Locator::new(&resource, &o.key)));
     }
@@ -325,26 +427,38 @@ fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
 
 /// The control plane of the Cluster that was connected or lost, or whose control-plane Node changed.
 fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else { return Vec::new() };
+    let Some(object) = change.object() else {
+        return Vec::new();
+    };
     if object.kind() == kinds::CLUSTER.kind {
         return control_plane_of(ctx, object);
     }
-    if object.label(capstan_api::label::NODE_ROLE_CONTROL_PLANE).is_none() {
+    if object
+        .label(capstan_api::label::NODE_ROLE_CONTROL_PLANE)
+        .is_none()
+    {
         return Vec::new();
     }
     let name = object.annotation(capstan_api::annotation::CLUSTER_NAME);
     let namespace = object.annotation(capstan_api::annotation::CLUSTER_NAMESPACE);
-    let (Some(name), Some(namespace)) = (name, namespace) else { return Vec::new() };
+    let (Some(name), Some(namespace)) = (name, namespace) else {
+        return Vec::new();
+    };
     let cluster = ctx.get(&kinds::CLUSTER, &ObjectKey::new(namespace, name));
-    cluster.map(|cluster| control_plane_of(ctx, &cluster)).unwrap_or_default()
+    cluster
+        .map(|cluster| control_plane_of(ctx, &cluster))
+        .unwrap_or_default()
 }
 
 /// An object of a cached kind, as a lookup.
-fn looked_up(found: Result<Option<(Resource, Arc<Object>)>, Failure>) -> (Lookup<Value>, Option<(Resource, Arc<Object>)>) {
+fn looked_up(
+    found: Result<Option<(Resource, Arc<Object>)>, Failure>,
+) -> (Lookup<Value>, Option<(Resource, Arc<Object>)>) {
     match found {
-        Ok(Some((resource, object))) => {
-            (Lookup::Found(object.value.clone()), Some((resource, object)))
-        }
+        Ok(Some((resource, object))) => (
+            Lookup::Found(object.value.clone()),
+            Some((resource, object)),
+        ),
         Ok(None) => (Lookup::Missing, None),
         Err(failure) => (Lookup::Unknown(failure.message), None),
     }

@@ -76,13 +76,26 @@ async fn already_there(ctx: &Ctx, seen: &Seen, name: &str) -> Result<Arc<Object>
     let value = ctx.api.get(&kinds::MACHINE, &key).await;
     let value = value.map_err(|error| write_failure(&format!("reading Machine {name}"), &error))?;
     let machine = Object::new(value).ok_or_else(|| gone("the Machine"))?;
-    if machine.controller().is_some_and(|owner| owner.uid == seen.object.uid) && !machine.is_deleting() {
+    if machine
+        .controller()
+        .is_some_and(|owner| owner.uid == seen.object.uid)
+        && !machine.is_deleting()
+    {
         return Ok(Arc::new(machine));
     }
-    Err(Failure::transient("NameTaken", format!("Machine {name} exists and belongs to somebody else: another name is tried soon")))
+    Err(Failure::transient(
+        "NameTaken",
+        format!("Machine {name} exists and belongs to somebody else: another name is tried soon"),
+    ))
 }
 
-async fn make(ctx: &Ctx, parts: Parts, machine: &Object, config: bool, infra: bool) -> Result<(), Failure> {
+async fn make(
+    ctx: &Ctx,
+    parts: Parts,
+    machine: &Object,
+    config: bool,
+    infra: bool,
+) -> Result<(), Failure> {
     let owner = owner_reference(machine, true);
     let with_owner = |mut object: Value| {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -91,34 +104,53 @@ async fn make(ctx: &Ctx, parts: Parts, machine: &Object, config: bool, infra: bo
         object
     };
     let (config_object, infra_object) = (with_owner(parts.config), with_owner(parts.infra_object));
-    let create = async |wanted: bool, resource: &Resource, object: &Value| {
-        if !wanted {
-            return Ok(());
-        }
-        match ctx.create(&writer(), resource, object).await {
-            Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
-            Err(error) => {
-                Err(write_failure(&format!("creating {} {}", resource.kind, machine.key.name), &error))
-            }
-        }
-    };
-    let (config, infra) = futures::join!(
-        create(config, &parts.bootstrap, &config_object),
-        create(infra, &parts.infra, &infra_object),
-    );
+    let name = &machine.key.name;
+    let (config, infra) = futures::future::join(
+        create_part(ctx, config, &parts.bootstrap, name, &config_object),
+        create_part(ctx, infra, &parts.infra, name, &infra_object),
+    )
+    .await;
     config.and(infra)
+}
+
+/// One of a machine's objects, if it is wanted. One that is there already was made before a crash.
+async fn create_part(
+    ctx: &Ctx,
+    is_wanted: bool,
+    resource: &Resource,
+    name: &str,
+    object: &Value,
+) -> Result<(), Failure> {
+    if !is_wanted {
+        return Ok(());
+    }
+    match ctx.create(&writer(), resource, object).await {
+        Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(write_failure(
+            &format!("creating {} {name}", resource.kind),
+            &error,
+        )),
+    }
 }
 
 async fn parts(ctx: &Ctx, seen: &Seen, name: &str, role: Role) -> Result<Parts, Failure> {
     let desired = desired(seen)?;
     let plugin = seen.plugin.as_deref().ok_or_else(|| gone("the plugin"))?;
     let cluster = seen.cluster.as_deref().ok_or_else(|| gone("the Cluster"))?;
-    let template = seen.template.as_deref().ok_or_else(|| gone("the infrastructure template"))?;
-    let bootstrap_kind =
-        GroupKind { group: desired.bootstrap_group.clone(), kind: desired.bootstrap_kind.clone() };
+    let template = seen
+        .template
+        .as_deref()
+        .ok_or_else(|| gone("the infrastructure template"))?;
+    let bootstrap_kind = GroupKind {
+        group: desired.bootstrap_group.clone(),
+        kind: desired.bootstrap_kind.clone(),
+    };
     let bootstrap = ctx.resolve(&bootstrap_kind)?;
     let infra_kind = clone::kind_of_template(template.kind()).unwrap_or_default();
-    let infra_kind = GroupKind { group: template.group_kind().group, kind: infra_kind.to_owned() };
+    let infra_kind = GroupKind {
+        group: template.group_kind().group,
+        kind: infra_kind.to_owned(),
+    };
     let infra = ctx.resolve(&infra_kind)?;
     let ask = Ask::new(ctx, plugin, &seen.object, cluster)?;
     let input = MachineConfigInput {
@@ -127,9 +159,14 @@ async fn parts(ctx: &Ctx, seen: &Seen, name: &str, role: Role) -> Result<Parts, 
         machine_name: name.to_owned(),
         control_plane_endpoint: endpoint(cluster),
     };
-    let spec = plugin.loaded.machine_config(ask.env(), input).await.map_err(|error| error.failure())?;
+    let spec = plugin
+        .loaded
+        .machine_config(ask.env(), input)
+        .await
+        .map_err(|error| error.failure())?;
     let labels = machine_labels(desired, &cluster.key.name, &seen.object.key.name);
-    let annotations: BTreeMap<String, String> = desired.machine_annotations.iter().cloned().collect();
+    let annotations: BTreeMap<String, String> =
+        desired.machine_annotations.iter().cloned().collect();
     let config = json!({
         "apiVersion": bootstrap.api_version(),
         "kind": bootstrap.kind,
@@ -151,13 +188,24 @@ async fn parts(ctx: &Ctx, seen: &Seen, name: &str, role: Role) -> Result<Parts, 
         None,
     )
     .map_err(|error| Failure::terminal("InvalidTemplate", error.to_string()))?;
-    Ok(Parts { bootstrap, config, infra, infra_object })
+    Ok(Parts {
+        bootstrap,
+        config,
+        infra,
+        infra_object,
+    })
 }
 
 fn endpoint(cluster: &Object) -> Option<Endpoint> {
     let host = cluster.text("/spec/controlPlaneEndpoint/host")?.to_owned();
-    let port = cluster.value.pointer("/spec/controlPlaneEndpoint/port").and_then(Value::as_u64)?;
-    Some(Endpoint { host, port: u16::try_from(port).ok()? })
+    let port = cluster
+        .value
+        .pointer("/spec/controlPlaneEndpoint/port")
+        .and_then(Value::as_u64)?;
+    Some(Endpoint {
+        host,
+        port: u16::try_from(port).ok()?,
+    })
 }
 
 fn machine_object(
@@ -168,25 +216,34 @@ fn machine_object(
 ) -> Result<Value, Failure> {
     let desired = desired(seen)?;
     let cluster = seen.cluster.as_deref().ok_or_else(|| gone("the Cluster"))?;
-    let mut annotations: BTreeMap<String, String> = desired.machine_annotations.iter().cloned().collect();
+    let mut annotations: BTreeMap<String, String> =
+        desired.machine_annotations.iter().cloned().collect();
     annotations.insert(annotation::KCP_CLEANUP_HOOK.to_owned(), String::new());
-    let reference = |resource: &Resource| {
-        json!({"apiGroup": resource.group, "kind": resource.kind, "name": name})
-    };
+    let reference = |resource: &Resource| json!({"apiGroup": resource.group, "kind": resource.kind, "name": name});
     let mut spec = Map::new();
     spec.insert("clusterName".to_owned(), json!(cluster.key.name));
     spec.insert("version".to_owned(), json!(desired.version));
-    spec.insert("bootstrap".to_owned(), json!({"configRef": reference(&parts.bootstrap)}));
+    spec.insert(
+        "bootstrap".to_owned(),
+        json!({"configRef": reference(&parts.bootstrap)}),
+    );
     spec.insert("infrastructureRef".to_owned(), reference(&parts.infra));
     if let Some(domain) = failure_domain {
         spec.insert("failureDomain".to_owned(), json!(domain));
     }
-    for (field, value) in [("readinessGates", &desired.readiness_gates), ("taints", &desired.taints)] {
+    for (field, value) in [
+        ("readinessGates", &desired.readiness_gates),
+        ("taints", &desired.taints),
+    ] {
         if value.as_array().is_some_and(|items| !items.is_empty()) {
             spec.insert(field.to_owned(), value.clone());
         }
     }
-    if desired.deletion.as_object().is_some_and(|fields| !fields.is_empty()) {
+    if desired
+        .deletion
+        .as_object()
+        .is_some_and(|fields| !fields.is_empty())
+    {
         spec.insert("deletion".to_owned(), desired.deletion.clone());
     }
     Ok(json!({

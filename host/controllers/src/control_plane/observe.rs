@@ -46,11 +46,18 @@ impl<'a> Ask<'a> {
             Some(store) => store.resource().clone(),
             None => ctx.resolve(&kind)?,
         };
-        Ok(Self { ctx, plugin, resource, object, cluster: cluster.value.clone() })
+        Ok(Self {
+            ctx,
+            plugin,
+            resource,
+            object,
+            cluster: cluster.value.clone(),
+        })
     }
 
     pub(super) fn env(&self) -> capstan_engine::CallEnv {
-        self.plugin.env(self.ctx, &self.resource, self.object, SecretTable::new())
+        self.plugin
+            .env(self.ctx, &self.resource, self.object, SecretTable::new())
     }
 
     pub(super) fn input(&self, operation: &str) -> ControlPlaneInput {
@@ -63,10 +70,17 @@ impl<'a> Ask<'a> {
     }
 
     async fn desired(&self) -> Result<Desired, Failure> {
-        let desired = self.plugin.loaded.desired(self.env(), self.input("desired")).await;
+        let desired = self
+            .plugin
+            .loaded
+            .desired(self.env(), self.input("desired"))
+            .await;
         let mut desired = desired.map_err(|error| error.failure())?;
         if desired.version.is_empty() {
-            return Err(Failure::terminal("PluginBadAnswer", format!("plugin {}: no version", self.plugin.name)));
+            return Err(Failure::terminal(
+                "PluginBadAnswer",
+                format!("plugin {}: no version", self.plugin.name),
+            ));
         }
         if !desired.version.starts_with('v') {
             desired.version.insert(0, 'v');
@@ -76,7 +90,11 @@ impl<'a> Ask<'a> {
     }
 
     async fn requirements(&self) -> Result<Vec<Requirement>, Failure> {
-        let asked = self.plugin.loaded.control_plane_requirements(self.env(), self.input("requirements")).await;
+        let asked = self
+            .plugin
+            .loaded
+            .control_plane_requirements(self.env(), self.input("requirements"))
+            .await;
         let requirements = asked.map_err(|error| error.failure())?;
         material::check_requirements(&requirements, &self.object.value)
             .map_err(|refused| Failure::terminal("PluginBadAnswer", refused.to_string()))?;
@@ -84,13 +102,26 @@ impl<'a> Ask<'a> {
     }
 
     async fn initialized(&self, workload: &Workload) -> Lookup<()> {
-        let when = self.plugin.loaded.initialized(self.env(), self.input("initialized")).await;
+        let when = self
+            .plugin
+            .loaded
+            .initialized(self.env(), self.input("initialized"))
+            .await;
         match when {
             // There is a connection, so it answers.
             Ok(InitializedWhen::ApiServerAnswers) => Lookup::Found(()),
-            Ok(InitializedWhen::ObjectExists { api_version, kind, namespace, name }) => {
+            Ok(InitializedWhen::ObjectExists {
+                api_version,
+                kind,
+                namespace,
+                name,
+            }) => {
                 let resource = workload_resource(&api_version, &kind, &namespace);
-                match workload.api.get(&resource, &ObjectKey::new(namespace, name)).await {
+                match workload
+                    .api
+                    .get(&resource, &ObjectKey::new(namespace, name))
+                    .await
+                {
                     Ok(_) => Lookup::Found(()),
                     Err(ApiError::NotFound(_)) => Lookup::Missing,
                     Err(error) => Lookup::Unknown(error.to_string()),
@@ -115,13 +146,19 @@ fn workload_resource(api_version: &str, kind: &str, namespace: &str) -> Resource
 pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
     let cluster = owner_cluster(&object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
     let plugin = ctx.plugins.owner_of(&object.group_kind());
-    let connection = cluster.as_ref().map(|c| ctx.workloads.status(&c.key)).unwrap_or_default();
+    let connection = cluster
+        .as_ref()
+        .map(|c| ctx.workloads.status(&c.key))
+        .unwrap_or_default();
     let mut seen = Seen {
         core: Observed {
             object: object.value.clone(),
             cluster: typed_cluster(cluster.as_deref()),
             plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
-            desired: Err(Failure::transient("WaitingForCluster", "waiting for the Cluster to own the control plane")),
+            desired: Err(Failure::transient(
+                "WaitingForCluster",
+                "waiting for the Cluster to own the control plane",
+            )),
             material: Lookup::Missing,
             template: Lookup::Missing,
             members: Vec::new(),
@@ -156,7 +193,10 @@ pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Fail
             }
         }
         None => {
-            let message = format!("no active plugin owns kind {}: see `kubectl get plugins -A` for why", object.kind());
+            let message = format!(
+                "no active plugin owns kind {}: see `kubectl get plugins -A` for why",
+                object.kind()
+            );
             seen.core.desired = Err(Failure::transient("PluginMissing", message));
         }
     }
@@ -180,7 +220,11 @@ fn typed_cluster(cluster: Option<&Object>) -> Lookup<capstan_api::v1beta2::Clust
 
 /// What there is of certificates, keys and kubeconfig. `Missing` while the cluster's infrastructure is.
 async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<MaterialState> {
-    let provisioned = seen.core.cluster.found().is_some_and(capstan_core::control_plane::decide::is_provisioned);
+    let provisioned = seen
+        .core
+        .cluster
+        .found()
+        .is_some_and(capstan_core::control_plane::decide::is_provisioned);
     if !provisioned || seen.core.is_deleting() || seen.core.desired.is_err() {
         return Lookup::Missing;
     }
@@ -191,15 +235,22 @@ async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<Mate
     let mut state = MaterialState::default();
     for requirement in &seen.requirements {
         let name = material::requirement_name(requirement);
-        let is_kept = !matches!(requirement, Requirement::JoinToken { .. } | Requirement::SecretValue { .. });
+        let is_kept = !matches!(
+            requirement,
+            Requirement::JoinToken { .. } | Requirement::SecretValue { .. }
+        );
         match found.get(name) {
             Some(secret) => {
                 let is_ours = secret.secret_type == material::SECRET_TYPE;
                 if is_ours && secret.controller_uid() != Some(seen.object.uid.as_str()) {
-                    state.unowned.push(material::secret_key(&cluster.key, name).name);
+                    state
+                        .unowned
+                        .push(material::secret_key(&cluster.key, name).name);
                 }
             }
-            None if is_kept => state.missing.push(material::secret_key(&cluster.key, name).name),
+            None if is_kept => state
+                .missing
+                .push(material::secret_key(&cluster.key, name).name),
             None => {}
         }
     }
@@ -213,15 +264,22 @@ async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<Mate
 }
 
 async fn add_template(ctx: &Ctx, seen: &mut Seen, cluster: &Object) {
-    let Ok(desired) = &seen.core.desired else { return };
+    let Ok(desired) = &seen.core.desired else {
+        return;
+    };
     let reference = &desired.infrastructure_template;
-    let kind = GroupKind { group: reference.group.clone(), kind: reference.kind.clone() };
+    let kind = GroupKind {
+        group: reference.group.clone(),
+        kind: reference.kind.clone(),
+    };
     let key = ObjectKey::new(seen.object.key.namespace.clone(), reference.name.clone());
     match ctx.external(&kind).await {
         Ok(store) => {
             seen.template = store.get(&key);
             seen.core.template = seen.template.as_ref().map_or(Lookup::Missing, |template| {
-                Lookup::Found(Template { is_owned: template.owners().any(|owner| owner.uid == cluster.uid) })
+                Lookup::Found(Template {
+                    is_owned: template.owners().any(|owner| owner.uid == cluster.uid),
+                })
             });
         }
         Err(failure) => seen.core.template = Lookup::Unknown(failure.message),
@@ -231,7 +289,9 @@ async fn add_template(ctx: &Ctx, seen: &mut Seen, cluster: &Object) {
 /// Machines of the cluster that are not the control plane's.
 fn workers(ctx: &Ctx, cluster: &Object) -> Vec<String> {
     let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
-    let workers = machines.iter().filter(|machine| machine.label(label::CONTROL_PLANE).is_none());
+    let workers = machines
+        .iter()
+        .filter(|machine| machine.label(label::CONTROL_PLANE).is_none());
     workers.map(|machine| machine.key.name.clone()).collect()
 }
 
@@ -244,11 +304,17 @@ async fn add_members(
     let owned = ctx.store(&kinds::MACHINE).owned_by(&seen.object.uid);
     let mut machines: Vec<Arc<Object>> = owned
         .into_iter()
-        .filter(|machine| machine.controller().is_some_and(|owner| owner.uid == seen.object.uid))
+        .filter(|machine| {
+            machine
+                .controller()
+                .is_some_and(|owner| owner.uid == seen.object.uid)
+        })
         .collect();
     machines.sort_by(|a, b| a.key.cmp(&b.key));
     let initialized = seen.core.is_initialized();
-    let read = machines.iter().map(|machine| read_member(ctx, machine, ask, workload.filter(|_| initialized)));
+    let read = machines
+        .iter()
+        .map(|machine| read_member(ctx, machine, ask, workload.filter(|_| initialized)));
     for member in join_all(read).await {
         let (objects, member) = member?;
         seen.members.push(objects);
@@ -264,10 +330,15 @@ async fn read_member(
     workload: Option<&Workload>,
 ) -> Result<(MemberObjects, Member), Failure> {
     let typed = machine.typed().map_err(|error| {
-        Failure::terminal("InternalError", format!("Machine {} cannot be read: {error}", machine.key.name))
+        Failure::terminal(
+            "InternalError",
+            format!("Machine {} cannot be read: {error}", machine.key.name),
+        )
     })?;
-    let (config, config_object) = looked_up(referenced(ctx, machine, "/spec/bootstrap/configRef").await);
-    let (infra, infra_object) = looked_up(referenced(ctx, machine, "/spec/infrastructureRef").await);
+    let (config, config_object) =
+        looked_up(referenced(ctx, machine, "/spec/bootstrap/configRef").await);
+    let (infra, infra_object) =
+        looked_up(referenced(ctx, machine, "/spec/infrastructureRef").await);
     let mut member = Member {
         machine: typed,
         config,
@@ -284,8 +355,16 @@ async fn read_member(
             bootstrap_config: member.config.found().cloned(),
             infra_machine: member.infra.found().cloned(),
         };
-        let outdated = ask.plugin.loaded.outdated(ask.env(), input("outdated")).await;
-        let components = ask.plugin.loaded.components(ask.env(), input("components")).await;
+        let outdated = ask
+            .plugin
+            .loaded
+            .outdated(ask.env(), input("outdated"))
+            .await;
+        let components = ask
+            .plugin
+            .loaded
+            .components(ask.env(), input("components"))
+            .await;
         member.outdated = outdated.map_err(|error| error.failure());
         match components {
             Ok(components) => {
@@ -296,7 +375,11 @@ async fn read_member(
             Err(_) => {}
         }
     }
-    let objects = MemberObjects { machine: Arc::clone(machine), config: config_object, infra: infra_object };
+    let objects = MemberObjects {
+        machine: Arc::clone(machine),
+        config: config_object,
+        infra: infra_object,
+    };
     Ok((objects, member))
 }
 
@@ -316,7 +399,8 @@ async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<Compo
         let pod = match workload {
             None => Lookup::Unknown("not looked at".to_owned()),
             Some(workload) => {
-                let key = ObjectKey::new(component.pod_namespace.clone(), component.pod_name.clone());
+                let key =
+                    ObjectKey::new(component.pod_namespace.clone(), component.pod_name.clone());
                 match workload.api.get(&kinds::POD, &key).await {
                     Ok(pod) => Lookup::Found(pod),
                     Err(ApiError::NotFound(_)) => Lookup::Missing,
@@ -324,15 +408,24 @@ async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<Compo
                 }
             }
         };
-        ComponentState { condition_type: component.condition_type.clone(), pod }
+        ComponentState {
+            condition_type: component.condition_type.clone(),
+            pod,
+        }
     });
     join_all(reads).await
 }
 
 fn node(machine: &Object, workload: Option<&Workload>) -> Lookup<Value> {
-    let Some(workload) = workload else { return Lookup::Unknown("not looked at".to_owned()) };
-    let Some(name) = machine.text("/status/nodeRef/name") else { return Lookup::Missing };
-    workload.node(name).map_or(Lookup::Missing, |node| Lookup::Found(node.value.clone()))
+    let Some(workload) = workload else {
+        return Lookup::Unknown("not looked at".to_owned());
+    };
+    let Some(name) = machine.text("/status/nodeRef/name") else {
+        return Lookup::Missing;
+    };
+    workload
+        .node(name)
+        .map_or(Lookup::Missing, |node| Lookup::Found(node.value.clone()))
 }
 
 /// The object that a Machine refers to.
@@ -342,10 +435,14 @@ async fn referenced(
     pointer: &str,
 ) -> Result<Option<(Resource, Arc<Object>)>, Failure> {
     let text = |field: &str| machine.text(&format!("{pointer}/{field}"));
-    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name")) else {
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
+    else {
         return Ok(None);
     };
-    let kind = GroupKind { group: group.to_owned(), kind: kind.to_owned() };
+    let kind = GroupKind {
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+    };
     let store = ctx.external(&kind).await?;
     let object = store.get(&ObjectKey::new(machine.key.namespace.clone(), name));
     Ok(object.map(|object| (store.resource().clone(), object)))

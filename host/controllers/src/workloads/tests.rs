@@ -43,7 +43,12 @@ impl Fake {
     }
 
     fn give_kubeconfig(&self) {
-        let object = secret_object(&secret_key(&cluster(), KUBECONFIG), "c", None, &[("value", b"kubeconfig")]);
+        let object = secret_object(
+            &secret_key(&cluster(), KUBECONFIG),
+            "c",
+            None,
+            &[("value", b"kubeconfig")],
+        );
         *self.secret.lock().unwrap() = Some(object);
     }
 }
@@ -61,7 +66,14 @@ impl KubeApi for Fake {
         _: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Page, ApiError>> {
         let items = self.nodes.lock().unwrap().clone();
-        async move { Ok(Page { items, resource_version: "10".to_owned(), next: None }) }.boxed()
+        async move {
+            Ok(Page {
+                items,
+                resource_version: "10".to_owned(),
+                next: None,
+            })
+        }
+        .boxed()
     }
 
     fn watch<'a>(
@@ -80,7 +92,11 @@ impl KubeApi for Fake {
         .boxed()
     }
 
-    fn get<'a>(&'a self, _: &'a Resource, _: &'a ObjectKey) -> BoxFuture<'a, Result<Value, ApiError>> {
+    fn get<'a>(
+        &'a self,
+        _: &'a Resource,
+        _: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
         let secret = self.secret.lock().unwrap().clone();
         async move { secret.ok_or_else(|| ApiError::NotFound("no such Secret".to_owned())) }.boxed()
     }
@@ -145,10 +161,7 @@ struct FakeConnect {
 }
 
 impl Connect for FakeConnect {
-    fn connect<'a>(
-        &'a self,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+    fn connect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         self.made.fetch_add(1, Ordering::SeqCst);
         let api = Arc::clone(&self.api) as Arc<dyn KubeApi>;
         async move { Ok(api) }.boxed()
@@ -178,7 +191,10 @@ fn cluster() -> ObjectKey {
 
 fn world() -> World {
     let fake = Fake::new();
-    let connect = Arc::new(FakeConnect { api: Arc::clone(&fake), made: AtomicUsize::new(0) });
+    let connect = Arc::new(FakeConnect {
+        api: Arc::clone(&fake),
+        made: AtomicUsize::new(0),
+    });
     let workloads = Workloads::new(
         Arc::clone(&fake) as Arc<dyn KubeApi>,
         Secrets::default(),
@@ -188,7 +204,12 @@ fn world() -> World {
     );
     let (sender, changes) = mpsc::channel(64);
     workloads.listen(move |change| sender.try_send(change.clone()).unwrap());
-    World { fake, connect, workloads, changes }
+    World {
+        fake,
+        connect,
+        workloads,
+        changes,
+    }
 }
 
 impl World {
@@ -219,14 +240,21 @@ async fn a_new_cluster_is_noticed_soon_after_it_answers() {
     world.workloads.keep(&cluster());
     tokio::time::sleep(Duration::from_secs(20)).await;
     let connection = world.workloads.status(&cluster());
-    assert!(!connection.connected && connection.failures > 10, "{connection:?}");
+    assert!(
+        !connection.connected && connection.failures > 10,
+        "{connection:?}"
+    );
     assert!(world.workloads.get(&cluster()).is_none());
     world.fake.be(UP);
     let since = tokio::time::Instant::now();
     assert_eq!(world.next().await, "connected");
     assert!(since.elapsed() <= Duration::from_secs(5));
     assert!(world.workloads.status(&cluster()).connected);
-    assert_eq!(world.connect.made.load(Ordering::SeqCst), 1, "one client for one kubeconfig");
+    assert_eq!(
+        world.connect.made.load(Ordering::SeqCst),
+        1,
+        "one client for one kubeconfig"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +262,14 @@ async fn a_nudge_is_quicker_than_waiting() {
     let mut world = world();
     world.workloads.keep(&cluster());
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(world.workloads.status(&cluster()).error.unwrap().contains("c-kubeconfig"));
+    assert!(
+        world
+            .workloads
+            .status(&cluster())
+            .error
+            .unwrap()
+            .contains("c-kubeconfig")
+    );
     world.fake.give_kubeconfig();
     let since = tokio::time::Instant::now();
     world.workloads.nudge(&cluster());
@@ -256,14 +291,32 @@ async fn nodes_are_found_and_heartbeats_wake_nobody() {
     while world.fake.events.receiver_count() == 0 {
         tokio::task::yield_now().await;
     }
-    world.fake.events.send(WatchEvent::Applied(node("a", "11", "True", "y"))).unwrap();
-    world.fake.events.send(WatchEvent::Applied(node("a", "12", "False", "y"))).unwrap();
+    world
+        .fake
+        .events
+        .send(WatchEvent::Applied(node("a", "11", "True", "y")))
+        .unwrap();
+    world
+        .fake
+        .events
+        .send(WatchEvent::Applied(node("a", "12", "False", "y")))
+        .unwrap();
     let change = world.changes.recv().await.unwrap();
-    let WorkloadEvent::Node(change) = change.event else { panic!("{change:?}") };
-    assert_eq!(change.new.as_ref().unwrap().resource_version, 12, "the heartbeat was not news");
+    let WorkloadEvent::Node(change) = change.event else {
+        panic!("{change:?}")
+    };
+    assert_eq!(
+        change.new.as_ref().unwrap().resource_version,
+        12,
+        "the heartbeat was not news"
+    );
     let marked = marked(change.new.as_ref().unwrap(), &cluster()).unwrap();
     assert_eq!(marked.annotation(annotation::CLUSTER_NAME), Some("c"));
-    world.fake.events.send(WatchEvent::Deleted(node("a", "13", "False", "y"))).unwrap();
+    world
+        .fake
+        .events
+        .send(WatchEvent::Deleted(node("a", "13", "False", "y")))
+        .unwrap();
     assert_eq!(world.next().await, "node");
     assert!(workload.nodes_by_provider_id("p://a").is_empty());
 }
@@ -296,12 +349,21 @@ async fn refused_credentials_are_read_again_at_once() {
     assert_eq!(world.next().await, "connected");
     world.fake.be(REFUSING);
     assert_eq!(world.next().await, "disconnected");
-    let renewed = secret_object(&secret_key(&cluster(), KUBECONFIG), "c", None, &[("value", b"renewed")]);
+    let renewed = secret_object(
+        &secret_key(&cluster(), KUBECONFIG),
+        "c",
+        None,
+        &[("value", b"renewed")],
+    );
     *world.fake.secret.lock().unwrap() = Some(renewed);
     world.fake.be(UP);
     let since = tokio::time::Instant::now();
     assert_eq!(world.next().await, "connected");
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
     assert_eq!(world.connect.made.load(Ordering::SeqCst), 2);
 }
 
@@ -319,5 +381,9 @@ async fn nothing_stays_of_a_cluster_that_is_dropped() {
     let probes = world.fake.probes.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(world.fake.probes.load(Ordering::SeqCst), probes);
-    assert_eq!(Arc::strong_count(&world.fake), 3, "the world's, the connector's and the management cluster's");
+    assert_eq!(
+        Arc::strong_count(&world.fake),
+        3,
+        "the world's, the connector's and the management cluster's"
+    );
 }

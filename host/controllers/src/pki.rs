@@ -175,12 +175,11 @@ fn params(
         name.push(DnType::OrganizationName, organization);
     }
     name.push(DnType::CommonName, common_name);
-    CertificateParams {
-        not_before: SystemTime::from(now.saturating_sub(BACKDATE).unwrap_or(now)).into(),
-        not_after: SystemTime::from(now.saturating_add(validity).unwrap_or(Timestamp::MAX)).into(),
-        distinguished_name: name,
-        ..CertificateParams::default()
-    }
+    let mut params = CertificateParams::default();
+    params.not_before = SystemTime::from(now.saturating_sub(BACKDATE).unwrap_or(now)).into();
+    params.not_after = SystemTime::from(now.saturating_add(validity).unwrap_or(Timestamp::MAX)).into();
+    params.distinguished_name = name;
+    params
 }
 
 /// Reads a private key in any of the forms in which users bring them: PKCS #8, PKCS #1 (`RSA PRIVATE KEY`), SEC 1

@@ -134,7 +134,7 @@ impl<'a> Ask<'a> {
 
 fn workload_resource(api_version: &str, kind: &str, namespace: &str) -> Resource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let plural = kinds::plural(kind);
+    let plural = capstan_api::contract::plural(kind);
     if namespace.is_empty() {
         Resource::cluster_scoped(group, version, kind, &plural)
     } else {

@@ -1,13 +1,12 @@
 //! The effects of a MachineSet's plan.
 
-use std::future::Future;
-
 use capstan_api::name::ObjectKey;
 use capstan_api::v1beta2::ContractVersionedObjectReference;
 use capstan_core::machine_set::desired::{Change, Completion, NewMachine};
 use capstan_core::machine_set::{Observed, Step};
 use capstan_core::plan::Failure;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
@@ -29,13 +28,10 @@ pub(super) struct Effects<'a> {
     pub(super) namespace: String,
 }
 
-/// Does something with each, several at a time; tries all, and answers the first failure.
-async fn each<T, F: Future<Output = Result<(), Failure>>>(
-    items: &[T],
-    effect: impl Fn(&T) -> F,
-) -> Result<(), Failure> {
-    let results: Vec<Result<(), Failure>> =
-        futures::stream::iter(items.iter().map(effect)).buffer_unordered(PARALLEL).collect().await;
+/// Waits for effects, several at a time; tries all, and answers the first failure.
+async fn all(effects: Vec<BoxFuture<'_, Result<(), Failure>>>) -> Result<(), Failure> {
+    let effects = futures::stream::iter(effects).buffer_unordered(PARALLEL);
+    let results: Vec<Result<(), Failure>> = effects.collect().await;
     results.into_iter().collect()
 }
 
@@ -49,20 +45,16 @@ impl Effects<'_> {
             }
             Step::OwnTemplate { reference, patch } => self.patch_reference(reference, patch).await,
             Step::Change(changes) => {
-                let changes: Vec<&Change> = changes.iter().collect();
-                each(&changes, |change| self.change(change)).await
+                all(changes.iter().map(|change| self.change(change).boxed()).collect()).await
             }
-            Step::Complete(completions) => {
-                let completions: Vec<&Completion> = completions.iter().collect();
-                each(&completions, |completion| self.complete(completion)).await
+            Step::Complete(lacking) => {
+                all(lacking.iter().map(|completion| self.complete(completion).boxed()).collect()).await
             }
             Step::Create(made) => {
-                let made: Vec<&NewMachine> = made.iter().collect();
-                each(&made, |machine| self.create(machine)).await
+                all(made.iter().map(|machine| self.create(machine).boxed()).collect()).await
             }
             Step::Delete(names) => {
-                let names: Vec<&String> = names.iter().collect();
-                each(&names, |name| self.delete(name)).await
+                all(names.iter().map(|name| self.delete(name).boxed()).collect()).await
             }
         }
     }
@@ -110,8 +102,8 @@ impl Effects<'_> {
         let answer = self.ctx.create(&self.writer, &kinds::MACHINE, &made.machine).await;
         let machine = answer.map_err(|error| failure("creating a Machine", &error))?;
         let owner = owner_reference(&machine, true);
-        let objects: Vec<&Value> = made.bootstrap.iter().chain([&made.infra]).collect();
-        each(&objects, |object| self.create_object(object, &owner)).await
+        let objects = made.bootstrap.iter().chain([&made.infra]);
+        all(objects.map(|object| self.create_object(object, &owner).boxed()).collect()).await
     }
 
     async fn complete(&self, completion: &Completion) -> Result<(), Failure> {
@@ -123,8 +115,8 @@ impl Effects<'_> {
             "controller": true,
             "blockOwnerDeletion": true,
         });
-        let objects: Vec<&Value> = completion.objects.iter().collect();
-        each(&objects, |object| self.create_object(object, &owner)).await
+        let objects = completion.objects.iter();
+        all(objects.map(|object| self.create_object(object, &owner).boxed()).collect()).await
     }
 
     async fn create_object(&self, object: &Value, owner: &Value) -> Result<(), Failure> {

@@ -52,8 +52,9 @@ fn validating(plural: &str, variables: &Value, validations: &Value) -> [Value; 2
 }
 
 /// A MutatingAdmissionPolicy for a kind with its binding; each patch is an expression that gives a list
-/// of JSON patches.
-fn mutating(plural: &str, variables: &Value, patches: &[String]) -> [Value; 2] {
+/// of JSON patches. An object without the fields that the patches read is left to the schema to refuse.
+fn mutating(plural: &str, reads: &[&str], variables: &Value, patches: &[String]) -> [Value; 2] {
+    let conditions: Vec<String> = reads.iter().map(|field| mutating::there(field)).collect();
     let name = format!("capstan-{plural}");
     let mutations: Vec<Value> = patches
         .iter()
@@ -70,6 +71,7 @@ fn mutating(plural: &str, variables: &Value, patches: &[String]) -> [Value; 2] {
                 "failurePolicy": "Fail",
                 "reinvocationPolicy": "Never",
                 "matchConstraints": matches(plural),
+                "matchConditions": [{"name": "is-complete", "expression": conditions.join(" && ")}],
                 "variables": variables,
                 "mutations": mutations,
             },

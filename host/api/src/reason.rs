@@ -22,7 +22,6 @@ pub mod kubeadm;
 pub mod machine;
 pub mod machine_deployment;
 pub mod machine_health_check;
-pub mod machine_set;
 pub mod plugin;
 
 static ALL: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
@@ -31,7 +30,6 @@ static ALL: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
         common::TABLE,
         cluster::TABLE,
         machine::TABLE,
-        machine_set::TABLE,
         machine_deployment::TABLE,
         machine_health_check::TABLE,
         kubeadm::TABLE,

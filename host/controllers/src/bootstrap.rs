@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
-use capstan_core::bootstrap::{self as core, Effect, JOIN_TOKEN, Observed, Step, TOKEN_CHECK, Token};
+use capstan_core::bootstrap::{
+    self as core, Effect, JOIN_TOKEN, Observed, Step, TOKEN_CHECK, Token,
+};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
@@ -68,10 +70,22 @@ impl Controller for BootstrapController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
-            Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster },
-            Watch { source: Source::Workload, map: of_connection },
-            Watch { source: Source::Plugins, map: of_nothing },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
+            },
+            Watch {
+                source: Source::Workload,
+                map: of_connection,
+            },
+            Watch {
+                source: Source::Plugins,
+                map: of_nothing,
+            },
         ]
     }
 
@@ -86,13 +100,21 @@ impl Controller for BootstrapController {
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
         let machine = owner_machine(ctx, &object);
-        let cluster_name = machine.as_ref().and_then(|machine| machine.text("/spec/clusterName"));
-        let cluster_key = cluster_name.map(|name| ObjectKey::new(object.key.namespace.clone(), name));
-        let cluster = cluster_key.as_ref().and_then(|key| ctx.get(&kinds::CLUSTER, key));
+        let cluster_name = machine
+            .as_ref()
+            .and_then(|machine| machine.text("/spec/clusterName"));
+        let cluster_key =
+            cluster_name.map(|name| ObjectKey::new(object.key.namespace.clone(), name));
+        let cluster = cluster_key
+            .as_ref()
+            .and_then(|key| ctx.get(&kinds::CLUSTER, key));
         let plugin = ctx.plugins.owner_of(&object.group_kind());
         let is_serialized = machine.as_ref().is_some_and(|machine| {
             machine.controller().is_some_and(|owner| {
-                let kind = GroupKind { group: owner.group.to_owned(), kind: owner.kind.to_owned() };
+                let kind = GroupKind {
+                    group: owner.group.to_owned(),
+                    kind: owner.kind.to_owned(),
+                };
                 ctx.plugins.role_of(&kind).as_deref() == Some(CONTROL_PLANE_ROLE)
             })
         });
@@ -115,7 +137,14 @@ impl Controller for BootstrapController {
         {
             observed.token = self.token(ctx, &object, key, &secret).await;
         }
-        Ok(Seen { core: observed, object, machine, cluster, plugin, control_plane_version })
+        Ok(Seen {
+            core: observed,
+            object,
+            machine,
+            cluster,
+            plugin,
+            control_plane_version,
+        })
     }
 
     fn decide(&self, observed: &Seen, now: Timestamp) -> Plan<Step> {
@@ -127,8 +156,17 @@ impl Controller for BootstrapController {
             Step::Prepare { role, lock } => prepare::prepare(ctx, observed, *role, *lock).await,
             Step::ExtendToken { id, until } => {
                 let cluster = observed.cluster.as_ref().map(|cluster| cluster.key.clone());
-                token::extend(ctx, &cluster.unwrap_or_default(), id, *until).await?;
-                Ok(Effect::Extended)
+                let extended = token::extend(ctx, &cluster.unwrap_or_default(), id, *until).await;
+                if extended.is_err() {
+                    // The next look must not wait.
+                    let object = &observed.object;
+                    let locator = Locator {
+                        kind: object.group_kind(),
+                        key: object.key.clone(),
+                    };
+                    self.looked().remove(&locator);
+                }
+                extended.map(|()| Effect::Extended)
             }
         }
     }
@@ -157,11 +195,15 @@ impl BootstrapController {
 
     /// The join token in the data, looked at once in a while.
     async fn token(&self, ctx: &Ctx, object: &Object, cluster: &ObjectKey, secret: &str) -> Token {
-        let locator = Locator { kind: object.group_kind(), key: object.key.clone() };
+        let locator = Locator {
+            kind: object.group_kind(),
+            key: object.key.clone(),
+        };
         let now = ctx.now();
         let last = self.looked().get(&locator).copied();
         let is_due = last.is_none_or(|last| {
-            now.duration_since(last).unsigned_abs() >= TOKEN_CHECK.saturating_sub(Duration::from_secs(1))
+            now.duration_since(last).unsigned_abs()
+                >= TOKEN_CHECK.saturating_sub(Duration::from_secs(1))
         });
         if !is_due {
             return Token::Settled;
@@ -192,22 +234,33 @@ fn typed<T: serde::de::DeserializeOwned>(object: Option<&Object>, kind: &str) ->
 
 /// The Machine that owns a config, by controller or by any other owner reference.
 fn owner_machine(ctx: &Ctx, object: &Object) -> Option<Arc<Object>> {
-    let owner =
-        object.owners().find(|owner| owner.group == kinds::MACHINE.group && owner.kind == kinds::MACHINE.kind)?;
+    let owner = object
+        .owners()
+        .find(|owner| owner.group == kinds::MACHINE.group && owner.kind == kinds::MACHINE.kind)?;
     let key = ObjectKey::new(object.key.namespace.clone(), owner.name);
-    ctx.get(&kinds::MACHINE, &key).filter(|machine| machine.uid == owner.uid)
+    ctx.get(&kinds::MACHINE, &key)
+        .filter(|machine| machine.uid == owner.uid)
 }
 
 /// `spec.version` of a cluster's control plane, if it has one.
 async fn control_plane_version(ctx: &Ctx, cluster: &Object) -> String {
-    let text = |field: &str| cluster.text(&format!("/spec/controlPlaneRef/{field}")).map(str::to_owned);
-    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name")) else {
+    let text = |field: &str| {
+        cluster
+            .text(&format!("/spec/controlPlaneRef/{field}"))
+            .map(str::to_owned)
+    };
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
+    else {
         return String::new();
     };
     // A kind that cannot be resolved has no version to tell.
-    let Ok(store) = ctx.external(&GroupKind { group, kind }).await else { return String::new() };
+    let Ok(store) = ctx.external(&GroupKind { group, kind }).await else {
+        return String::new();
+    };
     let object = store.get(&ObjectKey::new(cluster.key.namespace.clone(), name));
-    object.and_then(|object| object.text("/spec/version").map(str::to_owned)).unwrap_or_default()
+    object
+        .and_then(|object| object.text("/spec/version").map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {
@@ -216,7 +269,9 @@ fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {
 
 /// The config that a Machine names, when something changed that the config waits for.
 fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(machine) = &change.new else { return Vec::new() };
+    let Some(machine) = &change.new else {
+        return Vec::new();
+    };
     let watched = |object: &Object| {
         (
             object.text("/spec/bootstrap/dataSecretName").is_some(),
@@ -224,38 +279,60 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             object.label(capstan_api::label::CONTROL_PLANE).is_some(),
         )
     };
-    if change.old.as_ref().is_some_and(|old| watched(old) == watched(machine)) {
+    if change
+        .old
+        .as_ref()
+        .is_some_and(|old| watched(old) == watched(machine))
+    {
         return Vec::new();
     }
     let text = |field: &str| machine.text(&format!("/spec/bootstrap/configRef/{field}"));
-    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name")) else {
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
+    else {
         return Vec::new();
     };
-    let kind = GroupKind { group: group.to_owned(), kind: kind.to_owned() };
+    let kind = GroupKind {
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+    };
     if ctx.plugins.role_of(&kind).as_deref() != Some(ROLE) {
         return Vec::new();
     }
-    vec![Locator { kind, key: ObjectKey::new(machine.key.namespace.clone(), name) }]
+    vec![Locator {
+        kind,
+        key: ObjectKey::new(machine.key.namespace.clone(), name),
+    }]
 }
 
 /// All unfinished configs of a Cluster, when something changed that they wait for.
 fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(cluster) = &change.new else { return Vec::new() };
+    let Some(cluster) = &change.new else {
+        return Vec::new();
+    };
     let watched = |object: &Object| {
         let flag = |name: &str| {
             let pointer = format!("/status/initialization/{name}");
-            object.value.pointer(&pointer).and_then(Value::as_bool).unwrap_or_default()
+            object
+                .value
+                .pointer(&pointer)
+                .and_then(Value::as_bool)
+                .unwrap_or_default()
         };
-        let initialized = crate::status::conditions_of(object.value.get("status").unwrap_or(&Value::Null))
-            .iter()
-            .any(|c| c.type_ == "ControlPlaneInitialized" && c.status == "True");
+        let initialized =
+            crate::status::conditions_of(object.value.get("status").unwrap_or(&Value::Null))
+                .iter()
+                .any(|c| c.type_ == "ControlPlaneInitialized" && c.status == "True");
         (
             flag("infrastructureProvisioned"),
             flag("controlPlaneInitialized") || initialized,
             object.text("/spec/controlPlaneEndpoint/host").is_some(),
         )
     };
-    if change.old.as_ref().is_some_and(|old| watched(old) == watched(cluster)) {
+    if change
+        .old
+        .as_ref()
+        .is_some_and(|old| watched(old) == watched(cluster))
+    {
         return Vec::new();
     }
     unfinished(ctx, &cluster.key)
@@ -272,9 +349,13 @@ fn of_connection(ctx: &Ctx, change: &Change) -> Vec<Locator> {
 fn unfinished(ctx: &Ctx, cluster: &ObjectKey) -> Vec<Locator> {
     let mut locators = Vec::new();
     for resource in ctx.plugins.kinds_with(&[ROLE]) {
-        let Some(store) = ctx.stores.get(&resource.group_kind()) else { continue };
+        let Some(store) = ctx.stores.get(&resource.group_kind()) else {
+            continue;
+        };
         let configs = store.of_cluster(cluster);
-        let waiting = configs.iter().filter(|config| config.text("/status/dataSecretName").is_none());
+        let waiting = configs
+            .iter()
+            .filter(|config| config.text("/status/dataSecretName").is_none());
         locators.extend(waiting.map(|config| Locator::new(&resource, &config.key)));
     }
     locators

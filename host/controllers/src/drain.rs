@@ -8,8 +8,10 @@ use capstan_api::v1beta2::MachineDrainRule;
 use capstan_core::drain::{self as core, Drain, PodSeen};
 use capstan_core::machine::Observed;
 use capstan_core::plan::Failure;
-use futures::{StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::ctx::{Ctx, failure};
 use crate::kinds;
@@ -164,36 +166,49 @@ async fn evict(
     plan: &Drain,
     unreachable: bool,
 ) -> BTreeMap<String, Vec<String>> {
-    let deadline = tokio::time::Instant::now().checked_add(TURN);
-    let answers = stream::iter(&plan.evict).map(|(namespace, name)| async move {
-        let full = format!("{namespace}/{name}");
-        if deadline.is_some_and(|deadline| tokio::time::Instant::now() >= deadline) {
-            return Some((full, "eviction timeout of 10s reached, eviction will be retried".to_owned()));
-        }
-        let key = ObjectKey { namespace: namespace.clone(), name: name.clone() };
-        let mut eviction = json!({
-            "apiVersion": "policy/v1", "kind": "Eviction",
-            "metadata": {"namespace": namespace, "name": name},
-        });
-        if unreachable {
-            eviction["deleteOptions"] = json!({"gracePeriodSeconds": 1});
-        }
-        match api.create_subresource(&kinds::POD, &key, "eviction", &eviction).await {
-            Ok(_) | Err(ApiError::NotFound(_)) => None,
-            Err(ApiError::TooManyRequests { message, .. }) => Some((
-                full,
-                format!("cannot evict pod as it would violate the pod's disruption budget. {message}"),
-            )),
-            Err(error) => Some((full, format!("failed to evict Pod, {error}"))),
-        }
-    });
+    let deadline = Instant::now().checked_add(TURN);
+    let evictions: Vec<BoxFuture<'_, Option<(String, String)>>> = plan
+        .evict
+        .iter()
+        .map(|(namespace, name)| evict_one(api, namespace, name, unreachable, deadline).boxed())
+        .collect();
     let refused: Vec<Option<(String, String)>> =
-        answers.buffer_unordered(EVICTIONS_AT_ONCE).collect().await;
+        stream::iter(evictions).buffer_unordered(EVICTIONS_AT_ONCE).collect().await;
     let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (pod, why) in refused.into_iter().flatten() {
         by_reason.entry(why).or_default().push(pod);
     }
     by_reason
+}
+
+/// Evicts one pod; the pod and what the server said when it refused.
+async fn evict_one(
+    api: &dyn KubeApi,
+    namespace: &str,
+    name: &str,
+    unreachable: bool,
+    deadline: Option<Instant>,
+) -> Option<(String, String)> {
+    let full = format!("{namespace}/{name}");
+    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        return Some((full, "eviction timeout of 10s reached, eviction will be retried".to_owned()));
+    }
+    let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    let mut eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"namespace": namespace, "name": name},
+    });
+    if unreachable {
+        eviction["deleteOptions"] = json!({"gracePeriodSeconds": 1});
+    }
+    match api.create_subresource(&kinds::POD, &key, "eviction", &eviction).await {
+        Ok(_) | Err(ApiError::NotFound(_)) => None,
+        Err(ApiError::TooManyRequests { message, .. }) => Some((
+            full,
+            format!("cannot evict pod as it would violate the pod's disruption budget. {message}"),
+        )),
+        Err(error) => Some((full, format!("failed to evict Pod, {error}"))),
+    }
 }
 
 /// Volumes that are still attached to a Node, by name.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use capstan_api::v1beta2::{Machine, MachineDeployment, MachineSet};
 use capstan_api::name::ObjectKey;
-use capstan_api::{finalizer, label};
+use capstan_api::{annotation, finalizer, label};
 use capstan_core::lookup::Lookup;
 use capstan_core::machine::deletion::Facts;
 use capstan_core::machine::{self as core, Connection, Effect, NodeLookup, Observed, Step};
@@ -96,7 +96,12 @@ fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(object) = change.object() else { return Vec::new() };
     let machines = ctx.store(&kinds::MACHINE);
     if object.kind() == "Node" {
-        let Some(cluster) = crate::workloads::cluster_of_node(object) else { return Vec::new() };
+        // The connection keeper has marked the Node with its Cluster.
+        let of = |name| object.annotation(name).unwrap_or_default().to_owned();
+        let cluster = ObjectKey {
+            namespace: of(annotation::CLUSTER_NAMESPACE),
+            name: of(annotation::CLUSTER_NAME),
+        };
         let id = object.text("/spec/providerID");
         let of_cluster = machines.of_cluster(&cluster);
         let meant = of_cluster.iter().filter(|m| {
@@ -288,8 +293,8 @@ impl Controller for MachineController {
         let infra = lookup(ctx, &reference_kind(infra), &key(&cluster_key, &infra.name)).await;
         let bootstrap = match &machine.spec.bootstrap.config_ref {
             Some(config) => {
-                let found = lookup(ctx, &reference_kind(config), &key(&cluster_key, &config.name));
-                Some(found.await.map(|o| o.value.clone()))
+                let (kind, name) = (reference_kind(config), key(&cluster_key, &config.name));
+                Some(lookup(ctx, &kind, &name).await.map(|o| o.value.clone()))
             }
             None => None,
         };

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_core::material::{KeyAlgorithm, VALIDITY_DAYS};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
 };
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs8::{EncodePrivateKey, LineEnding};
@@ -43,7 +43,10 @@ pub enum PkiError {
 }
 
 fn make(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {
-    move |error| PkiError::Make { what, why: error.to_string() }
+    move |error| PkiError::Make {
+        what,
+        why: error.to_string(),
+    }
 }
 
 /// A certificate or public key with its private key, PEM.
@@ -61,14 +64,23 @@ pub struct Pair {
 /// When the library refuses.
 pub fn generate_key(algorithm: KeyAlgorithm) -> Result<KeyPair, PkiError> {
     match algorithm {
-        KeyAlgorithm::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make("a key")),
-        KeyAlgorithm::EcdsaP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(make("a key")),
+        KeyAlgorithm::EcdsaP256 => {
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make("a key"))
+        }
+        KeyAlgorithm::EcdsaP384 => {
+            KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(make("a key"))
+        }
         KeyAlgorithm::Rsa(bits) => {
             // The crypto provider signs with RSA keys but does not make them.
-            let failed = |why: String| PkiError::Make { what: "an RSA key", why };
+            let failed = |why: String| PkiError::Make {
+                what: "an RSA key",
+                why,
+            };
             let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, usize::from(bits))
                 .map_err(|error| failed(error.to_string()))?;
-            let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| failed(error.to_string()))?;
+            let pem = key
+                .to_pkcs8_pem(LineEnding::LF)
+                .map_err(|error| failed(error.to_string()))?;
             KeyPair::from_pem(&pem).map_err(make("an RSA key"))
         }
     }
@@ -84,7 +96,11 @@ pub fn certificate_authority(
     validity_days: u32,
     now: Timestamp,
 ) -> Result<Pair, PkiError> {
-    let days = if validity_days == 0 { VALIDITY_DAYS } else { validity_days };
+    let days = if validity_days == 0 {
+        VALIDITY_DAYS
+    } else {
+        validity_days
+    };
     let key = generate_key(algorithm)?;
     let validity = SignedDuration::from_hours(i64::from(days).saturating_mul(24));
     let mut params = params(common_name, None, validity, now);
@@ -94,8 +110,13 @@ pub fn certificate_authority(
         KeyUsagePurpose::DigitalSignature,
         KeyUsagePurpose::KeyCertSign,
     ];
-    let certificate = params.self_signed(&key).map_err(make("a certificate authority"))?;
-    Ok(Pair { public: certificate.pem(), private: key.serialize_pem() })
+    let certificate = params
+        .self_signed(&key)
+        .map_err(make("a certificate authority"))?;
+    Ok(Pair {
+        public: certificate.pem(),
+        private: key.serialize_pem(),
+    })
 }
 
 /// A key pair without a certificate.
@@ -104,7 +125,10 @@ pub fn certificate_authority(
 /// When the library refuses.
 pub fn key_pair(algorithm: KeyAlgorithm) -> Result<Pair, PkiError> {
     let key = generate_key(algorithm)?;
-    Ok(Pair { public: key.public_key_pem(), private: key.serialize_pem() })
+    Ok(Pair {
+        public: key.public_key_pem(),
+        private: key.serialize_pem(),
+    })
 }
 
 /// A certificate with which a client proves who it is, valid for a year or as long as its authority.
@@ -118,16 +142,26 @@ pub fn client_certificate(
     now: Timestamp,
 ) -> Result<Pair, PkiError> {
     let ca_key = read_key(&ca.private)?;
-    let issuer = Issuer::from_ca_cert_pem(&ca.public, ca_key)
-        .map_err(|error| PkiError::Read { what: "the cluster's certificate authority", why: error.to_string() })?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.public, ca_key).map_err(|error| PkiError::Read {
+        what: "the cluster's certificate authority",
+        why: error.to_string(),
+    })?;
     let key = generate_key(KeyAlgorithm::EcdsaP256)?;
     let mut params = params(common_name, Some(organization), CLIENT_VALIDITY, now);
     params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
-    let certificate = params.signed_by(&key, &issuer).map_err(make("a client certificate"))?;
-    Ok(Pair { public: certificate.pem(), private: key.serialize_pem() })
+    let certificate = params
+        .signed_by(&key, &issuer)
+        .map_err(make("a client certificate"))?;
+    Ok(Pair {
+        public: certificate.pem(),
+        private: key.serialize_pem(),
+    })
 }
 
 fn params(
@@ -141,28 +175,33 @@ fn params(
         name.push(DnType::OrganizationName, organization);
     }
     name.push(DnType::CommonName, common_name);
-    CertificateParams {
-        not_before: SystemTime::from(now.saturating_sub(BACKDATE).unwrap_or(now)).into(),
-        not_after: SystemTime::from(now.saturating_add(validity).unwrap_or(Timestamp::MAX)).into(),
-        distinguished_name: name,
-        ..CertificateParams::default()
-    }
+    let mut params = CertificateParams::default();
+    params.not_before = SystemTime::from(now.saturating_sub(BACKDATE).unwrap_or(now)).into();
+    params.not_after = SystemTime::from(now.saturating_add(validity).unwrap_or(Timestamp::MAX)).into();
+    params.distinguished_name = name;
+    params
 }
 
 /// Reads a private key in any of the forms in which users bring them: PKCS #8, PKCS #1 (`RSA PRIVATE KEY`), SEC 1
 /// (`EC PRIVATE KEY`).
 fn read_key(pem: &str) -> Result<KeyPair, PkiError> {
-    let unreadable = |why: String| PkiError::Read { what: "the private key of the certificate authority", why };
+    let unreadable = |why: String| PkiError::Read {
+        what: "the private key of the certificate authority",
+        why,
+    };
     if pem.contains("BEGIN RSA PRIVATE KEY") {
-        let key = rsa::RsaPrivateKey::from_pkcs1_pem(pem).map_err(|error| unreadable(error.to_string()))?;
-        let pkcs8 = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| unreadable(error.to_string()))?;
+        let key = rsa::RsaPrivateKey::from_pkcs1_pem(pem)
+            .map_err(|error| unreadable(error.to_string()))?;
+        let pkcs8 = key
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(|error| unreadable(error.to_string()))?;
         return KeyPair::from_pem(&pkcs8).map_err(|error| unreadable(error.to_string()));
     }
     if let Some(start) = pem.find("-----BEGIN EC PRIVATE KEY-----") {
         // Key files may begin with a block of curve parameters.
         let block = pem.get(start..).unwrap_or_default();
-        let (_, block) =
-            x509_parser::pem::parse_x509_pem(block.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
+        let (_, block) = x509_parser::pem::parse_x509_pem(block.as_bytes())
+            .map_err(|error| unreadable(error.to_string()))?;
         return sec1_to_pkcs8(&block.contents)
             .and_then(|der| KeyPair::try_from(der).ok())
             .ok_or_else(|| unreadable("it is not an EC key on P-256 or P-384".to_owned()));
@@ -175,7 +214,9 @@ fn sec1_to_pkcs8(sec1: &[u8]) -> Option<Vec<u8>> {
     const EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
-    let curve = [P256, P384].into_iter().find(|curve| sec1.windows(curve.len()).any(|w| w == *curve))?;
+    let curve = [P256, P384]
+        .into_iter()
+        .find(|curve| sec1.windows(curve.len()).any(|w| w == *curve))?;
     let mut algorithm = EC_PUBLIC_KEY.to_vec();
     algorithm.extend_from_slice(curve);
     let mut content = vec![0x02, 0x01, 0x00];
@@ -202,8 +243,11 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 fn first_certificate(pem: &str) -> Result<Pem, PkiError> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
-        .map_err(|error| PkiError::Read { what: "a certificate", why: error.to_string() })?;
+    let (_, block) =
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| PkiError::Read {
+            what: "a certificate",
+            why: error.to_string(),
+        })?;
     Ok(block)
 }
 
@@ -213,9 +257,10 @@ fn first_certificate(pem: &str) -> Result<Pem, PkiError> {
 /// When it is not a certificate.
 pub fn public_key_hash(certificate: &str) -> Result<String, PkiError> {
     let block = first_certificate(certificate)?;
-    let parsed = block
-        .parse_x509()
-        .map_err(|error| PkiError::Read { what: "a certificate", why: error.to_string() })?;
+    let parsed = block.parse_x509().map_err(|error| PkiError::Read {
+        what: "a certificate",
+        why: error.to_string(),
+    })?;
     let digest = Sha256::digest(parsed.public_key().raw);
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sha256:{hex}"))
@@ -224,11 +269,18 @@ pub fn public_key_hash(certificate: &str) -> Result<String, PkiError> {
 /// Whether less than half of a certificate's life is left, or it cannot be read.
 #[must_use]
 pub fn is_past_half_life(certificate: &str, now: Timestamp) -> bool {
-    let Ok(block) = first_certificate(certificate) else { return true };
-    let Ok(parsed) = block.parse_x509() else { return true };
+    let Ok(block) = first_certificate(certificate) else {
+        return true;
+    };
+    let Ok(parsed) = block.parse_x509() else {
+        return true;
+    };
     let from = parsed.validity().not_before.timestamp();
     let until = parsed.validity().not_after.timestamp();
-    let half = until.saturating_sub(from).checked_div(2).unwrap_or_default();
+    let half = until
+        .saturating_sub(from)
+        .checked_div(2)
+        .unwrap_or_default();
     until.saturating_sub(now.as_second()) < half
 }
 
@@ -255,8 +307,14 @@ mod tests {
         assert_eq!(ca.subject().to_string(), "CN=kubernetes");
         let constraints = ca.basic_constraints().unwrap().unwrap().value;
         assert_eq!(constraints.path_len_constraint, Some(0));
-        assert_eq!(ca.validity().not_before.timestamp(), now().as_second() - 300);
-        assert_eq!(ca.validity().not_after.timestamp(), now().as_second() + 3650 * 86_400);
+        assert_eq!(
+            ca.validity().not_before.timestamp(),
+            now().as_second() - 300
+        );
+        assert_eq!(
+            ca.validity().not_after.timestamp(),
+            now().as_second() + 3650 * 86_400
+        );
         assert!(ca.verify_signature(None).is_ok());
         assert!(pair.private.starts_with("-----BEGIN PRIVATE KEY-----"));
     }
@@ -265,13 +323,25 @@ mod tests {
     fn a_client_certificate_is_signed_by_the_authority() {
         let ca = certificate_authority("kubernetes", KeyAlgorithm::EcdsaP384, 100, now()).unwrap();
         let client = client_certificate(&ca, "kubernetes-admin", "system:masters", now()).unwrap();
-        let (ca_block, block) =
-            (first_certificate(&ca.public).unwrap(), first_certificate(&client.public).unwrap());
+        let (ca_block, block) = (
+            first_certificate(&ca.public).unwrap(),
+            first_certificate(&client.public).unwrap(),
+        );
         let (ca, client) = (ca_block.parse_x509().unwrap(), block.parse_x509().unwrap());
         assert!(client.verify_signature(Some(ca.public_key())).is_ok());
-        assert_eq!(client.subject().to_string(), "O=system:masters, CN=kubernetes-admin");
+        assert_eq!(
+            client.subject().to_string(),
+            "O=system:masters, CN=kubernetes-admin"
+        );
         assert_eq!(client.issuer().to_string(), "CN=kubernetes");
-        assert!(client.extended_key_usage().unwrap().unwrap().value.client_auth);
+        assert!(
+            client
+                .extended_key_usage()
+                .unwrap()
+                .unwrap()
+                .value
+                .client_auth
+        );
     }
 
     #[test]
@@ -284,7 +354,10 @@ mod tests {
             let key = rsa::RsaPrivateKey::from_pkcs8_pem(&ca.private).unwrap();
             key.to_pkcs1_pem(LineEnding::LF).unwrap().to_string()
         };
-        let users_own = Pair { private: pkcs1, ..ca };
+        let users_own = Pair {
+            private: pkcs1,
+            ..ca
+        };
         assert!(client_certificate(&users_own, "a", "b", now()).is_ok());
     }
 
@@ -328,7 +401,9 @@ mod tests {
         let scalar = &inner[7..39];
         let mut body = vec![0x02, 0x01, 0x01, 0x04, 0x20];
         body.extend_from_slice(scalar);
-        body.extend([0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+        body.extend([
+            0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+        ]);
         let public = &inner[inner.len() - 65..];
         body.extend([0xa1, 0x44, 0x03, 0x42, 0x00]);
         body.extend_from_slice(public);

@@ -38,7 +38,9 @@ pub struct SecretData {
 
 impl fmt::Debug for SecretData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretData").field("keys", &self.data.keys()).finish_non_exhaustive()
+        f.debug_struct("SecretData")
+            .field("keys", &self.data.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,12 +49,17 @@ impl SecretData {
     #[must_use]
     pub fn read(object: &Value) -> Self {
         let fields = object.get("data").and_then(Value::as_object);
-        let data = fields.into_iter().flatten().filter_map(|(key, value)| {
-            Some((key.clone(), BASE64.decode(value.as_str()?).ok()?))
-        });
+        let data = fields
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.clone(), BASE64.decode(value.as_str()?).ok()?)));
         Self {
             data: data.collect(),
-            secret_type: object.get("type").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            secret_type: object
+                .get("type")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
             metadata: object.get("metadata").cloned().unwrap_or_default(),
         }
     }
@@ -80,7 +87,10 @@ impl SecretData {
     }
 
     fn bytes(&self) -> usize {
-        self.data.values().map(Vec::len).fold(512, usize::saturating_add)
+        self.data
+            .values()
+            .map(Vec::len)
+            .fold(512, usize::saturating_add)
     }
 }
 
@@ -145,7 +155,8 @@ impl Secrets {
     /// Takes a Secret in that a request answered with.
     pub fn remember(&self, key: &ObjectKey, object: &Value) -> Arc<SecretData> {
         let secret = Arc::new(SecretData::read(object));
-        self.lock().insert(key.clone(), Arc::clone(&secret), Instant::now());
+        self.lock()
+            .insert(key.clone(), Arc::clone(&secret), Instant::now());
         secret
     }
 
@@ -205,7 +216,8 @@ mod tests {
 
     #[test]
     fn the_content_is_never_printed() {
-        let secret = SecretData::read(&json!({"type": "t", "data": {"k": BASE64.encode("hunter2")}}));
+        let secret =
+            SecretData::read(&json!({"type": "t", "data": {"k": BASE64.encode("hunter2")}}));
         assert_eq!(secret.text("k"), Some("hunter2"));
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(format!("{secret:?}").contains('k'));

@@ -70,12 +70,21 @@ impl WorkloadChange {
     pub fn as_change(&self, ctx: &Ctx) -> Option<Change> {
         let cluster = ctx.get(&kinds::CLUSTER, &self.cluster)?;
         let WorkloadEvent::Node(change) = &self.event else {
-            return Some(Change { old: Some(Arc::clone(&cluster)), new: Some(cluster) });
+            return Some(Change {
+                old: Some(Arc::clone(&cluster)),
+                new: Some(cluster),
+            });
         };
         let marked = |object: &Option<Arc<Object>>| {
-            object.as_ref().and_then(|object| marked(object, &self.cluster)).map(Arc::new)
+            object
+                .as_ref()
+                .and_then(|object| marked(object, &self.cluster))
+                .map(Arc::new)
         };
-        Some(Change { old: marked(&change.old), new: marked(&change.new) })
+        Some(Change {
+            old: marked(&change.old),
+            new: marked(&change.new),
+        })
     }
 }
 
@@ -86,7 +95,10 @@ fn marked(node: &Object, cluster: &ObjectKey) -> Option<Object> {
     let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
     if let Value::Object(annotations) = annotations {
         annotations.insert(annotation::CLUSTER_NAME.to_owned(), json!(cluster.name));
-        annotations.insert(annotation::CLUSTER_NAMESPACE.to_owned(), json!(cluster.namespace));
+        annotations.insert(
+            annotation::CLUSTER_NAMESPACE.to_owned(),
+            json!(cluster.namespace),
+        );
     }
     Object::new(value)
 }
@@ -168,7 +180,11 @@ impl Workloads {
             return;
         }
         let (stop, stopped) = watch::channel(());
-        let kept = Kept { state: Arc::default(), nudge: Arc::default(), _stop: stop };
+        let kept = Kept {
+            state: Arc::default(),
+            nudge: Arc::default(),
+            _stop: stop,
+        };
         let task = keeper::Keeper {
             // Weak: the task must not keep alive what ends it.
             shared: Arc::downgrade(&self.shared),
@@ -205,11 +221,17 @@ impl Workloads {
     #[must_use]
     pub fn status(&self, cluster: &ObjectKey) -> Connection {
         let clusters = self.clusters();
-        clusters.get(cluster).map(|kept| lock(&kept.state).connection.clone()).unwrap_or_default()
+        clusters
+            .get(cluster)
+            .map(|kept| lock(&kept.state).connection.clone())
+            .unwrap_or_default()
     }
 
     fn clusters(&self) -> MutexGuard<'_, HashMap<ObjectKey, Kept>> {
-        self.shared.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .clusters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

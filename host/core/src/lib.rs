@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod call;
 pub mod clone;
 pub mod cluster;
+pub mod control_plane;
 pub mod drain;
 pub mod infrastructure;
 pub mod lookup;

@@ -290,19 +290,26 @@ fn version(text: &str) -> Option<(u32, u32)> {
 /// The binaries of a control plane; builds what is missing, which takes minutes, once.
 pub async fn ensure(progress: &Progress) -> Result<Toolchain, Error> {
     let progress = progress.clone();
-    let search = move || Search::from_environment().toolchain(&progress);
-    tokio::task::spawn_blocking(search)
-        .await
-        .map_err(|_| Error::Interrupted)?
+    in_thread(move || Search::from_environment().toolchain(&progress)).await
 }
 
 /// kubectl, not older than the oldest usable server; built when missing.
 pub async fn ensure_kubectl(progress: &Progress) -> Result<PathBuf, Error> {
     let progress = progress.clone();
-    let search = move || Search::from_environment().one(Tool::Kubectl, &progress);
-    tokio::task::spawn_blocking(search)
-        .await
-        .map_err(|_| Error::Interrupted)?
+    in_thread(move || Search::from_environment().one(Tool::Kubectl, &progress)).await
+}
+
+/// Runs a search in a thread that nobody waits for at the end: an interrupted command ends at
+/// once, and the build with it.
+async fn in_thread<T: Send + 'static>(
+    search: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (answer, wait) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Fails only when the asker is gone, and then nobody wants the answer.
+        let _: Result<(), _> = answer.send(search());
+    });
+    wait.await.map_err(|_| Error::Interrupted)?
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(super) fn policies() -> Vec<Value> {
     [
         super::mutating(
             "clusters",
+            &["object.spec"],
             &none,
             &[version(
                 "/spec/topology/version",
@@ -18,6 +19,7 @@ pub(super) fn policies() -> Vec<Value> {
         ),
         super::mutating(
             "machines",
+            &["object.spec", "object.spec.clusterName"],
             &none,
             &[
                 label_of_cluster("metadata"),
@@ -26,6 +28,7 @@ pub(super) fn policies() -> Vec<Value> {
         ),
         super::mutating(
             "machinehealthchecks",
+            &["object.spec", "object.spec.clusterName"],
             &none,
             &[label_of_cluster("metadata")],
         ),
@@ -37,14 +40,16 @@ pub(super) fn policies() -> Vec<Value> {
     .collect()
 }
 
-/// Defaults of a group of Machines; `own_label` holds its name.
+/// Defaults of a group of Machines; `own_label` holds its name. Annotations that are no numbers count as
+/// absent here; the validating policy refuses them.
 fn group(plural: &str, own_label: &str) -> [Value; 2] {
     let min = annotation::AUTOSCALER_MIN_SIZE;
     let max = annotation::AUTOSCALER_MAX_SIZE;
     let variables = json!([
         {"name": "annotations", "expression": "has(object.metadata.annotations) ? object.metadata.annotations : {}"},
         {"name": "isSized", "expression": format!(
-            "'{min}' in variables.annotations && '{max}' in variables.annotations")},
+            "'{min}' in variables.annotations && variables.annotations['{min}'].matches('^[0-9]{{1,9}}$') && \
+             '{max}' in variables.annotations && variables.annotations['{max}'].matches('^[0-9]{{1,9}}$')")},
         {"name": "min", "expression": format!("variables.isSized ? int(variables.annotations['{min}']) : 1")},
         {"name": "max", "expression": format!("variables.isSized ? int(variables.annotations['{max}']) : 1")},
         {"name": "old", "expression":
@@ -52,8 +57,15 @@ fn group(plural: &str, own_label: &str) -> [Value; 2] {
         {"name": "replicas", "expression":
             "variables.old < variables.min || !variables.isSized ? variables.min : variables.old > variables.max ? variables.max : variables.old"},
     ]);
-    let is_empty = "!(has(object.spec.selector.matchLabels) && size(object.spec.selector.matchLabels) > 0) && \
-                    !(has(object.spec.selector.matchExpressions) && size(object.spec.selector.matchExpressions) > 0)";
+    let is_filled = |field: &str| {
+        let there = there(&format!("object.spec.selector.{field}"));
+        format!("({there} && size(object.spec.selector.{field}) > 0)")
+    };
+    let is_empty = format!(
+        "!{} && !{}",
+        is_filled("matchLabels"),
+        is_filled("matchExpressions")
+    );
     let is_named = "has(object.metadata.name) && object.metadata.name != '' && size(object.metadata.name) <= 63";
     let own = own_label.replace('/', "~1");
     let cluster = label::CLUSTER_NAME;
@@ -62,26 +74,47 @@ fn group(plural: &str, own_label: &str) -> [Value; 2] {
         label_of_cluster("metadata"),
         ensure_map("spec.template", "metadata"),
         ensure_map("spec.template.metadata", "labels"),
-        format!("[JSONPatch{{op: 'add', path: '/spec/template/metadata/labels/{cluster_escaped}', value: object.spec.clusterName}}]"),
+        format!(
+            "[JSONPatch{{op: 'add', path: '/spec/template/metadata/labels/{cluster_escaped}', value: object.spec.clusterName}}]"
+        ),
         format!(
             "{is_empty} && {is_named} ? [\
              JSONPatch{{op: 'add', path: '/spec/template/metadata/labels/{own}', value: object.metadata.name}}, \
              JSONPatch{{op: 'add', path: '/spec/selector/matchLabels', value: {{'{own_label}': object.metadata.name}}}}] : []"
         ),
         ensure_map("spec.selector", "matchLabels"),
-        format!("[JSONPatch{{op: 'add', path: '/spec/selector/matchLabels/{cluster_escaped}', value: object.spec.clusterName}}]"),
-        "has(object.spec.replicas) ? [] : [JSONPatch{op: 'add', path: '/spec/replicas', value: variables.replicas}]".to_owned(),
-        version("/spec/template/spec/version", &["spec", "template", "spec", "version"]),
+        format!(
+            "[JSONPatch{{op: 'add', path: '/spec/selector/matchLabels/{cluster_escaped}', value: object.spec.clusterName}}]"
+        ),
+        format!(
+            "{} ? [] : [JSONPatch{{op: 'add', path: '/spec/replicas', value: variables.replicas}}]",
+            there("object.spec.replicas")
+        ),
+        version(
+            "/spec/template/spec/version",
+            &["spec", "template", "spec", "version"],
+        ),
     ];
-    super::mutating(plural, &variables, &patches)
+    let reads = [
+        "object.spec",
+        "object.spec.clusterName",
+        "object.spec.selector",
+        "object.spec.template",
+        "object.spec.template.spec",
+    ];
+    super::mutating(plural, &reads, &variables, &patches)
 }
 
 /// Adds an empty map where there is none.
 fn ensure_map(parent: &str, key: &str) -> String {
     let path = parent.replace('.', "/");
-    format!(
-        "has(object.{parent}.{key}) ? [] : [JSONPatch{{op: 'add', path: '/{path}/{key}', value: {{}}}}]"
-    )
+    let there = there(&format!("object.{parent}.{key}"));
+    format!("{there} ? [] : [JSONPatch{{op: 'add', path: '/{path}/{key}', value: {{}}}}]")
+}
+
+/// Whether a field is there; server-side apply leaves a null that the client sent until after admission.
+pub(super) fn there(field: &str) -> String {
+    format!("has({field}) && {field} != null")
 }
 
 /// Labels the object with the name of its Cluster.
@@ -97,13 +130,13 @@ fn label_of_cluster(parent: &str) -> String {
 
 /// Puts the `v` before a version that lacks it.
 fn version(path: &str, fields: &[&str]) -> String {
-    let mut there = Vec::new();
+    let mut parts = Vec::new();
     let mut so_far = "object".to_owned();
     for field in fields {
         so_far = format!("{so_far}.{field}");
-        there.push(format!("has({so_far})"));
+        parts.push(there(&so_far));
     }
-    let there = there.join(" && ");
+    let there = parts.join(" && ");
     format!(
         "{there} && {so_far} != '' && !{so_far}.startsWith('v') \
          ? [JSONPatch{{op: 'replace', path: '{path}', value: 'v' + {so_far}}}] : []"

@@ -102,9 +102,9 @@ fn group(plural: &str) -> [Value; 2] {
     let variables = json!([
         annotations(),
         {"name": "labels", "expression":
-            "has(object.spec.template.metadata) && has(object.spec.template.metadata.labels) ? object.spec.template.metadata.labels : {}"},
+            "has(object.spec.template.metadata) && has(object.spec.template.metadata.labels) && object.spec.template.metadata.labels != null ? object.spec.template.metadata.labels : {}"},
         {"name": "templateAnnotations", "expression":
-            "has(object.spec.template.metadata) && has(object.spec.template.metadata.annotations) ? object.spec.template.metadata.annotations : {}"},
+            "has(object.spec.template.metadata) && has(object.spec.template.metadata.annotations) && object.spec.template.metadata.annotations != null ? object.spec.template.metadata.annotations : {}"},
     ]);
     let is_size = |key: &str| {
         format!(
@@ -132,7 +132,7 @@ fn group(plural: &str) -> [Value; 2] {
             "message": "spec.template.metadata.annotations: a key is not a valid annotation key",
         },
         {
-            "expression": "!has(object.spec.selector.matchExpressions) || object.spec.selector.matchExpressions.all(requirement, \
+            "expression": "!has(object.spec.selector.matchExpressions) || object.spec.selector.matchExpressions == null || object.spec.selector.matchExpressions.all(requirement, \
                 requirement.operator == 'Exists' ? requirement.key in variables.labels : \
                 requirement.operator == 'DoesNotExist' ? !(requirement.key in variables.labels) : \
                 requirement.operator == 'In' ? requirement.key in variables.labels && variables.labels[requirement.key] in requirement.values : \

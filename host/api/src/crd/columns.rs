@@ -7,37 +7,46 @@ use crate::contract::Role;
 
 /// The columns of a kind.
 pub(super) fn of(owned: &OwnedKind) -> Vec<Value> {
-    let mut columns = if owned.role.is_template() {
-        vec![
-            column(
-                "ClusterClass",
-                "string",
-                r#".metadata.ownerReferences[?(@.kind=="ClusterClass")].name"#,
-                0,
-            ),
-            column(
-                "Cluster",
-                "string",
-                r#".metadata.ownerReferences[?(@.kind=="Cluster")].name"#,
-                0,
-            ),
-        ]
-    } else {
-        vec![column(
+    let role = owned.role;
+    let mut columns = Vec::new();
+    if role.is_template() {
+        columns.push(column(
+            "ClusterClass",
+            "string",
+            r#".metadata.ownerReferences[?(@.kind=="ClusterClass")].name"#,
+            0,
+        ));
+    }
+    if matches!(
+        role,
+        Role::InfraMachineTemplate | Role::BootstrapConfigTemplate
+    ) {
+        columns.push(column(
+            "Cluster",
+            "string",
+            r#".metadata.ownerReferences[?(@.kind=="Cluster")].name"#,
+            0,
+        ));
+    }
+    if !role.is_template() {
+        columns.push(column(
             "Cluster",
             "string",
             r".metadata.labels['cluster\.x-k8s\.io/cluster-name']",
             0,
-        )]
-    };
-    columns.extend(of_role(owned.role));
+        ));
+    }
+    columns.extend(of_role(role));
     columns.extend(
         owned
             .columns
             .iter()
             .map(|own| column(&own.name, &own.type_, &own.json_path, own.priority)),
     );
-    if !owned.role.is_template() {
+    if matches!(
+        role,
+        Role::InfraCluster | Role::InfraMachine | Role::ControlPlane
+    ) {
         columns.push(condition("Paused", "Paused", 10));
     }
     if owned.role == Role::ControlPlane {
@@ -84,14 +93,15 @@ fn of_role(role: Role) -> Vec<Value> {
             ),
             condition("Ready", "Ready", 0),
         ],
-        Role::BootstrapConfig => {
-            vec![column(
+        Role::BootstrapConfig => vec![
+            condition("Paused", "Paused", 10),
+            column(
                 "Data secret created",
                 "boolean",
                 ".status.initialization.dataSecretCreated",
                 0,
-            )]
-        }
+            ),
+        ],
         Role::ControlPlane => vec![
             condition("Available", "Available", 0),
             column("Desired", "integer", ".spec.replicas", 0),

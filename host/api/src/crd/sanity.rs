@@ -15,13 +15,7 @@ const TEMPLATE: &str = "Template";
 
 /// Checks names and schemas.
 pub(super) fn check(owned: &OwnedKind) -> Result<(), CrdError> {
-    let fail = |path: &str, problem: String| {
-        Err(CrdError {
-            kind: owned.kind.clone(),
-            path: path.to_owned(),
-            problem,
-        })
-    };
+    let fail = |path: &str, problem: String| refuse(owned, path, problem);
     let is_kind = owned.kind.starts_with(|c: char| c.is_ascii_uppercase())
         && owned.kind.chars().all(|c| c.is_ascii_alphanumeric())
         && owned.kind.len() <= 63;
@@ -47,15 +41,6 @@ pub(super) fn check(owned: &OwnedKind) -> Result<(), CrdError> {
             format!("must be {canonical:?}: references are resolved to it"),
         );
     }
-    let is_label = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 63
-            && text
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-            && !text.starts_with('-')
-            && !text.ends_with('-')
-    };
     if !owned.group.contains('.')
         || owned.group.len() > 253
         || !owned.group.split('.').all(is_label)
@@ -83,12 +68,73 @@ pub(super) fn check(owned: &OwnedKind) -> Result<(), CrdError> {
     if !is_label(&owned.plugin) {
         return fail("plugin", "must be <type>-<name> in lower case".to_owned());
     }
+    check_columns(owned)?;
+    check_schemas(owned)
+}
+
+/// Whether a text is a DNS label.
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 63
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// A refusal.
+fn refuse(owned: &OwnedKind, path: &str, problem: impl Into<String>) -> Result<(), CrdError> {
+    Err(CrdError {
+        kind: owned.kind.clone(),
+        path: path.to_owned(),
+        problem: problem.into(),
+    })
+}
+
+/// Checks short names and columns.
+fn check_columns(owned: &OwnedKind) -> Result<(), CrdError> {
+    if let Some(odd) = owned.short_names.iter().find(|name| !is_label(name)) {
+        return refuse(
+            owned,
+            "shortNames",
+            format!("{odd:?} must be lower case letters, digits and '-'"),
+        );
+    }
+    for column in &owned.columns {
+        if !column.json_path.starts_with('.') {
+            return refuse(
+                owned,
+                "columns",
+                format!(
+                    "{:?}: jsonPath must start with a dot, such as .spec.size",
+                    column.name
+                ),
+            );
+        }
+        if !["string", "integer", "number", "boolean", "date"].contains(&column.type_.as_str()) {
+            return refuse(
+                owned,
+                "columns",
+                format!(
+                    "{:?}: type must be string, integer, number, boolean or date",
+                    column.name
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Checks both schemas.
+fn check_schemas(owned: &OwnedKind) -> Result<(), CrdError> {
     if owned.spec_schema.get("type").and_then(Value::as_str) != Some("object") {
-        return fail("specSchema", "must have type object".to_owned());
+        return refuse(owned, "specSchema", "must have type object".to_owned());
     }
     let has_status = !owned.status_schema.is_null();
     if has_status && owned.status_schema.get("type").and_then(Value::as_str) != Some("object") {
-        return fail(
+        return refuse(
+            owned,
             "statusSchema",
             "must have type object, or be left out".to_owned(),
         );
@@ -99,7 +145,8 @@ pub(super) fn check(owned: &OwnedKind) -> Result<(), CrdError> {
     ] {
         let size = schema.to_string().len();
         if size > SCHEMA_MAX_BYTES {
-            return fail(
+            return refuse(
+                owned,
                 path,
                 format!("has {size} bytes, more than {SCHEMA_MAX_BYTES}"),
             );

@@ -27,6 +27,7 @@ fn template() -> OwnedKind {
         role: Role::InfraMachineTemplate,
         kind: "LocalMachineTemplate".to_owned(),
         plural: "localmachinetemplates".to_owned(),
+        short_names: Vec::new(),
         status_schema: Value::Null,
         columns: Vec::new(),
         ..machine()
@@ -38,6 +39,7 @@ fn control_plane() -> OwnedKind {
         role: Role::ControlPlane,
         kind: "LocalControlPlane".to_owned(),
         plural: "localcontrolplanes".to_owned(),
+        short_names: Vec::new(),
         spec_schema: json!({"type": "object", "properties": {"replicas": {"type": "integer", "format": "int32"}}}),
         ..machine()
     }

@@ -39,7 +39,10 @@ pub(super) async fn look(ctx: &Ctx, cluster: &ObjectKey, id: &str) -> Token {
     };
     match workload.api.get(&kinds::SECRET, &key(id)).await {
         Ok(object) => match expiration(&SecretData::read(&object)) {
-            Some(at) => Token::Expires { id: id.to_owned(), at },
+            Some(at) => Token::Expires {
+                id: id.to_owned(),
+                at,
+            },
             // Somebody made it live for ever.
             None => Token::Settled,
         },
@@ -53,19 +56,34 @@ fn expiration(secret: &SecretData) -> Option<Timestamp> {
 }
 
 /// Lets a token live longer.
-pub(super) async fn extend(ctx: &Ctx, cluster: &ObjectKey, id: &str, until: Timestamp) -> Result<(), Failure> {
+pub(super) async fn extend(
+    ctx: &Ctx,
+    cluster: &ObjectKey,
+    id: &str,
+    until: Timestamp,
+) -> Result<(), Failure> {
     let doing = "extending the join token";
     let Some(workload) = ctx.workloads.get(cluster) else {
-        return Err(Failure::transient("NotConnected", format!("{doing}: no connection to the workload cluster")));
+        return Err(Failure::transient(
+            "NotConnected",
+            format!("{doing}: no connection to the workload cluster"),
+        ));
     };
     let patch = Patch::Merge(json!({"data": {"expiration": BASE64.encode(stamp(until))}}));
-    let answer = workload.api.patch(&kinds::SECRET, &key(id), None, &patch, MANAGER).await;
-    answer.map(drop).map_err(|error| workload_failure(doing, &error))
+    let answer = workload
+        .api
+        .patch(&kinds::SECRET, &key(id), None, &patch, MANAGER)
+        .await;
+    answer
+        .map(drop)
+        .map_err(|error| workload_failure(doing, &error))
 }
 
 /// RFC 3339 in whole seconds.
 fn stamp(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+    Timestamp::from_second(time.as_second())
+        .unwrap_or(time)
+        .to_string()
 }
 
 /// A token, `<id>.<secret>`: the one of this config if it exists, or a new one.
@@ -77,16 +95,26 @@ pub(super) async fn ensure(
 ) -> Result<(String, String), Failure> {
     let doing = "making the join token";
     let lifetime = match SignedDuration::try_from(lifetime) {
-        Ok(lifetime) if !lifetime.is_zero() => lifetime.min(LIFETIME_MAX).max(SignedDuration::from_mins(1)),
+        Ok(lifetime) if !lifetime.is_zero() => {
+            lifetime.min(LIFETIME_MAX).max(SignedDuration::from_mins(1))
+        }
         _ => TOKEN_TTL,
     };
     let until = now.saturating_add(lifetime).unwrap_or(now);
-    let description = format!("made for {} {} (uid {})", config.kind(), config.key, config.uid);
+    let description = format!(
+        "made for {} {} (uid {})",
+        config.kind(),
+        config.key,
+        config.uid
+    );
     for salt in 0..SALTS {
         let id = material::token_id(&config.uid, salt);
         let secret = random_secret()?;
         let object = token_object(&id, &secret, &description, until);
-        match api.create(&kinds::SECRET, NAMESPACE, &object, MANAGER).await {
+        match api
+            .create(&kinds::SECRET, NAMESPACE, &object, MANAGER)
+            .await
+        {
             Ok(_) => return Ok((id.clone(), format!("{id}.{secret}"))),
             Err(ApiError::AlreadyExists(_)) => {}
             Err(error) => return Err(workload_failure(doing, &error)),
@@ -100,20 +128,28 @@ pub(super) async fn ensure(
         {
             let token = format!("{id}.{secret}");
             let patch = Patch::Merge(json!({"data": {"expiration": BASE64.encode(stamp(until))}}));
-            let answer = api.patch(&kinds::SECRET, &key(&id), None, &patch, MANAGER).await;
+            let answer = api
+                .patch(&kinds::SECRET, &key(&id), None, &patch, MANAGER)
+                .await;
             answer.map_err(|error| workload_failure(doing, &error))?;
             return Ok((id, token));
         }
     }
-    Err(Failure::transient("InternalError", format!("{doing}: all {SALTS} ids are taken by others")))
+    Err(Failure::transient(
+        "InternalError",
+        format!("{doing}: all {SALTS} ids are taken by others"),
+    ))
 }
 
 fn random_secret() -> Result<String, Failure> {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut random = [0_u8; 16];
-    random_bytes(&mut random).map_err(|error| Failure::transient("InternalError", error.to_string()))?;
+    random_bytes(&mut random)
+        .map_err(|error| Failure::transient("InternalError", error.to_string()))?;
     // 32 characters: every byte gives five unbiased bits.
-    let characters = random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31)));
+    let characters = random
+        .iter()
+        .filter_map(|byte| ALPHABET.get(usize::from(byte & 31)));
     Ok(characters.map(|c| char::from(*c)).collect())
 }
 
@@ -143,7 +179,12 @@ mod tests {
     #[test]
     fn a_token_is_what_kubeadm_expects() {
         let secret = random_secret().unwrap();
-        assert!(secret.len() == 16 && secret.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+        assert!(
+            secret.len() == 16
+                && secret
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        );
         assert_ne!(secret, random_secret().unwrap());
         let until = "2026-01-01T00:15:00.75Z".parse().unwrap();
         let object = token_object("abcdef", &secret, "d", until);

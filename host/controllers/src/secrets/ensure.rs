@@ -6,7 +6,8 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_core::call::material::Requirement;
 use capstan_core::material::{
-    self, CERTIFICATE_KEY, CLUSTER_CA, KUBECONFIG, KeyAlgorithm, Kubeconfig, PRIVATE_KEY, SECRET_TYPE, VALUE_KEY,
+    self, CERTIFICATE_KEY, CLUSTER_CA, KUBECONFIG, KeyAlgorithm, Kubeconfig, PRIVATE_KEY,
+    SECRET_TYPE, VALUE_KEY,
 };
 use capstan_core::plan::Failure;
 use futures::future::try_join_all;
@@ -53,13 +54,17 @@ pub async fn look_up(
     cluster: &ObjectKey,
     requirements: &[Requirement],
 ) -> Result<Material, Failure> {
-    let reads = requirements.iter().filter(|r| is_kept(r)).map(|requirement| async move {
-        let name = material::requirement_name(requirement);
-        let key = material::secret_key(cluster, name);
-        let secret = ctx.secrets.get(&*ctx.api, &key).await;
-        let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-        Ok::<_, Failure>(secret.map(|secret| (name.to_owned(), secret)))
-    });
+    let reads = requirements
+        .iter()
+        .filter(|r| is_kept(r))
+        .map(|requirement| async move {
+            let name = material::requirement_name(requirement);
+            let key = material::secret_key(cluster, name);
+            let secret = ctx.secrets.get(&*ctx.api, &key).await;
+            let secret =
+                secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+            Ok::<_, Failure>(secret.map(|secret| (name.to_owned(), secret)))
+        });
     Ok(try_join_all(reads).await?.into_iter().flatten().collect())
 }
 
@@ -73,17 +78,20 @@ pub async fn ensure(
     holder: Holder<'_>,
     requirements: &[Requirement],
 ) -> Result<Material, Failure> {
-    let each = requirements.iter().filter(|r| is_kept(r)).map(|requirement| async move {
-        let name = material::requirement_name(requirement);
-        let key = material::secret_key(holder.cluster, name);
-        let found = ctx.secrets.get(&*ctx.api, &key).await;
-        let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-        let secret = match found {
-            Some(secret) => adopt(ctx, holder, &key, secret).await?,
-            None => create(ctx, holder, &key, requirement.clone()).await?,
-        };
-        Ok::<_, Failure>((name.to_owned(), secret))
-    });
+    let each = requirements
+        .iter()
+        .filter(|r| is_kept(r))
+        .map(|requirement| async move {
+            let name = material::requirement_name(requirement);
+            let key = material::secret_key(holder.cluster, name);
+            let found = ctx.secrets.get(&*ctx.api, &key).await;
+            let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+            let secret = match found {
+                Some(secret) => adopt(ctx, holder, &key, secret).await?,
+                None => create(ctx, holder, &key, requirement.clone()).await?,
+            };
+            Ok::<_, Failure>((name.to_owned(), secret))
+        });
     Ok(try_join_all(each).await?.into_iter().collect())
 }
 
@@ -97,17 +105,31 @@ async fn create(
     // Keys take from a tenth of a millisecond (ECDSA) to seconds (RSA) of computing.
     let made = tokio::task::spawn_blocking(move || generate(&requirement, now)).await;
     let content = made
-        .map_err(|_| Failure::transient("InternalError", format!("making Secret {key} was interrupted")))?
-        .map_err(|error| Failure::terminal("InternalError", format!("making Secret {key}: {error}")))?;
+        .map_err(|_| {
+            Failure::transient(
+                "InternalError",
+                format!("making Secret {key} was interrupted"),
+            )
+        })?
+        .map_err(|error| {
+            Failure::terminal("InternalError", format!("making Secret {key}: {error}"))
+        })?;
     let data: Vec<(&str, &[u8])> = content.iter().map(|(k, v)| (*k, v.as_slice())).collect();
     let object = material::secret_object(key, &holder.cluster.name, Some(holder.owner), &data);
-    match ctx.api.create(&kinds::SECRET, &key.namespace, &object, holder.manager).await {
+    match ctx
+        .api
+        .create(&kinds::SECRET, &key.namespace, &object, holder.manager)
+        .await
+    {
         Ok(stored) => Ok(ctx.secrets.remember(key, &stored)),
         Err(ApiError::AlreadyExists(_)) => {
             let found = ctx.secrets.read(&*ctx.api, key).await;
             let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
             found.ok_or_else(|| {
-                Failure::transient("Conflict", format!("Secret {key} exists and does not: trying again"))
+                Failure::transient(
+                    "Conflict",
+                    format!("Secret {key} exists and does not: trying again"),
+                )
             })
         }
         Err(error) => Err(failure(&format!("creating Secret {key}"), &error)),
@@ -120,13 +142,22 @@ fn generate(
 ) -> Result<Vec<(&'static str, Vec<u8>)>, PkiError> {
     let algorithm = |name: &str| KeyAlgorithm::parse(name).unwrap_or(KeyAlgorithm::EcdsaP256);
     let of_pair = |pair: Pair| {
-        vec![(CERTIFICATE_KEY, pair.public.into_bytes()), (PRIVATE_KEY, pair.private.into_bytes())]
+        vec![
+            (CERTIFICATE_KEY, pair.public.into_bytes()),
+            (PRIVATE_KEY, pair.private.into_bytes()),
+        ]
     };
     match requirement {
-        Requirement::CertificateAuthority { common_name, algorithm: name, validity_days, .. } => {
-            pki::certificate_authority(common_name, algorithm(name), *validity_days, now).map(of_pair)
-        }
-        Requirement::KeyPair { algorithm: name, .. } => pki::key_pair(algorithm(name)).map(of_pair),
+        Requirement::CertificateAuthority {
+            common_name,
+            algorithm: name,
+            validity_days,
+            ..
+        } => pki::certificate_authority(common_name, algorithm(name), *validity_days, now)
+            .map(of_pair),
+        Requirement::KeyPair {
+            algorithm: name, ..
+        } => pki::key_pair(algorithm(name)).map(of_pair),
         Requirement::SharedSecret { bytes, .. } => {
             let mut random = vec![0; usize::try_from(*bytes).unwrap_or(32)];
             random_bytes(&mut random)?;
@@ -144,7 +175,10 @@ fn generate(
 pub fn random_bytes(buffer: &mut [u8]) -> Result<(), PkiError> {
     rand::rngs::SysRng
         .try_fill_bytes(buffer)
-        .map_err(|error| PkiError::Make { what: "random bytes", why: error.to_string() })
+        .map_err(|error| PkiError::Make {
+            what: "random bytes",
+            why: error.to_string(),
+        })
 }
 
 /// Makes the holder the controller of a Secret of Cluster API's type.
@@ -154,13 +188,18 @@ async fn adopt(
     key: &ObjectKey,
     secret: Arc<SecretData>,
 ) -> Result<Arc<SecretData>, Failure> {
-    let Some(owners) = owners_with_controller(&secret, holder.owner) else { return Ok(secret) };
+    let Some(owners) = owners_with_controller(&secret, holder.owner) else {
+        return Ok(secret);
+    };
     let patch = Patch::Merge(json!({"metadata": {
         "uid": secret.metadata.get("uid"),
         "resourceVersion": secret.metadata.get("resourceVersion"),
         "ownerReferences": owners,
     }}));
-    let answer = ctx.api.patch(&kinds::SECRET, key, None, &patch, holder.manager).await;
+    let answer = ctx
+        .api
+        .patch(&kinds::SECRET, key, None, &patch, holder.manager)
+        .await;
     ctx.secrets.forget(key);
     let stored = answer.map_err(|error| failure(&format!("taking over Secret {key}"), &error))?;
     Ok(ctx.secrets.remember(key, &stored))
@@ -211,7 +250,9 @@ pub async fn kubeconfig_state(
     let key = material::secret_key(cluster, KUBECONFIG);
     let secret = ctx.secrets.get(&*ctx.api, &key).await;
     let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-    let Some(secret) = secret else { return Ok(KubeconfigState::Missing) };
+    let Some(secret) = secret else {
+        return Ok(KubeconfigState::Missing);
+    };
     if secret.secret_type != SECRET_TYPE {
         return Ok(KubeconfigState::Good);
     }
@@ -233,7 +274,10 @@ fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
 
 /// The value of the first line with this key. Kubeconfigs of this kind are written by Cluster API, one field per line.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let line = text.lines().map(str::trim_start).find_map(|line| line.strip_prefix(key))?;
+    let line = text
+        .lines()
+        .map(str::trim_start)
+        .find_map(|line| line.strip_prefix(key))?;
     Some(line.trim().trim_matches('"'))
 }
 
@@ -245,13 +289,25 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 pub async fn kubeconfig(ctx: &Ctx, holder: Holder<'_>, server: &str) -> Result<(), Failure> {
     let key = material::secret_key(holder.cluster, KUBECONFIG);
     let ca_key = material::secret_key(holder.cluster, CLUSTER_CA);
-    let reading = |key: &ObjectKey, error: &ApiError| failure(&format!("reading Secret {key}"), error);
-    let ca = ctx.secrets.get(&*ctx.api, &ca_key).await.map_err(|error| reading(&ca_key, &error))?;
-    let existing = ctx.secrets.read(&*ctx.api, &key).await.map_err(|error| reading(&key, &error))?;
+    let reading =
+        |key: &ObjectKey, error: &ApiError| failure(&format!("reading Secret {key}"), error);
+    let ca = ctx
+        .secrets
+        .get(&*ctx.api, &ca_key)
+        .await
+        .map_err(|error| reading(&ca_key, &error))?;
+    let existing = ctx
+        .secrets
+        .read(&*ctx.api, &key)
+        .await
+        .map_err(|error| reading(&key, &error))?;
     let pair = ca.and_then(|ca| {
         Some(Pair {
             public: ca.text(CERTIFICATE_KEY)?.to_owned(),
-            private: ca.text(PRIVATE_KEY).filter(|key| !key.is_empty())?.to_owned(),
+            private: ca
+                .text(PRIVATE_KEY)
+                .filter(|key| !key.is_empty())?
+                .to_owned(),
         })
     });
     let Some(pair) = pair else {
@@ -264,19 +320,31 @@ pub async fn kubeconfig(ctx: &Ctx, holder: Holder<'_>, server: &str) -> Result<(
     };
     let admin = pki::client_certificate(&pair, "kubernetes-admin", "system:masters", ctx.now())
         .map_err(|error| Failure::terminal("InternalError", format!("Secret {ca_key}: {error}")))?;
-    let kept = existing.as_ref().and_then(|secret| field(secret.text(VALUE_KEY)?, "server:"));
+    let kept = existing
+        .as_ref()
+        .and_then(|secret| field(secret.text(VALUE_KEY)?, "server:"));
     let text = Kubeconfig {
         cluster: &holder.cluster.name,
-        server: kept.filter(|kept| kept.starts_with("https://")).unwrap_or(server),
+        server: kept
+            .filter(|kept| kept.starts_with("https://"))
+            .unwrap_or(server),
         ca: &pair.public,
         certificate: &admin.public,
         key: &admin.private,
     }
     .yaml();
-    let object =
-        material::secret_object(&key, &holder.cluster.name, Some(holder.owner), &[(VALUE_KEY, text.as_bytes())]);
+    let object = material::secret_object(
+        &key,
+        &holder.cluster.name,
+        Some(holder.owner),
+        &[(VALUE_KEY, text.as_bytes())],
+    );
     let stored = match &existing {
-        None => ctx.api.create(&kinds::SECRET, &key.namespace, &object, holder.manager).await,
+        None => {
+            ctx.api
+                .create(&kinds::SECRET, &key.namespace, &object, holder.manager)
+                .await
+        }
         Some(secret) => {
             let mut patch = json!({
                 "metadata": {
@@ -290,7 +358,15 @@ pub async fn kubeconfig(ctx: &Ctx, holder: Holder<'_>, server: &str) -> Result<(
             {
                 metadata.insert("ownerReferences".to_owned(), Value::Array(owners));
             }
-            ctx.api.patch(&kinds::SECRET, &key, None, &Patch::Merge(patch), holder.manager).await
+            ctx.api
+                .patch(
+                    &kinds::SECRET,
+                    &key,
+                    None,
+                    &Patch::Merge(patch),
+                    holder.manager,
+                )
+                .await
         }
     };
     ctx.secrets.forget(&key);
@@ -316,15 +392,22 @@ mod tests {
             owners_with_controller(&secret(SECRET_TYPE, &others), &owner),
             Some(vec![json!({"uid": "friend"}), owner.clone()])
         );
-        assert_eq!(owners_with_controller(&secret(SECRET_TYPE, &json!([owner])), &owner), None);
-        assert_eq!(owners_with_controller(&secret("Opaque", &others), &owner), None);
+        assert_eq!(
+            owners_with_controller(&secret(SECRET_TYPE, &json!([owner])), &owner),
+            None
+        );
+        assert_eq!(
+            owners_with_controller(&secret("Opaque", &others), &owner),
+            None
+        );
     }
 
     #[test]
     fn a_kubeconfig_is_stale_after_half_a_year() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let ca = pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
-        let admin = pki::client_certificate(&ca, "kubernetes-admin", "system:masters", now).unwrap();
+        let admin =
+            pki::client_certificate(&ca, "kubernetes-admin", "system:masters", now).unwrap();
         let text = Kubeconfig {
             cluster: "c",
             server: "https://1.2.3.4:6443",
@@ -348,12 +431,22 @@ mod tests {
     #[test]
     fn generated_material_is_what_was_asked_for() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let shared = Requirement::SharedSecret { name: "token".to_owned(), bytes: 32 };
+        let shared = Requirement::SharedSecret {
+            name: "token".to_owned(),
+            bytes: 32,
+        };
         let made = generate(&shared, now).unwrap();
         assert_eq!(made.len(), 1);
         assert_eq!((made[0].0, made[0].1.len()), (VALUE_KEY, 64));
-        let sa = Requirement::KeyPair { name: "sa".to_owned(), algorithm: String::new() };
-        let keys: Vec<&str> = generate(&sa, now).unwrap().iter().map(|(k, _)| *k).collect();
+        let sa = Requirement::KeyPair {
+            name: "sa".to_owned(),
+            algorithm: String::new(),
+        };
+        let keys: Vec<&str> = generate(&sa, now)
+            .unwrap()
+            .iter()
+            .map(|(k, _)| *k)
+            .collect();
         assert_eq!(keys, [CERTIFICATE_KEY, PRIVATE_KEY]);
     }
 }

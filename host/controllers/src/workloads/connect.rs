@@ -22,7 +22,9 @@ pub enum ConnectError {
     #[error("the kubeconfig cannot be read")]
     Unreadable,
     /// It uses what the host does not follow.
-    #[error("the kubeconfig uses {0}, which is not accepted: put the credentials into the kubeconfig itself")]
+    #[error(
+        "the kubeconfig uses {0}, which is not accepted: put the credentials into the kubeconfig itself"
+    )]
     Refused(&'static str),
     /// It does not lead to a client.
     #[error("the kubeconfig is not usable: {0}")]
@@ -56,8 +58,8 @@ impl Connect for RealConnect {
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             // The keeper and the queues retry; retries below them would only hide failures.
             config.default_retry = false;
-            let client =
-                Client::try_from(config).map_err(|error| ConnectError::Unusable(error.to_string()))?;
+            let client = Client::try_from(config)
+                .map_err(|error| ConnectError::Unusable(error.to_string()))?;
             Ok(Arc::new(RealApi::new(client)) as Arc<dyn KubeApi>)
         }
         .boxed()
@@ -68,20 +70,33 @@ impl Connect for RealConnect {
 fn check(text: &str) -> Result<Kubeconfig, ConnectError> {
     // The parser's words may quote the text.
     let kubeconfig = Kubeconfig::from_yaml(text).map_err(|_| ConnectError::Unreadable)?;
-    for user in kubeconfig.auth_infos.iter().filter_map(|named| named.auth_info.as_ref()) {
+    for user in kubeconfig
+        .auth_infos
+        .iter()
+        .filter_map(|named| named.auth_info.as_ref())
+    {
         let refused = [
             (user.exec.is_some(), "an exec credential plugin"),
             (user.auth_provider.is_some(), "an auth provider"),
             (user.token_file.is_some(), "a token file"),
-            (user.client_certificate.is_some(), "a client certificate file"),
+            (
+                user.client_certificate.is_some(),
+                "a client certificate file",
+            ),
             (user.client_key.is_some(), "a client key file"),
         ];
         if let Some((_, what)) = refused.into_iter().find(|(is_used, _)| *is_used) {
             return Err(ConnectError::Refused(what));
         }
     }
-    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
-    if clusters.into_iter().any(|cluster| cluster.certificate_authority.is_some()) {
+    let clusters = kubeconfig
+        .clusters
+        .iter()
+        .filter_map(|named| named.cluster.as_ref());
+    if clusters
+        .into_iter()
+        .any(|cluster| cluster.certificate_authority.is_some())
+    {
         return Err(ConnectError::Refused("a certificate authority file"));
     }
     Ok(kubeconfig)
@@ -96,7 +111,9 @@ mod tests {
     #[test]
     fn what_reaches_beyond_the_kubeconfig_is_refused() {
         let with = |user: &str| {
-            format!("apiVersion: v1\nkind: Config\nusers:\n- name: u\n  user:\n    {user}\nclusters: []\n")
+            format!(
+                "apiVersion: v1\nkind: Config\nusers:\n- name: u\n  user:\n    {user}\nclusters: []\n"
+            )
         };
         for user in [
             "exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/true}",
@@ -105,10 +122,12 @@ mod tests {
             "client-key: /etc/passwd",
             "client-certificate: /etc/passwd",
         ] {
-            assert!(matches!(check(&with(user)), Err(ConnectError::Refused(_))), "{user}");
+            assert!(
+                matches!(check(&with(user)), Err(ConnectError::Refused(_))),
+                "{user}"
+            );
         }
-        let cluster =
-            "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {certificate-authority: /etc/passwd}\n";
+        let cluster = "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {certificate-authority: /etc/passwd}\n";
         assert!(matches!(check(cluster), Err(ConnectError::Refused(_))));
         assert!(check(&with("token: t")).is_ok());
     }
@@ -116,8 +135,13 @@ mod tests {
     #[tokio::test]
     async fn the_hosts_own_kubeconfigs_lead_to_a_client() {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        let ca =
-            crate::pki::certificate_authority("kubernetes", material::KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let ca = crate::pki::certificate_authority(
+            "kubernetes",
+            material::KeyAlgorithm::EcdsaP256,
+            0,
+            now,
+        )
+        .unwrap();
         let admin =
             crate::pki::client_certificate(&ca, "kubernetes-admin", "system:masters", now).unwrap();
         let text = material::Kubeconfig {
@@ -129,6 +153,9 @@ mod tests {
         }
         .yaml();
         assert!(RealConnect.connect(&text).await.is_ok());
-        assert!(matches!(RealConnect.connect(": :").await, Err(ConnectError::Unreadable)));
+        assert!(matches!(
+            RealConnect.connect(": :").await,
+            Err(ConnectError::Unreadable)
+        ));
     }
 }

@@ -129,7 +129,8 @@ impl Keeper {
         };
         let key = material::secret_key(&self.cluster, KUBECONFIG);
         let secret = shared.secrets.get(&*shared.api, &key).await;
-        let secret = secret.map_err(|error| Failed::Other(format!("reading Secret {key}: {error}")))?;
+        let secret =
+            secret.map_err(|error| Failed::Other(format!("reading Secret {key}: {error}")))?;
         let Some(secret) = secret else {
             return Err(Failed::Other(format!("Secret {key} does not exist yet")));
         };
@@ -142,7 +143,10 @@ impl Keeper {
                 })?;
                 let api = shared.connect.connect(text).await;
                 let api = api.map_err(|error| Failed::Other(format!("Secret {key}: {error}")))?;
-                *made = Some(Made { secret, api: Arc::clone(&api) });
+                *made = Some(Made {
+                    secret,
+                    api: Arc::clone(&api),
+                });
                 api
             }
         };
@@ -154,7 +158,9 @@ impl Keeper {
     fn forget_kubeconfig(&self, made: &mut Option<Made>) {
         *made = None;
         if let Some(shared) = self.shared.upgrade() {
-            shared.secrets.forget(&material::secret_key(&self.cluster, KUBECONFIG));
+            shared
+                .secrets
+                .forget(&material::secret_key(&self.cluster, KUBECONFIG));
         }
     }
 
@@ -175,7 +181,10 @@ impl Keeper {
             },
         );
         let probes = async {
-            if timeout(SYNC_TIMEOUT, workload.nodes.synced()).await.is_err() {
+            if timeout(SYNC_TIMEOUT, workload.nodes.synced())
+                .await
+                .is_err()
+            {
                 let message = format!("Nodes were not listed within {} s", SYNC_TIMEOUT.as_secs());
                 self.failed(message, stale_told);
                 return End::Silent;
@@ -193,7 +202,9 @@ impl Keeper {
         if end == End::Refused
             && let Some(shared) = self.shared.upgrade()
         {
-            shared.secrets.forget(&material::secret_key(&self.cluster, KUBECONFIG));
+            shared
+                .secrets
+                .forget(&material::secret_key(&self.cluster, KUBECONFIG));
         }
         let was_told = {
             let mut state = lock(&self.state);
@@ -253,9 +264,14 @@ impl Keeper {
             state.connection.error = Some(error);
             state.connection.last_success
         };
-        let (Some(last), Some(now)) = (last, now) else { return };
+        let (Some(last), Some(now)) = (last, now) else {
+            return;
+        };
         let age_s = now.duration_since(last).as_secs();
-        let stale = STALE_AFTER_S.iter().filter(|limit| age_s >= **limit).count();
+        let stale = STALE_AFTER_S
+            .iter()
+            .filter(|limit| age_s >= **limit)
+            .count();
         if stale > *stale_told {
             *stale_told = stale;
             self.tell(WorkloadEvent::ProbeStale);
@@ -266,7 +282,10 @@ impl Keeper {
         if let Some(shared) = self.shared.upgrade()
             && let Some(listener) = shared.listener.get()
         {
-            listener(&WorkloadChange { cluster: self.cluster.clone(), event });
+            listener(&WorkloadChange {
+                cluster: self.cluster.clone(),
+                event,
+            });
         }
     }
 }
@@ -276,6 +295,9 @@ async fn probe(api: &dyn KubeApi) -> Result<(), Failed> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(ApiError::Forbidden(message))) => Err(Failed::Refused(message)),
         Ok(Err(error)) => Err(Failed::Other(error.to_string())),
-        Err(_) => Err(Failed::Other(format!("no answer within {} s", PROBE_TIMEOUT.as_secs()))),
+        Err(_) => Err(Failed::Other(format!(
+            "no answer within {} s",
+            PROBE_TIMEOUT.as_secs()
+        ))),
     }
 }

@@ -29,7 +29,11 @@ impl fmt::Debug for Workload {
 
 impl Workload {
     pub(super) fn new(api: Arc<dyn KubeApi>) -> Self {
-        Self { api, nodes: Arc::new(Store::new(kinds::NODE.clone())), by_provider_id: Mutex::default() }
+        Self {
+            api,
+            nodes: Arc::new(Store::new(kinds::NODE.clone())),
+            by_provider_id: Mutex::default(),
+        }
     }
 
     /// Nodes with this provider ID; more than one is a mistake that the caller reports.
@@ -71,7 +75,9 @@ impl Workload {
     }
 
     fn index(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<ObjectKey>>> {
-        self.by_provider_id.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_provider_id
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,19 +86,29 @@ fn is_heartbeat(old: &Value, new: &Value) -> bool {
     equal_but(old, new, &["metadata", "status"])
         && parts_equal_but(old, new, "metadata", &["resourceVersion", "managedFields"])
         && parts_equal_but(old, new, "status", &["conditions", "images"])
-        && conditions_equal(old.pointer("/status/conditions"), new.pointer("/status/conditions"))
+        && conditions_equal(
+            old.pointer("/status/conditions"),
+            new.pointer("/status/conditions"),
+        )
 }
 
 fn parts_equal_but(old: &Value, new: &Value, part: &str, ignored: &[&str]) -> bool {
     let empty = Value::Object(Map::new());
-    equal_but(old.get(part).unwrap_or(&empty), new.get(part).unwrap_or(&empty), ignored)
+    equal_but(
+        old.get(part).unwrap_or(&empty),
+        new.get(part).unwrap_or(&empty),
+        ignored,
+    )
 }
 
 /// Whether two JSON objects have the same fields, these aside.
 fn equal_but(old: &Value, new: &Value, ignored: &[&str]) -> bool {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return old == new;
+    };
     let all_in = |a: &Map<String, Value>, b: &Map<String, Value>| {
-        a.iter().all(|(name, value)| ignored.contains(&name.as_str()) || b.get(name) == Some(value))
+        a.iter()
+            .all(|(name, value)| ignored.contains(&name.as_str()) || b.get(name) == Some(value))
     };
     all_in(old, new) && all_in(new, old)
 }
@@ -101,7 +117,10 @@ fn conditions_equal(old: Option<&Value>, new: Option<&Value>) -> bool {
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let (old, new) = (list(old), list(new));
     old.len() == new.len()
-        && old.iter().zip(&new).all(|(old, new)| equal_but(old, new, &["lastHeartbeatTime"]))
+        && old
+            .iter()
+            .zip(&new)
+            .all(|(old, new)| equal_but(old, new, &["lastHeartbeatTime"]))
 }
 
 #[cfg(test)]
@@ -123,8 +142,14 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_not_news() {
-        assert!(is_heartbeat(&node("1", "True", "a"), &node("2", "True", "b")));
-        assert!(!is_heartbeat(&node("1", "True", "a"), &node("2", "False", "b")));
+        assert!(is_heartbeat(
+            &node("1", "True", "a"),
+            &node("2", "True", "b")
+        ));
+        assert!(!is_heartbeat(
+            &node("1", "True", "a"),
+            &node("2", "False", "b")
+        ));
         let mut tainted = node("2", "True", "b");
         tainted["spec"]["taints"] = json!([]);
         assert!(!is_heartbeat(&node("1", "True", "a"), &tainted));

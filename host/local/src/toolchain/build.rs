@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use sha2::{Digest as _, Sha256};
 
 use super::{Error, KUBERNETES_VERSION, Search, Tool, version};
+use crate::control_plane::watchdog::Watchdog;
 use crate::process;
 use crate::progress::Progress;
 
@@ -50,7 +52,7 @@ pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result
     }
     let go = usable_go(search, tool)?;
     std::fs::create_dir_all(&dir).map_err(|source| file(&dir, source))?;
-    let _lock = lock(&dir, tool, progress)?;
+    let lock = lock(&dir, tool, progress)?;
     // Whoever held the lock may have built it.
     if is_current() {
         return Ok(binary);
@@ -64,7 +66,7 @@ pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result
         });
     }
     clear_stale(&dir)?;
-    let module = Module::write(&dir)?;
+    let module = Module::write(&dir, &lock)?;
     let (name, wait) = (tool.name(), tool.build_time());
     let of = if tool == Tool::Etcd {
         String::new()
@@ -74,8 +76,8 @@ pub(super) fn ensure(search: &Search, tool: Tool, progress: &Progress) -> Result
     progress.say(format!(
         "building {name}{of} from its Go module ({wait}, once)"
     ));
-    let fresh = module.0.join(name);
-    compile(&go, tool, &module.0, &fresh)?;
+    let fresh = module.dir.join(name);
+    compile(&go, tool, &module, &fresh)?;
     std::fs::rename(&fresh, &binary).map_err(|source| file(&binary, source))?;
     Ok(binary)
 }
@@ -111,7 +113,7 @@ fn lock(dir: &Path, tool: Tool, progress: &Progress) -> Result<File, Error> {
             .write(true)
             .open(&path)?;
         if lock.try_lock().is_err() {
-            progress.say(format!("waiting for another build of {}", tool.name()));
+            progress.say(format!("waiting for another build before {}", tool.name()));
             lock.lock()?;
         }
         Ok(lock)
@@ -143,43 +145,43 @@ fn clear_stale(dir: &Path) -> Result<(), Error> {
     std::fs::write(&path, key()).map_err(|source| file(&path, source))
 }
 
-/// A directory with the module to build in, removed at the end.
-struct Module(PathBuf);
+/// A directory with the module to build in. It goes, and so does a compiler that still works in
+/// it, when this value is dropped or this process ends in any way.
+struct Module {
+    dir: PathBuf,
+    watchdog: Watchdog,
+}
 
 impl Module {
-    fn write(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("build");
-        let write = || -> io::Result<()> {
-            // Under the lock, so whatever is there is what a killed build left.
-            match std::fs::remove_dir_all(&path) {
+    fn write(cache: &Path, lock: &File) -> Result<Self, Error> {
+        let dir = cache.join("build");
+        let write = || -> io::Result<Watchdog> {
+            // Under the lock, so whatever is there is what a power cut left.
+            match std::fs::remove_dir_all(&dir) {
                 Err(failure) if failure.kind() != io::ErrorKind::NotFound => return Err(failure),
                 _ => {}
             }
-            std::fs::create_dir(&path)?;
-            std::fs::write(path.join("go.mod"), GO_MOD)?;
-            std::fs::write(path.join("go.sum"), GO_SUM)
+            std::fs::create_dir(&dir)?;
+            let watchdog = Watchdog::start(Some(&dir), Some(lock.try_clone()?))?;
+            std::fs::write(dir.join("go.mod"), GO_MOD)?;
+            std::fs::write(dir.join("go.sum"), GO_SUM)?;
+            Ok(watchdog)
         };
-        write().map_err(|source| file(&path, source))?;
-        Ok(Self(path))
+        let watchdog = write().map_err(|source| file(&dir, source))?;
+        Ok(Self { dir, watchdog })
     }
 }
 
-impl Drop for Module {
-    fn drop(&mut self) {
-        // What stays is removed by the next build.
-        let _: io::Result<()> = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn compile(go: &Path, tool: Tool, module: &Path, output: &Path) -> Result<(), Error> {
-    let log_path = module.join("log");
+fn compile(go: &Path, tool: Tool, module: &Module, output: &Path) -> Result<(), Error> {
+    let log_path = module.dir.join("log");
     let log = File::create(&log_path).and_then(|log| Ok((log.try_clone()?, log)));
     let (out, mut err) = log.map_err(|source| file(&log_path, source))?;
     let status = Command::new(go)
         .args(["build", "-trimpath", "-ldflags", &linker_flags(tool), "-o"])
         .arg(output)
         .arg(tool.package())
-        .current_dir(module)
+        .current_dir(&module.dir)
+        .process_group(module.watchdog.group().as_raw_nonzero().get())
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
         .env("GOFLAGS", "-mod=readonly")
@@ -198,7 +200,7 @@ fn compile(go: &Path, tool: Tool, module: &Path, output: &Path) -> Result<(), Er
     };
     let log = process::log_tail(&log_path, 15);
     if log.contains("no space left on device") {
-        let dir = module.to_owned();
+        let dir = module.dir.clone();
         return Err(Error::DiskFull {
             tool: tool.name(),
             free_mib: free_mib(&dir),

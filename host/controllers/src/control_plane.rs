@@ -1,0 +1,465 @@
+//! Control planes of every control-plane plugin: reads what the decision needs, does what it asks.
+
+mod create;
+mod observe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_api::{condition, finalizer};
+use capstan_core::control_plane::{self as core, MemberPart, Observed, Step};
+use capstan_core::lookup::Lookup;
+use capstan_core::plan::{Failure, Outcome, Plan};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::kinds;
+use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
+use crate::object::{Locator, Object};
+use crate::plugins::ActivePlugin;
+use crate::secrets::ensure::{self, Holder};
+use crate::store::Change;
+
+/// Role of the kinds that this controller looks after.
+const ROLE: &str = "control-plane";
+
+const MANAGER: &str = "capstan-control-plane";
+
+static SPEC: Spec = Spec {
+    name: "control-plane",
+    manager: MANAGER,
+    primary: Primary::Roles(&[ROLE]),
+    // The one that `clusterctl` and people know; it stands for the same thing on every kind of control plane.
+    finalizer: Some(finalizer::KUBEADM_CONTROL_PLANE),
+    pausable: true,
+    concurrency: 32,
+    settle: Duration::from_millis(50),
+    hold: Duration::from_secs(10),
+};
+
+/// Looks after control planes.
+#[derive(Default)]
+pub struct ControlPlaneController {}
+
+/// What was read, and what is needed to act on it.
+pub struct Seen {
+    core: Observed,
+    object: Arc<Object>,
+    cluster: Option<Arc<Object>>,
+    plugin: Option<Arc<ActivePlugin>>,
+    requirements: Vec<capstan_core::call::material::Requirement>,
+    template: Option<Arc<Object>>,
+    members: Vec<MemberObjects>,
+}
+
+/// Objects of one member.
+struct MemberObjects {
+    machine: Arc<Object>,
+    config: Option<(Resource, Arc<Object>)>,
+    infra: Option<(Resource, Arc<Object>)>,
+}
+
+impl Controller for ControlPlaneController {
+    type Observed = Seen;
+    type Step = Step;
+    type Effect = ();
+
+    fn spec(&self) -> &Spec {
+        &SPEC
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
+            },
+            Watch {
+                source: Source::External,
+                map: of_external,
+            },
+            Watch {
+                source: Source::Workload,
+                map: of_workload,
+            },
+            Watch {
+                source: Source::Plugins,
+                map: of_nothing,
+            },
+        ]
+    }
+
+    fn cluster(&self, object: &Object) -> Option<ObjectKey> {
+        owner_cluster(object)
+    }
+
+    fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
+        let _ = (ctx, object);
+        // The Cluster controller makes the Cluster its owner.
+        Adoption::default()
+    }
+
+    async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
+        observe::observe(ctx, object).await
+    }
+
+    fn decide(&self, observed: &Seen, now: Timestamp) -> Plan<Step> {
+        core::decide(&observed.core, now)
+    }
+
+    async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::EnsureMaterial => {
+                let (cluster, owner) = holder(observed)?;
+                let holder = Holder {
+                    cluster: &cluster,
+                    owner: &owner,
+                    manager: MANAGER,
+                };
+                ensure::ensure(ctx, holder, &observed.requirements)
+                    .await
+                    .map(drop)
+            }
+            Step::EnsureKubeconfig { server } => {
+                let (cluster, owner) = holder(observed)?;
+                let holder = Holder {
+                    cluster: &cluster,
+                    owner: &owner,
+                    manager: MANAGER,
+                };
+                ensure::kubeconfig(ctx, holder, server).await
+            }
+            Step::AdoptTemplate => adopt_template(ctx, observed).await,
+            Step::CreateMachine {
+                name,
+                role,
+                failure_domain,
+            } => create::machine(ctx, observed, name, *role, failure_domain.as_deref()).await,
+            Step::CompleteMachine {
+                name,
+                role,
+                config,
+                infra,
+            } => create::complete(ctx, observed, name, *role, *config, *infra).await,
+            Step::Patch { part, name, patch } => {
+                patch_member(ctx, observed, *part, name, patch).await
+            }
+            Step::ReportMachine { name, conditions } => {
+                report_machine(ctx, observed, name, conditions).await
+            }
+            Step::DeleteMachine { name, uid } => {
+                let member = member(observed, name)?;
+                if &member.machine.uid != uid {
+                    return Ok(());
+                }
+                let deleted = ctx.delete(&kinds::MACHINE, &member.machine).await;
+                deleted.map_err(|error| failure(&format!("deleting Machine {name}"), &error))
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        observed: &Seen,
+        plan: &Plan<Step>,
+        outcome: &Outcome<Step, ()>,
+        now: Timestamp,
+    ) -> Report {
+        let reported = core::report(&observed.core, plan, outcome, now);
+        Report {
+            status: reported.status,
+            conditions: reported.conditions,
+            next: None,
+            finished: reported.finished,
+        }
+    }
+}
+
+fn writer() -> Writer {
+    Writer {
+        controller: SPEC.name,
+        manager: MANAGER,
+    }
+}
+
+/// The Cluster among an object's owners; else the one that its label names.
+fn owner_cluster(object: &Object) -> Option<ObjectKey> {
+    let owner = object
+        .owners()
+        .find(|o| o.group == kinds::CLUSTER.group && o.kind == kinds::CLUSTER.kind);
+    let name = owner.map(|owner| owner.name)?;
+    Some(ObjectKey::new(object.key.namespace.clone(), name))
+}
+
+fn holder(observed: &Seen) -> Result<(ObjectKey, Value), Failure> {
+    let cluster = observed.cluster.as_ref();
+    let cluster =
+        cluster.ok_or_else(|| Failure::transient("InternalError", "the Cluster went away"))?;
+    Ok((cluster.key.clone(), owner_reference(&observed.object, true)))
+}
+
+fn member<'a>(observed: &'a Seen, name: &str) -> Result<&'a MemberObjects, Failure> {
+    let found = observed
+        .members
+        .iter()
+        .find(|member| member.machine.key.name == name);
+    found.ok_or_else(|| Failure::transient("InternalError", format!("Machine {name} went away")))
+}
+
+/// A lost race is looked at again at once.
+fn write_failure(doing: &str, error: &ApiError) -> Failure {
+    failure(doing, error)
+}
+
+async fn adopt_template(ctx: &Ctx, observed: &Seen) -> Result<(), Failure> {
+    let (Some(template), Some(cluster)) = (&observed.template, &observed.cluster) else {
+        return Ok(());
+    };
+    let Some(store) = ctx.stores.get(&template.group_kind()) else {
+        return Ok(());
+    };
+    let adoption = Adoption {
+        owners: vec![owner_reference(cluster, false)],
+        ..Adoption::default()
+    };
+    let Some(patch) = crate::status::adoption_patch(template, None, &adoption) else {
+        return Ok(());
+    };
+    let patched = ctx
+        .patch(
+            &writer(),
+            store.resource(),
+            &template.key,
+            &Patch::Merge(patch),
+        )
+        .await;
+    let doing = format!(
+        "adding the Cluster to the owners of {} {}",
+        template.kind(),
+        template.key.name
+    );
+    patched
+        .map(drop)
+        .map_err(|error| write_failure(&doing, &error))
+}
+
+async fn patch_member(
+    ctx: &Ctx,
+    observed: &Seen,
+    part: MemberPart,
+    name: &str,
+    patch: &Value,
+) -> Result<(), Failure> {
+    let member = member(observed, name)?;
+    let (resource, object) = match part {
+        MemberPart::Machine => (&*kinds::MACHINE, &member.machine),
+        MemberPart::Config => match &member.config {
+            Some((resource, object)) => (resource, object),
+            None => return Ok(()),
+        },
+        MemberPart::Infra => match &member.infra {
+            Some((resource, object)) => (resource, object),
+            None => return Ok(()),
+        },
+    };
+    let mut patch = patch.clone();
+    if let Some(patch) = patch.as_object_mut() {
+        let metadata = patch.entry("metadata").or_insert_with(|| json!({}));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("uid".to_owned(), json!(object.uid));
+        }
+    }
+    let answer = ctx
+        .patch(&writer(), resource, &object.key, &Patch::Merge(patch))
+        .await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(ApiError::NotFound(_)) if object.is_deleting() => Ok(()),
+        Err(error) => {
+            let doing = format!("bringing {} {} up to date", resource.kind, object.key.name);
+            Err(write_failure(&doing, &error))
+        }
+    }
+}
+
+/// Writes conditions that the control plane owns on a Machine; those of others stay.
+async fn report_machine(
+    ctx: &Ctx,
+    observed: &Seen,
+    name: &str,
+    reports: &[condition::Report],
+) -> Result<(), Failure> {
+    let member = member(observed, name)?;
+    // An earlier step may have written the Machine.
+    let machine = ctx.get(&kinds::MACHINE, &member.machine.key);
+    let machine = machine
+        .filter(|m| m.uid == member.machine.uid)
+        .unwrap_or_else(|| Arc::clone(&member.machine));
+    let status = machine.value.get("status").unwrap_or(&Value::Null);
+    let merged = condition::merge(
+        &crate::status::conditions_of(status),
+        reports.iter().cloned(),
+        Some(machine.generation()),
+        ctx.now(),
+    );
+    let patch = Patch::Merge(json!({
+        "metadata": {"uid": machine.uid, "resourceVersion": machine.resource_version.to_string()},
+        "status": {"conditions": merged},
+    }));
+    match ctx
+        .patch_status(&writer(), &kinds::MACHINE, &machine.key, &patch)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(ApiError::NotFound(_)) if machine.is_deleting() => Ok(()),
+        Err(error) => Err(write_failure(
+            &format!("writing conditions of Machine {name}"),
+            &error,
+        )),
+    }
+}
+
+fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {
+    Vec::new()
+}
+
+/// The control plane that a Cluster names.
+fn control_plane_of(ctx: &Ctx, cluster: &Object) -> Vec<Locator> {
+    let text = |field: &str| cluster.text(&format!("/spec/controlPlaneRef/{field}"));
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
+    else {
+        return Vec::new();
+    };
+    let kind = GroupKind {
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+    };
+    if ctx.plugins.role_of(&kind).as_deref() != Some(ROLE) {
+        return Vec::new();
+    }
+    vec![Locator {
+        kind,
+        key: ObjectKey::new(cluster.key.namespace.clone(), name),
+    }]
+}
+
+/// The control plane that owns a Machine. The last worker that goes lets a control plane go, too.
+fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(machine) = change.object() else {
+        return Vec::new();
+    };
+    if let Some(owner) = machine.controller() {
+        let kind = GroupKind {
+            group: owner.group.to_owned(),
+            kind: owner.kind.to_owned(),
+        };
+        if ctx.plugins.role_of(&kind).as_deref() == Some(ROLE) {
+            return vec![Locator {
+                kind,
+                key: ObjectKey::new(machine.key.namespace.clone(), owner.name),
+            }];
+        }
+    }
+    if change.new.is_some() {
+        return Vec::new();
+    }
+    let cluster = machine.text("/spec/clusterName");
+    let cluster = cluster.and_then(|name| {
+        ctx.get(
+            &kinds::CLUSTER,
+            &ObjectKey::new(machine.key.namespace.clone(), name),
+        )
+    });
+    cluster
+        .map(|cluster| control_plane_of(ctx, &cluster))
+        .unwrap_or_default()
+}
+
+/// The control plane of a Cluster, when something changed that it waits for.
+fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(cluster) = &change.new else {
+        return Vec::new();
+    };
+    let watched = |object: &Object| {
+        let at = |pointer: &str| object.value.pointer(pointer).cloned();
+        [
+            at("/status/initialization/infrastructureProvisioned"),
+            at("/status/failureDomains"),
+            at("/spec/controlPlaneEndpoint"),
+            at("/spec/controlPlaneRef"),
+        ]
+    };
+    if change
+        .old
+        .as_ref()
+        .is_some_and(|old| watched(old) == watched(cluster))
+    {
+        return Vec::new();
+    }
+    control_plane_of(ctx, cluster)
+}
+
+/// A template that appears may be what a control plane waits for.
+fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let (None, Some(object)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
+    if !object.kind().ends_with("Template") {
+        return Vec::new();
+    }
+    let mut locators = Vec::new();
+    for resource in ctx.plugins.kinds_with(&[ROLE]) {
+        let Some(store) = ctx.stores.get(&resource.group_kind()) else {
+            continue;
+        };
+        let all = store.in_namespace(&object.key.namespace);
+        locators.extend(all.iter().map(|o| Locator::new(&resource, &o.key)));
+    }
+    locators
+}
+
+/// The control plane of the Cluster that was connected or lost, or whose control-plane Node changed.
+fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let Some(object) = change.object() else {
+        return Vec::new();
+    };
+    if object.kind() == kinds::CLUSTER.kind {
+        return control_plane_of(ctx, object);
+    }
+    if object
+        .label(capstan_api::label::NODE_ROLE_CONTROL_PLANE)
+        .is_none()
+    {
+        return Vec::new();
+    }
+    let name = object.annotation(capstan_api::annotation::CLUSTER_NAME);
+    let namespace = object.annotation(capstan_api::annotation::CLUSTER_NAMESPACE);
+    let (Some(name), Some(namespace)) = (name, namespace) else {
+        return Vec::new();
+    };
+    let cluster = ctx.get(&kinds::CLUSTER, &ObjectKey::new(namespace, name));
+    cluster
+        .map(|cluster| control_plane_of(ctx, &cluster))
+        .unwrap_or_default()
+}
+
+/// An object of a cached kind, as a lookup.
+fn looked_up(
+    found: Result<Option<(Resource, Arc<Object>)>, Failure>,
+) -> (Lookup<Value>, Option<(Resource, Arc<Object>)>) {
+    match found {
+        Ok(Some((resource, object))) => (
+            Lookup::Found(object.value.clone()),
+            Some((resource, object)),
+        ),
+        Ok(None) => (Lookup::Missing, None),
+        Err(failure) => (Lookup::Unknown(failure.message), None),
+    }
+}

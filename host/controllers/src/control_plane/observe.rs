@@ -1,0 +1,449 @@
+//! Reads all that a decision about a control plane may look at, and asks the plugin its questions.
+
+use std::sync::Arc;
+
+use capstan_api::label;
+use capstan_api::name::ObjectKey;
+use capstan_core::call::control_plane::{
+    Components, ControlPlaneInput, ControlPlaneMachineInput, Desired, InitializedWhen,
+};
+use capstan_core::call::material::Requirement;
+use capstan_core::control_plane::{ComponentState, MaterialState, Member, Observed, Template};
+use capstan_core::lookup::Lookup;
+use capstan_core::material;
+use capstan_core::plan::Failure;
+use capstan_engine::SecretTable;
+use futures::future::join_all;
+use serde_json::Value;
+
+use super::{MemberObjects, Seen, looked_up, owner_cluster};
+use crate::ctx::Ctx;
+use crate::kinds;
+use crate::kube_api::{ApiError, GroupKind, Resource};
+use crate::object::Object;
+use crate::plugins::ActivePlugin;
+use crate::secrets::ensure::{self, KubeconfigState};
+use crate::workloads::Workload;
+
+/// Asks the plugin about one control plane.
+pub(super) struct Ask<'a> {
+    pub(super) ctx: &'a Ctx,
+    pub(super) plugin: &'a ActivePlugin,
+    pub(super) resource: Resource,
+    pub(super) object: &'a Object,
+    pub(super) cluster: Value,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn new(
+        ctx: &'a Ctx,
+        plugin: &'a ActivePlugin,
+        object: &'a Object,
+        cluster: &Object,
+    ) -> Result<Self, Failure> {
+        let kind = object.group_kind();
+        let resource = match ctx.stores.get(&kind) {
+            Some(store) => store.resource().clone(),
+            None => ctx.resolve(&kind)?,
+        };
+        Ok(Self {
+            ctx,
+            plugin,
+            resource,
+            object,
+            cluster: cluster.value.clone(),
+        })
+    }
+
+    pub(super) fn env(&self) -> capstan_engine::CallEnv {
+        self.plugin
+            .env(self.ctx, &self.resource, self.object, SecretTable::new())
+    }
+
+    pub(super) fn input(&self, operation: &str) -> ControlPlaneInput {
+        ControlPlaneInput {
+            context: self.plugin.context(self.ctx, self.object, operation, 1),
+            cluster: self.cluster.clone(),
+            control_plane: self.object.value.clone(),
+            extra: Vec::new(),
+        }
+    }
+
+    async fn desired(&self) -> Result<Desired, Failure> {
+        let desired = self
+            .plugin
+            .loaded
+            .desired(self.env(), self.input("desired"))
+            .await;
+        let mut desired = desired.map_err(|error| error.failure())?;
+        if desired.version.is_empty() {
+            return Err(Failure::terminal(
+                "PluginBadAnswer",
+                format!("plugin {}: no version", self.plugin.name),
+            ));
+        }
+        if !desired.version.starts_with('v') {
+            desired.version.insert(0, 'v');
+        }
+        desired.max_surge = desired.max_surge.min(1);
+        Ok(desired)
+    }
+
+    async fn requirements(&self) -> Result<Vec<Requirement>, Failure> {
+        let asked = self
+            .plugin
+            .loaded
+            .control_plane_requirements(self.env(), self.input("requirements"))
+            .await;
+        let requirements = asked.map_err(|error| error.failure())?;
+        material::check_requirements(&requirements, &self.object.value)
+            .map_err(|refused| Failure::terminal("PluginBadAnswer", refused.to_string()))?;
+        Ok(requirements)
+    }
+
+    async fn initialized(&self, workload: &Workload) -> Lookup<()> {
+        let when = self
+            .plugin
+            .loaded
+            .initialized(self.env(), self.input("initialized"))
+            .await;
+        match when {
+            // There is a connection, so it answers.
+            Ok(InitializedWhen::ApiServerAnswers) => Lookup::Found(()),
+            Ok(InitializedWhen::ObjectExists {
+                api_version,
+                kind,
+                namespace,
+                name,
+            }) => {
+                let resource = workload_resource(&api_version, &kind, &namespace);
+                match workload
+                    .api
+                    .get(&resource, &ObjectKey::new(namespace, name))
+                    .await
+                {
+                    Ok(_) => Lookup::Found(()),
+                    Err(ApiError::NotFound(_)) => Lookup::Missing,
+                    Err(error) => Lookup::Unknown(error.to_string()),
+                }
+            }
+            Err(error) => Lookup::Unknown(error.to_string()),
+        }
+    }
+}
+
+fn workload_resource(api_version: &str, kind: &str, namespace: &str) -> Resource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let plural = capstan_api::contract::plural(kind);
+    if namespace.is_empty() {
+        Resource::cluster_scoped(group, version, kind, &plural)
+    } else {
+        Resource::namespaced(group, version, kind, &plural)
+    }
+}
+
+/// Reads everything.
+pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
+    let cluster = owner_cluster(&object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
+    let plugin = ctx.plugins.owner_of(&object.group_kind());
+    let connection = cluster
+        .as_ref()
+        .map(|c| ctx.workloads.status(&c.key))
+        .unwrap_or_default();
+    let mut seen = Seen {
+        core: Observed {
+            object: object.value.clone(),
+            cluster: typed_cluster(cluster.as_deref()),
+            plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
+            desired: Err(Failure::transient(
+                "WaitingForCluster",
+                "waiting for the Cluster to own the control plane",
+            )),
+            material: Lookup::Missing,
+            template: Lookup::Missing,
+            members: Vec::new(),
+            workers: Vec::new(),
+            connected: connection.connected,
+            last_success: connection.last_success,
+            initialized: Lookup::Missing,
+        },
+        object: Arc::clone(&object),
+        cluster: cluster.clone(),
+        plugin: plugin.clone(),
+        requirements: Vec::new(),
+        template: None,
+        members: Vec::new(),
+    };
+    let Some(cluster) = cluster else {
+        add_members(ctx, &mut seen, None, None).await?;
+        return Ok(seen);
+    };
+    let workload = ctx.workloads.get(&cluster.key);
+    seen.core.connected = workload.is_some();
+    let ask = match plugin.as_deref() {
+        Some(plugin) => Some(Ask::new(ctx, plugin, &object, &cluster)?),
+        None => None,
+    };
+    match &ask {
+        Some(ask) => {
+            seen.core.desired = ask.desired().await;
+            match ask.requirements().await {
+                Ok(requirements) => seen.requirements = requirements,
+                Err(failure) => seen.core.desired = Err(failure),
+            }
+        }
+        None => {
+            let message = format!(
+                "no active plugin owns kind {}: see `kubectl get plugins -A` for why",
+                object.kind()
+            );
+            seen.core.desired = Err(Failure::transient("PluginMissing", message));
+        }
+    }
+    seen.core.material = material_state(ctx, &seen, &cluster).await;
+    add_template(ctx, &mut seen, &cluster).await;
+    if let (Some(ask), Some(workload), false) = (&ask, &workload, seen.core.was_initialized()) {
+        seen.core.initialized = ask.initialized(workload).await;
+    }
+    add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
+    seen.core.workers = workers(ctx, &cluster);
+    Ok(seen)
+}
+
+fn typed_cluster(cluster: Option<&Object>) -> Lookup<capstan_api::v1beta2::Cluster> {
+    match cluster.map(Object::typed) {
+        None => Lookup::Missing,
+        Some(Ok(cluster)) => Lookup::Found(cluster),
+        Some(Err(error)) => Lookup::Unknown(format!("the Cluster cannot be read: {error}")),
+    }
+}
+
+/// What there is of certificates, keys and kubeconfig. `Missing` while the cluster's infrastructure is.
+async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<MaterialState> {
+    let provisioned = seen
+        .core
+        .cluster
+        .found()
+        .is_some_and(capstan_core::control_plane::decide::is_provisioned);
+    if !provisioned || seen.core.is_deleting() || seen.core.desired.is_err() {
+        return Lookup::Missing;
+    }
+    let found = match ensure::look_up(ctx, &cluster.key, &seen.requirements).await {
+        Ok(found) => found,
+        Err(failure) => return Lookup::Unknown(failure.message),
+    };
+    let mut state = MaterialState::default();
+    for requirement in &seen.requirements {
+        let name = material::requirement_name(requirement);
+        let is_kept = !matches!(
+            requirement,
+            Requirement::JoinToken { .. } | Requirement::SecretValue { .. }
+        );
+        match found.get(name) {
+            Some(secret) => {
+                let is_ours = secret.secret_type == material::SECRET_TYPE;
+                if is_ours && secret.controller_uid() != Some(seen.object.uid.as_str()) {
+                    state
+                        .unowned
+                        .push(material::secret_key(&cluster.key, name).name);
+                }
+            }
+            None if is_kept => state
+                .missing
+                .push(material::secret_key(&cluster.key, name).name),
+            None => {}
+        }
+    }
+    match ensure::kubeconfig_state(ctx, &cluster.key, &seen.object.uid).await {
+        Ok(kubeconfig) => {
+            state.kubeconfig_due = kubeconfig != KubeconfigState::Good;
+            Lookup::Found(state)
+        }
+        Err(failure) => Lookup::Unknown(failure.message),
+    }
+}
+
+async fn add_template(ctx: &Ctx, seen: &mut Seen, cluster: &Object) {
+    let Ok(desired) = &seen.core.desired else {
+        return;
+    };
+    let reference = &desired.infrastructure_template;
+    let kind = GroupKind {
+        group: reference.group.clone(),
+        kind: reference.kind.clone(),
+    };
+    let key = ObjectKey::new(seen.object.key.namespace.clone(), reference.name.clone());
+    match ctx.external(&kind).await {
+        Ok(store) => {
+            seen.template = store.get(&key);
+            seen.core.template = seen.template.as_ref().map_or(Lookup::Missing, |template| {
+                Lookup::Found(Template {
+                    is_owned: template.owners().any(|owner| owner.uid == cluster.uid),
+                })
+            });
+        }
+        Err(failure) => seen.core.template = Lookup::Unknown(failure.message),
+    }
+}
+
+/// Machines of the cluster that are not the control plane's.
+fn workers(ctx: &Ctx, cluster: &Object) -> Vec<String> {
+    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
+    let workers = machines
+        .iter()
+        .filter(|machine| machine.label(label::CONTROL_PLANE).is_none());
+    workers.map(|machine| machine.key.name.clone()).collect()
+}
+
+async fn add_members(
+    ctx: &Ctx,
+    seen: &mut Seen,
+    ask: Option<&Ask<'_>>,
+    workload: Option<&Workload>,
+) -> Result<(), Failure> {
+    let owned = ctx.store(&kinds::MACHINE).owned_by(&seen.object.uid);
+    let mut machines: Vec<Arc<Object>> = owned
+        .into_iter()
+        .filter(|machine| {
+            machine
+                .controller()
+                .is_some_and(|owner| owner.uid == seen.object.uid)
+        })
+        .collect();
+    machines.sort_by(|a, b| a.key.cmp(&b.key));
+    let initialized = seen.core.is_initialized();
+    let read = machines
+        .iter()
+        .map(|machine| read_member(ctx, machine, ask, workload.filter(|_| initialized)));
+    for member in join_all(read).await {
+        let (objects, member) = member?;
+        seen.members.push(objects);
+        seen.core.members.push(member);
+    }
+    Ok(())
+}
+
+async fn read_member(
+    ctx: &Ctx,
+    machine: &Arc<Object>,
+    ask: Option<&Ask<'_>>,
+    workload: Option<&Workload>,
+) -> Result<(MemberObjects, Member), Failure> {
+    let typed = machine.typed().map_err(|error| {
+        Failure::terminal(
+            "InternalError",
+            format!("Machine {} cannot be read: {error}", machine.key.name),
+        )
+    })?;
+    let (config, config_object) =
+        looked_up(referenced(ctx, machine, "/spec/bootstrap/configRef").await);
+    let (infra, infra_object) =
+        looked_up(referenced(ctx, machine, "/spec/infrastructureRef").await);
+    let mut member = Member {
+        machine: typed,
+        config,
+        infra,
+        node: node(machine, workload),
+        components: Vec::new(),
+        datastore: None,
+        outdated: Ok(Vec::new()),
+    };
+    if let Some(ask) = ask {
+        let input = |operation: &str| ControlPlaneMachineInput {
+            control_plane: ask.input(operation),
+            machine: machine.value.clone(),
+            bootstrap_config: member.config.found().cloned(),
+            infra_machine: member.infra.found().cloned(),
+        };
+        let outdated = ask
+            .plugin
+            .loaded
+            .outdated(ask.env(), input("outdated"))
+            .await;
+        let components = ask
+            .plugin
+            .loaded
+            .components(ask.env(), input("components"))
+            .await;
+        member.outdated = outdated.map_err(|error| error.failure());
+        match components {
+            Ok(components) => {
+                member.datastore = datastore_condition(&components);
+                member.components = pods(&components, workload).await;
+            }
+            Err(error) if member.outdated.is_ok() => member.outdated = Err(error.failure()),
+            Err(_) => {}
+        }
+    }
+    let objects = MemberObjects {
+        machine: Arc::clone(machine),
+        config: config_object,
+        infra: infra_object,
+    };
+    Ok((objects, member))
+}
+
+/// Condition of the pod that is a machine's member of the datastore.
+fn datastore_condition(components: &Components) -> Option<String> {
+    let datastore = components.datastore.as_ref()?;
+    let pod = components
+        .components
+        .iter()
+        .find(|c| c.pod_name == datastore.pod_name && c.pod_namespace == datastore.pod_namespace);
+    // A member whose pod nobody looks at is a member all the same.
+    Some(pod.map_or_else(String::new, |pod| pod.condition_type.clone()))
+}
+
+async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<ComponentState> {
+    let reads = components.components.iter().map(|component| async move {
+        let pod = match workload {
+            None => Lookup::Unknown("not looked at".to_owned()),
+            Some(workload) => {
+                let key =
+                    ObjectKey::new(component.pod_namespace.clone(), component.pod_name.clone());
+                match workload.api.get(&kinds::POD, &key).await {
+                    Ok(pod) => Lookup::Found(pod),
+                    Err(ApiError::NotFound(_)) => Lookup::Missing,
+                    Err(error) => Lookup::Unknown(error.to_string()),
+                }
+            }
+        };
+        ComponentState {
+            condition_type: component.condition_type.clone(),
+            pod,
+        }
+    });
+    join_all(reads).await
+}
+
+fn node(machine: &Object, workload: Option<&Workload>) -> Lookup<Value> {
+    let Some(workload) = workload else {
+        return Lookup::Unknown("not looked at".to_owned());
+    };
+    let Some(name) = machine.text("/status/nodeRef/name") else {
+        return Lookup::Missing;
+    };
+    workload
+        .node(name)
+        .map_or(Lookup::Missing, |node| Lookup::Found(node.value.clone()))
+}
+
+/// The object that a Machine refers to.
+async fn referenced(
+    ctx: &Ctx,
+    machine: &Object,
+    pointer: &str,
+) -> Result<Option<(Resource, Arc<Object>)>, Failure> {
+    let text = |field: &str| machine.text(&format!("{pointer}/{field}"));
+    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
+    else {
+        return Ok(None);
+    };
+    let kind = GroupKind {
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+    };
+    let store = ctx.external(&kind).await?;
+    let object = store.get(&ObjectKey::new(machine.key.namespace.clone(), name));
+    Ok(object.map(|object| (store.resource().clone(), object)))
+}

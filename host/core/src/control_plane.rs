@@ -1,0 +1,320 @@
+//! Control planes that a plugin owns: certificates, kubeconfig, machines one by one, deletion in the contract's order.
+//!
+//! The plugin answers what its kind asks for; everything else is here, once for all of them (contract: upstream
+//! `controlplane/kubeadm/internal/controllers`).
+
+pub mod decide;
+pub mod health;
+pub mod report;
+pub mod sync;
+
+use capstan_api::v1beta2::{Cluster, Machine};
+use capstan_api::{annotation, label};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::call::bootstrap::Role;
+use crate::call::control_plane::Desired;
+use crate::lookup::Lookup;
+use crate::plan::Failure;
+
+pub use self::decide::decide;
+pub use self::report::report;
+
+/// All that the decision may look at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The control plane object.
+    pub object: Value,
+    /// The Cluster that owns it.
+    pub cluster: Lookup<Cluster>,
+    /// Name of the plugin that owns the kind.
+    pub plugin: Option<String>,
+    /// What the plugin made of the object.
+    pub desired: Result<Desired, Failure>,
+    /// Certificates, keys and the kubeconfig.
+    pub material: Lookup<MaterialState>,
+    /// The template of the machines' infrastructure.
+    pub template: Lookup<Template>,
+    /// Its Machines, by name.
+    pub members: Vec<Member>,
+    /// Names of Machines of the cluster that are not the control plane's.
+    pub workers: Vec<String>,
+    /// There is a connection to the workload cluster.
+    pub connected: bool,
+    /// When it last answered.
+    pub last_success: Option<Timestamp>,
+    /// What the plugin names as the sign that the control plane is initialized.
+    pub initialized: Lookup<()>,
+}
+
+/// What there is of the secrets that the host makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MaterialState {
+    /// Secrets that do not exist.
+    pub missing: Vec<String>,
+    /// Secrets that do not have the control plane as their controller.
+    pub unowned: Vec<String>,
+    /// The kubeconfig is missing, not ours yet, or due to be renewed.
+    pub kubeconfig_due: bool,
+}
+
+/// The infrastructure template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The Cluster is among its owners.
+    pub is_owned: bool,
+}
+
+/// A Machine of the control plane with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The Machine.
+    pub machine: Machine,
+    /// Its bootstrap config.
+    pub config: Lookup<Value>,
+    /// Its infrastructure machine.
+    pub infra: Lookup<Value>,
+    /// Its Node.
+    pub node: Lookup<Value>,
+    /// Its static pods, each with the condition about it.
+    pub components: Vec<ComponentState>,
+    /// Condition of the pod that is its member of the datastore.
+    pub datastore: Option<String>,
+    /// Why it is not up to date, as far as the plugin says.
+    pub outdated: Result<Vec<String>, Failure>,
+}
+
+/// A static pod.
+#[derive(Clone, Debug)]
+pub struct ComponentState {
+    /// Condition type on the Machine.
+    pub condition_type: String,
+    /// The pod.
+    pub pod: Lookup<Value>,
+}
+
+/// One effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make the certificates and keys that are missing, and take over the others.
+    EnsureMaterial,
+    /// Make or renew the kubeconfig.
+    EnsureKubeconfig {
+        /// `https://host:port`.
+        server: String,
+    },
+    /// Make the Cluster an owner of the infrastructure template, so that it moves with it.
+    AdoptTemplate,
+    /// Make a Machine with its bootstrap config and infrastructure machine.
+    CreateMachine {
+        /// Name of all three.
+        name: String,
+        /// What it will be.
+        role: Role,
+        /// Where.
+        failure_domain: Option<String>,
+    },
+    /// Make what a crash left out.
+    CompleteMachine {
+        /// Name.
+        name: String,
+        /// What it will be.
+        role: Role,
+        /// The bootstrap config is missing.
+        config: bool,
+        /// The infrastructure machine is missing.
+        infra: bool,
+    },
+    /// Bring an object of a Machine up to date in place.
+    Patch {
+        /// Which.
+        part: MemberPart,
+        /// Name of the Machine.
+        name: String,
+        /// Merge patch.
+        patch: Value,
+    },
+    /// Write the control plane's conditions on a Machine.
+    ReportMachine {
+        /// Name.
+        name: String,
+        /// Conditions.
+        conditions: Vec<capstan_api::condition::Report>,
+    },
+    /// Delete a Machine.
+    DeleteMachine {
+        /// Name.
+        name: String,
+        /// The one that was seen.
+        uid: String,
+    },
+}
+
+/// Which object of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberPart {
+    /// The Machine.
+    Machine,
+    /// The bootstrap config.
+    Config,
+    /// The infrastructure machine.
+    Infra,
+}
+
+impl Member {
+    /// Name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.machine.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// UID.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.machine.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.machine.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it has an annotation.
+    #[must_use]
+    pub fn has_annotation(&self, name: &str) -> bool {
+        self.machine.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(name))
+    }
+
+    /// Whether this host holds its termination.
+    #[must_use]
+    pub fn has_hook(&self) -> bool {
+        self.has_annotation(annotation::KCP_CLEANUP_HOOK)
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn created(&self) -> Timestamp {
+        self.machine.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0)
+    }
+
+    /// Name of its Node.
+    #[must_use]
+    pub fn node_name(&self) -> Option<&str> {
+        let node = self.machine.status.as_ref()?.node_ref.as_ref()?;
+        Some(node.name.as_str())
+    }
+
+    /// Whether a condition of the Machine is True.
+    #[must_use]
+    pub fn is_true(&self, type_: &str) -> bool {
+        let conditions = self.machine.status.as_ref().map(|status| status.conditions.as_slice());
+        capstan_api::condition::is_true(conditions.unwrap_or_default(), type_)
+    }
+}
+
+impl Observed {
+    /// Whether the control plane has been initialized: once true it stays (contract 2.6).
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.was_initialized() || (self.connected && self.initialized.found().is_some())
+    }
+
+    /// Whether the status says so already.
+    #[must_use]
+    pub fn was_initialized(&self) -> bool {
+        self.object.pointer("/status/initialization/controlPlaneInitialized") == Some(&Value::Bool(true))
+    }
+
+    /// Whether the object is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    }
+
+    /// Name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// UID.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether a machine of this control plane is a member of a datastore that the host looks after.
+    #[must_use]
+    pub fn has_datastore(&self) -> bool {
+        self.members.iter().any(|member| member.datastore.is_some())
+    }
+
+    /// Why a machine is not up to date: what the host sees itself, then what the plugin says. Empty when it is.
+    #[must_use]
+    pub fn outdated(&self, member: &Member, now: Timestamp) -> Vec<String> {
+        let Ok(desired) = &self.desired else { return Vec::new() };
+        let mut why = Vec::new();
+        let version = member.machine.spec.version.as_deref().unwrap_or_default();
+        if version != desired.version {
+            why.push(format!("version {version}, {} is wanted", desired.version));
+        }
+        if let Some(infra) = member.infra.found() {
+            let cloned = |name: &str| {
+                let annotations = infra.pointer("/metadata/annotations");
+                annotations.and_then(|all| all.get(name)).and_then(Value::as_str).map(str::to_owned)
+            };
+            let template = &desired.infrastructure_template;
+            let group_kind = format!("{}.{}", template.kind, template.group);
+            let name = cloned(annotation::CLONED_FROM_NAME);
+            let kind = cloned(annotation::CLONED_FROM_GROUP_KIND);
+            // An object that says nothing was not made from a template, and counts as up to date.
+            if name.is_some_and(|name| name != template.name) || kind.is_some_and(|kind| kind != group_kind) {
+                let kind = infra.get("kind").and_then(Value::as_str).unwrap_or("infrastructure");
+                why.push(format!("{kind} was made from another template"));
+            }
+        }
+        if let Some(after) = desired.rollout_after_ms
+            && let Ok(after) = i64::try_from(after)
+            && after <= now.as_millisecond()
+            && member.created().as_millisecond() < after
+        {
+            why.push("it was made before the time after which all are to be replaced".to_owned());
+        }
+        if let (Some(days), Some(expiry)) = (
+            desired.rollout_before_expiry_days,
+            member.machine.status.as_ref().and_then(|status| status.certificates_expiry_date.as_ref()),
+        ) {
+            let left_s = expiry.0.duration_since(now).as_secs();
+            if left_s < i64::from(days).saturating_mul(86_400) {
+                why.push("its certificates expire soon".to_owned());
+            }
+        }
+        if let Ok(own) = &member.outdated {
+            why.extend(own.iter().cloned());
+        }
+        why
+    }
+}
+
+/// Labels of a control plane's machines and of what belongs to them.
+#[must_use]
+pub fn machine_labels(
+    desired: &Desired,
+    cluster_name: &str,
+    control_plane_name: &str,
+) -> std::collections::BTreeMap<String, String> {
+    let mut labels: std::collections::BTreeMap<String, String> =
+        desired.machine_labels.iter().cloned().collect();
+    labels.insert(label::CLUSTER_NAME.to_owned(), cluster_name.to_owned());
+    labels.insert(label::CONTROL_PLANE.to_owned(), String::new());
+    labels.insert(
+        label::CONTROL_PLANE_NAME.to_owned(),
+        capstan_api::name::label_value(control_plane_name),
+    );
+    labels
+}
+
+#[cfg(test)]
+mod tests;

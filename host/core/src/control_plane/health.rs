@@ -1,0 +1,209 @@
+//! Health of control-plane machines, from their static pods and Nodes.
+//!
+//! Members of the datastore are judged by their pods; listing the members themselves (and removing them) needs the etcd client,
+//! which this host does not have yet.
+
+use capstan_api::condition::{self, Report};
+use capstan_api::label;
+use capstan_api::reason::{common, condition_type, kubeadm};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::{Member, Observed};
+use crate::lookup::Lookup;
+
+/// Without an answer for so long, nothing is known any more (contract: upstream `--remote-conditions-grace-period`).
+const GRACE: SignedDuration = SignedDuration::from_mins(5);
+
+/// A machine that is coming up is given so long before every step of it is written down.
+const COMING_UP: SignedDuration = SignedDuration::from_secs(90);
+
+/// The control plane's conditions on one of its Machines; empty while nothing new is known.
+#[must_use]
+pub fn machine_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Vec<Report> {
+    let mut reports = remote_conditions(observed, member, now);
+    if !member.is_deleting() && observed.desired.is_ok() && member.outdated.is_ok() {
+        let why = observed.outdated(member, now);
+        let type_ = condition_type::UP_TO_DATE;
+        reports.push(if why.is_empty() {
+            Report::yes(type_, common::UP_TO_DATE)
+        } else {
+            let lines: Vec<String> = why.iter().map(|why| format!("* {why}")).collect();
+            Report::no(type_, common::NOT_UP_TO_DATE).with_message(lines.join("\n"))
+        });
+    }
+    reports
+}
+
+fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Vec<Report> {
+    let types = || {
+        let pods = member.components.iter().map(|component| component.condition_type.as_str());
+        let datastore = member.datastore.as_ref().map(|_| condition_type::ETCD_MEMBER_HEALTHY);
+        pods.chain(datastore).chain([condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET])
+    };
+    let all = |reason: &str, message: &str| -> Vec<Report> {
+        types().map(|type_| Report::unknown(type_, reason).with_message(message)).collect()
+    };
+    if !observed.is_initialized() {
+        return all(common::INSPECTION_FAILED, "waiting for the control plane to be initialized");
+    }
+    if !observed.connected {
+        let is_down = observed.last_success.is_none_or(|last| now.duration_since(last) > GRACE);
+        return if is_down { all(common::CONNECTION_DOWN, "no connection to the workload cluster") } else { Vec::new() };
+    }
+    if member.node_name().is_none() {
+        return all(common::INSPECTION_FAILED, "waiting for the Machine's Node");
+    }
+    let mut reports: Vec<Report> = member
+        .components
+        .iter()
+        .map(|component| pod_condition(&component.condition_type, &component.pod))
+        .collect();
+    if let Some(datastore) = &member.datastore {
+        let pod = reports.iter().find(|report| &report.type_ == datastore);
+        reports.push(datastore_condition(pod));
+    }
+    reports.push(node_condition(member));
+    reports
+}
+
+/// A member of the datastore, judged by its pod.
+fn datastore_condition(pod: Option<&Report>) -> Report {
+    let type_ = condition_type::ETCD_MEMBER_HEALTHY;
+    match pod.map(|pod| (pod.status, pod)) {
+        Some((condition::ConditionStatus::True, _)) => Report::yes(type_, kubeadm::HEALTHY),
+        Some((condition::ConditionStatus::False, pod)) => Report::no(type_, kubeadm::NOT_HEALTHY)
+            .with_message(format!("judged by its Pod: {}", said(pod))),
+        Some((_, pod)) => Report::unknown(type_, common::INSPECTION_FAILED)
+            .with_message(format!("judged by its Pod: {}", said(pod))),
+        None => Report::unknown(type_, common::INSPECTION_FAILED).with_message("there is no Pod to judge it by"),
+    }
+}
+
+fn said(report: &Report) -> &str {
+    if report.message.is_empty() { &report.reason } else { &report.message }
+}
+
+/// What a static pod says about its component.
+fn pod_condition(type_: &str, pod: &Lookup<Value>) -> Report {
+    let pod = match pod {
+        Lookup::Found(pod) => pod,
+        Lookup::Missing => {
+            return Report::no(type_, kubeadm::DOES_NOT_EXIST).with_message("the Pod does not exist");
+        }
+        Lookup::Unknown(why) => {
+            return Report::unknown(type_, common::INSPECTION_FAILED).with_message(why.clone());
+        }
+    };
+    if pod.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+        return Report::no(type_, common::DELETING).with_message("the Pod is being deleted");
+    }
+    let is = |wanted: &str| {
+        let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.into_iter().flatten().any(|c| {
+            c.get("type").and_then(Value::as_str) == Some(wanted)
+                && c.get("status").and_then(Value::as_str) == Some("True")
+        })
+    };
+    let provisioning = |message: &str| Report::no(type_, kubeadm::PROVISIONING).with_message(message);
+    let failed = |message: String| Report::no(type_, kubeadm::FAILED).with_message(message);
+    match pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default() {
+        "Pending" if !is("PodScheduled") => provisioning("the Pod waits to be scheduled"),
+        "Pending" if !is("Initialized") => provisioning("the Pod runs its init containers"),
+        "Pending" => provisioning("the Pod waits for its containers"),
+        "Running" if is("Ready") => Report::yes(type_, kubeadm::RUNNING),
+        "Running" => match stuck_container(pod) {
+            Some(why) => failed(why),
+            None => provisioning("the Pod waits for its startup or readiness probes"),
+        },
+        "Succeeded" => failed("all containers have ended".to_owned()),
+        "Failed" => failed("all containers have ended, one of them with an error".to_owned()),
+        _ => Report::unknown(type_, common::INSPECTION_FAILED).with_message("the Node does not answer"),
+    }
+}
+
+/// What a container says that does not run and will not by itself in a moment.
+fn stuck_container(pod: &Value) -> Option<String> {
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
+    statuses.iter().find_map(|status| {
+        let name = status.get("name").and_then(Value::as_str).unwrap_or_default();
+        if let Some(reason) = status.pointer("/state/waiting/reason").and_then(Value::as_str)
+            && reason != "ContainerCreating"
+        {
+            return Some(format!("container {name} waits: {reason}"));
+        }
+        let code = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64)?;
+        Some(format!("container {name} ended with code {code}"))
+    })
+}
+
+/// Whether the Node has what kubeadm marks control-plane Nodes with. The taint is not expected where the config's own taints
+/// leave it out.
+fn node_condition(member: &Member) -> Report {
+    let type_ = condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET;
+    let node = match &member.node {
+        Lookup::Found(node) => node,
+        Lookup::Missing => {
+            return Report::unknown(type_, common::INSPECTION_FAILED).with_message("the Node does not exist");
+        }
+        Lookup::Unknown(why) => {
+            return Report::unknown(type_, common::INSPECTION_FAILED).with_message(why.clone());
+        }
+    };
+    let key = label::NODE_ROLE_CONTROL_PLANE;
+    let has_label = node.pointer("/metadata/labels").is_some_and(|labels| labels.get(key).is_some());
+    let has_taint = |taints: Option<&Value>| {
+        taints
+            .and_then(Value::as_array)
+            .is_some_and(|taints| taints.iter().any(|t| t.get("key").and_then(Value::as_str) == Some(key)))
+    };
+    let own = member.config.found().and_then(|config| {
+        ["initConfiguration", "joinConfiguration"]
+            .iter()
+            .find_map(|part| config.pointer(&format!("/spec/{part}/nodeRegistration/taints")))
+    });
+    let needs_taint = own.is_none_or(|own| has_taint(Some(own)));
+    let lacking = |what: &str| Report::no(type_, kubeadm::NOT_SET).with_message(format!("the Node has no {what} {key}"));
+    match (has_label, !needs_taint || has_taint(node.pointer("/spec/taints"))) {
+        (true, true) => Report::yes(type_, kubeadm::SET),
+        (false, _) => lacking("label"),
+        (true, false) => lacking("taint"),
+    }
+}
+
+/// Whether all that is looked at on a machine is well. `None` while it is not known.
+#[must_use]
+pub fn is_healthy(reports: &[Report]) -> Option<bool> {
+    let remote = || {
+        reports.iter().filter(|report| {
+            report.type_ != condition_type::UP_TO_DATE
+                && report.type_ != condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET
+        })
+    };
+    if remote().any(|report| report.status == condition::ConditionStatus::False) {
+        return Some(false);
+    }
+    (remote().count() > 0 && remote().all(|report| report.status == condition::ConditionStatus::True)).then_some(true)
+}
+
+/// Whether the conditions on a Machine are worth a write. A machine that is coming up is written once, when all is well: nobody
+/// acts on the steps between.
+#[must_use]
+pub fn is_worth_writing(member: &Member, reports: &[Report], now: Timestamp) -> bool {
+    let status = member.machine.status.as_ref();
+    let stored = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let differs = |report: &Report| {
+        condition::get(stored, &report.type_).is_none_or(|stored| {
+            stored.status != report.status.as_str()
+                || stored.reason != report.reason
+                || stored.message != report.message
+        })
+    };
+    if !reports.iter().any(differs) {
+        return false;
+    }
+    let is_true = |report: &Report| report.status == condition::ConditionStatus::True;
+    let lost = |report: &Report| !is_true(report) && condition::is_true(stored, &report.type_);
+    let age = now.duration_since(member.created());
+    reports.iter().all(is_true) || reports.iter().any(lost) || age > COMING_UP
+}

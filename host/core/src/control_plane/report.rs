@@ -1,0 +1,435 @@
+//! A control plane, after acting: its counts, versions and every condition that the host owns.
+
+use std::collections::BTreeMap;
+
+use capstan_api::condition::combine::{Polarity, Reasons, Source, aggregate};
+use capstan_api::condition::{self, ConditionStatus, Report};
+use capstan_api::label;
+use capstan_api::name::Version;
+use capstan_api::reason::{common, condition_type, kubeadm};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::{Map, Value, json};
+
+use super::decide::{Size, is_provisioned, size};
+use super::{Member, Observed, Step, health};
+use crate::lookup::Lookup;
+use crate::plan::{Failure, Outcome, Plan};
+
+/// Without an answer for so long, nothing is known of the cluster any more.
+const GRACE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Reasons of the condition `Initialized`.
+const INITIALIZED: &str = "Initialized";
+const NOT_INITIALIZED: &str = "NotInitialized";
+
+/// Parts of a report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// Status without conditions.
+    pub status: Value,
+    /// Conditions.
+    pub conditions: Vec<Report>,
+    /// The finalizer may go.
+    pub finished: bool,
+}
+
+/// What the status says.
+#[must_use]
+pub fn report(
+    observed: &Observed,
+    plan: &Plan<Step>,
+    outcome: &Outcome<Step, ()>,
+    now: Timestamp,
+) -> Reported {
+    let looks: Vec<Look<'_>> = observed.members.iter().map(|member| Look::at(observed, member, now)).collect();
+    let failure = first_failure(observed, outcome);
+    let certificates = certificates(observed, outcome);
+    let mut conditions = vec![
+        available(observed, &looks, &certificates, now),
+        initialized(observed),
+        components(observed, &looks, now),
+        rolling_out(observed, &looks, failure),
+        scaling_up(observed, failure, now),
+        scaling_down(observed, failure, now),
+        machines_ready(observed),
+        machines_up_to_date(observed, &looks),
+        Report::no(condition_type::REMEDIATING, common::NOT_REMEDIATING),
+        deleting(observed, plan),
+    ];
+    conditions.extend(datastore(observed, &looks, now));
+    conditions.push(certificates);
+    Reported {
+        status: status(observed, &looks),
+        conditions,
+        finished: observed.is_deleting() && observed.members.is_empty() && observed.workers.is_empty(),
+    }
+}
+
+/// A member with what was found out about it.
+struct Look<'a> {
+    member: &'a Member,
+    conditions: Vec<Report>,
+    outdated: Vec<String>,
+}
+
+impl<'a> Look<'a> {
+    fn at(observed: &Observed, member: &'a Member, now: Timestamp) -> Self {
+        Self {
+            member,
+            conditions: health::machine_conditions(observed, member, now),
+            outdated: observed.outdated(member, now),
+        }
+    }
+
+    fn is_up_to_date(&self) -> bool {
+        self.outdated.is_empty()
+    }
+}
+
+/// What went wrong, first in asking the plugin, then in acting.
+fn first_failure<'a>(observed: &'a Observed, outcome: &'a Outcome<Step, ()>) -> Option<&'a Failure> {
+    if let Err(failure) = &observed.desired {
+        return Some(failure);
+    }
+    if let Some(Err(failure)) = observed.members.iter().map(|m| &m.outdated).find(|o| o.is_err()) {
+        return Some(failure);
+    }
+    outcome.failed.as_ref().map(|(_, failure)| failure)
+}
+
+fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
+    let count = |is: &dyn Fn(&Look<'_>) -> bool| looks.iter().filter(|look| is(look)).count();
+    let mut status = Map::new();
+    if let Some(cluster) = observed.cluster.found() {
+        let name = cluster.metadata.name.as_deref().unwrap_or_default();
+        let selector = format!("{}={name},{}", label::CLUSTER_NAME, label::CONTROL_PLANE);
+        status.insert("selector".to_owned(), json!(selector));
+    } else if let Some(kept) = observed.object.pointer("/status/selector") {
+        status.insert("selector".to_owned(), kept.clone());
+    }
+    status.insert("replicas".to_owned(), json!(looks.len()));
+    let ready = count(&|look| look.member.is_true(condition_type::READY));
+    let available = count(&|look| look.member.is_true(condition_type::AVAILABLE));
+    status.insert("readyReplicas".to_owned(), json!(ready));
+    status.insert("availableReplicas".to_owned(), json!(available));
+    status.insert("upToDateReplicas".to_owned(), json!(count(&|look| look.is_up_to_date())));
+    let versions = versions(observed);
+    if let Some((lowest, _)) = versions.first() {
+        status.insert("version".to_owned(), json!(lowest));
+        let listed: Vec<Value> = versions
+            .iter()
+            .map(|(version, replicas)| json!({"version": version, "replicas": replicas}))
+            .collect();
+        status.insert("versions".to_owned(), json!(listed));
+    }
+    if observed.is_initialized() {
+        status.insert("initialization".to_owned(), json!({"controlPlaneInitialized": true}));
+    }
+    if let Some(last) = observed.object.pointer("/status/lastRemediation") {
+        status.insert("lastRemediation".to_owned(), last.clone());
+    }
+    Value::Object(status)
+}
+
+/// Versions of the machines that exist, with how many have each, lowest first.
+fn versions(observed: &Observed) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for member in &observed.members {
+        if let Some(version) = &member.machine.spec.version {
+            let count = counts.entry(version.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    let mut versions: Vec<(String, usize)> = counts.into_iter().collect();
+    versions.sort_by(|(a, _), (b, _)| match (Version::parse(a), Version::parse(b)) {
+        (Ok(a), Ok(b)) => a.compare_with_build(&b),
+        _ => a.cmp(b),
+    });
+    versions
+}
+
+fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
+    let type_ = condition_type::CERTIFICATES_AVAILABLE;
+    let was_made = outcome.done.iter().any(|(step, ())| *step == Step::EnsureMaterial);
+    if let Some((Step::EnsureMaterial | Step::EnsureKubeconfig { .. }, failure)) = &outcome.failed {
+        return Report::unknown(type_, common::INTERNAL_ERROR).with_message(failure.message.clone());
+    }
+    match &observed.material {
+        Lookup::Found(_) if was_made => Report::yes(type_, common::AVAILABLE),
+        Lookup::Found(material) if material.missing.is_empty() => Report::yes(type_, common::AVAILABLE),
+        Lookup::Found(material) => Report::no(type_, common::NOT_AVAILABLE)
+            .with_message(format!("missing: {}", material.missing.join(", "))),
+        Lookup::Unknown(why) => Report::unknown(type_, common::INTERNAL_ERROR).with_message(why.clone()),
+        Lookup::Missing => Report::no(type_, common::NOT_AVAILABLE)
+            .with_message("waiting for Cluster status.initialization.infrastructureProvisioned to be true"),
+    }
+}
+
+fn initialized(observed: &Observed) -> Report {
+    if observed.is_initialized() {
+        Report::yes(condition_type::INITIALIZED, INITIALIZED)
+    } else {
+        Report::no(condition_type::INITIALIZED, NOT_INITIALIZED)
+    }
+}
+
+/// Why nothing is known of the workload cluster, if so.
+fn unseen(observed: &Observed, now: Timestamp) -> Option<(&'static str, String)> {
+    if !observed.cluster.found().is_some_and(is_provisioned) {
+        let message = "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
+        return Some((common::INSPECTION_FAILED, message.to_owned()));
+    }
+    if !observed.is_initialized() {
+        return Some((common::INSPECTION_FAILED, "waiting for the control plane to be initialized".to_owned()));
+    }
+    if observed.connected {
+        return None;
+    }
+    let message = match observed.last_success {
+        Some(last) if now.duration_since(last) <= GRACE => return None,
+        Some(last) => format!("the workload cluster last answered at {last}"),
+        None => "the workload cluster has not answered yet".to_owned(),
+    };
+    Some((common::CONNECTION_DOWN, message))
+}
+
+/// One condition about components of all machines. Without fresh news the condition stays as it is.
+fn of_all(
+    observed: &Observed,
+    looks: &[Look<'_>],
+    type_: &str,
+    concerns: &dyn Fn(&Member, &Report) -> bool,
+    now: Timestamp,
+) -> Report {
+    if let Some((reason, message)) = unseen(observed, now) {
+        return Report::unknown(type_, reason).with_message(message);
+    }
+    if !observed.connected {
+        return stored(observed, type_)
+            .unwrap_or_else(|| Report::unknown(type_, common::CONNECTION_DOWN));
+    }
+    let mut worst = ConditionStatus::True;
+    let mut lines = Vec::new();
+    for look in looks {
+        for report in look.conditions.iter().filter(|report| concerns(look.member, report)) {
+            match (report.status, worst) {
+                (ConditionStatus::True, _) => continue,
+                (ConditionStatus::False, _) => worst = ConditionStatus::False,
+                (ConditionStatus::Unknown, ConditionStatus::True) => worst = ConditionStatus::Unknown,
+                (ConditionStatus::Unknown, _) => {}
+            }
+            let said = if report.message.is_empty() { &report.reason } else { &report.message };
+            lines.push(format!("* Machine {}: {}: {said}", look.member.name(), report.type_));
+        }
+    }
+    let reason = match worst {
+        ConditionStatus::True => kubeadm::HEALTHY,
+        ConditionStatus::False => kubeadm::NOT_HEALTHY,
+        ConditionStatus::Unknown => kubeadm::HEALTH_UNKNOWN,
+    };
+    Report::new(type_, worst, reason).with_message(lines.join("\n"))
+}
+
+/// A condition as the object has it.
+fn stored(observed: &Observed, type_: &str) -> Option<Report> {
+    let condition = condition::read(&observed.object, type_)?;
+    let status = condition::status_of(&condition);
+    Some(Report::new(type_, status, &condition.reason).with_message(condition.message))
+}
+
+fn components(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Report {
+    let concerns = |member: &Member, report: &Report| {
+        let is_pod = member.components.iter().any(|component| component.condition_type == report.type_);
+        is_pod && member.datastore.as_ref() != Some(&report.type_)
+    };
+    of_all(observed, looks, condition_type::CONTROL_PLANE_COMPONENTS_HEALTHY, &concerns, now)
+}
+
+fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<Report> {
+    let type_ = condition_type::ETCD_CLUSTER_HEALTHY;
+    let is_known = stored(observed, type_).is_some();
+    if !observed.has_datastore() && !is_known && !observed.members.is_empty() {
+        return None;
+    }
+    if !observed.has_datastore() {
+        return is_known.then(|| Report::unknown(type_, common::INSPECTION_FAILED).with_message("there is no etcd member"));
+    }
+    let concerns = |member: &Member, report: &Report| {
+        member.datastore.is_some()
+            && (report.type_ == condition_type::ETCD_MEMBER_HEALTHY || member.datastore.as_ref() == Some(&report.type_))
+    };
+    Some(of_all(observed, looks, type_, &concerns, now))
+}
+
+fn available(observed: &Observed, looks: &[Look<'_>], certificates: &Report, now: Timestamp) -> Report {
+    let type_ = condition_type::AVAILABLE;
+    let not = |message: &str| Report::no(type_, common::NOT_AVAILABLE).with_message(message);
+    if !observed.is_initialized() {
+        return not("the control plane is not initialized yet");
+    }
+    if observed.is_deleting() {
+        return not("the control plane is being deleted");
+    }
+    if certificates.status == ConditionStatus::False {
+        return not(&format!("certificates: {}", certificates.message));
+    }
+    if let Some((_, message)) = unseen(observed, now) {
+        return Report::unknown(type_, common::AVAILABLE_UNKNOWN).with_message(message);
+    }
+    if !observed.connected {
+        return stored(observed, type_)
+            .unwrap_or_else(|| Report::unknown(type_, common::AVAILABLE_UNKNOWN));
+    }
+    let is_true = |look: &Look<'_>, wanted: &str| {
+        look.conditions.iter().any(|r| r.type_ == wanted && r.status == ConditionStatus::True)
+    };
+    let members = looks.iter().filter(|look| look.member.datastore.is_some()).count();
+    let healthy = looks
+        .iter()
+        .filter(|look| look.member.datastore.is_some() && is_true(look, condition_type::ETCD_MEMBER_HEALTHY))
+        .count();
+    let quorum = members.checked_div(2).unwrap_or_default().saturating_add(1);
+    if members > 0 && healthy < quorum {
+        return not(&format!("{healthy} of {members} etcd members are healthy, {quorum} are needed"));
+    }
+    if !looks.iter().any(|look| health::is_healthy(&look.conditions) == Some(true)) {
+        return not("no machine has all its components healthy");
+    }
+    Report::yes(type_, common::AVAILABLE)
+}
+
+fn rolling_out(observed: &Observed, looks: &[Look<'_>], failure: Option<&Failure>) -> Report {
+    let type_ = condition_type::ROLLING_OUT;
+    if let (Some(failure), Err(_)) = (failure, &observed.desired) {
+        return Report::unknown(type_, common::ROLLING_OUT_UNKNOWN).with_message(failure.message.clone());
+    }
+    let outdated: Vec<&Look<'_>> = looks.iter().filter(|look| !look.is_up_to_date()).collect();
+    if outdated.is_empty() {
+        return Report::no(type_, common::NOT_ROLLING_OUT);
+    }
+    let mut why: Vec<&String> = outdated.iter().flat_map(|look| &look.outdated).collect();
+    why.sort();
+    why.dedup();
+    let mut lines = vec![format!("{} machines are not up to date", outdated.len())];
+    lines.extend(why.iter().map(|why| format!("* {why}")));
+    if observed.has_datastore() {
+        lines.push(
+            "* not started: machines that are etcd members are not removed, this version of the host does not remove etcd members yet"
+                .to_owned(),
+        );
+    }
+    Report::yes(type_, common::ROLLING_OUT).with_message(lines.join("\n"))
+}
+
+fn scaling_up(observed: &Observed, failure: Option<&Failure>, now: Timestamp) -> Report {
+    let type_ = condition_type::SCALING_UP;
+    let desired = match &observed.desired {
+        Ok(desired) => desired,
+        Err(failure) => {
+            return Report::unknown(type_, common::SCALING_UP_UNKNOWN).with_message(failure.message.clone());
+        }
+    };
+    let current = observed.members.len();
+    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    if observed.is_deleting() || current >= wanted {
+        return Report::no(type_, common::NOT_SCALING_UP);
+    }
+    let mut lines = vec![format!("from {current} to {wanted} machines")];
+    if let Some(failure) = failure {
+        lines.push(format!("* {}", failure.message));
+    } else if let Some(cluster) = observed.cluster.found()
+        && let Size::Wait(why) = size(observed, cluster, desired, now)
+    {
+        lines.push(format!("* {why}"));
+    }
+    Report::yes(type_, common::SCALING_UP).with_message(lines.join("\n"))
+}
+
+fn scaling_down(observed: &Observed, failure: Option<&Failure>, now: Timestamp) -> Report {
+    let type_ = condition_type::SCALING_DOWN;
+    let current = observed.members.len();
+    if observed.is_deleting() {
+        if current == 0 {
+            return Report::no(type_, common::NOT_SCALING_DOWN);
+        }
+        return Report::yes(type_, common::SCALING_DOWN).with_message(format!("from {current} to 0 machines"));
+    }
+    let desired = match &observed.desired {
+        Ok(desired) => desired,
+        Err(failure) => {
+            return Report::unknown(type_, common::SCALING_DOWN_UNKNOWN).with_message(failure.message.clone());
+        }
+    };
+    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    if current <= wanted {
+        return Report::no(type_, common::NOT_SCALING_DOWN);
+    }
+    let mut lines = vec![format!("from {current} to {wanted} machines")];
+    if let Some(failure) = failure {
+        lines.push(format!("* {}", failure.message));
+    } else if let Some(cluster) = observed.cluster.found()
+        && let Size::Wait(why) = size(observed, cluster, desired, now)
+    {
+        lines.push(format!("* {why}"));
+    }
+    Report::yes(type_, common::SCALING_DOWN).with_message(lines.join("\n"))
+}
+
+fn machines_ready(observed: &Observed) -> Report {
+    let type_ = condition_type::MACHINES_READY;
+    let sources = sources(observed, |member| {
+        let conditions = member.machine.status.as_ref().map(|status| status.conditions.as_slice());
+        condition::get(conditions.unwrap_or_default(), condition_type::READY).cloned()
+    });
+    if sources.is_empty() {
+        return Report::yes(type_, common::NO_REPLICAS);
+    }
+    let reasons =
+        Reasons { on_true: common::READY, on_false: common::NOT_READY, on_unknown: common::READY_UNKNOWN };
+    aggregate(type_, condition_type::READY, &sources, Polarity::Positive, &reasons)
+}
+
+fn machines_up_to_date(observed: &Observed, looks: &[Look<'_>]) -> Report {
+    let type_ = condition_type::MACHINES_UP_TO_DATE;
+    let sources = sources(observed, |member| {
+        let look = looks.iter().find(|look| look.member.name() == member.name())?;
+        let report = look.conditions.iter().find(|r| r.type_ == condition_type::UP_TO_DATE)?;
+        let mut listed = Vec::new();
+        condition::set(&mut listed, report.clone(), None, Timestamp::UNIX_EPOCH);
+        listed.pop()
+    });
+    if sources.is_empty() {
+        return Report::yes(type_, common::NO_REPLICAS);
+    }
+    let reasons = Reasons {
+        on_true: common::UP_TO_DATE,
+        on_false: common::NOT_UP_TO_DATE,
+        on_unknown: common::UP_TO_DATE_UNKNOWN,
+    };
+    aggregate(type_, condition_type::UP_TO_DATE, &sources, Polarity::Positive, &reasons)
+}
+
+fn sources<'a>(
+    observed: &'a Observed,
+    condition: impl Fn(&'a Member) -> Option<Condition>,
+) -> Vec<Source<'a>> {
+    let sources = observed.members.iter().map(|member| Source {
+        kind: "Machine",
+        name: member.name(),
+        is_control_plane: true,
+        condition: condition(member),
+    });
+    sources.collect()
+}
+
+fn deleting(observed: &Observed, plan: &Plan<Step>) -> Report {
+    let type_ = condition_type::DELETING;
+    if !observed.is_deleting() {
+        return Report::no(type_, common::NOT_DELETING);
+    }
+    match plan.waits.first() {
+        Some(wait) => Report::yes(type_, &wait.on).with_message(format!("Machines: {}", wait.message)),
+        None => Report::yes(type_, common::DELETION_COMPLETED),
+    }
+}

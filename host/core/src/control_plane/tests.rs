@@ -1,0 +1,419 @@
+//! Cases of the control-plane decisions.
+
+use capstan_api::condition::ConditionStatus;
+use capstan_api::reason::{common, condition_type};
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::decide::{Size, size};
+use super::*;
+use crate::call::control_plane::ObjectReference;
+use crate::plan::{Next, Outcome, Plan};
+
+const PODS: [&str; 4] =
+    ["APIServerPodHealthy", "ControllerManagerPodHealthy", "SchedulerPodHealthy", "EtcdPodHealthy"];
+
+fn now() -> Timestamp {
+    "2026-01-01T01:00:00Z".parse().unwrap()
+}
+
+fn desired(replicas: u32) -> Desired {
+    Desired {
+        replicas,
+        version: "v1.36.0".to_owned(),
+        infrastructure_template: ObjectReference {
+            group: "infrastructure.cluster.x-k8s.io".to_owned(),
+            kind: "LocalMachineTemplate".to_owned(),
+            name: "cp".to_owned(),
+        },
+        bootstrap_group: "bootstrap.cluster.x-k8s.io".to_owned(),
+        bootstrap_kind: "KubeadmConfig".to_owned(),
+        machine_labels: vec![("tier".to_owned(), "gold".to_owned())],
+        machine_annotations: vec![],
+        readiness_gates: json!([]),
+        deletion: json!({}),
+        taints: json!([]),
+        machine_naming: String::new(),
+        max_surge: 1,
+        rollout_after_ms: None,
+        rollout_before_expiry_days: None,
+        remediation: json!({}),
+        extra: vec![],
+    }
+}
+
+fn observed(replicas: u32) -> Observed {
+    Observed {
+        object: json!({"kind": "KubeadmControlPlane", "metadata": {"name": "cp", "namespace": "n", "uid": "u"}}),
+        cluster: Lookup::Found(
+            serde_json::from_value(json!({
+                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster",
+                "metadata": {"name": "c", "namespace": "n"},
+                "spec": {"controlPlaneEndpoint": {"host": "h", "port": 6443}},
+                "status": {
+                    "initialization": {"infrastructureProvisioned": true},
+                    "failureDomains": [
+                        {"name": "a", "controlPlane": true}, {"name": "b", "controlPlane": true}, {"name": "w"},
+                    ],
+                },
+            }))
+            .unwrap(),
+        ),
+        plugin: Some("control-plane-kubeadm".to_owned()),
+        desired: Ok(desired(replicas)),
+        material: Lookup::Found(MaterialState::default()),
+        template: Lookup::Found(Template { is_owned: true }),
+        members: vec![],
+        workers: vec![],
+        connected: false,
+        last_success: None,
+        initialized: Lookup::Missing,
+    }
+}
+
+fn pod(ready: &str) -> Lookup<Value> {
+    Lookup::Found(json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}}))
+}
+
+fn member(name: &str, domain: &str) -> Member {
+    Member {
+        machine: serde_json::from_value(json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
+            "metadata": {
+                "name": name, "namespace": "n", "uid": format!("uid-{name}"),
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {annotation::KCP_CLEANUP_HOOK: ""},
+                "labels": {
+                    "tier": "gold", label::CLUSTER_NAME: "c", label::CONTROL_PLANE: "", label::CONTROL_PLANE_NAME: "cp",
+                },
+            },
+            "spec": {
+                "clusterName": "c", "version": "v1.36.0", "failureDomain": domain, "bootstrap": {},
+                "infrastructureRef": {"apiGroup": "g", "kind": "LocalMachine", "name": name},
+            },
+            "status": {"nodeRef": {"name": name}},
+        }))
+        .unwrap(),
+        config: Lookup::Unknown(String::new()),
+        infra: Lookup::Unknown(String::new()),
+        node: Lookup::Found(json!({
+            "metadata": {"labels": {label::NODE_ROLE_CONTROL_PLANE: ""}},
+            "spec": {"taints": [{"key": label::NODE_ROLE_CONTROL_PLANE, "effect": "NoSchedule"}]},
+        })),
+        components: PODS
+            .iter()
+            .map(|type_| ComponentState { condition_type: (*type_).to_owned(), pod: pod("True") })
+            .collect(),
+        datastore: Some("EtcdPodHealthy".to_owned()),
+        outdated: Ok(vec![]),
+    }
+}
+
+fn running(replicas: u32, members: Vec<Member>) -> Observed {
+    let mut seen = observed(replicas);
+    seen.members = members;
+    seen.connected = true;
+    seen.initialized = Lookup::Found(());
+    seen
+}
+
+fn deleting(mut member: Member) -> Member {
+    let time = "2026-01-01T00:59:00Z".parse().unwrap();
+    member.machine.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+    member
+}
+
+fn size_of(seen: &Observed) -> Size {
+    size(seen, seen.cluster.found().unwrap(), seen.desired.as_ref().unwrap(), now())
+}
+
+fn reported(seen: &Observed) -> Reported {
+    report(seen, &decide(seen, now()), &Outcome::default(), now())
+}
+
+use super::report::Reported;
+
+fn status_of(reported: &Reported, type_: &str) -> ConditionStatus {
+    reported.conditions.iter().find(|report| report.type_ == type_).unwrap().status
+}
+
+fn message_of<'a>(reported: &'a Reported, type_: &str) -> &'a str {
+    &reported.conditions.iter().find(|report| report.type_ == type_).unwrap().message
+}
+
+#[test]
+fn the_first_machine_comes_after_certificates_and_kubeconfig() {
+    let mut seen = observed(3);
+    seen.material = Lookup::Found(MaterialState {
+        missing: vec!["c-ca".to_owned()],
+        unowned: vec![],
+        kubeconfig_due: true,
+    });
+    let steps = decide(&seen, now()).steps;
+    assert_eq!(steps[0], Step::EnsureMaterial);
+    assert_eq!(steps[1], Step::EnsureKubeconfig { server: "https://h:6443".to_owned() });
+    let Step::CreateMachine { name, role, failure_domain } = &steps[2] else { panic!("{steps:?}") };
+    assert!(name.starts_with("cp-"), "{name}");
+    assert_eq!((*role, failure_domain.as_deref()), (Role::Init, Some("a")));
+    assert_eq!(steps.len(), 3);
+    assert_eq!(decide(&seen, now()).steps, steps, "the same name for the same state");
+}
+
+#[test]
+fn nothing_is_made_before_infrastructure_endpoint_and_template() {
+    let mut seen = observed(1);
+    seen.template = Lookup::Missing;
+    assert!(decide(&seen, now()).steps.is_empty());
+    assert!(message_of(&reported(&seen), "ScalingUp").contains("LocalMachineTemplate cp"));
+    let mut seen = observed(1);
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        cluster.spec.control_plane_endpoint = None;
+    }
+    assert!(decide(&seen, now()).steps.is_empty());
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        cluster.status = None;
+    }
+    assert_eq!(decide(&seen, now()), Plan::settled());
+}
+
+#[test]
+fn a_cluster_that_is_up_never_gets_new_certificates() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    seen.material = Lookup::Found(MaterialState {
+        missing: vec!["c-ca".to_owned()],
+        unowned: vec!["c-sa".to_owned()],
+        kubeconfig_due: true,
+    });
+    let steps = decide(&seen, now()).steps;
+    assert!(!steps.iter().any(|s| matches!(s, Step::EnsureMaterial | Step::EnsureKubeconfig { .. })), "{steps:?}");
+    let reported = reported(&seen);
+    assert_eq!(status_of(&reported, "CertificatesAvailable"), ConditionStatus::False);
+    assert_eq!(status_of(&reported, "Available"), ConditionStatus::False);
+}
+
+#[test]
+fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.initialized = Lookup::Missing;
+    assert!(matches!(size_of(&seen), Size::Wait(_)));
+    seen.initialized = Lookup::Found(());
+    let Size::Do(Step::CreateMachine { role, failure_domain, .. }) = size_of(&seen) else { panic!() };
+    assert_eq!((role, failure_domain.as_deref()), (Role::JoinControlPlane, Some("b")));
+}
+
+#[test]
+fn machines_join_one_by_one_and_only_beside_healthy_ones() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.members[0].components[0].pod = pod("False");
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("Machine a")));
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.members[0].machine.status = None;
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("no Node")));
+    let seen = running(3, vec![member("a", "a"), deleting(member("b", "b"))]);
+    assert!(matches!(size_of(&seen), Size::Wait(_)));
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.connected = false;
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    assert!(matches!(size_of(&seen), Size::Wait(_)), "what cannot be seen is not healthy");
+}
+
+#[test]
+fn etcd_members_are_not_removed() {
+    let seen = running(1, vec![member("a", "a"), member("b", "b"), member("c", "a")]);
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("etcd")));
+    assert!(message_of(&reported(&seen), "ScalingDown").contains("etcd"));
+    let mut seen = seen;
+    for member in &mut seen.members {
+        member.datastore = None;
+    }
+    let Size::Do(Step::DeleteMachine { name, uid }) = size_of(&seen) else { panic!() };
+    assert_eq!((name.as_str(), uid.as_str()), ("a", "uid-a"), "the fullest failure domain");
+}
+
+#[test]
+fn a_marked_machine_goes_first() {
+    let mut seen = running(1, vec![member("a", "a"), member("b", "a"), member("c", "b")]);
+    for member in &mut seen.members {
+        member.datastore = None;
+    }
+    let annotations = seen.members[2].machine.metadata.annotations.as_mut().unwrap();
+    annotations.insert(annotation::DELETE_MACHINE.to_owned(), String::new());
+    assert!(matches!(size_of(&seen), Size::Do(Step::DeleteMachine { name, .. }) if name == "c"));
+}
+
+#[test]
+fn an_outdated_machine_is_replaced_before_it_is_deleted() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
+    seen.members[0].datastore = None;
+    assert!(matches!(size_of(&seen), Size::Do(Step::CreateMachine { .. })));
+    assert_eq!(status_of(&reported(&seen), "RollingOut"), ConditionStatus::True);
+    seen.members.push(Member { datastore: None, ..member("b", "b") });
+    assert!(matches!(size_of(&seen), Size::Do(Step::DeleteMachine { name, .. }) if name == "a"));
+    seen.members[0].datastore = Some("EtcdPodHealthy".to_owned());
+    assert!(matches!(size_of(&seen), Size::Wait(_)));
+    assert!(message_of(&reported(&seen), "RollingOut").contains("etcd"));
+}
+
+#[test]
+fn a_running_control_plane_is_available_and_settled() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    let plan = decide(&seen, now());
+    let [Step::ReportMachine { name, conditions }] = plan.steps.as_slice() else { panic!("{:?}", plan.steps) };
+    assert_eq!(name, "a");
+    assert!(conditions.iter().all(|c| c.status == ConditionStatus::True), "{conditions:?}");
+    let types: Vec<&str> = conditions.iter().map(|c| c.type_.as_str()).collect();
+    let expected = [
+        "APIServerPodHealthy",
+        "ControllerManagerPodHealthy",
+        "SchedulerPodHealthy",
+        "EtcdPodHealthy",
+        "EtcdMemberHealthy",
+        "NodeKubeadmLabelsAndTaintsSet",
+        "UpToDate",
+    ];
+    assert_eq!(types, expected);
+    let merged = capstan_api::condition::merge(&[], conditions.clone(), None, now());
+    seen.members[0].machine.status.as_mut().unwrap().conditions = merged;
+    let plan = decide(&seen, now());
+    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+    assert_eq!(plan.next, Next::CheckAfter(std::time::Duration::from_secs(60)));
+    let reported = reported(&seen);
+    for type_ in ["Available", "Initialized", "CertificatesAvailable", "EtcdClusterHealthy", "ControlPlaneComponentsHealthy"] {
+        assert_eq!(status_of(&reported, type_), ConditionStatus::True, "{type_}");
+    }
+    for type_ in ["RollingOut", "ScalingUp", "ScalingDown", "Remediating", "Deleting"] {
+        assert_eq!(status_of(&reported, type_), ConditionStatus::False, "{type_}");
+    }
+    assert_eq!(reported.status["selector"], "cluster.x-k8s.io/cluster-name=c,cluster.x-k8s.io/control-plane");
+    assert_eq!(reported.status["version"], "v1.36.0");
+    assert_eq!(reported.status["versions"], json!([{"version": "v1.36.0", "replicas": 1}]));
+    assert_eq!(reported.status["initialization"]["controlPlaneInitialized"], true);
+    assert_eq!(reported.status["upToDateReplicas"], 1);
+}
+
+#[test]
+fn a_lost_connection_is_forgiven_for_a_while_and_then_nothing_is_known() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.object["status"] = json!({
+        "initialization": {"controlPlaneInitialized": true},
+        "conditions": [{"type": "Available", "status": "True", "reason": "Available"}],
+    });
+    seen.connected = false;
+    seen.last_success = Some(now() - SignedDuration::from_mins(4));
+    assert_eq!(status_of(&reported(&seen), "Available"), ConditionStatus::True);
+    seen.last_success = Some(now() - SignedDuration::from_mins(6));
+    let later = reported(&seen);
+    assert_eq!(status_of(&later, "Available"), ConditionStatus::Unknown);
+    assert_eq!(status_of(&later, "EtcdClusterHealthy"), ConditionStatus::Unknown);
+    assert_eq!(later.status["initialization"]["controlPlaneInitialized"], true, "once true it stays");
+}
+
+#[test]
+fn a_machine_that_is_coming_up_is_written_once() {
+    let mut young = member("a", "a");
+    young.components[2].pod = Lookup::Missing;
+    let time = now() - SignedDuration::from_secs(20);
+    young.machine.metadata.creation_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+    let mut seen = running(1, vec![young]);
+    assert!(decide(&seen, now()).steps.is_empty());
+    assert_eq!(decide(&seen, now()).next, Next::CheckAfter(std::time::Duration::from_secs(1)));
+    seen.members[0].components[2].pod = pod("True");
+    assert!(matches!(decide(&seen, now()).steps.as_slice(), [Step::ReportMachine { .. }]));
+}
+
+#[test]
+fn the_last_machine_may_go_and_an_etcd_member_may_not() {
+    let drops = |seen: &Observed| {
+        decide(seen, now()).steps.iter().any(|step| {
+            matches!(step, Step::Patch { patch, .. }
+                if patch.pointer("/metadata/annotations").is_some_and(|a| a.get(annotation::KCP_CLEANUP_HOOK) == Some(&Value::Null)))
+        })
+    };
+    assert!(drops(&running(1, vec![deleting(member("a", "a"))])));
+    let mut seen = running(3, vec![deleting(member("a", "a")), member("b", "b")]);
+    assert!(!drops(&seen), "its Machine does not wait for the hook yet");
+    let waiting = capstan_api::condition::Report::yes("Deleting", "WaitingForPreTerminateHook");
+    let status = seen.members[0].machine.status.as_mut().unwrap();
+    status.conditions = capstan_api::condition::merge(&[], [waiting], None, now());
+    assert!(!drops(&seen), "an etcd member");
+    seen.members[0].datastore = None;
+    assert!(drops(&seen));
+    seen.members[1].components[0].pod = pod("False");
+    assert!(!drops(&seen), "nobody else is healthy");
+}
+
+#[test]
+fn deletion_waits_for_workers_and_then_deletes_all_machines() {
+    let mut seen = running(3, vec![member("a", "a"), deleting(member("b", "b"))]);
+    seen.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    seen.workers = vec!["w".to_owned()];
+    assert!(decide(&seen, now()).steps.is_empty());
+    let waiting = reported(&seen);
+    let deleting = waiting.conditions.iter().find(|c| c.type_ == condition_type::DELETING).unwrap();
+    assert_eq!(deleting.reason, common::WAITING_FOR_WORKERS_DELETION);
+    assert!(!waiting.finished);
+    seen.workers.clear();
+    let steps = decide(&seen, now()).steps;
+    let deleted = |name: &str| steps.iter().any(|s| matches!(s, Step::DeleteMachine { name: n, .. } if n == name));
+    assert!(deleted("a") && !deleted("b"), "what is being deleted is not asked twice");
+    assert_eq!(steps.iter().filter(|s| matches!(s, Step::Patch { .. })).count(), 2, "hooks of both");
+    seen.members.clear();
+    assert!(reported(&seen).finished);
+}
+
+#[test]
+fn what_a_crash_left_out_is_made() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.initialized = Lookup::Missing;
+    seen.members[0].config = Lookup::Missing;
+    let expected =
+        Step::CompleteMachine { name: "a".to_owned(), role: Role::Init, config: true, infra: false };
+    assert!(decide(&seen, now()).steps.contains(&expected));
+    let status = seen.members[0].machine.status.as_mut().unwrap();
+    status.initialization = Some(capstan_api::v1beta2::MachineInitializationStatus {
+        bootstrap_data_secret_created: Some(true),
+        infrastructure_provisioned: None,
+    });
+    assert!(!decide(&seen, now()).steps.iter().any(|s| matches!(s, Step::CompleteMachine { .. })));
+}
+
+#[test]
+fn settings_reach_existing_machines_in_place() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    let mut wanted = desired(1);
+    wanted.machine_labels = vec![("tier".to_owned(), "silver".to_owned())];
+    wanted.deletion = json!({"nodeDrainTimeoutSeconds": 30});
+    wanted.readiness_gates = json!([{"conditionType": "Mine"}]);
+    seen.desired = Ok(wanted);
+    seen.members[0].infra = Lookup::Found(json!({"metadata": {"labels": {
+        label::CLUSTER_NAME: "c", label::CONTROL_PLANE: "", label::CONTROL_PLANE_NAME: "cp",
+    }}}));
+    let patches: Vec<(MemberPart, Value)> = decide(&seen, now())
+        .steps
+        .into_iter()
+        .filter_map(|step| match step {
+            Step::Patch { part, patch, .. } => Some((part, patch)),
+            _ => None,
+        })
+        .collect();
+    let machine = json!({
+        "metadata": {"labels": {"tier": "silver"}},
+        "spec": {"deletion": {"nodeDrainTimeoutSeconds": 30}, "readinessGates": [{"conditionType": "Mine"}]},
+    });
+    let infra = json!({"metadata": {"labels": {"tier": "silver"}}});
+    assert_eq!(patches, [(MemberPart::Machine, machine), (MemberPart::Infra, infra)]);
+}
+
+#[test]
+fn a_plugin_that_fails_changes_nothing_and_is_heard() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.desired = Err(Failure::terminal("InvalidMaxSurge", "maxSurge must be 0 or 1"));
+    assert!(decide(&seen, now()).steps.is_empty());
+    let reported = reported(&seen);
+    assert_eq!(status_of(&reported, "ScalingUp"), ConditionStatus::Unknown);
+    assert!(message_of(&reported, "ScalingUp").contains("maxSurge"));
+}

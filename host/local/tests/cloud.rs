@@ -326,3 +326,21 @@ async fn strangers_and_kubelets_see_only_what_is_theirs() {
     let outsider = world.kube_as(kit::Credentials { ca: Some(world.ca.der.clone()), ..outsider });
     assert!(outsider.try_send(Method::GET, "/", &[], &Value::Null).await.is_err());
 }
+
+#[tokio::test]
+async fn a_ca_key_may_have_any_of_the_usual_forms() {
+    for (pkcs8, older) in [
+        (include_str!("cloud/rsa-pkcs8.pem"), include_str!("cloud/rsa-pkcs1.pem")),
+        (include_str!("cloud/ec-pkcs8.pem"), include_str!("cloud/ec-sec1.pem")),
+    ] {
+        let key = || rcgen::KeyPair::from_pem(pkcs8).unwrap();
+        for pem in [pkcs8, older] {
+            let dir = TempDir::new().unwrap();
+            let ca = Ca::with_key("kubernetes", key(), Some(pem.to_owned()));
+            let world = World::with_ca(quick(&dir), ca).await;
+            world.add_token().await;
+            world.worker("w-1").await;
+            world.cloud.stop().await;
+        }
+    }
+}

@@ -11,7 +11,10 @@ use capstan_local::cloud::{Cloud, Options};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
@@ -51,7 +54,10 @@ pub(crate) struct Http {
     pub(crate) credentials: Credentials,
 }
 
-pub(crate) trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream:
+    tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin
+{
+}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(crate) struct Watching {
@@ -67,7 +73,9 @@ impl Watching {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event in time")?;
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame())
+                .await
+                .expect("an event in time")?;
             if let Ok(data) = frame.unwrap().into_data() {
                 self.buffer.extend_from_slice(&data);
             }
@@ -80,7 +88,10 @@ impl Watching {
             let event = self.next().await.expect("the watch goes on");
             if event["type"] != "BOOKMARK" {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                return (text(&event["type"]), text(&event["object"]["metadata"]["name"]));
+                return (
+                    text(&event["type"]),
+                    text(&event["object"]["metadata"]["name"]),
+                );
             }
         }
     }
@@ -88,25 +99,37 @@ impl Watching {
 
 impl Http {
     pub(crate) fn new(base: &str, credentials: Credentials) -> Self {
-        Self { base: base.to_owned(), credentials }
+        Self {
+            base: base.to_owned(),
+            credentials,
+        }
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
         let (scheme, address) = self.base.split_once("://").unwrap();
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
         stream.set_nodelay(true).unwrap();
         if scheme == "http" {
             return Ok(Box::new(stream));
         }
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.credentials.ca.clone().expect("a CA for TLS")).unwrap();
-        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
+        roots
+            .add(self.credentials.ca.clone().expect("a CA for TLS"))
+            .unwrap();
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
         let config = match self.credentials.certificate.clone() {
             Some((certificate, key)) => builder
-                .with_client_auth_cert(vec![certificate], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)))
+                .with_client_auth_cert(
+                    vec![certificate],
+                    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
+                )
                 .unwrap(),
             None => builder.with_no_client_auth(),
         };
@@ -126,10 +149,14 @@ impl Http {
         body: String,
     ) -> Result<http::Response<hyper::body::Incoming>, String> {
         let stream = self.connect().await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header("host", "test");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "test");
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
         }
@@ -140,20 +167,44 @@ impl Http {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
-        sender.send_request(request).await.map_err(|error| error.to_string())
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Sends a request; the error is that of the connection.
-    pub(crate) async fn try_send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Result<Reply, String> {
-        let text = if body.is_null() { String::new() } else { body.to_string() };
+    pub(crate) async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Reply, String> {
+        let text = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let response = self.open(method, path, headers, text).await?;
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-        Ok(Reply { code, headers, text: String::from_utf8_lossy(&bytes).into_owned() })
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
+        Ok(Reply {
+            code,
+            headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        })
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Reply {
-        self.try_send(method, path, &[], body).await.expect("an answer")
+        self.try_send(method, path, &[], body)
+            .await
+            .expect("an answer")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -174,17 +225,34 @@ impl Http {
 
     pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Reply {
         let content_type = format!("application/{kind}");
-        self.try_send(Method::PATCH, path, &[("content-type", &content_type)], body).await.expect("an answer")
+        self.try_send(
+            Method::PATCH,
+            path,
+            &[("content-type", &content_type)],
+            body,
+        )
+        .await
+        .expect("an answer")
     }
 
     pub(crate) async fn watch(&self, path: &str) -> Result<Watching, Reply> {
-        let response = self.open(Method::GET, path, &[], String::new()).await.expect("an answer");
+        let response = self
+            .open(Method::GET, path, &[], String::new())
+            .await
+            .expect("an answer");
         if response.status().as_u16() == 200 {
-            return Ok(Watching { body: response.into_body(), buffer: Vec::new() });
+            return Ok(Watching {
+                body: response.into_body(),
+                buffer: Vec::new(),
+            });
         }
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Err(Reply { code, headers, text: String::from_utf8_lossy(&bytes).into_owned() })
+        Err(Reply {
+            code,
+            headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        })
     }
 
     /// Asks until the answer is as wanted.
@@ -219,16 +287,27 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key_pem = key_pem.unwrap_or_else(|| key.serialize_pem());
         let certificate = params.self_signed(&key).unwrap();
         let (pem, der) = (certificate.pem(), certificate.der().clone());
-        Self { pem, key_pem, der, issuer: Issuer::new(params, key) }
+        Self {
+            pem,
+            key_pem,
+            der,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub(crate) fn pin(&self) -> String {
         let (_, parsed) = X509Certificate::from_der(&self.der).unwrap();
-        let hex: String = Sha256::digest(parsed.public_key().raw).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = Sha256::digest(parsed.public_key().raw)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("sha256:{hex}")
     }
 
@@ -236,7 +315,9 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -252,11 +333,17 @@ impl Ca {
     }
 
     pub(crate) fn anonymous(&self) -> Credentials {
-        Credentials { ca: Some(self.der.clone()), ..Credentials::default() }
+        Credentials {
+            ca: Some(self.der.clone()),
+            ..Credentials::default()
+        }
     }
 
     pub(crate) fn bearer(&self, token: &str) -> Credentials {
-        Credentials { bearer: Some(token.to_owned()), ..self.anonymous() }
+        Credentials {
+            bearer: Some(token.to_owned()),
+            ..self.anonymous()
+        }
     }
 }
 
@@ -273,7 +360,10 @@ pub(crate) fn quick(dir: &TempDir) -> Options {
 }
 
 pub(crate) fn client(cloud: &Cloud) -> Http {
-    let credentials = Credentials { bearer: Some(cloud.access().token.clone()), ..Credentials::default() };
+    let credentials = Credentials {
+        bearer: Some(cloud.access().token.clone()),
+        ..Credentials::default()
+    };
     Http::new(&cloud.access().endpoint, credentials)
 }
 
@@ -295,8 +385,14 @@ fn certificates(ca: &Ca) -> Vec<Value> {
     let other = Ca::new("other");
     let mut files = Vec::new();
     for (name, pem) in [
-        ("ca.crt", &ca.pem), ("ca.key", &ca.key_pem), ("etcd/ca.crt", &other.pem), ("etcd/ca.key", &other.key_pem),
-        ("front-proxy-ca.crt", &other.pem), ("front-proxy-ca.key", &other.key_pem), ("sa.pub", &other.pem), ("sa.key", &other.key_pem),
+        ("ca.crt", &ca.pem),
+        ("ca.key", &ca.key_pem),
+        ("etcd/ca.crt", &other.pem),
+        ("etcd/ca.key", &other.key_pem),
+        ("front-proxy-ca.crt", &other.pem),
+        ("front-proxy-ca.key", &other.key_pem),
+        ("sa.pub", &other.pem),
+        ("sa.key", &other.key_pem),
     ] {
         files.push(write_file(&format!("/etc/kubernetes/pki/{name}"), pem));
     }
@@ -309,7 +405,12 @@ pub(crate) fn init_data(ca: &Ca, endpoint: &str) -> String {
          kubernetesVersion: v1.36.3\nnetworking:\n  podSubnet: 10.244.0.0/16\n---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n\
          nodeRegistration:\n  name: '{{{{ ds.meta_data.local_hostname }}}}'\n"
     );
-    cloud_config(certificates(ca), "init", "/run/kubeadm/kubeadm.yaml", &config)
+    cloud_config(
+        certificates(ca),
+        "init",
+        "/run/kubeadm/kubeadm.yaml",
+        &config,
+    )
 }
 
 /// What a joining machine is told.
@@ -334,10 +435,16 @@ pub(crate) fn join_data(join: &Join<'_>) -> String {
             files = certificates(ca);
         }
         None => {
-            config["nodeRegistration"]["taints"] = json!([{"key": "node.cluster.x-k8s.io/uninitialized", "effect": "NoSchedule"}]);
+            config["nodeRegistration"]["taints"] =
+                json!([{"key": "node.cluster.x-k8s.io/uninitialized", "effect": "NoSchedule"}]);
         }
     }
-    cloud_config(files, "join", "/run/kubeadm/kubeadm-join-config.yaml", &config.to_string())
+    cloud_config(
+        files,
+        "join",
+        "/run/kubeadm/kubeadm-join-config.yaml",
+        &config.to_string(),
+    )
 }
 
 pub(crate) fn instance(network: &str, name: &str, user_data: &str) -> Value {
@@ -346,7 +453,9 @@ pub(crate) fn instance(network: &str, name: &str, user_data: &str) -> Value {
 
 /// A bootstrap token's Secret; an expiry in seconds from now.
 pub(crate) fn token_secret(id: &str, secret: &str, expires_s: i64) -> Value {
-    let expires = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(expires_s)).unwrap();
+    let expires = jiff::Timestamp::now()
+        .checked_add(jiff::SignedDuration::from_secs(expires_s))
+        .unwrap();
     json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
         "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
         "stringData": {"token-id": id, "token-secret": secret, "expiration": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -376,29 +485,62 @@ impl World {
         let cloud = Cloud::start(options).await.unwrap();
         let http = client(&cloud);
         let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
-        let network = id(&http.post("/v1/networks", &json!({"name": "n"})).await.json());
-        let lb = http.post("/v1/load-balancers", &json!({"name": "lb", "networkId": network})).await.json();
+        let network = id(&http
+            .post("/v1/networks", &json!({"name": "n"}))
+            .await
+            .json());
+        let lb = http
+            .post(
+                "/v1/load-balancers",
+                &json!({"name": "lb", "networkId": network}),
+            )
+            .await
+            .json();
         let endpoint = format!("127.0.0.1:{}", lb["port"]);
         let mut body = instance(&network, "cp-1", &init_data(&ca, &endpoint));
         body["loadBalancerIds"] = json!([lb["id"]]);
         let made = http.post("/v1/instances", &body).await;
         assert_eq!(made.code, 202, "{}", made.text);
         let first = id(&made.json());
-        let world = Self { cloud, http, ca, network, balancer: id(&lb), endpoint, first };
+        let world = Self {
+            cloud,
+            http,
+            ca,
+            network,
+            balancer: id(&lb),
+            endpoint,
+            first,
+        };
         let state = world.bootstrapped(&world.first).await;
-        assert_eq!(state["state"], "done", "{}", world.console(&world.first).await);
+        assert_eq!(
+            state["state"],
+            "done",
+            "{}",
+            world.console(&world.first).await
+        );
         world
     }
 
     pub(crate) async fn bootstrapped(&self, id: &str) -> Value {
         let over = |reply: &Reply| {
-            reply.code == 200 && matches!(reply.json()["bootstrap"]["state"].as_str(), Some("done" | "failed"))
+            reply.code == 200
+                && matches!(
+                    reply.json()["bootstrap"]["state"].as_str(),
+                    Some("done" | "failed")
+                )
         };
-        self.http.until(&format!("/v1/instances/{id}"), over).await.json()["bootstrap"].clone()
+        self.http
+            .until(&format!("/v1/instances/{id}"), over)
+            .await
+            .json()["bootstrap"]
+            .clone()
     }
 
     pub(crate) async fn console(&self, id: &str) -> String {
-        self.http.get(&format!("/v1/instances/{id}/console")).await.text
+        self.http
+            .get(&format!("/v1/instances/{id}/console"))
+            .await
+            .text
     }
 
     pub(crate) fn kube(&self) -> Http {
@@ -411,13 +553,22 @@ impl World {
 
     pub(crate) async fn add_token(&self) {
         let (id, secret) = TOKEN.split_once('.').unwrap();
-        let made = self.kube().post("/api/v1/namespaces/kube-system/secrets", &token_secret(id, secret, 3600)).await;
+        let made = self
+            .kube()
+            .post(
+                "/api/v1/namespaces/kube-system/secrets",
+                &token_secret(id, secret, 3600),
+            )
+            .await;
         assert_eq!(made.code, 201, "{}", made.text);
     }
 
     /// Creates a machine with this user data and waits for the end of its bootstrap.
     pub(crate) async fn machine(&self, name: &str, user_data: &str) -> (String, Value) {
-        let made = self.http.post("/v1/instances", &instance(&self.network, name, user_data)).await;
+        let made = self
+            .http
+            .post("/v1/instances", &instance(&self.network, name, user_data))
+            .await;
         assert_eq!(made.code, 202, "{}", made.text);
         let id = made.json()["id"].as_str().unwrap().to_owned();
         let bootstrap = self.bootstrapped(&id).await;
@@ -426,7 +577,12 @@ impl World {
 
     pub(crate) async fn worker(&self, name: &str) -> String {
         let pin = self.ca.pin();
-        let data = join_data(&Join { endpoint: &self.endpoint, pin: &pin, token: TOKEN, control_plane_of: None });
+        let data = join_data(&Join {
+            endpoint: &self.endpoint,
+            pin: &pin,
+            token: TOKEN,
+            control_plane_of: None,
+        });
         let (id, bootstrap) = self.machine(name, &data).await;
         assert_eq!(bootstrap["state"], "done", "{}", self.console(&id).await);
         id
@@ -439,7 +595,11 @@ pub(crate) fn ready_is(status: &'static str) -> impl Fn(&Reply) -> bool {
         reply.code == 200
             && reply.json()["status"]["conditions"]
                 .as_array()
-                .is_some_and(|list| list.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == status))
+                .is_some_and(|list| {
+                    list.iter().any(|condition| {
+                        condition["type"] == "Ready" && condition["status"] == status
+                    })
+                })
     }
 }
 
@@ -447,13 +607,19 @@ pub(crate) fn ready_is(status: &'static str) -> impl Fn(&Reply) -> bool {
 pub(crate) fn from_kubeconfig(path: &std::path::Path) -> Http {
     let text = std::fs::read_to_string(path).unwrap();
     let config: Value = serde_saphyr::from_str(&text).unwrap();
-    let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+    let (cluster, user) = (
+        &config["clusters"][0]["cluster"],
+        &config["users"][0]["user"],
+    );
     let pem = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
     let certificate = |value: &Value| CertificateDer::from_pem_slice(&pem(value)).unwrap();
     let key = PrivateKeyDer::from_pem_slice(&pem(&user["client-key-data"])).unwrap();
     let credentials = Credentials {
         bearer: None,
-        certificate: Some((certificate(&user["client-certificate-data"]), key.secret_der().to_vec())),
+        certificate: Some((
+            certificate(&user["client-certificate-data"]),
+            key.secret_der().to_vec(),
+        )),
         ca: Some(certificate(&cluster["certificate-authority-data"])),
     };
     Http::new(cluster["server"].as_str().unwrap(), credentials)

@@ -24,6 +24,9 @@ pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager
             as_object(meta).remove(own);
         }
     }
+    if owned.get("f:metadata").is_some_and(|meta| meta == &json!({})) {
+        as_object(&mut owned).remove("f:metadata");
+    }
     let mut managers: Vec<Value> = list_at(object, "/metadata/managedFields").to_vec();
     let is_mine = |entry: &Value| {
         text_at(entry, "/manager") == manager
@@ -138,14 +141,16 @@ fn without_clashes(theirs: &Value, ours: &Value, now: Option<&Value>, wanted: Op
         let shown = key.strip_prefix("f:").map_or_else(|| format!("[{}]", key.get(2..).unwrap_or_default()), |name| format!(".{name}"));
         let below = format!("{path}{shown}");
         let (now, wanted) = (step(now, &field, key), step(wanted, &field, key));
-        let is_leaf = inner.as_object().is_none_or(Map::is_empty) || mine.as_object().is_none_or(Map::is_empty);
+        let are_maps = wanted.is_some_and(Value::is_object) && now.is_none_or(Value::is_object);
+        let is_leaf = !are_maps
+            && (inner.as_object().is_none_or(Map::is_empty) || mine.as_object().is_none_or(Map::is_empty));
         if key == "." || (is_leaf && now == wanted) {
             kept.insert(key.clone(), inner.clone());
         } else if is_leaf {
             clashes.push(below);
         } else {
             let rest = without_clashes(inner, mine, now, wanted, &below, clashes);
-            if rest != json!({}) {
+            if rest != json!({}) || inner == &json!({}) {
                 kept.insert(key.clone(), rest);
             }
         }

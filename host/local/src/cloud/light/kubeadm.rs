@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(registration.labels(), [("a".into(), "b".into()), ("c".into(), String::new())]);
         let old = json!({"nodeRegistration": {"taints": [], "kubeletExtraArgs": {"provider-id": "x://y"}}});
         let registration = NodeRegistration::read(&old, "h");
-        assert_eq!((registration.argument("provider-id"), registration.taints), ("x://y", Some(vec![])));
+        assert_eq!((registration.argument("provider-id"), registration.taints.clone()), ("x://y", Some(vec![])));
         assert!(KubeadmConfig::parse("/f", "apiVersion: kubeadm.k8s.io/v1beta1\nkind: InitConfiguration").is_err());
     }
 

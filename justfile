@@ -18,11 +18,11 @@ quickstart *args: release plugins
 
 # Stop everything that quickstart started, and remove .dev.
 down *args: _program
-    @"$(just _any)" local down {{args}}
+    @"$({{just_executable()}} _any)" local down {{args}}
 
 # Show what quickstart started.
 status *args: _program
-    @"$(just _any)" local status {{args}}
+    @"$({{just_executable()}} _any)" local status {{args}}
 
 # All checks and tests; what CI runs.
 test: fmt-check lint build plugins
@@ -60,9 +60,9 @@ lint: && deny
 deny:
     @if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check licenses bans sources; else echo "cargo-deny is not installed: licences are not checked"; fi
 
-# Write the kinds and admission policies that the host installs to host/api/crds.
-crd: build
-    {{capstan_dev}} crd
+# Write the kinds and admission policies that the host installs to host/api/crds, from the Rust types.
+crd:
+    UPDATE_GOLDEN=1 cargo test -p capstan-api --lib manifests
 
 # The documentation of all crates.
 doc:
@@ -76,5 +76,6 @@ clean-cache:
 _program:
     @test -x {{capstan}} || test -x {{capstan_dev}} || cargo build -p capstan
 
+# The newest program.
 _any:
     @ls -t {{capstan}} {{capstan_dev}} 2>/dev/null | head -n 1

@@ -155,7 +155,7 @@ pub async fn run(command: LocalCommand, programs: Programs<'_>) -> anyhow::Resul
         LocalCommand::Tools(args) => tools(args.name.as_deref(), &progress).await?,
         LocalCommand::Cloud(args) => Box::pin(crate::cloud::serve(args)).await?,
         LocalCommand::Quickstart(args) => {
-            Box::pin(quickstart::run(args, programs, &progress)).await?;
+            Box::pin(quickstart::run(args, programs)).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -54,7 +54,8 @@ pub struct QuickstartArgs {
 }
 
 /// Says one line with the time since the beginning.
-pub(super) struct Story {
+#[derive(Clone, Copy)]
+struct Story {
     begun: Instant,
 }
 
@@ -69,11 +70,11 @@ impl Story {
 pub(super) async fn run(
     args: QuickstartArgs,
     programs: Programs<'_>,
-    progress: &Progress,
 ) -> anyhow::Result<()> {
     let story = Story {
         begun: Instant::now(),
     };
+    let progress = &Progress::new(move |line| story.say(line));
     // What is missing is said before anything is started.
     let components = plugins::read(&args.plugins)?;
     let kubectl = Kubectl::find(&args.home.dir, progress).await?;
@@ -86,10 +87,20 @@ pub(super) async fn run(
         server: &server,
         host: &host,
     };
-    Box::pin(plugins::install(&scene, &components)).await?;
-    Box::pin(create(&scene)).await?;
-    Box::pin(follow(&scene)).await?;
-    finish(&scene).await
+    tokio::select! {
+        done = Box::pin(play(&scene, &components)) => done,
+        _ = tokio::signal::ctrl_c() => {
+            bail!("interrupted; what was started is left running, `./dev down` stops it")
+        }
+    }
+}
+
+/// Everything after the start.
+async fn play(scene: &Scene<'_>, components: &[plugins::Component]) -> anyhow::Result<()> {
+    plugins::install(scene, components).await?;
+    create(scene).await?;
+    follow(scene).await?;
+    finish(scene).await
 }
 
 /// What every part needs.

@@ -227,9 +227,8 @@ async fn listen(options: &Options, port_before: u16) -> Result<TcpListener, Clou
 async fn reserve_range(before: u8) -> Result<(u8, TcpListener), CloudError> {
     const GUARD_PORT: u16 = 6442;
     let first: u8 = rand::random_range(64..=250);
-    let others = (64..=250).map(|step: u8| 64 + (first.wrapping_add(step)) % 187);
-    let wanted = if before == 0 { None } else { Some(before) };
-    let candidates: Vec<u8> = wanted.map_or_else(|| others.collect(), |octet| vec![octet]);
+    let candidates: Vec<u8> =
+        if before == 0 { (first..=250).chain(64..first).collect() } else { vec![before] };
     for octet in candidates {
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::new(127, octet, 0, 1), GUARD_PORT)).await {
             return Ok((octet, listener));

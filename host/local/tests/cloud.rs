@@ -297,3 +297,50 @@ async fn faults_do_what_their_rules_say() {
     http.until(&never, |reply| reply.code == 404).await;
     assert_eq!(http.put("/v1/faults", &json!({"rules": [{"effect": {"type": "explode"}}]})).await.code, 400);
 }
+
+#[tokio::test]
+async fn strangers_and_kubelets_see_only_what_is_theirs() {
+    let dir = TempDir::new().unwrap();
+    let world = World::new(quick(&dir)).await;
+    world.add_token().await;
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let stranger = world.kube_as(world.ca.anonymous());
+    for (path, code) in [
+        ("/healthz", 200),
+        ("/version", 200),
+        ("/api/v1/namespaces/kube-public/configmaps/cluster-info", 200),
+        ("/api", 403),
+        ("/api/v1/nodes", 403),
+        (secrets, 403),
+    ] {
+        assert_eq!(stranger.get(path).await.code, code, "{path}");
+    }
+    let bootstrapper = world.kube_as(world.ca.bearer(TOKEN));
+    assert_eq!(bootstrapper.get("/api/v1/nodes/cp-1").await.code, 200);
+    assert_eq!(bootstrapper.get(secrets).await.code, 403);
+    let kubelet = world.kube_as(world.ca.client("system:node:cp-1", "system:nodes"));
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(kubelet.patch("/api/v1/nodes/cp-1", "merge-patch+json", &label).await.code, 200);
+    assert_eq!(kubelet.patch("/api/v1/nodes/other", "merge-patch+json", &label).await.code, 403);
+    let outsider = Ca::new("kubernetes").admin();
+    let outsider = world.kube_as(kit::Credentials { ca: Some(world.ca.der.clone()), ..outsider });
+    assert!(outsider.try_send(Method::GET, "/", &[], &Value::Null).await.is_err());
+}
+
+#[tokio::test]
+async fn a_ca_key_may_have_any_of_the_usual_forms() {
+    for (pkcs8, older) in [
+        (include_str!("cloud/rsa-pkcs8.pem"), include_str!("cloud/rsa-pkcs1.pem")),
+        (include_str!("cloud/ec-pkcs8.pem"), include_str!("cloud/ec-sec1.pem")),
+    ] {
+        let key = || rcgen::KeyPair::from_pem(pkcs8).unwrap();
+        for pem in [pkcs8, older] {
+            let dir = TempDir::new().unwrap();
+            let ca = Ca::with_key("kubernetes", key(), Some(pem.to_owned()));
+            let world = World::with_ca(quick(&dir), ca).await;
+            world.add_token().await;
+            world.worker("w-1").await;
+            world.cloud.stop().await;
+        }
+    }
+}

@@ -17,6 +17,11 @@ use super::userdata::MachineFacts;
 /// Between two tries to get a load balancer's port back.
 const PORT_RETRY: Duration = Duration::from_millis(200);
 
+/// One of so many equal parts.
+fn part(of: Duration, parts: u32) -> Duration {
+    of.checked_div(parts).unwrap_or_default()
+}
+
 /// Takes up again what an earlier process left.
 pub(crate) fn resume(region: &Arc<Region>) {
     let (balancers, instances) = {
@@ -112,7 +117,7 @@ fn set_balancer_state(region: &Region, id: &str, state: &str, message: &str) {
 pub(crate) fn delete_balancer(region: &Arc<Region>, id: &str) {
     spawn(region, id, |region, id| async move {
         region.lock().ports.remove(&id);
-        tokio::time::sleep(region.provision_delay / 4).await;
+        tokio::time::sleep(part(region.provision_delay, 4)).await;
         let mut records = region.lock();
         if let Some(balancer) = records.balancers.get(&id).cloned() {
             match region.forget(&mut records, &balancer) {
@@ -137,7 +142,7 @@ pub(crate) async fn provision(region: Arc<Region>, id: String) {
         region.change_instance(&id, |instance| "waiting for capacity".clone_into(&mut instance.state_message));
         return;
     }
-    let half = region.provision_delay / 2;
+    let half = part(region.provision_delay, 2);
     tokio::time::sleep(half.saturating_add(Duration::from_millis(instance.fate.delay_ms))).await;
     if let Some(message) = instance.fate.fail {
         region.change_instance(&id, |instance| {
@@ -225,9 +230,9 @@ pub(crate) async fn run(region: Arc<Region>, id: String) {
 
 /// Deletes the machine and forgets the instance.
 pub(crate) async fn terminate(region: Arc<Region>, id: String) {
-    tokio::time::sleep(region.provision_delay / 4).await;
+    tokio::time::sleep(part(region.provision_delay, 4)).await;
     region.change_instance(&id, |instance| instance.state = InstanceState::Terminated);
-    tokio::time::sleep(region.provision_delay / 4).await;
+    tokio::time::sleep(part(region.provision_delay, 4)).await;
     finish(&region, &id);
 }
 

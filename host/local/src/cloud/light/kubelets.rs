@@ -128,7 +128,7 @@ pub(crate) fn round(cluster: &Arc<Cluster>, now: Instant) -> Instant {
         }
     }
     adopt_pods(cluster);
-    let period = cluster.tempo.heartbeat.min(cluster.tempo.node_grace / 3).max(Duration::from_millis(50));
+    let period = cluster.tempo.heartbeat.min(cluster.tempo.node_grace.checked_div(3).unwrap_or_default()).max(Duration::from_millis(50));
     now.checked_add(period).unwrap_or(now)
 }
 

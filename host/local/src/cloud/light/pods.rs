@@ -46,6 +46,10 @@ fn scaled(value: &Value, total: usize) -> usize {
 
 /// Evicts a pod: deletes it unless a PodDisruptionBudget says not now.
 pub(crate) fn evict(store: &Store, target: &Target, eviction: &Value, query: &Query) -> Result<Value, Status> {
+    let named = object::name(eviction);
+    if !named.is_empty() && named != target.name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
     let pod = verbs::get(store, target)?;
     let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
     let how = Deletion::parse(&options, query)?;

@@ -129,7 +129,11 @@ pub(crate) fn patch_object(
 fn apply_object(store: &Store, target: &Target, body: &Value, query: &Query, who: &Identity) -> Result<(Arc<Object>, bool), Status> {
     let manager = query.get("fieldManager");
     if manager.is_empty() {
-        return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
     }
     let force = query.is_set("force");
     if store.get(target.resource, &target.namespace, &target.name).is_none() {

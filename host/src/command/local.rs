@@ -17,11 +17,21 @@ const HOST_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs a subcommand of `capstan local`.
 pub(super) fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
-    let level = if matches!(command, LocalCommand::Cloud(_)) { "info" } else { "warn" };
+    let level = if matches!(command, LocalCommand::Cloud(_)) {
+        "info"
+    } else {
+        "warn"
+    };
     telemetry::start(LogFormat::Text, level)?;
     let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let programs = Programs { cloud, host, program: &program };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let programs = Programs {
+        cloud,
+        host,
+        program: &program,
+    };
     runtime.block_on(Box::pin(capstan_local::command::run(command, programs)))
 }
 
@@ -30,7 +40,10 @@ fn cloud(program: &Path, dir: &Path) -> Extra {
     let home = dir.join("cloud");
     Extra {
         name: "cloud".to_owned(),
-        argv: argv(program, &["local", "cloud", "--dir", &home.display().to_string()]),
+        argv: argv(
+            program,
+            &["local", "cloud", "--dir", &home.display().to_string()],
+        ),
         ready: Ready::File(home.join("cloud.json")),
         patience: CLOUD_PATIENCE,
     }
@@ -42,13 +55,28 @@ fn host(program: &Path, dir: &Path, port: u16) -> Extra {
     let port_text = port.to_string();
     Extra {
         name: "host".to_owned(),
-        argv: argv(program, &["run", "--kubeconfig", &kubeconfig, "--admin-listen", &port_text]),
-        ready: Ready::Http { port, path: "/readyz".to_owned() },
+        argv: argv(
+            program,
+            &[
+                "run",
+                "--kubeconfig",
+                &kubeconfig,
+                "--admin-listen",
+                &port_text,
+            ],
+        ),
+        ready: Ready::Http {
+            port,
+            path: "/readyz".to_owned(),
+        },
         patience: HOST_PATIENCE,
     }
 }
 
 fn argv(program: &Path, words: &[&str]) -> Vec<String> {
     let program = program.display().to_string();
-    [program].into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect()
+    [program]
+        .into_iter()
+        .chain(words.iter().map(|word| (*word).to_owned()))
+        .collect()
 }

@@ -168,8 +168,7 @@ pub(super) async fn start_one(
     extra: &Extra,
 ) -> anyhow::Result<(Record, bool)> {
     let mut known = state.extras.iter();
-    let running =
-        known.find(|record| record.name == extra.name && process::is_alive(record));
+    let running = known.find(|record| record.name == extra.name && process::is_alive(record));
     if let Some(record) = running {
         return Ok((record.clone(), false));
     }

@@ -67,10 +67,7 @@ impl Story {
 }
 
 /// Runs it.
-pub(super) async fn run(
-    args: QuickstartArgs,
-    programs: Programs<'_>,
-) -> anyhow::Result<()> {
+pub(super) async fn run(args: QuickstartArgs, programs: Programs<'_>) -> anyhow::Result<()> {
     let story = Story {
         begun: Instant::now(),
     };
@@ -197,7 +194,9 @@ async fn start_host(
     let port = port::free().context("no port is free")?;
     let extra = (programs.host)(programs.program, home.dir(), port);
     let (host, is_new) = extra::start_one(&home, &mut state, &extra).await?;
-    let Record { pid, log, ports, .. } = &host;
+    let Record {
+        pid, log, ports, ..
+    } = &host;
     let admin: Vec<String> = ports
         .iter()
         .map(|port| format!("http://127.0.0.1:{port}/metrics"))
@@ -217,12 +216,11 @@ const CLUSTERS: &str = "/apis/cluster.x-k8s.io/v1beta2/namespaces/default/cluste
 async fn create(scene: &Scene<'_>) -> anyhow::Result<()> {
     let path = format!("{CLUSTERS}/{CLUSTER}");
     let mut present = scene.server.get(&path).await?;
-    let is_deleting =
-        |cluster: &Value| cluster.pointer("/metadata/deletionTimestamp").is_some();
+    let is_deleting = |cluster: &Value| cluster.pointer("/metadata/deletionTimestamp").is_some();
     if present.as_ref().is_some_and(is_deleting) {
-        scene
-            .story
-            .say(format!("cluster {CLUSTER} is being deleted; waiting until it is gone"));
+        scene.story.say(format!(
+            "cluster {CLUSTER} is being deleted; waiting until it is gone"
+        ));
         let mut told = Told::default();
         let gone = async |told: &mut Told| {
             objects(scene.server, told).await?;
@@ -233,14 +231,17 @@ async fn create(scene: &Scene<'_>) -> anyhow::Result<()> {
     }
     if present.is_some() {
         // Not applied again: that would undo what a person has changed since.
-        scene.story.say(format!("cluster {CLUSTER} is there already"));
+        scene
+            .story
+            .say(format!("cluster {CLUSTER} is there already"));
         return Ok(());
     }
     let file = scene.args.example.join("cluster.yaml");
     scene.kubectl.apply_file(&file).await?;
-    scene
-        .story
-        .say(format!("cluster {CLUSTER} is created from {}", file.display()));
+    scene.story.say(format!(
+        "cluster {CLUSTER} is created from {}",
+        file.display()
+    ));
     Ok(())
 }
 
@@ -282,18 +283,24 @@ async fn finish(scene: &Scene<'_>) -> anyhow::Result<()> {
     let workload = scene.args.home.dir.join("quickstart.kubeconfig");
     let path = format!("/api/v1/namespaces/default/secrets/{CLUSTER}-kubeconfig");
     let secret = scene.server.get(&path).await?;
-    let secret = secret.with_context(|| format!("Secret default/{CLUSTER}-kubeconfig is missing"))?;
+    let secret =
+        secret.with_context(|| format!("Secret default/{CLUSTER}-kubeconfig is missing"))?;
     let kubeconfig = server::secret_text(&secret, "value")
         .with_context(|| format!("Secret default/{CLUSTER}-kubeconfig has no kubeconfig"))?;
     write_private(&workload, &kubeconfig)?;
     scene.story.say(format!("cluster {CLUSTER} is Available"));
     let management = scene.args.home.dir.join("kubeconfig");
-    let kinds =
-        "clusters,kubeadmcontrolplanes,machinedeployments,machinesets,machines,plugins";
+    let kinds = "clusters,kubeadmcontrolplanes,machinedeployments,machinesets,machines,plugins";
     out::result("");
-    scene.kubectl.show(&management, &["get", kinds, "-A"]).await?;
+    scene
+        .kubectl
+        .show(&management, &["get", kinds, "-A"])
+        .await?;
     out::result(format!("\nThe Nodes of cluster {CLUSTER}:\n"));
-    scene.kubectl.show(&workload, &["get", "nodes", "-o", "wide"]).await?;
+    scene
+        .kubectl
+        .show(&workload, &["get", "nodes", "-o", "wide"])
+        .await?;
     out::result(next(scene, &management, &workload));
     Ok(())
 }

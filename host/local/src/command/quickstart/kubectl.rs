@@ -50,7 +50,14 @@ impl Kubectl {
 
     /// Applies a document.
     pub(super) async fn apply(&self, document: &Value) -> anyhow::Result<()> {
-        let words = ["apply", "--server-side", "--force-conflicts", MANAGER, "-f", "-"];
+        let words = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            MANAGER,
+            "-f",
+            "-",
+        ];
         quietly(self.command(&words), Some(document)).await
     }
 

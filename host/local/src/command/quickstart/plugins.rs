@@ -66,14 +66,16 @@ pub(super) async fn install(scene: &Scene<'_>, components: &[Component]) -> anyh
         }
         scene.kubectl.apply(&config_map(component)?).await?;
         let size_kib = component.wasm.len() / 1024;
-        scene
-            .story
-            .say(format!("plugin {name} is put into a ConfigMap ({size_kib} KiB)"));
+        scene.story.say(format!(
+            "plugin {name} is put into a ConfigMap ({size_kib} KiB)"
+        ));
         installed.push(*name);
     }
     if installed.is_empty() {
         let count = components.len();
-        scene.story.say(format!("{count} plugins are there already"));
+        scene
+            .story
+            .say(format!("{count} plugins are there already"));
     }
     let mut told = Told::default();
     let made = async |_: &mut Told| {
@@ -169,7 +171,10 @@ async fn grant(scene: &Scene<'_>) -> anyhow::Result<()> {
             .replace("${CLOUD_ENDPOINT}", of_cloud("endpoint"))
             .replace("${CLOUD_TOKEN}", of_cloud("token"));
         let mut document: Value = serde_saphyr::from_str(&text).with_context(what)?;
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if document.get("kind").is_some() {
             if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
                 metadata.insert("namespace".to_owned(), json!(NAMESPACE));
@@ -181,9 +186,14 @@ async fn grant(scene: &Scene<'_>) -> anyhow::Result<()> {
                 .patch_plugin(NAMESPACE, name, &document)
                 .await
                 .with_context(what)?;
-            scene.story.say(format!("plugin {name} is granted {}", granted(&document)));
+            scene
+                .story
+                .say(format!("plugin {name} is granted {}", granted(&document)));
         } else {
-            bail!("{} is neither an object nor a patch of a Plugin", path.display());
+            bail!(
+                "{} is neither an object nor a patch of a Plugin",
+                path.display()
+            );
         }
     }
     Ok(())
@@ -193,7 +203,10 @@ async fn grant(scene: &Scene<'_>) -> anyhow::Result<()> {
 fn granted(patch: &Value) -> String {
     let grants = patch.pointer("/spec/grants").and_then(Value::as_array);
     let words = grants.into_iter().flatten().map(|grant| {
-        let capability = grant.get("capability").and_then(Value::as_str).unwrap_or_default();
+        let capability = grant
+            .get("capability")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let origins = grant.pointer("/http/origins").and_then(Value::as_array);
         let origins: Vec<&str> = origins
             .into_iter()

@@ -51,7 +51,11 @@ impl Told {
     pub(super) fn object(&mut self, word: &str, object: &Value) {
         let phase = object.pointer("/status/phase").and_then(Value::as_str);
         let is_deleting = object.pointer("/metadata/deletionTimestamp").is_some();
-        let waits = if is_deleting { says(object, "Deleting") } else { waits(object) };
+        let waits = if is_deleting {
+            says(object, "Deleting")
+        } else {
+            waits(object)
+        };
         let is_done = waits.is_none() && !is_deleting && phase.is_some();
         let mut text = phase.unwrap_or("Pending").to_owned();
         if let Some(counts) = counts(object) {
@@ -65,7 +69,9 @@ impl Told {
 
     /// Takes a look at a Plugin in.
     pub(super) fn plugin(&mut self, plugin: &Value) {
-        let compiled_ms = plugin.pointer("/status/compiled/durationMs").and_then(Value::as_u64);
+        let compiled_ms = plugin
+            .pointer("/status/compiled/durationMs")
+            .and_then(Value::as_u64);
         let is_ready = condition(plugin, "Ready") == Some("True");
         let text = match (is_ready, compiled_ms) {
             (true, Some(ms)) => format!("ready, compiled in {}.{} s", ms / 1000, ms % 1000 / 100),
@@ -117,9 +123,14 @@ impl Told {
     /// What is not done yet, a line for each.
     pub(super) fn unfinished(&self) -> String {
         let lines = self.lines.iter().filter(|(_, line)| !line.is_done);
-        let lines: Vec<String> =
-            lines.map(|((word, name), line)| format!("  {word} {name}: {}", line.text)).collect();
-        if lines.is_empty() { "  (nothing that could be looked at)".to_owned() } else { lines.join("\n") }
+        let lines: Vec<String> = lines
+            .map(|((word, name), line)| format!("  {word} {name}: {}", line.text))
+            .collect();
+        if lines.is_empty() {
+            "  (nothing that could be looked at)".to_owned()
+        } else {
+            lines.join("\n")
+        }
     }
 }
 
@@ -130,11 +141,16 @@ fn name_of(object: &Value) -> &str {
 
 fn find<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     let conditions = object.pointer("/status/conditions")?.as_array()?;
-    conditions.iter().find(|condition| text(condition, "type") == name)
+    conditions
+        .iter()
+        .find(|condition| text(condition, "type") == name)
 }
 
 fn text<'a>(condition: &'a Value, key: &str) -> &'a str {
-    condition.get(key).and_then(Value::as_str).unwrap_or_default()
+    condition
+        .get(key)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Status of a condition.
@@ -152,9 +168,15 @@ fn waits(object: &Value) -> Option<String> {
 fn says(object: &Value, name: &str) -> Option<String> {
     let condition = find(object, name)?;
     let message = text(condition, "message");
-    let first = message.lines().map(|line| line.trim_start_matches("* ").trim());
+    let first = message
+        .lines()
+        .map(|line| line.trim_start_matches("* ").trim());
     let said = first.into_iter().find(|line| !line.is_empty());
-    let said: String = said.unwrap_or(text(condition, "reason")).chars().take(MESSAGE_CHARS_MAX).collect();
+    let said: String = said
+        .unwrap_or(text(condition, "reason"))
+        .chars()
+        .take(MESSAGE_CHARS_MAX)
+        .collect();
     Some(format!("{name}: {said}"))
 }
 
@@ -166,7 +188,9 @@ fn counts(object: &Value) -> Option<String> {
         count.and_then(Value::as_u64).unwrap_or_default()
     };
     let (available, up_to_date) = (count("availableReplicas"), count("upToDateReplicas"));
-    Some(format!("{available} of {wanted} available, {up_to_date} up to date"))
+    Some(format!(
+        "{available} of {wanted} available, {up_to_date} up to date"
+    ))
 }
 
 #[cfg(test)]
@@ -195,7 +219,10 @@ mod tests {
         let line = "machine m: Provisioning - InfrastructureReady: instance is pending";
         assert_eq!(told.new_lines(), [line]);
         assert!(told.unfinished().contains("instance is pending"));
-        told.object("machine", &machine("Running", &json!([{"type": "Ready", "status": "True"}])));
+        told.object(
+            "machine",
+            &machine("Running", &json!([{"type": "Ready", "status": "True"}])),
+        );
         assert_eq!(told.new_lines(), ["machine m: Running"]);
         told.only("machine", &[]);
         assert_eq!(told.new_lines(), ["machine m: gone"]);
@@ -214,7 +241,10 @@ mod tests {
         told.plugin(&plugin);
         assert_eq!(
             told.new_lines(),
-            ["plugin p: Ready: http is not granted", "plugin p: ready, compiled in 2.3 s"]
+            [
+                "plugin p: Ready: http is not granted",
+                "plugin p: ready, compiled in 2.3 s"
+            ]
         );
     }
 }

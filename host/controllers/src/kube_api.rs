@@ -3,6 +3,7 @@
 //! Controllers see only this trait, for the management cluster and for workload clusters alike. [`real::RealApi`] speaks to a
 //! server; a simulator can stand in its place.
 
+pub mod management;
 pub mod real;
 
 use std::fmt;

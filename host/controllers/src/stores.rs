@@ -79,6 +79,13 @@ impl Stores {
         store
     }
 
+    /// Kinds whose first list is not in yet.
+    #[must_use]
+    pub fn unsynced(&self) -> Vec<GroupKind> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.iter().filter(|(_, store)| !store.is_synced()).map(|(kind, _)| kind.clone()).collect()
+    }
+
     /// One object of a kind that is watched.
     #[must_use]
     pub fn object(&self, kind: &GroupKind, key: &ObjectKey) -> Option<Arc<Object>> {

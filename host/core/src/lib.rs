@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod control_plane;
 pub mod drain;
 pub mod infrastructure;
+pub mod lease;
 pub mod lookup;
 pub mod machine;
 pub mod machine_deployment;

@@ -1,0 +1,218 @@
+//! Metrics in the text form that Prometheus reads: of controllers, of plugins by function and outcome, of the process.
+
+use std::fmt;
+
+use capstan_controllers::ctx::Ctx;
+use capstan_engine::Engine;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Phase;
+
+/// Everything that is known in this phase.
+pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process));
+    if let Phase::Working {
+        ctx,
+        engine,
+        metrics,
+    } = phase
+    {
+        metrics.register(&mut registry);
+        registry.register_collector(Box::new(Calls::read(ctx, engine)));
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// What the system says of this process.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(usage) = capstan_local::process::usage(std::process::id()) else {
+            return Ok(());
+        };
+        let cpu = ConstCounter::new(usage.cpu.as_secs_f64());
+        let help = "Processor time that the host has used";
+        cpu.encode(encoder.encode_descriptor(
+            "process_cpu_seconds",
+            help,
+            None,
+            cpu.metric_type(),
+        )?)?;
+        for (name, help, bytes) in [
+            (
+                "process_resident_memory_bytes",
+                "Resident memory of the host",
+                usage.rss_bytes,
+            ),
+            (
+                "capstan_resident_memory_peak_bytes",
+                "Most resident memory so far",
+                usage.rss_peak_bytes,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls of one function of one plugin.
+#[derive(Debug)]
+struct Line {
+    plugin: String,
+    function: &'static str,
+    outcomes: Vec<(&'static str, u64)>,
+    total_s: f64,
+    instantiate_s: f64,
+}
+
+/// What was counted of plugins.
+#[derive(Debug)]
+struct Calls {
+    lines: Vec<Line>,
+    active: i64,
+    plugins: i64,
+}
+
+impl Calls {
+    fn read(ctx: &Ctx, engine: &Engine) -> Self {
+        let names = ctx.plugins.names();
+        let plugins = i64::try_from(names.len()).unwrap_or(i64::MAX);
+        let active = i64::try_from(engine.stats().calls_active).unwrap_or(i64::MAX);
+        let loaded = names
+            .into_iter()
+            .filter_map(|name| Some((ctx.plugins.get(&name)?, name)));
+        let lines = loaded.flat_map(|(plugin, name)| {
+            plugin.loaded.stats().into_iter().map(move |stats| Line {
+                plugin: name.clone(),
+                function: stats.function.as_str(),
+                outcomes: stats
+                    .outcomes
+                    .iter()
+                    .map(|(o, count)| (o.as_str(), *count))
+                    .collect(),
+                total_s: stats.total.as_secs_f64(),
+                instantiate_s: stats.instantiate.as_secs_f64(),
+            })
+        });
+        Self {
+            lines: lines.collect(),
+            active,
+            plugins,
+        }
+    }
+}
+
+impl Collector for Calls {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in [
+            (
+                "capstan_plugins_active",
+                "Plugins that are called",
+                self.plugins,
+            ),
+            (
+                "capstan_plugin_calls_active",
+                "Calls of plugins in flight",
+                self.active,
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let help = "Calls of plugins by function and outcome, since the plugin's digest is active";
+        let mut calls =
+            encoder.encode_descriptor("capstan_plugin_calls", help, None, MetricType::Counter)?;
+        for line in &self.lines {
+            for (outcome, count) in line.outcomes.iter().filter(|(_, count)| *count > 0) {
+                let labels = [
+                    ("plugin", line.plugin.as_str()),
+                    ("function", line.function),
+                    ("outcome", outcome),
+                ];
+                ConstCounter::new(*count).encode(calls.encode_family(&labels)?)?;
+            }
+        }
+        let seconds: [(&str, &str, fn(&Line) -> f64); 2] = [
+            (
+                "capstan_plugin_call_seconds",
+                "Time of calls, waiting for turns and servers included",
+                |l| l.total_s,
+            ),
+            (
+                "capstan_plugin_instantiate_seconds",
+                "Time of that spent on making instances",
+                |l| l.instantiate_s,
+            ),
+        ];
+        for (name, help, value) in seconds {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for line in &self.lines {
+                let labels = [
+                    ("plugin", line.plugin.as_str()),
+                    ("function", line.function),
+                ];
+                ConstCounter::new(value(line)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_is_measured_in_every_phase() {
+        let text = text(&Phase::Starting).unwrap();
+        assert!(text.contains("\nprocess_cpu_seconds_total "), "{text}");
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn calls_are_told_apart_by_plugin_function_and_outcome() {
+        let line = Line {
+            plugin: "infrastructure-local".to_owned(),
+            function: "ensure-machine",
+            outcomes: vec![("answered", 3), ("trapped", 0)],
+            total_s: 1.5,
+            instantiate_s: 0.25,
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Calls {
+            lines: vec![line],
+            active: 1,
+            plugins: 1,
+        }));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let labels = "plugin=\"infrastructure-local\",function=\"ensure-machine\"";
+        assert!(
+            text.contains(&format!(
+                "capstan_plugin_calls_total{{{labels},outcome=\"answered\"}} 3"
+            )),
+            "{text}"
+        );
+        assert!(!text.contains("trapped"), "{text}");
+        assert!(
+            text.contains(&format!(
+                "capstan_plugin_call_seconds_total{{{labels}}} 1.5"
+            )),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! The command line: one module per subcommand.
+
+mod compile;
+mod crd;
+mod local;
+mod run;
+mod version;
+
+use std::process::ExitCode;
+
+use capstan_local::command::LocalCommand;
+use clap::{Parser, Subcommand};
+
+/// A Cluster API management host in one process.
+#[derive(Debug, Parser)]
+#[command(name = "capstan", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the host against a management cluster.
+    Run(run::RunArgs),
+    /// Print the kinds and admission policies that the host installs, as YAML.
+    Crd,
+    /// A management cluster and a small cloud on this machine, for trying things.
+    #[command(subcommand)]
+    Local(LocalCommand),
+    /// Print the version.
+    Version,
+    /// Compile the component on standard input; the host starts this for itself.
+    #[command(hide = true)]
+    Compile(compile::CompileArgs),
+}
+
+/// Runs a subcommand; the answer is the process's exit code.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Crd => Ok(crd::run()),
+        Command::Local(command) => local::run(command),
+        Command::Version => Ok(version::run()),
+        Command::Compile(args) => compile::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

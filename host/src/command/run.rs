@@ -1,0 +1,291 @@
+//! `capstan run`: puts the host together, serves until it is told to stop or loses its lease.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use capstan_api::name::ObjectKey;
+use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
+use capstan_controllers::kube_api::{KubeApi, management};
+use capstan_controllers::lease::{self, Claim};
+use capstan_controllers::metrics::Metrics;
+use capstan_controllers::plugins::Plugins;
+use capstan_controllers::secrets::Secrets;
+use capstan_controllers::stores::Stores;
+use capstan_controllers::tasks::Tasks;
+use capstan_controllers::workloads::{RealConnect, Workloads};
+use capstan_controllers::{install, registry};
+use capstan_core::plan::{Failure, FailureKind};
+use capstan_engine::{Compiler, Engine, EngineOptions, Limits};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::{Admin, Phase};
+use crate::telemetry::{self, LogFormat};
+
+/// Where the admin endpoints listen unless told otherwise.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9440);
+
+/// Name of the Lease that several hosts compete for.
+const LEASE: &str = "capstan";
+
+/// How long an API server that does not answer yet is waited for at the start, and how often it is asked.
+const SERVER_PATIENCE: Duration = Duration::from_secs(60);
+const SERVER_RETRY: Duration = Duration::from_secs(1);
+
+/// How long requests in flight may take after the stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Threads that guests run on. Calls wait for servers most of the time.
+const GUEST_THREADS: usize = 2;
+
+/// How to run the host.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// Kubeconfig of the management cluster; without one, the cluster whose Pod this is.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<OsString>,
+    /// Namespace of the host itself: plugins are installed there.
+    #[arg(long, default_value = "capstan-system")]
+    namespace: String,
+    /// Directory for compiled plugins, private to this user; capstan/compiled in the user's cache by default.
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Address of /healthz, /readyz and /metrics; port 0, or 0 alone, means a free port.
+    #[arg(long, default_value_t = ADMIN_LISTEN, value_parser = address, value_name = "ADDRESS")]
+    admin_listen: SocketAddr,
+    /// How log lines look; CAPSTAN_LOG filters them.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
+    #[arg(long)]
+    leader_elect: bool,
+}
+
+/// An address, or a port on loopback.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse()
+        .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9440, or a port".to_owned())
+}
+
+/// Runs the host to its end.
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    telemetry::start(args.log_format, "info")?;
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, 4))
+        .max_blocking_threads(8)
+        .thread_keep_alive(Duration::from_secs(5))
+        .thread_name("capstan")
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let ended = runtime.block_on(Box::pin(serve(args)));
+    runtime.shutdown_timeout(STOP_PATIENCE);
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Signals that end the host.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot receive signals")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot receive signals")?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    async fn asked(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let tasks = Tasks::default();
+    let admin = Admin::start(args.admin_listen, &tasks).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), admin = %admin.address(), namespace = args.namespace,
+        "capstan starts"
+    );
+    let kubeconfig = args.kubeconfig.as_deref().filter(|list| !list.is_empty());
+    let agent = concat!("capstan/", env!("CARGO_PKG_VERSION"));
+    let api = management::connect(kubeconfig, agent).await?;
+    let mut claim = args.leader_elect.then(|| {
+        let key = ObjectKey {
+            namespace: args.namespace.clone(),
+            name: LEASE.to_owned(),
+        };
+        Claim::new(Arc::clone(&api), key, lease::identity())
+    });
+    let ended = tokio::select! {
+        ended = Box::pin(work(&args, &api, claim.as_mut(), &admin, &tasks)) => ended,
+        signal = stop.asked() => {
+            tracing::info!(signal, "capstan stops");
+            Ok(())
+        }
+    };
+    tasks.stop();
+    if let Some(claim) = claim.as_mut().filter(|_| ended.is_ok()) {
+        // Nothing may be left working when another takes over.
+        let _ = tokio::time::timeout(STOP_PATIENCE, claim.release()).await;
+    }
+    ended
+}
+
+/// Everything between the start and the stop; returns only with an error.
+async fn work(
+    args: &RunArgs,
+    api: &Arc<dyn KubeApi>,
+    mut claim: Option<&mut Claim>,
+    admin: &Admin,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    patiently(|| install::ensure_namespace(&**api, &args.namespace)).await?;
+    if let Some(claim) = &mut claim {
+        admin.enter(Phase::StandingBy);
+        claim.acquire().await;
+        tracing::info!("this host holds the lease and works");
+        admin.enter(Phase::Starting);
+    }
+    let working = async {
+        let changed = patiently(|| install::host(&**api)).await?;
+        tracing::info!(changed, "kinds and admission policies are installed");
+        let engine = Engine::new(engine_options(args.cache_dir.as_deref())?)?;
+        let ctx = context(api, &args.namespace, tasks);
+        let metrics = Arc::new(Metrics::default());
+        registry::start(&ctx, &engine, &metrics);
+        admin.enter(Phase::Working {
+            ctx,
+            engine,
+            metrics,
+        });
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    match claim {
+        None => Box::pin(working).await,
+        Some(claim) => tokio::select! {
+            ended = Box::pin(working) => ended,
+            why = claim.keep() => bail!("{why}; this host stops, so that two never work at once"),
+        },
+    }
+}
+
+/// Repeats what fails for reasons that pass, for a while: the API server may be starting as well.
+async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let begun = tokio::time::Instant::now();
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error)
+                if error.kind != FailureKind::Transient || begun.elapsed() >= SERVER_PATIENCE =>
+            {
+                return Err(error).context("the management cluster cannot be prepared");
+            }
+            Err(error) => tracing::warn!(%error, "trying again"),
+        }
+        tokio::time::sleep(SERVER_RETRY).await;
+    }
+}
+
+fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) -> Arc<Ctx> {
+    let secrets = Secrets::default();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let workloads = Workloads::new(
+        Arc::clone(api),
+        secrets.clone(),
+        Arc::new(RealConnect),
+        Arc::clone(&clock),
+        tasks.clone(),
+    );
+    Arc::new(Ctx {
+        api: Arc::clone(api),
+        stores: Stores::new(Arc::clone(api), tasks.clone()),
+        plugins: Plugins::default(),
+        workloads,
+        secrets,
+        clock,
+        tasks: tasks.clone(),
+        namespace: namespace.to_owned(),
+    })
+}
+
+fn engine_options(cache_dir: Option<&Path>) -> anyhow::Result<EngineOptions> {
+    Ok(EngineOptions {
+        cache_dir: cache_dir.map_or_else(default_cache_dir, |dir| Ok(dir.to_owned()))?,
+        compiler: Compiler::Exe(this_program()?, vec!["compile".into()]),
+        ceilings: Limits::ceilings(),
+        guest_threads: GUEST_THREADS,
+    })
+}
+
+/// A path that starts this very program, also after its file was replaced by a newer one.
+fn this_program() -> anyhow::Result<PathBuf> {
+    let link = PathBuf::from("/proc/self/exe");
+    if link.exists() {
+        return Ok(link);
+    }
+    std::env::current_exe().context("cannot tell where this program is")
+}
+
+/// `$XDG_CACHE_HOME/capstan/compiled`, or the same in `~/.cache`.
+fn default_cache_dir() -> anyhow::Result<PathBuf> {
+    let dir = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
+    let cache = dir("XDG_CACHE_HOME").or_else(|| dir("HOME").map(|home| home.join(".cache")));
+    let cache = cache.context("neither HOME nor XDG_CACHE_HOME is set: pass --cache-dir, a directory for compiled plugins")?;
+    Ok(cache.join("capstan/compiled"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_means_loopback() {
+        assert_eq!(address("0"), Ok(SocketAddr::from(([127, 0, 0, 1], 0))));
+        assert_eq!(
+            address("0.0.0.0:80"),
+            Ok(SocketAddr::from(([0, 0, 0, 0], 80)))
+        );
+        assert!(address("here").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_waited_for_and_what_does_not_is_said_at_once() {
+        let mut tries = 0_u32;
+        let answer = patiently(|| {
+            tries = tries.saturating_add(1);
+            let answer = if tries < 3 {
+                Err(Failure::transient("R", "soon"))
+            } else {
+                Ok(tries)
+            };
+            async move { answer }
+        });
+        assert_eq!(answer.await.unwrap(), 3);
+        let refused = patiently(|| async { Err::<(), _>(Failure::terminal("R", "never")) }).await;
+        assert!(format!("{:#}", refused.unwrap_err()).contains("never"));
+    }
+}

@@ -88,7 +88,10 @@ fn phase(state: &Shared) -> Phase {
 async fn readyz(state: Shared) -> (StatusCode, String) {
     match phase(&state) {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
-        Phase::StandingBy => (StatusCode::OK, "standing by: another host holds the lease\n".to_owned()),
+        Phase::StandingBy => (
+            StatusCode::OK,
+            "standing by: another host holds the lease\n".to_owned(),
+        ),
         Phase::Working { ctx, .. } => {
             let mut missing: Vec<String> = ctx
                 .stores
@@ -116,7 +119,11 @@ async fn exposition(state: Shared) -> impl IntoResponse {
         Err(error) => {
             let text = format!("cannot write the metrics: {error}\n");
             let content_type = "text/plain; charset=utf-8";
-            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, content_type)], text)
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                [(header::CONTENT_TYPE, content_type)],
+                text,
+            )
         }
     }
 }

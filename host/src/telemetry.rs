@@ -26,13 +26,18 @@ pub(crate) enum LogFormat {
 /// # Errors
 /// When the environment's filter cannot be understood.
 pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let asked = std::env::var(FILTER).ok().filter(|filter| !filter.is_empty());
+    let asked = std::env::var(FILTER)
+        .ok()
+        .filter(|filter| !filter.is_empty());
     let filter = match &asked {
-        Some(filter) => EnvFilter::try_new(filter)
-            .map_err(|error| anyhow::anyhow!("{FILTER}: {error}"))?,
+        Some(filter) => {
+            EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("{FILTER}: {error}"))?
+        }
         None => EnvFilter::try_new(format!("{level},{QUIET}"))?,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     // An error means that there is a subscriber already.
     let _ = match format {
         LogFormat::Text => lines.with_ansi(false).try_init(),

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use crate::answer::Endpoint;
 use crate::object::Object;
+use crate::slim::slim;
 
 /// Label with the name of the Cluster that an object belongs to.
 pub const CLUSTER_NAME_LABEL: &str = "cluster.x-k8s.io/cluster-name";
@@ -19,94 +18,94 @@ pub type Machine = Object<MachineSpec, MachineStatus>;
 /// A Node of a workload cluster.
 pub type Node = Object<NodeSpec, NodeStatus>;
 
-/// A reference within the namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Reference {
-    /// API group.
-    pub api_group: String,
-    /// Kind.
-    pub kind: String,
-    /// Name.
-    pub name: String,
+slim! {
+    /// A reference within the namespace.
+    pub struct Reference {
+        /// API group.
+        pub api_group: String = "apiGroup",
+        /// Kind.
+        pub kind: String = "kind",
+        /// Name.
+        pub name: String = "name",
+    }
 }
 
-/// `spec` of a Cluster.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClusterSpec {
-    /// Pod and service networks.
-    pub cluster_network: ClusterNetwork,
-    /// Where the workload API server is reached, once known.
-    pub control_plane_endpoint: ControlPlaneEndpoint,
-    /// The control plane object.
-    pub control_plane_ref: Option<Reference>,
-    /// The infrastructure cluster object.
-    pub infrastructure_ref: Option<Reference>,
-    /// Present for clusters made from a class.
-    pub topology: Option<Topology>,
+slim! {
+    /// `spec` of a Cluster.
+    pub struct ClusterSpec {
+        /// Pod and service networks.
+        pub cluster_network: ClusterNetwork = "clusterNetwork",
+        /// Where the workload API server is reached, once known.
+        pub control_plane_endpoint: ControlPlaneEndpoint = "controlPlaneEndpoint",
+        /// The control plane object.
+        pub control_plane_ref: Option<Reference> = "controlPlaneRef",
+        /// The infrastructure cluster object.
+        pub infrastructure_ref: Option<Reference> = "infrastructureRef",
+        /// Present for clusters made from a class.
+        pub topology: Option<Topology> = "topology",
+    }
 }
 
-/// The part of `spec.topology` that providers need.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Topology {
-    /// With a leading v.
-    pub version: String,
+slim! {
+    /// The part of `spec.topology` that providers need.
+    pub struct Topology {
+        /// With a leading v.
+        pub version: String = "version",
+    }
 }
 
-/// `spec.controlPlaneEndpoint` as stored: empty until known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct ControlPlaneEndpoint {
-    /// DNS name or IP address, or empty.
-    pub host: String,
-    /// 0 when unknown.
-    pub port: u16,
+slim! {
+    /// `spec.controlPlaneEndpoint` as stored: empty until known.
+    pub struct ControlPlaneEndpoint {
+        /// DNS name or IP address, or empty.
+        pub host: String = "host",
+        /// 0 when unknown.
+        pub port: u16 = "port",
+    }
 }
 
-/// `spec.clusterNetwork` of a Cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClusterNetwork {
-    /// Port that the API servers listen on, when the owner chose one.
-    pub api_server_port: Option<u16>,
-    /// Networks of pods.
-    pub pods: NetworkRanges,
-    /// Networks of services.
-    pub services: NetworkRanges,
-    /// Empty for Kubernetes' default, `cluster.local`.
-    pub service_domain: String,
+slim! {
+    /// `spec.clusterNetwork` of a Cluster.
+    pub struct ClusterNetwork {
+        /// Port that the API servers listen on, when the owner chose one.
+        pub api_server_port: Option<u16> = "apiServerPort",
+        /// Networks of pods.
+        pub pods: NetworkRanges = "pods",
+        /// Networks of services.
+        pub services: NetworkRanges = "services",
+        /// Empty for Kubernetes' default, `cluster.local`.
+        pub service_domain: String = "serviceDomain",
+    }
 }
 
-/// A list of networks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NetworkRanges {
-    /// In CIDR notation.
-    pub cidr_blocks: Vec<String>,
+slim! {
+    /// A list of networks.
+    pub struct NetworkRanges {
+        /// In CIDR notation.
+        pub cidr_blocks: Vec<String> = "cidrBlocks",
+    }
 }
 
-/// `status` of a Cluster.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClusterStatus {
-    /// Where machines can be placed.
-    pub failure_domains: Vec<ClusterFailureDomain>,
-    /// Such as `Provisioned`.
-    pub phase: String,
+slim! {
+    /// `status` of a Cluster.
+    pub struct ClusterStatus {
+        /// Where machines can be placed.
+        pub failure_domains: Vec<ClusterFailureDomain> = "failureDomains",
+        /// Such as `Provisioned`.
+        pub phase: String = "phase",
+    }
 }
 
-/// A failure domain in a Cluster's status.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClusterFailureDomain {
-    /// Name.
-    pub name: String,
-    /// Suited for control-plane machines.
-    pub control_plane: bool,
-    /// The provider's own attributes.
-    pub attributes: BTreeMap<String, String>,
+slim! {
+    /// A failure domain in a Cluster's status.
+    pub struct ClusterFailureDomain {
+        /// Name.
+        pub name: String = "name",
+        /// Suited for control-plane machines.
+        pub control_plane: bool = "controlPlane",
+        /// The provider's own attributes.
+        pub attributes: BTreeMap<String, String> = "attributes",
+    }
 }
 
 impl Cluster {
@@ -119,53 +118,52 @@ impl Cluster {
     }
 }
 
-/// `spec` of a Machine.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MachineSpec {
-    /// Name of the Cluster.
-    pub cluster_name: String,
-    /// Kubernetes version with a leading v, or empty.
-    pub version: String,
-    /// Where bootstrap data comes from.
-    pub bootstrap: MachineBootstrap,
-    /// The infrastructure machine object.
-    pub infrastructure_ref: Reference,
-    /// Set once the instance exists.
-    #[serde(rename = "providerID")]
-    pub provider_id: Option<String>,
-    /// Where the machine should be.
-    pub failure_domain: Option<String>,
+slim! {
+    /// `spec` of a Machine.
+    pub struct MachineSpec {
+        /// Name of the Cluster.
+        pub cluster_name: String = "clusterName",
+        /// Kubernetes version with a leading v, or empty.
+        pub version: String = "version",
+        /// Where bootstrap data comes from.
+        pub bootstrap: MachineBootstrap = "bootstrap",
+        /// The infrastructure machine object.
+        pub infrastructure_ref: Reference = "infrastructureRef",
+        /// Set once the instance exists.
+        pub provider_id: Option<String> = "providerID",
+        /// Where the machine should be.
+        pub failure_domain: Option<String> = "failureDomain",
+    }
 }
 
-/// `spec.bootstrap` of a Machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MachineBootstrap {
-    /// The bootstrap config object.
-    pub config_ref: Option<Reference>,
-    /// Secret with the data.
-    pub data_secret_name: Option<String>,
+slim! {
+    /// `spec.bootstrap` of a Machine.
+    pub struct MachineBootstrap {
+        /// The bootstrap config object.
+        pub config_ref: Option<Reference> = "configRef",
+        /// Secret with the data.
+        pub data_secret_name: Option<String> = "dataSecretName",
+    }
 }
 
-/// `status` of a Machine.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MachineStatus {
-    /// The Node, once it has joined.
-    pub node_ref: Option<NodeReference>,
-    /// Such as `Running`.
-    pub phase: String,
-    /// Where the machine is reached.
-    pub addresses: Vec<NodeAddress>,
+slim! {
+    /// `status` of a Machine.
+    pub struct MachineStatus {
+        /// The Node, once it has joined.
+        pub node_ref: Option<NodeReference> = "nodeRef",
+        /// Such as `Running`.
+        pub phase: String = "phase",
+        /// Where the machine is reached.
+        pub addresses: Vec<NodeAddress> = "addresses",
+    }
 }
 
-/// `status.nodeRef` of a Machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct NodeReference {
-    /// Name of the Node.
-    pub name: String,
+slim! {
+    /// `status.nodeRef` of a Machine.
+    pub struct NodeReference {
+        /// Name of the Node.
+        pub name: String = "name",
+    }
 }
 
 impl Machine {
@@ -176,45 +174,42 @@ impl Machine {
     }
 }
 
-/// `spec` of a Node.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeSpec {
-    /// Names the instance.
-    #[serde(rename = "providerID")]
-    pub provider_id: String,
-    /// Takes no new pods.
-    pub unschedulable: bool,
+slim! {
+    /// `spec` of a Node.
+    pub struct NodeSpec {
+        /// Names the instance.
+        pub provider_id: String = "providerID",
+        /// Takes no new pods.
+        pub unschedulable: bool = "unschedulable",
+    }
 }
 
-/// `status` of a Node.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeStatus {
-    /// Addresses.
-    pub addresses: Vec<NodeAddress>,
-    /// Conditions.
-    pub conditions: Vec<NodeCondition>,
+slim! {
+    /// `status` of a Node.
+    pub struct NodeStatus {
+        /// Addresses.
+        pub addresses: Vec<NodeAddress> = "addresses",
+        /// Conditions.
+        pub conditions: Vec<NodeCondition> = "conditions",
+    }
 }
 
-/// An address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct NodeAddress {
-    /// Such as `InternalIP`.
-    #[serde(rename = "type")]
-    pub address_type: String,
-    /// The address.
-    pub address: String,
+slim! {
+    /// An address.
+    pub struct NodeAddress {
+        /// Such as `InternalIP`.
+        pub address_type: String = "type",
+        /// The address.
+        pub address: String = "address",
+    }
 }
 
-/// A condition of a Node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct NodeCondition {
-    /// Such as `Ready`.
-    #[serde(rename = "type")]
-    pub condition_type: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
+slim! {
+    /// A condition of a Node.
+    pub struct NodeCondition {
+        /// Such as `Ready`.
+        pub condition_type: String = "type",
+        /// `True`, `False` or `Unknown`.
+        pub status: String = "status",
+    }
 }

@@ -28,6 +28,7 @@ mod material;
 mod object;
 pub mod pre_delete_hook;
 pub mod schema;
+mod slim;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -7,47 +7,48 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::answer::Failure;
+use crate::slim::{FromJson, field, slim};
 
 /// Status type of kinds whose provider has no status fields of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
 pub struct NoStatus {}
 
-/// Metadata of an object.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Metadata {
-    /// Name.
-    pub name: String,
-    /// Namespace; empty for objects that have none.
-    pub namespace: String,
-    /// Unique for the object's whole life.
-    pub uid: String,
-    /// Grows with every change of the spec.
-    pub generation: i64,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Annotations.
-    pub annotations: BTreeMap<String, String>,
-    /// RFC 3339; present when the object is being deleted.
-    pub deletion_timestamp: Option<String>,
-    /// Owners.
-    pub owner_references: Vec<OwnerReference>,
+slim! {
+    /// Metadata of an object.
+    pub struct Metadata {
+        /// Name.
+        pub name: String = "name",
+        /// Namespace; empty for objects that have none.
+        pub namespace: String = "namespace",
+        /// Unique for the object's whole life.
+        pub uid: String = "uid",
+        /// Grows with every change of the spec.
+        pub generation: i64 = "generation",
+        /// Labels.
+        pub labels: BTreeMap<String, String> = "labels",
+        /// Annotations.
+        pub annotations: BTreeMap<String, String> = "annotations",
+        /// RFC 3339; present when the object is being deleted.
+        pub deletion_timestamp: Option<String> = "deletionTimestamp",
+        /// Owners.
+        pub owner_references: Vec<OwnerReference> = "ownerReferences",
+    }
 }
 
-/// An owner of an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct OwnerReference {
-    /// Such as `cluster.x-k8s.io/v1beta2`.
-    pub api_version: String,
-    /// Kind.
-    pub kind: String,
-    /// Name.
-    pub name: String,
-    /// UID.
-    pub uid: String,
-    /// The owner that manages it.
-    pub controller: bool,
+slim! {
+    /// An owner of an object.
+    pub struct OwnerReference {
+        /// Such as `cluster.x-k8s.io/v1beta2`.
+        pub api_version: String = "apiVersion",
+        /// Kind.
+        pub kind: String = "kind",
+        /// Name.
+        pub name: String = "name",
+        /// UID.
+        pub uid: String = "uid",
+        /// The owner that manages it.
+        pub controller: bool = "controller",
+    }
 }
 
 /// A Kubernetes object with the provider's own types for spec and status.
@@ -67,41 +68,22 @@ pub struct Object<Spec, Status = Value> {
     pub raw: Value,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct Head {
-    api_version: String,
-    kind: String,
-    metadata: Metadata,
-}
-
 impl<Spec: DeserializeOwned, Status: DeserializeOwned + Default> Object<Spec, Status> {
     /// Reads an object.
     ///
     /// # Errors
     /// A terminal failure that names the object and the field.
     pub fn from_value(raw: Value) -> Result<Self, Failure> {
-        Self::from_value_with(raw, typed_below)
-    }
-
-    /// `read_spec` turns the spec, or `{}`, into the author's type.
-    fn from_value_with(
-        raw: Value,
-        read_spec: fn(&Value, &str, &str) -> Result<Spec, Failure>,
-    ) -> Result<Self, Failure> {
-        let head = Head::deserialize(&raw).map_err(|error| invalid(format!("object: {error}")))?;
-        let at = format!(
-            "{} {}/{}",
-            head.kind, head.metadata.namespace, head.metadata.name
-        );
+        let kind: String = field(&raw, "kind");
+        let metadata: Metadata = field(&raw, "metadata");
+        let at = format!("{kind} {}/{}", metadata.namespace, metadata.name);
         let empty = Value::Object(serde_json::Map::new());
-        let spec = read_spec(raw.get("spec").unwrap_or(&empty), &at, "spec")?;
+        let spec = typed_below(raw.get("spec").unwrap_or(&empty), &at, "spec")?;
         let status = Status::deserialize(raw.get("status").unwrap_or(&empty)).unwrap_or_default();
         Ok(Self {
-            api_version: head.api_version,
-            kind: head.kind,
-            metadata: head.metadata,
+            api_version: field(&raw, "apiVersion"),
+            kind,
+            metadata,
             spec,
             status,
             raw,
@@ -112,12 +94,19 @@ impl<Spec: DeserializeOwned, Status: DeserializeOwned + Default> Object<Spec, St
     pub(crate) fn read(text: &str, what: &str) -> Result<Self, Failure> {
         Self::from_value(parse(text, what)?)
     }
+}
 
-    /// Reads an object of a kind that is not the author's. The server has checked it, so that the path within the spec is not worth
-    /// the tens of kilobytes that it costs in a guest.
+impl<Spec: FromJson, Status: FromJson> Object<Spec, Status> {
+    /// Reads an object of a kind that is not the author's, which the server has checked.
     pub(crate) fn read_foreign(text: &str, what: &str) -> Result<Self, Failure> {
-        Self::from_value_with(parse(text, what)?, |spec, at, field| {
-            Spec::deserialize(spec).map_err(|error| invalid(format!("{at}: {field}: {error}")))
+        let raw = parse(text, what)?;
+        Ok(Self {
+            api_version: field(&raw, "apiVersion"),
+            kind: field(&raw, "kind"),
+            metadata: field(&raw, "metadata"),
+            spec: field(&raw, "spec"),
+            status: field(&raw, "status"),
+            raw,
         })
     }
 

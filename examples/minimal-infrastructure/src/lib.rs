@@ -86,3 +86,21 @@ impl Infrastructure for Rack {
 }
 
 capstan_sdk::export_infrastructure!(Rack);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capstan_sdk::serde_json::json;
+    use capstan_sdk::testing::machine_input;
+
+    #[test]
+    fn a_machine_is_ready_when_its_address_is_known() {
+        let ensure = |spec| {
+            let cluster = json!({"host": "192.0.2.1", "port": 6443});
+            Rack::ensure_machine(machine_input(cluster, spec).unwrap()).unwrap()
+        };
+        assert_eq!(ensure(json!({})).provider_id, None);
+        let answer = ensure(json!({"address": "192.0.2.7"}));
+        assert_eq!(answer.provider_id.as_deref(), Some("rack://192.0.2.7"));
+    }
+}

@@ -28,7 +28,11 @@ const ESTABLISH_CHECK: Duration = Duration::from_millis(50);
 #[must_use]
 pub fn stamped(mut document: Value) -> (Value, String) {
     let hash = Sha256::digest(document.to_string().as_bytes());
-    let hash: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = hash
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     if !document["metadata"]["annotations"].is_object() {
         document["metadata"]["annotations"] = json!({});
     }
@@ -64,7 +68,10 @@ pub async fn host(api: &dyn KubeApi) -> Result<usize, Failure> {
 /// # Errors
 /// What the server said.
 pub async fn ensure_namespace(api: &dyn KubeApi, name: &str) -> Result<(), Failure> {
-    let key = ObjectKey { namespace: String::new(), name: name.to_owned() };
+    let key = ObjectKey {
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
     match api.get(&kinds::NAMESPACE, &key).await {
         Ok(_) => return Ok(()),
         Err(ApiError::NotFound(_)) => {}
@@ -79,11 +86,22 @@ pub async fn ensure_namespace(api: &dyn KubeApi, name: &str) -> Result<(), Failu
 
 /// Where a cluster-scoped document goes.
 fn place(document: &Value) -> (Resource, ObjectKey) {
-    let text = |path: &str| document.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let text = |path: &str| {
+        document
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let (group, version) = text("/apiVersion").split_once('/').unwrap_or_default();
     let kind = text("/kind");
     let resource = Resource::cluster_scoped(group, version, kind, &contract::plural(kind));
-    (resource, ObjectKey { namespace: String::new(), name: text("/metadata/name").to_owned() })
+    (
+        resource,
+        ObjectKey {
+            namespace: String::new(),
+            name: text("/metadata/name").to_owned(),
+        },
+    )
 }
 
 /// Applies a document unless it is there as it should be. Whether it was applied.
@@ -100,11 +118,16 @@ async fn ensure(
         Err(ApiError::NotFound(_)) => None,
         Err(error) => return Err(failure(&format!("reading {what}"), &error)),
     };
-    let installed = present.as_ref().and_then(|p| p.get("metadata")?.get("annotations")?.get(INSTALLED));
+    let installed = present
+        .as_ref()
+        .and_then(|p| p.get("metadata")?.get("annotations")?.get(INSTALLED));
     if installed.and_then(Value::as_str) == Some(&hash) {
         return Ok(false);
     }
-    match api.patch(resource, key, None, &Patch::Apply(document), MANAGER).await {
+    match api
+        .patch(resource, key, None, &Patch::Apply(document), MANAGER)
+        .await
+    {
         Ok(_) => Ok(true),
         // A server without this kind of policy: what it would fill in has to be written out by clients.
         Err(ApiError::NotFound(_)) if resource.kind.starts_with("Mutating") => {
@@ -123,29 +146,49 @@ pub async fn established(api: &dyn KubeApi, key: &ObjectKey) -> Result<(), Failu
     let waiting = async {
         loop {
             let definition = api.get(&kinds::CRD, key).await;
-            let definition = definition.map_err(|error| failure("reading the definition back", &error))?;
-            let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
+            let definition =
+                definition.map_err(|error| failure("reading the definition back", &error))?;
+            let conditions = definition
+                .pointer("/status/conditions")
+                .and_then(Value::as_array);
             let is = |condition: &Value, name: &str, status: &str| {
-                condition.get("type") == Some(&json!(name)) && condition.get("status") == Some(&json!(status))
+                condition.get("type") == Some(&json!(name))
+                    && condition.get("status") == Some(&json!(status))
             };
-            if conditions.into_iter().flatten().any(|c| is(c, "Established", "True")) {
+            if conditions
+                .into_iter()
+                .flatten()
+                .any(|c| is(c, "Established", "True"))
+            {
                 return Ok(());
             }
-            if let Some(refused) = conditions.into_iter().flatten().find(|c| is(c, "NamesAccepted", "False")) {
-                let why = refused.get("message").and_then(Value::as_str).unwrap_or_default();
-                return Err(Failure::terminal(reason::KIND_CONFLICT, format!("{}: {why}", key.name)));
+            if let Some(refused) = conditions
+                .into_iter()
+                .flatten()
+                .find(|c| is(c, "NamesAccepted", "False"))
+            {
+                let why = refused
+                    .get("message")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                return Err(Failure::terminal(
+                    reason::KIND_CONFLICT,
+                    format!("{}: {why}", key.name),
+                ));
             }
             tokio::time::sleep(ESTABLISH_CHECK).await;
         }
     };
-    tokio::time::timeout(ESTABLISH_PATIENCE, waiting).await.unwrap_or_else(|_| {
-        let message = format!(
-            "CustomResourceDefinition {} is not served {} s after it was installed",
-            key.name,
-            ESTABLISH_PATIENCE.as_secs()
-        );
-        Err(Failure::transient("KindNotServed", message))
-    })
+    tokio::time::timeout(ESTABLISH_PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| {
+            let message = format!(
+                "CustomResourceDefinition {} is not served {} s after it was installed",
+                key.name,
+                ESTABLISH_PATIENCE.as_secs()
+            );
+            Err(Failure::transient("KindNotServed", message))
+        })
 }
 
 #[cfg(test)]
@@ -156,7 +199,10 @@ mod tests {
     fn every_document_of_the_host_has_a_place() {
         for document in manifests::documents() {
             let (resource, key) = place(&document);
-            assert!(!resource.group.is_empty() && !key.name.is_empty(), "{document}");
+            assert!(
+                !resource.group.is_empty() && !key.name.is_empty(),
+                "{document}"
+            );
         }
         let policies = manifests::admission_policies();
         let (resource, _) = place(policies.first().unwrap());
@@ -170,7 +216,14 @@ mod tests {
     fn the_hash_changes_with_the_document_only() {
         let one = stamped(json!({"metadata": {"name": "a"}, "spec": 1}));
         assert_eq!(one, stamped(json!({"metadata": {"name": "a"}, "spec": 1})));
-        assert_ne!(one.1, stamped(json!({"metadata": {"name": "a"}, "spec": 2})).1);
-        assert_eq!(one.0.pointer("/metadata/annotations/capstan.dev~1installed"), Some(&json!(one.1)));
+        assert_ne!(
+            one.1,
+            stamped(json!({"metadata": {"name": "a"}, "spec": 2})).1
+        );
+        assert_eq!(
+            one.0
+                .pointer("/metadata/annotations/capstan.dev~1installed"),
+            Some(&json!(one.1))
+        );
     }
 }

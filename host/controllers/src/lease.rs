@@ -35,7 +35,13 @@ impl Claim {
     /// Claims the Lease of this name for `me`; asks for nothing yet.
     #[must_use]
     pub fn new(api: Arc<dyn KubeApi>, key: ObjectKey, me: String) -> Self {
-        Self { api, key, me, seen: None, renewed: Instant::now() }
+        Self {
+            api,
+            key,
+            me,
+            seen: None,
+            renewed: Instant::now(),
+        }
     }
 
     /// Waits until the Lease is held. Requests that fail are repeated.
@@ -45,14 +51,19 @@ impl Claim {
             match self.try_once().await {
                 Ok(true) => return,
                 Ok(false) => {
-                    let holder = self.seen.as_ref().and_then(|seen| seen.lease.holder.clone());
+                    let holder = self
+                        .seen
+                        .as_ref()
+                        .and_then(|seen| seen.lease.holder.clone());
                     if holder != told {
                         let by = holder.as_deref().unwrap_or_default();
                         tracing::info!(lease = %self.key, holder = by, "another host works; standing by");
                         told = holder;
                     }
                 }
-                Err(error) => tracing::warn!(lease = %self.key, %error, "cannot read or write the lease"),
+                Err(error) => {
+                    tracing::warn!(lease = %self.key, %error, "cannot read or write the lease")
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -67,7 +78,10 @@ impl Claim {
             match tokio::time::timeout(left, self.try_once()).await {
                 Ok(Ok(true)) => continue,
                 Ok(Ok(false)) => {
-                    let holder = self.seen.as_ref().and_then(|seen| seen.lease.holder.clone());
+                    let holder = self
+                        .seen
+                        .as_ref()
+                        .and_then(|seen| seen.lease.holder.clone());
                     let holder = holder.unwrap_or_else(|| "nobody".to_owned());
                     return format!("lease {} is now held by {holder}", self.key);
                 }
@@ -85,7 +99,10 @@ impl Claim {
 
     /// Gives the Lease up, so that another need not wait for its end.
     pub async fn release(&mut self) {
-        let Some(seen) = self.seen.as_ref().filter(|s| s.lease.holder.as_deref() == Some(&self.me))
+        let Some(seen) = self
+            .seen
+            .as_ref()
+            .filter(|s| s.lease.holder.as_deref() == Some(&self.me))
         else {
             return;
         };
@@ -94,7 +111,10 @@ impl Claim {
             "spec": {"holderIdentity": null, "leaseDurationSeconds": 1},
         });
         let patch = Patch::Merge(patch);
-        let answer = self.api.patch(&kinds::LEASE, &self.key, None, &patch, MANAGER).await;
+        let answer = self
+            .api
+            .patch(&kinds::LEASE, &self.key, None, &patch, MANAGER)
+            .await;
         if let Err(error) = answer {
             tracing::warn!(lease = %self.key, %error, "the lease stays until it runs out");
         }
@@ -103,12 +123,23 @@ impl Claim {
     /// Looks once and does what follows. Whether the Lease is held now.
     async fn try_once(&mut self) -> Result<bool, ApiError> {
         let begun = Instant::now();
-        if self.seen.as_ref().is_none_or(|seen| seen.lease.holder.as_deref() != Some(&self.me)) {
+        if self
+            .seen
+            .as_ref()
+            .is_none_or(|seen| seen.lease.holder.as_deref() != Some(&self.me))
+        {
             self.look().await?;
         }
-        let unchanged_for = self.seen.as_ref().map_or(Duration::ZERO, |s| s.since.elapsed());
+        let unchanged_for = self
+            .seen
+            .as_ref()
+            .map_or(Duration::ZERO, |s| s.since.elapsed());
         let lease = self.seen.as_ref().map(|seen| &seen.lease);
-        let step = lease::decide(&Observed { me: &self.me, lease, unchanged_for });
+        let step = lease::decide(&Observed {
+            me: &self.me,
+            lease,
+            unchanged_for,
+        });
         let stored = match self.write(step).await {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(false),
@@ -150,7 +181,11 @@ impl Claim {
                     "spec": spec,
                 });
                 let namespace = &self.key.namespace;
-                return self.api.create(&kinds::LEASE, namespace, &lease, MANAGER).await.map(Some);
+                return self
+                    .api
+                    .create(&kinds::LEASE, namespace, &lease, MANAGER)
+                    .await
+                    .map(Some);
             }
             Step::Take { transitions } => {
                 spec["acquireTime"] = json!(now);
@@ -159,14 +194,26 @@ impl Claim {
         }
         let version = self.seen.as_ref().map(|seen| seen.version.as_str());
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "spec": spec}));
-        self.api.patch(&kinds::LEASE, &self.key, None, &patch, MANAGER).await.map(Some)
+        self.api
+            .patch(&kinds::LEASE, &self.key, None, &patch, MANAGER)
+            .await
+            .map(Some)
     }
 
     fn take_in(&mut self, stored: &Value) {
-        let text = |path: &str| stored.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let text = |path: &str| {
+            stored
+                .pointer(path)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
         let number = |path: &str| stored.pointer(path).and_then(Value::as_u64);
         let version = text("/metadata/resourceVersion").unwrap_or_default();
-        if self.seen.as_ref().is_some_and(|seen| seen.version == version) {
+        if self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.version == version)
+        {
             return;
         }
         let lease = lease::Lease {
@@ -174,7 +221,11 @@ impl Claim {
             duration: number("/spec/leaseDurationSeconds").map(Duration::from_secs),
             transitions: number("/spec/leaseTransitions").unwrap_or_default(),
         };
-        self.seen = Some(Seen { version, lease, since: Instant::now() });
+        self.seen = Some(Seen {
+            version,
+            lease,
+            since: Instant::now(),
+        });
     }
 }
 
@@ -182,6 +233,9 @@ impl Claim {
 #[must_use]
 pub fn identity() -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let machine = Some(machine.trim()).filter(|name| !name.is_empty()).unwrap_or("host").to_owned();
+    let machine = Some(machine.trim())
+        .filter(|name| !name.is_empty())
+        .unwrap_or("host")
+        .to_owned();
     format!("{machine}_{:016x}", rand::random::<u64>())
 }

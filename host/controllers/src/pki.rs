@@ -396,8 +396,6 @@ mod tests {
         // PKCS #8 of a P-256 key: the SEC 1 key is the octet string after 26 bytes of header and its own two; it lacks the
         // curve, which files have.
         let inner = &pkcs8[pkcs8.len() - 109..];
-        let mut content = inner[3..39 - 1].to_vec();
-        content.truncate(3 + 2 + 32);
         let scalar = &inner[7..39];
         let mut body = vec![0x02, 0x01, 0x01, 0x04, 0x20];
         body.extend_from_slice(scalar);

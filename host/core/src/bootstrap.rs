@@ -12,9 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
+use crate::call::PluginCondition;
 use crate::call::bootstrap::Role;
 use crate::infrastructure::own_conditions;
-use crate::call::PluginCondition;
 use crate::lookup::Lookup;
 use crate::plan::{Next, Outcome, Plan};
 
@@ -133,15 +133,25 @@ fn wait_for(observed: &Observed) -> Option<(&'static str, String)> {
             return Some((common::INTERNAL_ERROR, why.clone()));
         }
         (Lookup::Missing, _) => {
-            return Some((common::NOT_AVAILABLE, "waiting for an owner reference to a Machine".to_owned()));
+            return Some((
+                common::NOT_AVAILABLE,
+                "waiting for an owner reference to a Machine".to_owned(),
+            ));
         }
         (_, Lookup::Missing) => {
-            return Some((common::NOT_AVAILABLE, "waiting for the Cluster to exist".to_owned()));
+            return Some((
+                common::NOT_AVAILABLE,
+                "waiting for the Cluster to exist".to_owned(),
+            ));
         }
     };
-    let initialization = cluster.status.as_ref().and_then(|status| status.initialization.as_ref());
+    let initialization = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.initialization.as_ref());
     if initialization.and_then(|i| i.infrastructure_provisioned) != Some(true) {
-        let message = "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
+        let message =
+            "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
         return Some((common::NOT_AVAILABLE, message.to_owned()));
     }
     let endpoint = cluster.spec.control_plane_endpoint.as_ref();
@@ -154,8 +164,13 @@ fn wait_for(observed: &Observed) -> Option<(&'static str, String)> {
         return Some((common::NOT_AVAILABLE, message.to_owned()));
     }
     if observed.plugin.is_none() {
-        let kind = observed.config.get("kind").and_then(Value::as_str).unwrap_or_default();
-        let message = format!("no active plugin owns kind {kind}: see `kubectl get plugins -A` for why");
+        let kind = observed
+            .config
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let message =
+            format!("no active plugin owns kind {kind}: see `kubectl get plugins -A` for why");
         return Some((common::NOT_AVAILABLE, message));
     }
     None
@@ -164,29 +179,57 @@ fn wait_for(observed: &Observed) -> Option<(&'static str, String)> {
 /// Whether the workload cluster's control plane has been up.
 #[must_use]
 pub fn is_initialized(cluster: &Cluster) -> bool {
-    let Some(status) = &cluster.status else { return false };
-    status.initialization.as_ref().and_then(|i| i.control_plane_initialized) == Some(true)
-        || condition::is_true(&status.conditions, condition_type::CONTROL_PLANE_INITIALIZED)
+    let Some(status) = &cluster.status else {
+        return false;
+    };
+    status
+        .initialization
+        .as_ref()
+        .and_then(|i| i.control_plane_initialized)
+        == Some(true)
+        || condition::is_true(
+            &status.conditions,
+            condition_type::CONTROL_PLANE_INITIALIZED,
+        )
 }
 
 fn is_control_plane(machine: &Machine) -> bool {
-    machine.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label::CONTROL_PLANE))
+    machine
+        .metadata
+        .labels
+        .as_ref()
+        .is_some_and(|labels| labels.contains_key(label::CONTROL_PLANE))
 }
 
 /// Name of the Secret with the data, as far as the status or the Machine says: after `clusterctl move` and restores only the
 /// Machine does.
 #[must_use]
 pub fn data_secret_name(observed: &Observed) -> Option<String> {
-    let stored = observed.config.pointer("/status/dataSecretName").and_then(Value::as_str);
-    let created = observed.config.pointer("/status/initialization/dataSecretCreated") == Some(&json!(true));
+    let stored = observed
+        .config
+        .pointer("/status/dataSecretName")
+        .and_then(Value::as_str);
+    let created = observed
+        .config
+        .pointer("/status/initialization/dataSecretCreated")
+        == Some(&json!(true));
     if let Some(name) = stored.filter(|_| created) {
         return Some(name.to_owned());
     }
-    observed.machine.found()?.spec.bootstrap.data_secret_name.clone().filter(|name| !name.is_empty())
+    observed
+        .machine
+        .found()?
+        .spec
+        .bootstrap
+        .data_secret_name
+        .clone()
+        .filter(|name| !name.is_empty())
 }
 
 fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|time| !time.is_null())
 }
 
 /// What should happen next.
@@ -201,39 +244,55 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if let Some((reason, message)) = wait_for(observed) {
         return Plan::settled().waiting(reason, message);
     }
-    let (Lookup::Found(machine), Lookup::Found(cluster)) = (&observed.machine, &observed.cluster) else {
+    let (Lookup::Found(machine), Lookup::Found(cluster)) = (&observed.machine, &observed.cluster)
+    else {
         return Plan::settled();
     };
     let is_control_plane = is_control_plane(machine);
     let needs_lock = is_control_plane && !observed.is_serialized;
     let step = match (is_initialized(cluster), is_control_plane) {
-        (false, _) => {
-            Step::Prepare { role: Role::Init, lock: if needs_lock { Lock::Take } else { Lock::Leave } }
-        }
+        (false, _) => Step::Prepare {
+            role: Role::Init,
+            lock: if needs_lock { Lock::Take } else { Lock::Leave },
+        },
         (true, true) => Step::Prepare {
             role: Role::JoinControlPlane,
-            lock: if needs_lock { Lock::Release } else { Lock::Leave },
+            lock: if needs_lock {
+                Lock::Release
+            } else {
+                Lock::Leave
+            },
         },
-        (true, false) => Step::Prepare { role: Role::JoinWorker, lock: Lock::Leave },
+        (true, false) => Step::Prepare {
+            role: Role::JoinWorker,
+            lock: Lock::Leave,
+        },
     };
     Plan::of(vec![step])
 }
 
 /// While the machine has not joined, its token must not end.
 fn keep_alive(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    let joined = observed
-        .machine
-        .found()
-        .is_none_or(|machine| machine.status.as_ref().is_some_and(|status| status.node_ref.is_some()));
+    let joined = observed.machine.found().is_none_or(|machine| {
+        machine
+            .status
+            .as_ref()
+            .is_some_and(|status| status.node_ref.is_some())
+    });
     if joined {
         return Plan::settled();
     }
     let plan = match &observed.token {
         Token::Expires { id, at } if at.duration_since(now) < TOKEN_REFRESH_BELOW => {
             let until = now.saturating_add(TOKEN_TTL).unwrap_or(*at);
-            Plan::of(vec![Step::ExtendToken { id: id.clone(), until }])
+            Plan::of(vec![Step::ExtendToken {
+                id: id.clone(),
+                until,
+            }])
         }
-        Token::Settled | Token::Expires { .. } | Token::Gone { .. } | Token::Unknown(_) => Plan::settled(),
+        Token::Settled | Token::Expires { .. } | Token::Gone { .. } | Token::Unknown(_) => {
+            Plan::settled()
+        }
     };
     plan.check_after(TOKEN_CHECK)
 }
@@ -258,24 +317,42 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     });
     let secret = prepared.or_else(|| data_secret_name(observed));
     let mut next = None;
-    let has_token = |effect: &Effect| matches!(effect, Effect::Prepared { has_token: true, .. });
+    let has_token = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Prepared {
+                has_token: true,
+                ..
+            }
+        )
+    };
     if outcome.done.iter().any(|(_, effect)| has_token(effect)) {
         next = Some(Next::CheckAfter(TOKEN_CHECK));
     }
-    let mut status = observed.config.get("status").cloned().unwrap_or_else(|| json!({}));
+    let mut status = observed
+        .config
+        .get("status")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     if let Some(fields) = status.as_object_mut() {
         fields.remove("conditions");
         fields.remove("observedGeneration");
         if let Some(secret) = &secret {
             fields.insert("dataSecretName".to_owned(), json!(secret));
-            fields.insert("initialization".to_owned(), json!({"dataSecretCreated": true}));
+            fields.insert(
+                "initialization".to_owned(),
+                json!({"dataSecretCreated": true}),
+            );
         }
     }
     let data = data_condition(observed, outcome, secret.is_some(), &mut next);
     let certificates = certificates_condition(outcome, secret.is_some());
     let mut conditions = Vec::new();
     for (_, effect) in &outcome.done {
-        if let Effect::Prepared { conditions: own, .. } = effect {
+        if let Effect::Prepared {
+            conditions: own, ..
+        } = effect
+        {
             conditions.extend(own_conditions(own));
         }
     }
@@ -286,7 +363,10 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     let part = |type_: &str| Part::of(&listed, type_, Polarity::Positive);
     let ready = summary(
         condition_type::READY,
-        &[part(condition_type::DATA_SECRET_AVAILABLE), part(condition_type::CERTIFICATES_AVAILABLE)],
+        &[
+            part(condition_type::DATA_SECRET_AVAILABLE),
+            part(condition_type::CERTIFICATES_AVAILABLE),
+        ],
         &Reasons {
             on_true: common::READY,
             on_false: common::NOT_READY,
@@ -294,7 +374,11 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         },
     );
     conditions.extend([ready, data, certificates]);
-    Reported { status, conditions, next }
+    Reported {
+        status,
+        conditions,
+        next,
+    }
 }
 
 fn data_condition(
@@ -317,20 +401,27 @@ fn data_condition(
     }
     if let Some((_, failure)) = failed {
         let plugin = observed.plugin.as_deref().unwrap_or("plugin");
-        return Report::no(type_, &failure.reason).with_message(format!("{plugin}: {}", failure.message));
+        return Report::no(type_, &failure.reason)
+            .with_message(format!("{plugin}: {}", failure.message));
     }
     match outcome.done.first() {
         Some((_, Effect::Locked { holder })) => {
             *next = Some(Next::CheckAfter(LOCK_CHECK));
-            not_yet(format!("waiting for Machine {holder} to become the first control-plane machine"))
+            not_yet(format!(
+                "waiting for Machine {holder} to become the first control-plane machine"
+            ))
         }
         Some((_, Effect::CertificatesMissing(names))) => {
             *next = Some(Next::CheckAfter(Duration::from_secs(2)));
-            not_yet(format!("waiting for the control plane to make certificates: {}", names.join(", ")))
+            not_yet(format!(
+                "waiting for the control plane to make certificates: {}",
+                names.join(", ")
+            ))
         }
-        Some((_, Effect::NotConnected)) => {
-            not_yet("waiting for a connection to the workload cluster, to make a join token there".to_owned())
-        }
+        Some((_, Effect::NotConnected)) => not_yet(
+            "waiting for a connection to the workload cluster, to make a join token there"
+                .to_owned(),
+        ),
         _ => match wait_for(observed) {
             Some((reason, message)) => Report::no(type_, reason).with_message(message),
             None => not_yet("waiting for the bootstrap data to be made".to_owned()),
@@ -346,7 +437,9 @@ fn certificates_condition(outcome: &Outcome<Step, Effect>, has_data: bool) -> Re
     match outcome.done.first() {
         Some((_, Effect::CertificatesMissing(names))) => Report::no(type_, common::NOT_AVAILABLE)
             .with_message(format!("missing: {}", names.join(", "))),
-        Some((_, Effect::NotConnected | Effect::Locked { .. })) => Report::yes(type_, common::AVAILABLE),
+        Some((_, Effect::NotConnected | Effect::Locked { .. })) => {
+            Report::yes(type_, common::AVAILABLE)
+        }
         _ => Report::new(type_, ConditionStatus::Unknown, common::INTERNAL_ERROR)
             .with_message("not looked at yet"),
     }

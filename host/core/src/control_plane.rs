@@ -184,7 +184,11 @@ impl Member {
     /// Whether it has an annotation.
     #[must_use]
     pub fn has_annotation(&self, name: &str) -> bool {
-        self.machine.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(name))
+        self.machine
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|all| all.contains_key(name))
     }
 
     /// Whether this host holds its termination.
@@ -196,7 +200,11 @@ impl Member {
     /// When it was made.
     #[must_use]
     pub fn created(&self) -> Timestamp {
-        self.machine.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0)
+        self.machine
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::MAX, |time| time.0)
     }
 
     /// Name of its Node.
@@ -209,7 +217,11 @@ impl Member {
     /// Whether a condition of the Machine is True.
     #[must_use]
     pub fn is_true(&self, type_: &str) -> bool {
-        let conditions = self.machine.status.as_ref().map(|status| status.conditions.as_slice());
+        let conditions = self
+            .machine
+            .status
+            .as_ref()
+            .map(|status| status.conditions.as_slice());
         capstan_api::condition::is_true(conditions.unwrap_or_default(), type_)
     }
 }
@@ -224,25 +236,35 @@ impl Observed {
     /// Whether the status says so already.
     #[must_use]
     pub fn was_initialized(&self) -> bool {
-        self.object.pointer("/status/initialization/controlPlaneInitialized") == Some(&Value::Bool(true))
+        self.object
+            .pointer("/status/initialization/controlPlaneInitialized")
+            == Some(&Value::Bool(true))
     }
 
     /// Whether the object is being deleted.
     #[must_use]
     pub fn is_deleting(&self) -> bool {
-        self.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+        self.object
+            .pointer("/metadata/deletionTimestamp")
+            .is_some_and(|time| !time.is_null())
     }
 
     /// Name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+        self.object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// UID.
     #[must_use]
     pub fn uid(&self) -> &str {
-        self.object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default()
+        self.object
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// Whether a machine of this control plane is a member of a datastore that the host looks after.
@@ -254,7 +276,9 @@ impl Observed {
     /// Why a machine is not up to date: what the host sees itself, then what the plugin says. Empty when it is.
     #[must_use]
     pub fn outdated(&self, member: &Member, now: Timestamp) -> Vec<String> {
-        let Ok(desired) = &self.desired else { return Vec::new() };
+        let Ok(desired) = &self.desired else {
+            return Vec::new();
+        };
         let mut why = Vec::new();
         let version = member.machine.spec.version.as_deref().unwrap_or_default();
         if version != desired.version {
@@ -263,15 +287,23 @@ impl Observed {
         if let Some(infra) = member.infra.found() {
             let cloned = |name: &str| {
                 let annotations = infra.pointer("/metadata/annotations");
-                annotations.and_then(|all| all.get(name)).and_then(Value::as_str).map(str::to_owned)
+                annotations
+                    .and_then(|all| all.get(name))
+                    .and_then(Value::as_str)
+                    .map(str::to_owned)
             };
             let template = &desired.infrastructure_template;
             let group_kind = format!("{}.{}", template.kind, template.group);
             let name = cloned(annotation::CLONED_FROM_NAME);
             let kind = cloned(annotation::CLONED_FROM_GROUP_KIND);
             // An object that says nothing was not made from a template, and counts as up to date.
-            if name.is_some_and(|name| name != template.name) || kind.is_some_and(|kind| kind != group_kind) {
-                let kind = infra.get("kind").and_then(Value::as_str).unwrap_or("infrastructure");
+            if name.is_some_and(|name| name != template.name)
+                || kind.is_some_and(|kind| kind != group_kind)
+            {
+                let kind = infra
+                    .get("kind")
+                    .and_then(Value::as_str)
+                    .unwrap_or("infrastructure");
                 why.push(format!("{kind} was made from another template"));
             }
         }
@@ -284,7 +316,11 @@ impl Observed {
         }
         if let (Some(days), Some(expiry)) = (
             desired.rollout_before_expiry_days,
-            member.machine.status.as_ref().and_then(|status| status.certificates_expiry_date.as_ref()),
+            member
+                .machine
+                .status
+                .as_ref()
+                .and_then(|status| status.certificates_expiry_date.as_ref()),
         ) {
             let left_s = expiry.0.duration_since(now).as_secs();
             if left_s < i64::from(days).saturating_mul(86_400) {

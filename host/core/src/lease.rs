@@ -55,14 +55,18 @@ pub enum Step {
 /// Decides the next step of one that wants to hold the Lease.
 #[must_use]
 pub fn decide(observed: &Observed<'_>) -> Step {
-    let Some(lease) = observed.lease else { return Step::Create };
+    let Some(lease) = observed.lease else {
+        return Step::Create;
+    };
     let holder = lease.holder.as_deref().unwrap_or_default();
     if holder == observed.me {
         return Step::Renew;
     }
     let is_free = holder.is_empty() || observed.unchanged_for >= lease.duration.unwrap_or(HOLD);
     if is_free {
-        Step::Take { transitions: lease.transitions.saturating_add(1) }
+        Step::Take {
+            transitions: lease.transitions.saturating_add(1),
+        }
     } else {
         Step::Wait
     }
@@ -79,11 +83,19 @@ mod tests {
     use super::*;
 
     fn held_by(holder: &str) -> Lease {
-        Lease { holder: Some(holder.to_owned()), duration: Some(HOLD), transitions: 3 }
+        Lease {
+            holder: Some(holder.to_owned()),
+            duration: Some(HOLD),
+            transitions: 3,
+        }
     }
 
     fn step(lease: Option<&Lease>, unchanged_s: u64) -> Step {
-        decide(&Observed { me: "a", lease, unchanged_for: Duration::from_secs(unchanged_s) })
+        decide(&Observed {
+            me: "a",
+            lease,
+            unchanged_for: Duration::from_secs(unchanged_s),
+        })
     }
 
     #[test]
@@ -97,7 +109,10 @@ mod tests {
     fn a_missing_or_released_lease_is_taken_at_once() {
         assert_eq!(step(None, 0), Step::Create);
         assert_eq!(step(Some(&held_by("")), 0), Step::Take { transitions: 4 });
-        assert_eq!(step(Some(&Lease::default()), 0), Step::Take { transitions: 1 });
+        assert_eq!(
+            step(Some(&Lease::default()), 0),
+            Step::Take { transitions: 1 }
+        );
     }
 
     #[test]

@@ -90,7 +90,12 @@ pub fn requirement_name(requirement: &Requirement) -> &str {
 /// # Errors
 /// The first rule that is broken.
 pub fn check_requirements(requirements: &[Requirement], object: &Value) -> Result<(), Refused> {
-    let refuse = |name: &str, why: String| Err(Refused { name: name.to_owned(), why });
+    let refuse = |name: &str, why: String| {
+        Err(Refused {
+            name: name.to_owned(),
+            why,
+        })
+    };
     if requirements.len() > REQUIREMENTS_MAX {
         return refuse("", format!("more than {REQUIREMENTS_MAX} requirements"));
     }
@@ -98,10 +103,16 @@ pub fn check_requirements(requirements: &[Requirement], object: &Value) -> Resul
     for requirement in requirements {
         let name = requirement_name(requirement);
         if !is_purpose(name) {
-            return refuse(name, "a name has 1 to 40 of a-z, 0-9 and inner -".to_owned());
+            return refuse(
+                name,
+                "a name has 1 to 40 of a-z, 0-9 and inner -".to_owned(),
+            );
         }
         if name == KUBECONFIG {
-            return refuse(name, "the administrator's kubeconfig is not material".to_owned());
+            return refuse(
+                name,
+                "the administrator's kubeconfig is not material".to_owned(),
+            );
         }
         if !names.insert(name) {
             return refuse(name, "it is asked for twice".to_owned());
@@ -115,7 +126,12 @@ pub fn check_requirements(requirements: &[Requirement], object: &Value) -> Resul
 
 fn broken_rule(requirement: &Requirement, object: &Value) -> Option<String> {
     match requirement {
-        Requirement::CertificateAuthority { algorithm, common_name, validity_days, .. } => {
+        Requirement::CertificateAuthority {
+            algorithm,
+            common_name,
+            validity_days,
+            ..
+        } => {
             if KeyAlgorithm::parse(algorithm).is_none() {
                 return Some(format!("there is no key algorithm {algorithm:?}"));
             }
@@ -151,7 +167,9 @@ fn names(value: &Value, wanted: &str) -> bool {
 
 fn is_purpose(name: &str) -> bool {
     (1..=40).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
@@ -240,7 +258,10 @@ pub fn join<'a>(
         match part {
             Part::Text(text) => data.extend_from_slice(text.as_bytes()),
             Part::Secret(handle, encoding) => {
-                let unknown = JoinError::UnknownHandle { part: index, handle: handle.0 };
+                let unknown = JoinError::UnknownHandle {
+                    part: index,
+                    handle: handle.0,
+                };
                 let bytes = resolve(*handle).ok_or(unknown)?;
                 put_secret(&mut data, bytes, *encoding, index)?;
             }
@@ -356,25 +377,41 @@ mod tests {
 
     #[test]
     fn what_kubeadm_asks_for_is_given() {
-        let sa = Requirement::KeyPair { name: "sa".to_owned(), algorithm: "RSA-2048".to_owned() };
+        let sa = Requirement::KeyPair {
+            name: "sa".to_owned(),
+            algorithm: "RSA-2048".to_owned(),
+        };
         let all = [ca("ca"), ca("etcd"), ca("proxy"), sa];
         assert_eq!(check_requirements(&all, &json!({})), Ok(()));
     }
 
     #[test]
     fn no_plugin_gets_at_the_kubeconfig_or_at_secrets_that_its_object_does_not_name() {
-        let sa = |name: &str| Requirement::KeyPair { name: name.to_owned(), algorithm: String::new() };
+        let sa = |name: &str| Requirement::KeyPair {
+            name: name.to_owned(),
+            algorithm: String::new(),
+        };
         for name in ["kubeconfig", "", "-a", "A", "a/b", "a.b"] {
-            assert!(check_requirements(&[sa(name)], &json!({})).is_err(), "{name}");
+            assert!(
+                check_requirements(&[sa(name)], &json!({})).is_err(),
+                "{name}"
+            );
         }
-        assert!(check_requirements(&[sa("a"), ca("a")], &json!({})).is_err(), "twice");
+        assert!(
+            check_requirements(&[sa("a"), ca("a")], &json!({})).is_err(),
+            "twice"
+        );
         let value = Requirement::SecretValue {
             name: "file".to_owned(),
             secret: "registry".to_owned(),
             key: "k".to_owned(),
         };
-        let naming = json!({"spec": {"files": [{"contentFrom": {"secret": {"name": "registry"}}}]}});
-        assert_eq!(check_requirements(std::slice::from_ref(&value), &naming), Ok(()));
+        let naming =
+            json!({"spec": {"files": [{"contentFrom": {"secret": {"name": "registry"}}}]}});
+        assert_eq!(
+            check_requirements(std::slice::from_ref(&value), &naming),
+            Ok(())
+        );
         assert!(check_requirements(&[value], &json!({"spec": {}})).is_err());
     }
 
@@ -391,13 +428,19 @@ mod tests {
         ];
         let bytes: &[u8] = b"x\n\ny\n";
         let data = join(&parts, |handle| (handle.0 == 1).then_some(bytes)).unwrap();
-        assert_eq!(String::from_utf8(data).unwrap(), "a: |\n  x\n\n  y\nb: eAoKeQo=\nx\n\ny\n");
+        assert_eq!(
+            String::from_utf8(data).unwrap(),
+            "a: |\n  x\n\n  y\nb: eAoKeQo=\nx\n\ny\n"
+        );
     }
 
     #[test]
     fn a_handle_of_another_call_is_refused() {
         let parts = [Part::Secret(SecretHandle(9), SecretEncoding::Plain)];
-        assert_eq!(join(&parts, |_| None), Err(JoinError::UnknownHandle { part: 0, handle: 9 }));
+        assert_eq!(
+            join(&parts, |_| None),
+            Err(JoinError::UnknownHandle { part: 0, handle: 9 })
+        );
     }
 
     #[test]
@@ -405,7 +448,12 @@ mod tests {
         let id = token_id("3f0c", 0);
         assert_eq!(id, token_id("3f0c", 0));
         assert_ne!(id, token_id("3f0c", 1));
-        assert!(id.len() == 6 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+        assert!(
+            id.len() == 6
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        );
     }
 
     #[test]

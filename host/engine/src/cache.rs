@@ -12,8 +12,9 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use crate::error::EngineError;
-use crate::limit::{CACHE_BYTES_MAX, COMPILED_BYTES_MAX};
+use crate::limit::{CACHE_BYTES_MAX, COMPILED_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::source::hex;
+use crate::text::chain_of;
 
 /// The directory of compiled components.
 #[derive(Debug)]
@@ -94,6 +95,16 @@ impl Cache {
                 None
             }
         }
+    }
+
+    /// What has just been put into the cache; the error says why this engine cannot run it.
+    pub(crate) fn kept(
+        &self,
+        engine: &wasmtime::Engine,
+        digest: &str,
+    ) -> Result<(Component, Entry), String> {
+        let (code, record) = self.paths(digest);
+        load(engine, &code, &record, digest)
     }
 
     /// Takes over what the compiler wrote to [`Cache::scratch`], and makes room.
@@ -206,7 +217,7 @@ fn load(
 )]
 fn map(engine: &wasmtime::Engine, code: &Path) -> Result<Component, String> {
     // SAFETY: see the reason above.
-    unsafe { Component::deserialize_file(engine, code) }.map_err(|e| e.to_string())
+    unsafe { Component::deserialize_file(engine, code) }.map_err(|e| chain_of(&e, TEXT_BYTES_MAX))
 }
 
 /// Reads a file that nobody else can have written.

@@ -404,7 +404,7 @@ impl Run {
             secrets: env.secrets,
             planned: env.planned,
             log: LogBudget::new(self.limits.log_bytes),
-            state: crate::capability::state::CallState::new(env.state),
+            state: crate::capability::state::ObjectState::new(env.state),
             http: CallHttp {
                 grants: env.grants,
                 pool: self.prepared.http.clone(),

@@ -105,7 +105,7 @@ pub(crate) struct Capabilities {
     pub(crate) secrets: SecretTable,
     pub(crate) planned: PlannedEffects,
     pub(crate) log: log::LogBudget,
-    pub(crate) state: state::CallState,
+    pub(crate) state: state::ObjectState,
     pub(crate) http: http::CallHttp,
     /// Where host work runs: never on the guests' threads.
     pub(crate) host: tokio::runtime::Handle,

@@ -228,7 +228,7 @@ pub enum CallError {
     #[error("the plugin answered {0}")]
     Plugin(PluginFailure),
     /// The guest trapped.
-    #[error("the plugin trapped: {message}")]
+    #[error("the plugin trapped: {message}{}", within(.backtrace_last_line))]
     Trap {
         /// The panic's words, or the trap's.
         message: String,
@@ -297,6 +297,15 @@ pub enum CallError {
         /// What happened.
         why: String,
     },
+}
+
+/// Where a trap happened, as the end of a sentence.
+fn within(frame: &str) -> String {
+    if frame.is_empty() {
+        String::new()
+    } else {
+        format!(" (in {frame})")
+    }
 }
 
 impl CallError {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use capstan_core::call::manifest::Manifest;
+use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
 /// Capabilities that everybody has.
@@ -33,7 +34,7 @@ pub struct HttpGrant {
     pub methods: Vec<String>,
     /// Addresses of private networks, of this machine and of link-local networks are allowed.
     pub private: bool,
-    /// Certificate authorities that are trusted beside the public ones, as PEM.
+    /// Certificate authorities that are trusted for this origin instead of the public ones, as PEM.
     pub ca_pem: Option<String>,
 }
 
@@ -271,7 +272,7 @@ pub struct MissingGrant {
     pub capability: String,
     /// The plugin's reason.
     pub why: String,
-    /// What to add to the Plugin object to grant it.
+    /// The entry of `spec.grants` of the Plugin object that would grant it, as flow YAML.
     pub yaml: String,
 }
 
@@ -323,18 +324,18 @@ pub fn missing(
         .collect()
 }
 
-/// The suggestion as flow YAML, which is what JSON is.
-fn yaml_for(name: &str, suggestion: Option<&serde_json::Value>) -> String {
-    let fallback = || match name {
-        "http" => r#"{"http":[{"origin":"https://...","methods":["GET"]}]}"#.to_owned(),
-        _ => format!(r#"{{"capabilities":["{name}"]}}"#),
+/// An entry of `spec.grants` as flow YAML, which is what JSON is: the plugin's suggestion, or a pattern to fill in.
+fn yaml_for(name: &str, suggestion: Option<&Value>) -> String {
+    let mut entry = match suggestion {
+        Some(Value::Object(suggested)) => suggested.clone(),
+        _ => Map::new(),
     };
-    match suggestion {
-        Some(serde_json::Value::Object(entries)) if !entries.is_empty() => {
-            serde_json::to_string(entries).unwrap_or_else(|_| fallback())
-        }
-        _ => fallback(),
+    entry.insert("capability".to_owned(), Value::String(name.to_owned()));
+    if name == "http" && !entry.contains_key("http") {
+        let pattern = json!({"origins": [{"origin": "https://...", "methods": ["GET"]}]});
+        entry.insert("http".to_owned(), pattern);
     }
+    Value::Object(entry).to_string()
 }
 
 #[cfg(test)]

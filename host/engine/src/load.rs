@@ -13,13 +13,12 @@ use wasmtime::component::{Component, InstancePre};
 
 use crate::abi::Abi;
 use crate::breaker::{Breaker, BreakerState};
+use crate::cache::Entry;
 use crate::call::{CallEnv, CallFacts, CallState};
 use crate::capability::http::HttpPool;
 use crate::compile::compile;
 use crate::error::{CallError, LoadError};
-use crate::limit::{
-    JSON_BYTES_MAX, Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX,
-};
+use crate::limit::{Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX};
 use crate::runtime::Engine;
 use crate::source::{Verified, verify};
 use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
@@ -158,6 +157,17 @@ struct Compiled {
     cached: bool,
 }
 
+impl Compiled {
+    fn of(component: Component, entry: &Entry, cached: bool) -> Self {
+        Self {
+            component,
+            bytes: entry.bytes,
+            took: Duration::from_millis(entry.compile_ms),
+            cached,
+        }
+    }
+}
+
 impl Engine {
     /// Makes a component callable: plain, gzip or zstd. Other plugins are not affected by anything that happens here.
     pub async fn load(self: &Arc<Self>, source: Bytes) -> Result<Arc<Loaded>, LoadError> {
@@ -211,27 +221,24 @@ impl Engine {
         let scratch = Scratch(self.cache.scratch(&verified.digest));
         let took = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0).await?;
         let (engine, digest) = (self.clone(), verified.digest.clone());
-        blocking(move || engine.cache.keep(&digest, &scratch.0, took))
+        let kept = blocking(move || {
+            engine.cache.keep(&digest, &scratch.0, took)?;
+            Ok(engine.cache.kept(&engine.wasm, &digest))
+        });
+        let (component, entry) = kept
             .await?
-            .map_err(|why| host(&format!("cannot keep the compiled component: {why}")))?;
-        let mut found = self
-            .find(&verified.digest)
-            .await?
-            .ok_or_else(|| host(&"the compiled component does not fit this engine"))?;
-        found.cached = false;
-        Ok(found)
+            .map_err(|why: String| host(&format!("cannot keep the compiled component: {why}")))?
+            .map_err(|why| LoadError::CompileFailed {
+                why: format!("its code does not fit this host's limits: {why}"),
+            })?;
+        Ok(Compiled::of(component, &entry, false))
     }
 
     async fn find(self: &Arc<Self>, digest: &str) -> Result<Option<Compiled>, LoadError> {
         let (engine, digest) = (self.clone(), digest.to_owned());
         blocking(move || {
             let (component, entry) = engine.cache.find(&engine.wasm, &digest)?;
-            Some(Compiled {
-                component,
-                bytes: entry.bytes,
-                took: Duration::from_millis(entry.compile_ms),
-                cached: true,
-            })
+            Some(Compiled::of(component, &entry, true))
         })
         .await
     }
@@ -285,8 +292,14 @@ fn fits_the_pool(component: &Component) -> Result<(), LoadError> {
 
 /// Asks for the manifest, with every capability denied.
 async fn describe(prepared: &Arc<Prepared>) -> Result<Manifest, LoadError> {
+    // Languages with large runtimes start slowly; a plugin's own limits are not known yet.
+    let limits = Limits {
+        memory_bytes: prepared.engine.options.ceilings.memory_bytes,
+        cpu: Duration::from_secs(5),
+        ..Limits::default()
+    };
     let env = CallEnv {
-        limits: Limits::default(),
+        limits,
         ..CallEnv::new("(loading)", "(manifest)")
     };
     let facts = CallFacts {
@@ -308,7 +321,7 @@ async fn describe(prepared: &Arc<Prepared>) -> Result<Manifest, LoadError> {
             CallError::Host { why } => LoadError::Host { why },
             CallError::Busy { .. } => host(&error),
             other => LoadError::ManifestTrapped {
-                why: one_line(&other.to_string(), JSON_BYTES_MAX.min(TEXT_BYTES_MAX)),
+                why: one_line(&other.to_string(), TEXT_BYTES_MAX),
             },
         })
 }

@@ -30,15 +30,15 @@ pub(crate) fn check(
         )
     })?;
     let names_a_kind = kinds.iter().any(|kind| {
-        manifest
-            .name
-            .strip_prefix(kind.as_str())
-            .is_some_and(|rest| rest.len() > 1 && rest.starts_with('-'))
+        let rest = manifest.name.strip_prefix(name_prefix(*kind));
+        rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('-'))
     });
     expect(names_a_kind, "name", || {
+        let prefixes: Vec<_> = kinds.iter().map(|kind| name_prefix(*kind)).collect();
         format!(
-            "{:?} does not begin with an exported interface and a dash, such as infrastructure-local",
-            manifest.name
+            "{:?} does not begin with what the component exports and a dash ({}-...)",
+            manifest.name,
+            prefixes.join("-..., ")
         )
     })?;
     expect(is_semantic_version(&manifest.version), "version", || {
@@ -86,6 +86,15 @@ fn expect(holds: bool, field: &str, why: impl FnOnce() -> String) -> Result<(), 
         field: field.to_owned(),
         why: why(),
     })
+}
+
+/// How the names of plugins of this kind begin.
+fn name_prefix(kind: PluginKind) -> &'static str {
+    match kind {
+        PluginKind::PreDeleteHook => "pre-delete",
+        PluginKind::UpgradeStrategy => "upgrade",
+        other => other.as_str(),
+    }
 }
 
 /// The interface that owns kinds of this role.
@@ -278,6 +287,49 @@ pub(crate) fn is_semantic_version(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn named(name: &str) -> Manifest {
+        Manifest {
+            name: name.to_owned(),
+            version: "0.1.0".to_owned(),
+            description: String::new(),
+            home_page: String::new(),
+            kinds: vec![],
+            capabilities: vec![],
+        }
+    }
+
+    #[test]
+    fn a_name_begins_with_what_the_plugin_is() {
+        let check =
+            |name: &str, kind| check(&named(name), &BTreeSet::from([kind]), &BTreeSet::new());
+        assert!(check("infrastructure-local", PluginKind::Infrastructure).is_ok());
+        assert!(check("pre-delete-http", PluginKind::PreDeleteHook).is_ok());
+        assert!(check("upgrade-on-delete", PluginKind::UpgradeStrategy).is_ok());
+        for wrong in [
+            "bootstrap-local",
+            "infrastructure",
+            "infrastructure-",
+            "Infrastructure-x",
+        ] {
+            assert!(check(wrong, PluginKind::Infrastructure).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_imported_is_asked_for() {
+        let kinds = BTreeSet::from([PluginKind::Infrastructure]);
+        let imports = BTreeSet::from(["http".to_owned(), "log".to_owned()]);
+        let mut manifest = named("infrastructure-x");
+        assert!(check(&manifest, &kinds, &imports).is_err());
+        manifest.capabilities.push(CapabilityRequest {
+            name: "http".to_owned(),
+            why: "to reach the cloud".to_owned(),
+            optional: false,
+            suggestion: Value::Null,
+        });
+        assert!(check(&manifest, &kinds, &imports).is_ok());
+    }
 
     #[test]
     fn versions_are_semantic() {

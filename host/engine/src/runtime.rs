@@ -17,7 +17,8 @@ use crate::error::EngineError;
 use crate::limit::{
     BACKTRACE_FRAMES_MAX, CALLS_MAX, Limits, MEMORY_BYTES_CEILING, POOL_COMPONENT_INSTANCES,
     POOL_CORE_INSTANCES, POOL_CORE_INSTANCES_PER_COMPONENT, POOL_MEMORIES,
-    POOL_MEMORY_RESIDENT_BYTES, POOL_TABLE_RESIDENT_BYTES, POOL_TABLES, POOL_WARM_SLOTS, TICK,
+    POOL_MEMORY_RESIDENT_BYTES, POOL_TABLE_RESIDENT_BYTES, POOL_TABLES, POOL_WARM_SLOTS,
+    TABLE_ELEMENTS_MAX, TICK,
 };
 use crate::stats::{Counters, EngineStats};
 
@@ -132,6 +133,7 @@ fn pooling_config() -> Config {
         .max_core_instances_per_component(POOL_CORE_INSTANCES_PER_COMPONENT)
         .total_memories(POOL_MEMORIES)
         .total_tables(POOL_TABLES)
+        .table_elements(TABLE_ELEMENTS_MAX)
         .total_stacks(POOL_COMPONENT_INSTANCES)
         .max_memory_size(MEMORY_BYTES_CEILING)
         .max_unused_warm_slots(POOL_WARM_SLOTS)

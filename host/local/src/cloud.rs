@@ -37,7 +37,9 @@ pub enum CloudError {
     #[error("the cloud's directory {0} cannot be used")]
     Dir(PathBuf, #[source] io::Error),
     /// Another process has the directory.
-    #[error("the cloud's directory {0} is in use by another process; stop that one or choose another --dir")]
+    #[error(
+        "the cloud's directory {0} is in use by another process; stop that one or choose another --dir"
+    )]
     Busy(PathBuf),
     /// The address cannot be listened on.
     #[error("the cloud cannot listen on {0}; choose another --listen")]
@@ -106,7 +108,9 @@ pub struct Cloud {
 
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cloud").field("endpoint", &self.access.endpoint).finish_non_exhaustive()
+        f.debug_struct("Cloud")
+            .field("endpoint", &self.access.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,10 +150,23 @@ impl Cloud {
         disk::save(&path, &identity).map_err(bad_dir)?;
         let region = Region::open(&options, second_octet).map_err(bad_dir)?;
         lifecycle::resume(&region);
-        let server = tokio::spawn(http::run(listener, Arc::clone(&region), identity.token.clone()));
-        let access = Access { endpoint: format!("http://{address}"), token: identity.token };
+        let server = tokio::spawn(http::run(
+            listener,
+            Arc::clone(&region),
+            identity.token.clone(),
+        ));
+        let access = Access {
+            endpoint: format!("http://{address}"),
+            token: identity.token,
+        };
         disk::save(&ready, &access).map_err(bad_dir)?;
-        Ok(Self { access, region, server, _lock: lock, _range: range })
+        Ok(Self {
+            access,
+            region,
+            server,
+            _lock: lock,
+            _range: range,
+        })
     }
 
     /// Endpoint and token.
@@ -210,11 +227,15 @@ pub(crate) fn free_port() -> io::Result<(std::net::TcpListener, u16)> {
 
 async fn listen(options: &Options, port_before: u16) -> Result<TcpListener, CloudError> {
     if let Some(address) = options.listen {
-        return TcpListener::bind(address).await.map_err(|error| CloudError::Listen(address, error));
+        return TcpListener::bind(address)
+            .await
+            .map_err(|error| CloudError::Listen(address, error));
     }
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port_before);
     if port_before != 0 {
-        return TcpListener::bind(address).await.map_err(|error| CloudError::Listen(address, error));
+        return TcpListener::bind(address)
+            .await
+            .map_err(|error| CloudError::Listen(address, error));
     }
     let made = free_port().and_then(|(listener, _)| {
         listener.set_nonblocking(true)?;
@@ -227,11 +248,14 @@ async fn listen(options: &Options, port_before: u16) -> Result<TcpListener, Clou
 async fn reserve_range(before: u8) -> Result<(u8, TcpListener), CloudError> {
     const GUARD_PORT: u16 = 6442;
     let first: u8 = rand::random_range(64..=250);
-    let others = (64..=250).map(|step: u8| 64 + (first.wrapping_add(step)) % 187);
-    let wanted = if before == 0 { None } else { Some(before) };
-    let candidates: Vec<u8> = wanted.map_or_else(|| others.collect(), |octet| vec![octet]);
+    let candidates: Vec<u8> = if before == 0 {
+        (first..=250).chain(64..first).collect()
+    } else {
+        vec![before]
+    };
     for octet in candidates {
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::new(127, octet, 0, 1), GUARD_PORT)).await {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::new(127, octet, 0, 1), GUARD_PORT)).await
+        {
             return Ok((octet, listener));
         }
     }
@@ -267,7 +291,10 @@ pub async fn serve(args: CloudArgs) -> anyhow::Result<()> {
     options.tempo.node_grace = Duration::from_secs(args.node_grace_s);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let cloud = Cloud::start(options).await?;
-    tracing::info!(endpoint = cloud.access().endpoint, "the local cloud is ready");
+    tracing::info!(
+        endpoint = cloud.access().endpoint,
+        "the local cloud is ready"
+    );
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminate.recv() => {}

@@ -7,15 +7,18 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use crate::cloud::CloudArgs;
 use crate::out;
 use crate::progress::Progress;
 use crate::toolchain;
 
 mod extra;
 mod lifecycle;
+mod quickstart;
 mod status;
 
 pub use extra::{Extra, Ready};
+pub use quickstart::QuickstartArgs;
 
 /// The subcommands of `capstan local`.
 #[derive(Clone, Debug, Subcommand)]
@@ -32,6 +35,10 @@ pub enum LocalCommand {
     Stop(StopArgs),
     /// Print where the control plane's binaries and kubectl are; builds what is missing.
     Tools(ToolsArgs),
+    /// Run a small cloud: networks, load balancers, and instances that join clusters.
+    Cloud(CloudArgs),
+    /// Bring up a management cluster, a cloud and the host, and create a first cluster with them.
+    Quickstart(QuickstartArgs),
 }
 
 /// Where everything is kept.
@@ -125,25 +132,31 @@ impl std::str::FromStr for HttpCheck {
     }
 }
 
-/// Runs a subcommand; `up` starts the control plane alone.
-pub async fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
-    run_with(command, |_| Vec::new()).await
+/// How the processes are started that are not this crate's business.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs<'a> {
+    /// The cloud, started by this program for this directory.
+    pub cloud: fn(&Path, &Path) -> Extra,
+    /// The host, started by this program for this directory; it says on this port that it is ready.
+    pub host: fn(&Path, &Path, u16) -> Extra,
+    /// The program that both are part of.
+    pub program: &'a Path,
 }
 
-/// Runs a subcommand; `up` also starts the processes that `extras` names for the (absolute)
-/// directory, in order, after the control plane.
-pub async fn run_with(
-    command: LocalCommand,
-    extras: impl FnOnce(&Path) -> Vec<Extra>,
-) -> anyhow::Result<ExitCode> {
+/// Runs a subcommand. `up` starts the cloud beside the control plane, `quickstart` the host as well.
+pub async fn run(command: LocalCommand, programs: Programs<'_>) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(out::progress);
     match command {
-        LocalCommand::Up(args) => Box::pin(lifecycle::up(args, extras, &progress)).await?,
+        LocalCommand::Up(args) => Box::pin(lifecycle::up(args, programs, &progress)).await?,
         LocalCommand::Down(args) => lifecycle::down(&args.dir, &progress)?,
         LocalCommand::Status(args) => return status::print(&args.dir),
         LocalCommand::Start(args) => Box::pin(extra::start(args, &progress)).await?,
         LocalCommand::Stop(args) => extra::stop(&args, &progress)?,
         LocalCommand::Tools(args) => tools(args.name.as_deref(), &progress).await?,
+        LocalCommand::Cloud(args) => Box::pin(crate::cloud::serve(args)).await?,
+        LocalCommand::Quickstart(args) => {
+            Box::pin(quickstart::run(args, programs)).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,12 @@ use super::Phase;
 pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
-    if let Phase::Working { ctx, engine, metrics } = phase {
+    if let Phase::Working {
+        ctx,
+        engine,
+        metrics,
+    } = phase
+    {
         metrics.register(&mut registry);
         registry.register_collector(Box::new(Calls::read(ctx, engine)));
     }
@@ -33,13 +38,28 @@ struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(usage) = capstan_local::process::usage(std::process::id()) else { return Ok(()) };
+        let Some(usage) = capstan_local::process::usage(std::process::id()) else {
+            return Ok(());
+        };
         let cpu = ConstCounter::new(usage.cpu.as_secs_f64());
         let help = "Processor time that the host has used";
-        cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)?;
+        cpu.encode(encoder.encode_descriptor(
+            "process_cpu_seconds",
+            help,
+            None,
+            cpu.metric_type(),
+        )?)?;
         for (name, help, bytes) in [
-            ("process_resident_memory_bytes", "Resident memory of the host", usage.rss_bytes),
-            ("capstan_resident_memory_peak_bytes", "Most resident memory so far", usage.rss_peak_bytes),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory of the host",
+                usage.rss_bytes,
+            ),
+            (
+                "capstan_resident_memory_peak_bytes",
+                "Most resident memory so far",
+                usage.rss_peak_bytes,
+            ),
         ] {
             let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
@@ -71,25 +91,43 @@ impl Calls {
         let names = ctx.plugins.names();
         let plugins = i64::try_from(names.len()).unwrap_or(i64::MAX);
         let active = i64::try_from(engine.stats().calls_active).unwrap_or(i64::MAX);
-        let loaded = names.into_iter().filter_map(|name| Some((ctx.plugins.get(&name)?, name)));
+        let loaded = names
+            .into_iter()
+            .filter_map(|name| Some((ctx.plugins.get(&name)?, name)));
         let lines = loaded.flat_map(|(plugin, name)| {
             plugin.loaded.stats().into_iter().map(move |stats| Line {
                 plugin: name.clone(),
                 function: stats.function.as_str(),
-                outcomes: stats.outcomes.iter().map(|(o, count)| (o.as_str(), *count)).collect(),
+                outcomes: stats
+                    .outcomes
+                    .iter()
+                    .map(|(o, count)| (o.as_str(), *count))
+                    .collect(),
                 total_s: stats.total.as_secs_f64(),
                 instantiate_s: stats.instantiate.as_secs_f64(),
             })
         });
-        Self { lines: lines.collect(), active, plugins }
+        Self {
+            lines: lines.collect(),
+            active,
+            plugins,
+        }
     }
 }
 
 impl Collector for Calls {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for (name, help, value) in [
-            ("capstan_plugins_active", "Plugins that are called", self.plugins),
-            ("capstan_plugin_calls_active", "Calls of plugins in flight", self.active),
+            (
+                "capstan_plugins_active",
+                "Plugins that are called",
+                self.plugins,
+            ),
+            (
+                "capstan_plugin_calls_active",
+                "Calls of plugins in flight",
+                self.active,
+            ),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
@@ -99,19 +137,33 @@ impl Collector for Calls {
             encoder.encode_descriptor("capstan_plugin_calls", help, None, MetricType::Counter)?;
         for line in &self.lines {
             for (outcome, count) in line.outcomes.iter().filter(|(_, count)| *count > 0) {
-                let labels =
-                    [("plugin", line.plugin.as_str()), ("function", line.function), ("outcome", outcome)];
+                let labels = [
+                    ("plugin", line.plugin.as_str()),
+                    ("function", line.function),
+                    ("outcome", outcome),
+                ];
                 ConstCounter::new(*count).encode(calls.encode_family(&labels)?)?;
             }
         }
         let seconds: [(&str, &str, fn(&Line) -> f64); 2] = [
-            ("capstan_plugin_call_seconds", "Time of calls, waiting for turns and servers included", |l| l.total_s),
-            ("capstan_plugin_instantiate_seconds", "Time of that spent on making instances", |l| l.instantiate_s),
+            (
+                "capstan_plugin_call_seconds",
+                "Time of calls, waiting for turns and servers included",
+                |l| l.total_s,
+            ),
+            (
+                "capstan_plugin_instantiate_seconds",
+                "Time of that spent on making instances",
+                |l| l.instantiate_s,
+            ),
         ];
         for (name, help, value) in seconds {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for line in &self.lines {
-                let labels = [("plugin", line.plugin.as_str()), ("function", line.function)];
+                let labels = [
+                    ("plugin", line.plugin.as_str()),
+                    ("function", line.function),
+                ];
                 ConstCounter::new(value(line)).encode(family.encode_family(&labels)?)?;
             }
         }
@@ -141,12 +193,26 @@ mod tests {
             instantiate_s: 0.25,
         };
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Calls { lines: vec![line], active: 1, plugins: 1 }));
+        registry.register_collector(Box::new(Calls {
+            lines: vec![line],
+            active: 1,
+            plugins: 1,
+        }));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let labels = "plugin=\"infrastructure-local\",function=\"ensure-machine\"";
-        assert!(text.contains(&format!("capstan_plugin_calls_total{{{labels},outcome=\"answered\"}} 3")), "{text}");
+        assert!(
+            text.contains(&format!(
+                "capstan_plugin_calls_total{{{labels},outcome=\"answered\"}} 3"
+            )),
+            "{text}"
+        );
         assert!(!text.contains("trapped"), "{text}");
-        assert!(text.contains(&format!("capstan_plugin_call_seconds_total{{{labels}}} 1.5")), "{text}");
+        assert!(
+            text.contains(&format!(
+                "capstan_plugin_call_seconds_total{{{labels}}} 1.5"
+            )),
+            "{text}"
+        );
     }
 }

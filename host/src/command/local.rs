@@ -1,38 +1,82 @@
 //! `capstan local`: hands over to `capstan-local`, and says how its cloud and the host are started: by this program.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use capstan_local::command::{Extra, LocalCommand, Ready};
+use capstan_local::command::{Extra, LocalCommand, Programs, Ready};
 
 use crate::telemetry::{self, LogFormat};
 
 /// How long the cloud may take to start; with many machines on disk it reads for a while.
 const CLOUD_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the host may take until it is ready.
+const HOST_PATIENCE: Duration = Duration::from_secs(90);
+
 /// Runs a subcommand of `capstan local`.
 pub(super) fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
-    let level = if matches!(command, LocalCommand::Cloud(_)) { "info" } else { "warn" };
+    let level = if matches!(command, LocalCommand::Cloud(_)) {
+        "info"
+    } else {
+        "warn"
+    };
     telemetry::start(LogFormat::Text, level)?;
     let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let extras = |dir: &Path| vec![cloud(program, dir)];
-    runtime.block_on(Box::pin(capstan_local::command::run_with(command, extras)))
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let programs = Programs {
+        cloud,
+        host,
+        program: &program,
+    };
+    runtime.block_on(Box::pin(capstan_local::command::run(command, programs)))
 }
 
 /// The cloud beside the management cluster.
-fn cloud(program: PathBuf, dir: &Path) -> Extra {
+fn cloud(program: &Path, dir: &Path) -> Extra {
     let home = dir.join("cloud");
-    let words = ["local".to_owned(), "cloud".to_owned(), "--dir".to_owned()];
-    let mut argv = vec![program.display().to_string()];
-    argv.extend(words);
-    argv.push(home.display().to_string());
     Extra {
         name: "cloud".to_owned(),
-        argv,
+        argv: argv(
+            program,
+            &["local", "cloud", "--dir", &home.display().to_string()],
+        ),
         ready: Ready::File(home.join("cloud.json")),
         patience: CLOUD_PATIENCE,
     }
+}
+
+/// The host on the management cluster.
+fn host(program: &Path, dir: &Path, port: u16) -> Extra {
+    let kubeconfig = dir.join("kubeconfig").display().to_string();
+    let port_text = port.to_string();
+    Extra {
+        name: "host".to_owned(),
+        argv: argv(
+            program,
+            &[
+                "run",
+                "--kubeconfig",
+                &kubeconfig,
+                "--admin-listen",
+                &port_text,
+            ],
+        ),
+        ready: Ready::Http {
+            port,
+            path: "/readyz".to_owned(),
+        },
+        patience: HOST_PATIENCE,
+    }
+}
+
+fn argv(program: &Path, words: &[&str]) -> Vec<String> {
+    let program = program.display().to_string();
+    [program]
+        .into_iter()
+        .chain(words.iter().map(|word| (*word).to_owned()))
+        .collect()
 }

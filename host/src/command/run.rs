@@ -70,7 +70,8 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse::<u16>() {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
-    text.parse().map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9440, or a port".to_owned())
+    text.parse()
+        .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9440, or a port".to_owned())
 }
 
 /// Runs the host to its end.
@@ -100,7 +101,10 @@ impl Stop {
     fn listen() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("cannot receive signals")?;
         let interrupt = signal(SignalKind::interrupt()).context("cannot receive signals")?;
-        Ok(Self { terminate, interrupt })
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
     }
 
     async fn asked(&mut self) -> &'static str {
@@ -123,7 +127,10 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let agent = concat!("capstan/", env!("CARGO_PKG_VERSION"));
     let api = management::connect(kubeconfig, agent).await?;
     let mut claim = args.leader_elect.then(|| {
-        let key = ObjectKey { namespace: args.namespace.clone(), name: LEASE.to_owned() };
+        let key = ObjectKey {
+            namespace: args.namespace.clone(),
+            name: LEASE.to_owned(),
+        };
         Claim::new(Arc::clone(&api), key, lease::identity())
     });
     let ended = tokio::select! {
@@ -163,7 +170,11 @@ async fn work(
         let ctx = context(api, &args.namespace, tasks);
         let metrics = Arc::new(Metrics::default());
         registry::start(&ctx, &engine, &metrics);
-        admin.enter(Phase::Working { ctx, engine, metrics });
+        admin.enter(Phase::Working {
+            ctx,
+            engine,
+            metrics,
+        });
         std::future::pending::<anyhow::Result<()>>().await
     };
     match claim {
@@ -184,7 +195,9 @@ where
     loop {
         match attempt().await {
             Ok(value) => return Ok(value),
-            Err(error) if error.kind != FailureKind::Transient || begun.elapsed() >= SERVER_PATIENCE => {
+            Err(error)
+                if error.kind != FailureKind::Transient || begun.elapsed() >= SERVER_PATIENCE =>
+            {
                 return Err(error).context("the management cluster cannot be prepared");
             }
             Err(error) => tracing::warn!(%error, "trying again"),
@@ -235,7 +248,11 @@ fn this_program() -> anyhow::Result<PathBuf> {
 
 /// `$XDG_CACHE_HOME/capstan/compiled`, or the same in `~/.cache`.
 fn default_cache_dir() -> anyhow::Result<PathBuf> {
-    let dir = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let dir = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
     let cache = dir("XDG_CACHE_HOME").or_else(|| dir("HOME").map(|home| home.join(".cache")));
     let cache = cache.context("neither HOME nor XDG_CACHE_HOME is set: pass --cache-dir, a directory for compiled plugins")?;
     Ok(cache.join("capstan/compiled"))
@@ -248,7 +265,10 @@ mod tests {
     #[test]
     fn a_port_alone_means_loopback() {
         assert_eq!(address("0"), Ok(SocketAddr::from(([127, 0, 0, 1], 0))));
-        assert_eq!(address("0.0.0.0:80"), Ok(SocketAddr::from(([0, 0, 0, 0], 80))));
+        assert_eq!(
+            address("0.0.0.0:80"),
+            Ok(SocketAddr::from(([0, 0, 0, 0], 80)))
+        );
         assert!(address("here").is_err());
     }
 
@@ -257,7 +277,11 @@ mod tests {
         let mut tries = 0_u32;
         let answer = patiently(|| {
             tries = tries.saturating_add(1);
-            let answer = if tries < 3 { Err(Failure::transient("R", "soon")) } else { Ok(tries) };
+            let answer = if tries < 3 {
+                Err(Failure::transient("R", "soon"))
+            } else {
+                Ok(tries)
+            };
             async move { answer }
         });
         assert_eq!(answer.await.unwrap(), 3);

@@ -215,3 +215,80 @@ fn secrets_that_the_config_names_are_needed() {
         [value("file-1", "s", "k"), value("user-0", "p", "h")]
     );
 }
+
+mod plugin {
+    //! The plugin as the host calls it.
+
+    use capstan_sdk::bootstrap::{Bootstrap, Part, Role as SdkRole, SecretEncoding};
+    use capstan_sdk::{FailureKind, Material, MaterialValue, Plugin, Requirement, testing};
+
+    use super::*;
+    use crate::Kubeadm;
+
+    #[test]
+    fn a_worker_asks_for_a_token_and_gets_it_by_handle() {
+        let input = || testing::bootstrap_input::<Kubeadm>(SdkRole::JoinWorker, json!({})).unwrap();
+        let requirements = Kubeadm::requirements(input()).unwrap();
+        assert!(
+            matches!(&requirements[1], Requirement::JoinToken { lifetime, .. } if lifetime.as_secs() == 900)
+        );
+        let text = |text: &str| MaterialValue::Text(text.to_owned());
+        let material = Material::default()
+            .with("ca", "certificate", text("CERT"))
+            .with("ca", "key", MaterialValue::Secret(testing::secret(41)))
+            .with("ca", "hash", text("sha256:0ffee0"))
+            .with("join", "token", MaterialValue::Secret(testing::secret(42)));
+        let answer = Kubeadm::render(input(), material).unwrap();
+        assert_eq!(answer.format, "cloud-config");
+        let secrets: Vec<&Part> = answer
+            .parts
+            .iter()
+            .filter(|part| matches!(part, Part::Secret(..)))
+            .collect();
+        assert_eq!(
+            secrets,
+            [&Part::Secret(testing::secret(42), SecretEncoding::Plain)]
+        );
+        let Part::Text(first) = &answer.parts[0] else {
+            panic!("a secret first")
+        };
+        assert!(
+            first.contains("apiServerEndpoint: '192.0.2.10:6443'"),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn refusals_are_failures_of_their_kind() {
+        let fails = |spec: Value| {
+            let input = testing::bootstrap_input::<Kubeadm>(SdkRole::JoinWorker, spec).unwrap();
+            Kubeadm::render(input, Material::default()).unwrap_err()
+        };
+        assert_eq!(
+            fails(json!({"format": "ignition"})).kind,
+            FailureKind::Unsupported
+        );
+        let missing = fails(json!({}));
+        assert_eq!(
+            (missing.kind, missing.reason.as_str()),
+            (FailureKind::Transient, "MaterialMissing")
+        );
+        let template =
+            json!({"files": [{"path": "/a", "contentFormat": "Template", "content": "{{ .x }}"}]});
+        assert_eq!(fails(template).kind, FailureKind::Terminal);
+    }
+
+    #[test]
+    fn the_manifest_has_whole_schemas_and_asks_for_nothing() {
+        let manifest = Kubeadm::manifest();
+        assert!(manifest.capabilities.is_empty());
+        for kind in &manifest.kinds {
+            assert_eq!(
+                kind.spec.to_json()["properties"]["files"]["maxItems"],
+                200,
+                "{}",
+                kind.kind
+            );
+        }
+    }
+}

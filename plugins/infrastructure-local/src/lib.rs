@@ -23,15 +23,17 @@ capstan_sdk::export_infrastructure!(Local);
 impl Plugin for Local {
     fn manifest() -> Manifest {
         let why = "Every network, load balancer and instance is made by requests to the local cloud's API.";
-        let suggestion = json!({"http": {
-            "origins": [{"origin": "http://127.0.0.1:21080", "private": true}],
+        let origin = "http://127.0.0.1:21080";
+        let suggestion = json!({
+            "capability": "http",
+            "http": {"origins": [{"origin": origin, "private": true}]},
             "credentials": [{
                 "name": cloud::CREDENTIAL,
-                "type": "bearer",
                 "secretRef": {"name": cloud::CREDENTIAL, "key": "token"},
-                "origins": ["http://127.0.0.1:21080"]
+                "scheme": "Bearer",
+                "origins": [origin]
             }]
-        }});
+        });
         Manifest::new("infrastructure-local", env!("CARGO_PKG_VERSION"))
             .description("Makes machines in the local cloud, for trying things and for tests.")
             .kind(kinds::cluster())

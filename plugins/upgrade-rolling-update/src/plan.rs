@@ -254,11 +254,11 @@ mod tests {
     fn takes_unavailable_machines_of_all_sets_before_available_ones() {
         assert_eq!(
             targets((6, 0, 2), [(0, 0, 0), (3, 3, 2), (3, 3, 3)]),
-            [0, 2, 2]
+            [0, 2, 3]
         );
         assert_eq!(
             targets((6, 3, 0), [(3, 3, 3), (3, 3, 2), (3, 3, 3)]),
-            [3, 2, 1]
+            [3, 2, 2]
         );
     }
 

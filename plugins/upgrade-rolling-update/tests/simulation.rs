@@ -1,4 +1,10 @@
 //! Rolls a small model of a MachineDeployment many times with seeded luck: the plan keeps its limits and always finishes.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a model in a test: a panic is a failed test"
+)]
 
 use capstan_sdk::upgrade_strategy::{Facts, Machine, MachineSet, UpgradeStrategy};
 use upgrade_rolling_update::{RollingUpdate, Settings};

@@ -104,23 +104,33 @@ async fn make(
         object
     };
     let (config_object, infra_object) = (with_owner(parts.config), with_owner(parts.infra_object));
-    let create = async |wanted: bool, resource: &Resource, object: &Value| {
-        if !wanted {
-            return Ok(());
-        }
-        match ctx.create(&writer(), resource, object).await {
-            Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
-            Err(error) => Err(write_failure(
-                &format!("creating {} {}", resource.kind, machine.key.name),
-                &error,
-            )),
-        }
-    };
-    let (config, infra) = futures::join!(
-        create(config, &parts.bootstrap, &config_object),
-        create(infra, &parts.infra, &infra_object),
-    );
+    let name = &machine.key.name;
+    let (config, infra) = futures::future::join(
+        create_part(ctx, config, &parts.bootstrap, name, &config_object),
+        create_part(ctx, infra, &parts.infra, name, &infra_object),
+    )
+    .await;
     config.and(infra)
+}
+
+/// One of a machine's objects, if it is wanted. One that is there already was made before a crash.
+async fn create_part(
+    ctx: &Ctx,
+    is_wanted: bool,
+    resource: &Resource,
+    name: &str,
+    object: &Value,
+) -> Result<(), Failure> {
+    if !is_wanted {
+        return Ok(());
+    }
+    match ctx.create(&writer(), resource, object).await {
+        Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(write_failure(
+            &format!("creating {} {name}", resource.kind),
+            &error,
+        )),
+    }
 }
 
 async fn parts(ctx: &Ctx, seen: &Seen, name: &str, role: Role) -> Result<Parts, Failure> {

@@ -301,7 +301,10 @@ async fn add_members(
     ask: Option<&Ask<'_>>,
     workload: Option<&Workload>,
 ) -> Result<(), Failure> {
-    let owned = ctx.store(&kinds::MACHINE).owned_by(&seen.object.uid);
+    let store = ctx.store(&kinds::MACHINE);
+    // Before the first list is in, machines that exist would be made again.
+    store.synced().await;
+    let owned = store.owned_by(&seen.object.uid);
     let mut machines: Vec<Arc<Object>> = owned
         .into_iter()
         .filter(|machine| {

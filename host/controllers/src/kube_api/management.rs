@@ -22,7 +22,9 @@ pub enum ManagementError {
     #[error("the kubeconfig {} cannot be used", .0.display())]
     Kubeconfig(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is neither a kubeconfig nor a Pod around this process.
-    #[error("no management cluster: pass --kubeconfig, set KUBECONFIG, or run the host in a Pod of the cluster")]
+    #[error(
+        "no management cluster: pass --kubeconfig, set KUBECONFIG, or run the host in a Pod of the cluster"
+    )]
     Nowhere(#[source] kube::config::InClusterError),
     /// The configuration does not lead to a client.
     #[error("the management cluster's configuration cannot be used")]
@@ -43,7 +45,9 @@ pub async fn connect(
             let failed = |cause| ManagementError::Kubeconfig(list.into(), Box::new(cause));
             let kubeconfig = read(list).map_err(failed)?;
             let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?
+            Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(failed)?
         }
         None => Config::incluster().map_err(ManagementError::Nowhere)?,
     };
@@ -62,8 +66,10 @@ pub async fn connect(
 fn read(list: &OsStr) -> Result<Kubeconfig, KubeconfigError> {
     let paths: Vec<PathBuf> = std::env::split_paths(list).collect();
     let is_one = paths.len() == 1;
-    paths.iter().filter(|path| is_one || path.exists()).try_fold(
-        Kubeconfig::default(),
-        |merged, path| merged.merge(Kubeconfig::read_from(path)?),
-    )
+    paths
+        .iter()
+        .filter(|path| is_one || path.exists())
+        .try_fold(Kubeconfig::default(), |merged, path| {
+            merged.merge(Kubeconfig::read_from(path)?)
+        })
 }

@@ -16,6 +16,7 @@ use crate::kube_api::{ApiError, Page, Patch, Preconditions, Resource, Selection,
 /// What `GET /` answers.
 const UP: u32 = 0;
 const DOWN: u32 = 1;
+/// 401, once.
 const REFUSING: u32 = 2;
 
 /// Both clusters: the management cluster holds one Secret, the workload cluster some Nodes.
@@ -144,6 +145,9 @@ impl KubeApi for Fake {
     fn get_raw<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
         self.probes.fetch_add(1, Ordering::SeqCst);
         let health = self.health.load(Ordering::SeqCst);
+        if health == REFUSING {
+            self.be(UP);
+        }
         async move {
             match health {
                 UP => Ok(String::new()),
@@ -347,8 +351,6 @@ async fn refused_credentials_are_read_again_at_once() {
     world.fake.give_kubeconfig();
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
-    world.fake.be(REFUSING);
-    assert_eq!(world.next().await, "disconnected");
     let renewed = secret_object(
         &secret_key(&cluster(), KUBECONFIG),
         "c",
@@ -356,7 +358,8 @@ async fn refused_credentials_are_read_again_at_once() {
         &[("value", b"renewed")],
     );
     *world.fake.secret.lock().unwrap() = Some(renewed);
-    world.fake.be(UP);
+    world.fake.be(REFUSING);
+    assert_eq!(world.next().await, "disconnected");
     let since = tokio::time::Instant::now();
     assert_eq!(world.next().await, "connected");
     assert!(

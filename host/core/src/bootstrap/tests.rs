@@ -32,7 +32,11 @@ fn cluster(provisioned: bool, initialized: bool) -> Cluster {
 }
 
 fn observed(control_plane: bool, initialized: bool) -> Observed {
-    let labels = if control_plane { json!({label::CONTROL_PLANE: ""}) } else { json!({}) };
+    let labels = if control_plane {
+        json!({label::CONTROL_PLANE: ""})
+    } else {
+        json!({})
+    };
     Observed {
         config: json!({"kind": "KubeadmConfig", "metadata": {"name": "m"}, "spec": {}}),
         machine: Lookup::Found(machine(&labels, &json!({}), &json!({}))),
@@ -48,29 +52,53 @@ fn now() -> Timestamp {
 }
 
 fn of<'a>(reported: &'a Reported, type_: &str) -> &'a Report {
-    reported.conditions.iter().find(|report| report.type_ == type_).unwrap()
+    reported
+        .conditions
+        .iter()
+        .find(|report| report.type_ == type_)
+        .unwrap()
 }
 
 #[test]
 fn roles_follow_from_machine_and_cluster() {
-    let role = |control_plane, initialized| match decide(&observed(control_plane, initialized), now()).steps.first() {
-        Some(Step::Prepare { role, lock: Lock::Leave }) => Some(*role),
-        Some(other) => panic!("{other:?}"),
-        None => None,
-    };
+    let role =
+        |control_plane, initialized| match decide(&observed(control_plane, initialized), now())
+            .steps
+            .first()
+        {
+            Some(Step::Prepare {
+                role,
+                lock: Lock::Leave,
+            }) => Some(*role),
+            Some(other) => panic!("{other:?}"),
+            None => None,
+        };
     assert_eq!(role(true, false), Some(Role::Init));
     assert_eq!(role(true, true), Some(Role::JoinControlPlane));
     assert_eq!(role(false, true), Some(Role::JoinWorker));
-    assert_eq!(role(false, false), None, "a worker waits for the first control-plane machine");
+    assert_eq!(
+        role(false, false),
+        None,
+        "a worker waits for the first control-plane machine"
+    );
 }
 
 #[test]
 fn a_foreign_control_plane_gets_the_lock() {
     let mut seen = observed(true, false);
     seen.is_serialized = false;
-    assert_eq!(decide(&seen, now()).steps, [Step::Prepare { role: Role::Init, lock: Lock::Take }]);
+    assert_eq!(
+        decide(&seen, now()).steps,
+        [Step::Prepare {
+            role: Role::Init,
+            lock: Lock::Take
+        }]
+    );
     seen.cluster = Lookup::Found(cluster(true, true));
-    let expected = [Step::Prepare { role: Role::JoinControlPlane, lock: Lock::Release }];
+    let expected = [Step::Prepare {
+        role: Role::JoinControlPlane,
+        lock: Lock::Release,
+    }];
     assert_eq!(decide(&seen, now()).steps, expected);
 }
 
@@ -81,17 +109,36 @@ fn nothing_is_made_before_what_it_needs() {
     assert!(decide(&seen, now()).steps.is_empty());
     let reported = report(&seen, &Outcome::default());
     let data = of(&reported, "DataSecretAvailable");
-    assert_eq!((data.status, data.reason.as_str()), (ConditionStatus::False, "NotAvailable"));
+    assert_eq!(
+        (data.status, data.reason.as_str()),
+        (ConditionStatus::False, "NotAvailable")
+    );
     assert!(data.message.contains("infrastructureProvisioned"));
     assert_eq!(of(&reported, "Ready").reason, "NotReady");
     for broken in [
-        Observed { machine: Lookup::Missing, ..seen.clone() },
-        Observed { cluster: Lookup::Missing, ..seen.clone() },
-        Observed { cluster: Lookup::Unknown("x".to_owned()), ..seen.clone() },
-        Observed { plugin: None, ..observed(true, false) },
+        Observed {
+            machine: Lookup::Missing,
+            ..seen.clone()
+        },
+        Observed {
+            cluster: Lookup::Missing,
+            ..seen.clone()
+        },
+        Observed {
+            cluster: Lookup::Unknown("x".to_owned()),
+            ..seen.clone()
+        },
+        Observed {
+            plugin: None,
+            ..observed(true, false)
+        },
     ] {
         assert!(decide(&broken, now()).steps.is_empty());
-        assert!(!of(&report(&broken, &Outcome::default()), "DataSecretAvailable").message.is_empty());
+        assert!(
+            !of(&report(&broken, &Outcome::default()), "DataSecretAvailable")
+                .message
+                .is_empty()
+        );
     }
 }
 
@@ -99,7 +146,11 @@ fn nothing_is_made_before_what_it_needs() {
 fn the_machines_data_is_adopted_after_a_move() {
     let mut seen = observed(false, true);
     let spec = json!({"bootstrap": {"dataSecretName": "m"}});
-    seen.machine = Lookup::Found(machine(&json!({}), &spec, &json!({"nodeRef": {"name": "n"}})));
+    seen.machine = Lookup::Found(machine(
+        &json!({}),
+        &spec,
+        &json!({"nodeRef": {"name": "n"}}),
+    ));
     assert!(decide(&seen, now()).steps.is_empty());
     let reported = report(&seen, &Outcome::default());
     assert_eq!(reported.status["dataSecretName"], "m");
@@ -110,37 +161,77 @@ fn the_machines_data_is_adopted_after_a_move() {
 #[test]
 fn a_token_is_kept_alive_until_the_machine_has_joined() {
     let mut seen = observed(false, true);
-    seen.config["status"] = json!({"dataSecretName": "m", "initialization": {"dataSecretCreated": true}});
-    let left = |minutes: i64| Token::Expires { id: "abcdef".to_owned(), at: now() + SignedDuration::from_mins(minutes) };
+    seen.config["status"] =
+        json!({"dataSecretName": "m", "initialization": {"dataSecretCreated": true}});
+    let left = |minutes: i64| Token::Expires {
+        id: "abcdef".to_owned(),
+        at: now() + SignedDuration::from_mins(minutes),
+    };
     seen.token = left(12);
     let plan = decide(&seen, now());
     let until = now() + TOKEN_TTL;
-    assert_eq!(plan.steps, [Step::ExtendToken { id: "abcdef".to_owned(), until }]);
+    assert_eq!(
+        plan.steps,
+        [Step::ExtendToken {
+            id: "abcdef".to_owned(),
+            until
+        }]
+    );
     assert_eq!(plan.next, Next::CheckAfter(TOKEN_CHECK));
     seen.token = left(13);
     assert!(decide(&seen, now()).steps.is_empty());
     seen.token = left(1);
-    seen.machine = Lookup::Found(machine(&json!({}), &json!({}), &json!({"nodeRef": {"name": "n"}})));
+    seen.machine = Lookup::Found(machine(
+        &json!({}),
+        &json!({}),
+        &json!({"nodeRef": {"name": "n"}}),
+    ));
     assert_eq!(decide(&seen, now()), Plan::settled());
 }
 
 #[test]
 fn what_came_of_the_plugin_is_said() {
     let seen = observed(false, true);
-    let step = Step::Prepare { role: Role::JoinWorker, lock: Lock::Leave };
-    let done = |effect| Outcome { done: vec![(step.clone(), effect)], failed: None };
-    let prepared = Effect::Prepared { secret: "m".to_owned(), has_token: true, conditions: vec![] };
+    let step = Step::Prepare {
+        role: Role::JoinWorker,
+        lock: Lock::Leave,
+    };
+    let done = |effect| Outcome {
+        done: vec![(step.clone(), effect)],
+        failed: None,
+    };
+    let prepared = Effect::Prepared {
+        secret: "m".to_owned(),
+        has_token: true,
+        conditions: vec![],
+    };
     let reported = report(&seen, &done(prepared));
     assert_eq!(reported.status["dataSecretName"], "m");
     assert_eq!(reported.next, Some(Next::CheckAfter(TOKEN_CHECK)));
     let reported = report(&seen, &done(Effect::NotConnected));
-    assert!(of(&reported, "DataSecretAvailable").message.contains("connection"));
-    let reported = report(&seen, &done(Effect::CertificatesMissing(vec!["ca".to_owned()])));
-    assert_eq!(of(&reported, "CertificatesAvailable").status, ConditionStatus::False);
-    let failed = Outcome { done: vec![], failed: Some((step, Failure::terminal("BadFile", "no such file"))) };
+    assert!(
+        of(&reported, "DataSecretAvailable")
+            .message
+            .contains("connection")
+    );
+    let reported = report(
+        &seen,
+        &done(Effect::CertificatesMissing(vec!["ca".to_owned()])),
+    );
+    assert_eq!(
+        of(&reported, "CertificatesAvailable").status,
+        ConditionStatus::False
+    );
+    let failed = Outcome {
+        done: vec![],
+        failed: Some((step, Failure::terminal("BadFile", "no such file"))),
+    };
     let reported = report(&seen, &failed);
     let data = of(&reported, "DataSecretAvailable");
-    assert_eq!((data.reason.as_str(), data.message.as_str()), ("BadFile", "bootstrap-kubeadm: no such file"));
+    assert_eq!(
+        (data.reason.as_str(), data.message.as_str()),
+        ("BadFile", "bootstrap-kubeadm: no such file")
+    );
     assert!(reported.status.get("dataSecretName").is_none());
 }
 

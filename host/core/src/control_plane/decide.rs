@@ -26,7 +26,7 @@ const UNHEALTHY: Duration = Duration::from_secs(20);
 /// How long a machine counts as coming up.
 const COMING_UP_FOR: SignedDuration = SignedDuration::from_mins(3);
 /// Pods of a settled control plane are looked at again after this time: they are not watched.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(180);
 
 /// What should happen next.
 #[must_use]
@@ -41,7 +41,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         return Plan::settled();
     }
     let mut steps = Vec::new();
-    if observed.template.found().is_some_and(|template| !template.is_owned) {
+    if observed
+        .template
+        .found()
+        .is_some_and(|template| !template.is_owned)
+    {
         steps.push(Step::AdoptTemplate);
     }
     let Lookup::Found(material) = &observed.material else {
@@ -52,11 +56,21 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if may_make && !(material.missing.is_empty() && material.unowned.is_empty()) {
         steps.push(Step::EnsureMaterial);
     }
-    let Some(endpoint) = cluster.spec.control_plane_endpoint.as_ref().filter(|e| e.is_complete()) else {
-        return Plan::of(steps).waiting(common::NOT_AVAILABLE, "waiting for Cluster spec.controlPlaneEndpoint");
+    let Some(endpoint) = cluster
+        .spec
+        .control_plane_endpoint
+        .as_ref()
+        .filter(|e| e.is_complete())
+    else {
+        return Plan::of(steps).waiting(
+            common::NOT_AVAILABLE,
+            "waiting for Cluster spec.controlPlaneEndpoint",
+        );
     };
     if material.kubeconfig_due && (may_make || material.missing.is_empty()) {
-        steps.push(Step::EnsureKubeconfig { server: server_url(&endpoint.host, endpoint.port) });
+        steps.push(Step::EnsureKubeconfig {
+            server: server_url(&endpoint.host, endpoint.port),
+        });
     }
     members(observed, cluster, now, &mut steps);
     let mut plan = Plan::of(steps);
@@ -76,7 +90,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
 /// Whether the cluster's infrastructure is there.
 #[must_use]
 pub fn is_provisioned(cluster: &Cluster) -> bool {
-    let initialization = cluster.status.as_ref().and_then(|status| status.initialization.as_ref());
+    let initialization = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.initialization.as_ref());
     initialization.and_then(|i| i.infrastructure_provisioned) == Some(true)
 }
 
@@ -106,10 +123,17 @@ fn members(observed: &Observed, cluster: &Cluster, now: Timestamp, steps: &mut V
         steps.extend(sync::patches(observed, member, cluster_name));
         let conditions = health::machine_conditions(observed, member, now);
         if !conditions.is_empty() && health::is_worth_writing(member, &conditions, now) {
-            steps.push(Step::ReportMachine { name: member.name().to_owned(), conditions });
+            steps.push(Step::ReportMachine {
+                name: member.name().to_owned(),
+                conditions,
+            });
         }
     }
-    if let Some(member) = observed.members.iter().find(|m| may_terminate(observed, m, now)) {
+    if let Some(member) = observed
+        .members
+        .iter()
+        .find(|m| may_terminate(observed, m, now))
+    {
         steps.push(sync::drop_hook(member));
     }
 }
@@ -119,11 +143,15 @@ fn complete(observed: &Observed, member: &Member) -> Option<Step> {
     if member.is_deleting() {
         return None;
     }
-    let initialization = member.machine.status.as_ref().and_then(|status| status.initialization.as_ref());
+    let initialization = member
+        .machine
+        .status
+        .as_ref()
+        .and_then(|status| status.initialization.as_ref());
     let config = member.config.is_missing()
         && initialization.and_then(|i| i.bootstrap_data_secret_created) != Some(true);
-    let infra =
-        member.infra.is_missing() && initialization.and_then(|i| i.infrastructure_provisioned) != Some(true);
+    let infra = member.infra.is_missing()
+        && initialization.and_then(|i| i.infrastructure_provisioned) != Some(true);
     (config || infra).then(|| Step::CompleteMachine {
         name: member.name().to_owned(),
         role: role(observed),
@@ -133,7 +161,11 @@ fn complete(observed: &Observed, member: &Member) -> Option<Step> {
 }
 
 fn role(observed: &Observed) -> Role {
-    if observed.is_initialized() { Role::JoinControlPlane } else { Role::Init }
+    if observed.is_initialized() {
+        Role::JoinControlPlane
+    } else {
+        Role::Init
+    }
 }
 
 /// Whether a machine that is being deleted may go: the last one at once; another when it waits for nothing else, somebody else is
@@ -145,14 +177,28 @@ fn may_terminate(observed: &Observed, member: &Member, now: Timestamp) -> bool {
     if observed.members.len() == 1 {
         return true;
     }
-    let conditions = member.machine.status.as_ref().map(|status| status.conditions.as_slice());
-    let waits = capstan_api::condition::get(conditions.unwrap_or_default(), condition_type::DELETING)
-        .is_some_and(|deleting| deleting.reason == machine_reason::WAITING_FOR_PRE_TERMINATE_HOOK);
+    let conditions = member
+        .machine
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    let waits =
+        capstan_api::condition::get(conditions.unwrap_or_default(), condition_type::DELETING)
+            .is_some_and(|deleting| {
+                deleting.reason == machine_reason::WAITING_FOR_PRE_TERMINATE_HOOK
+            });
     let oldest = observed
         .members
         .iter()
         .filter(|other| other.is_deleting() && other.has_hook())
-        .min_by_key(|other| other.machine.metadata.deletion_timestamp.as_ref().map(|time| time.0));
+        .min_by_key(|other| {
+            other
+                .machine
+                .metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|time| time.0)
+        });
     let is_first = oldest.is_some_and(|oldest| oldest.name() == member.name());
     let others_well = observed.members.iter().any(|other| {
         !other.is_deleting()
@@ -177,13 +223,17 @@ pub enum Size {
 pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {
     let current = observed.members.len();
     let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
-    let outdated: Vec<&Member> =
-        observed.members.iter().filter(|m| !observed.outdated(m, now).is_empty()).collect();
+    let outdated: Vec<&Member> = observed
+        .members
+        .iter()
+        .filter(|m| !observed.outdated(m, now).is_empty())
+        .collect();
     if wanted == 0 && current == 0 {
         return Size::Keep;
     }
     let surge = usize::try_from(desired.max_surge).unwrap_or_default();
-    let grows = current < wanted || (!outdated.is_empty() && current < wanted.saturating_add(surge));
+    let grows =
+        current < wanted || (!outdated.is_empty() && current < wanted.saturating_add(surge));
     let shrinks = current > wanted || (!outdated.is_empty() && !grows);
     if !grows && !shrinks {
         return Size::Keep;
@@ -220,8 +270,15 @@ pub fn blocked(
         return Some(format!("the infrastructure template cannot be read: {why}"));
     }
     if observed.template.is_missing() {
-        let template = observed.desired.as_ref().map(|d| &d.infrastructure_template).ok()?;
-        return Some(format!("waiting for {} {} to exist", template.kind, template.name));
+        let template = observed
+            .desired
+            .as_ref()
+            .map(|d| &d.infrastructure_template)
+            .ok()?;
+        return Some(format!(
+            "waiting for {} {} to exist",
+            template.kind, template.name
+        ));
     }
     if current == 0 {
         return None;
@@ -236,12 +293,18 @@ pub fn blocked(
         );
     }
     if let Some(deleting) = observed.members.iter().find(|member| member.is_deleting()) {
-        return Some(format!("waiting for Machine {} to be deleted", deleting.name()));
+        return Some(format!(
+            "waiting for Machine {} to be deleted",
+            deleting.name()
+        ));
     }
     if let Lookup::Found(material) = &observed.material
         && !material.missing.is_empty()
     {
-        return Some(format!("certificates are missing: {}", material.missing.join(", ")));
+        return Some(format!(
+            "certificates are missing: {}",
+            material.missing.join(", ")
+        ));
     }
     for member in &observed.members {
         if member.node_name().is_none() {
@@ -249,7 +312,10 @@ pub fn blocked(
         }
         let reports = health::machine_conditions(observed, member, now);
         if health::is_healthy(&reports) != Some(true) {
-            return Some(format!("the components of Machine {} are not all healthy", member.name()));
+            return Some(format!(
+                "the components of Machine {} are not all healthy",
+                member.name()
+            ));
         }
     }
     None
@@ -262,24 +328,47 @@ fn machine_name(observed: &Observed, desired: &Desired, now: Timestamp) -> Strin
     let ten_minutes = now.as_second().div_euclid(600);
     let state = format!("{} {} {ten_minutes}", observed.uid(), names.join(" "));
     let mut endings = Endings::new(u64::from(fnv32a(state.as_bytes())));
-    let template = if desired.machine_naming.is_empty() { NAMING } else { desired.machine_naming.as_str() };
-    let cluster = observed.cluster.found().and_then(|cluster| cluster.metadata.name.clone());
-    let variables =
-        [("controlPlane.name", observed.name()), ("cluster.name", cluster.as_deref().unwrap_or_default())];
+    let template = if desired.machine_naming.is_empty() {
+        NAMING
+    } else {
+        desired.machine_naming.as_str()
+    };
+    let cluster = observed
+        .cluster
+        .found()
+        .and_then(|cluster| cluster.metadata.name.clone());
+    let variables = [
+        ("controlPlane.name", observed.name()),
+        ("cluster.name", cluster.as_deref().unwrap_or_default()),
+    ];
     crate::naming::from_template(template, &variables, &mut endings)
         .unwrap_or_else(|_| crate::naming::with_ending(observed.name(), &endings.draw()))
 }
 
 /// The failure domain for control planes with the fewest machines that are up to date, then with the fewest.
 fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Option<String> {
-    let domains = cluster.status.as_ref().map(|status| status.failure_domains.as_slice()).unwrap_or_default();
+    let domains = cluster
+        .status
+        .as_ref()
+        .map(|status| status.failure_domains.as_slice())
+        .unwrap_or_default();
     let count = |domain: &str, all: bool| {
-        let here = observed.members.iter().filter(|m| m.machine.spec.failure_domain.as_deref() == Some(domain));
-        here.filter(|m| all || observed.outdated(m, now).is_empty()).count()
+        let here = observed
+            .members
+            .iter()
+            .filter(|m| m.machine.spec.failure_domain.as_deref() == Some(domain));
+        here.filter(|m| all || observed.outdated(m, now).is_empty())
+            .count()
     };
-    let suited = domains.iter().filter(|domain| domain.control_plane == Some(true));
+    let suited = domains
+        .iter()
+        .filter(|domain| domain.control_plane == Some(true));
     let best = suited.min_by_key(|domain| {
-        (count(&domain.name, false), count(&domain.name, true), domain.name.clone())
+        (
+            count(&domain.name, false),
+            count(&domain.name, true),
+            domain.name.clone(),
+        )
     });
     best.map(|domain| domain.name.clone())
 }
@@ -288,10 +377,14 @@ fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Opt
 /// domain with the most machines.
 fn choose<'a>(observed: &'a Observed, outdated: &[&'a Member]) -> Option<&'a Member> {
     let is_outdated = |member: &&Member| outdated.iter().any(|other| other.name() == member.name());
-    let is_marked = |member: &&Member| member.has_annotation(capstan_api::annotation::DELETE_MACHINE);
+    let is_marked =
+        |member: &&Member| member.has_annotation(capstan_api::annotation::DELETE_MACHINE);
     let all: Vec<&Member> = observed.members.iter().collect();
     let pick = |choice: &dyn Fn(&&Member) -> bool| -> Vec<&'a Member> {
-        all.iter().copied().filter(|member| choice(member)).collect()
+        all.iter()
+            .copied()
+            .filter(|member| choice(member))
+            .collect()
     };
     let choices = [
         pick(&|m| is_marked(m) && is_outdated(m)),
@@ -302,16 +395,27 @@ fn choose<'a>(observed: &'a Observed, outdated: &[&'a Member]) -> Option<&'a Mem
     let eligible = choices.into_iter().find(|choice| !choice.is_empty())?;
     let crowd = |member: &Member| {
         let domain = &member.machine.spec.failure_domain;
-        all.iter().filter(|other| &other.machine.spec.failure_domain == domain).count()
+        all.iter()
+            .filter(|other| &other.machine.spec.failure_domain == domain)
+            .count()
     };
-    eligible.into_iter().min_by_key(|m| (std::cmp::Reverse(crowd(m)), m.created(), m.name().to_owned()))
+    eligible.into_iter().min_by_key(|m| {
+        (
+            std::cmp::Reverse(crowd(m)),
+            m.created(),
+            m.name().to_owned(),
+        )
+    })
 }
 
 /// Deletion: workers first, then all machines at once.
 fn delete(observed: &Observed) -> Plan<Step> {
     if !observed.workers.is_empty() {
         return Plan::settled()
-            .waiting(common::WAITING_FOR_WORKERS_DELETION, observed.workers.join(", "))
+            .waiting(
+                common::WAITING_FOR_WORKERS_DELETION,
+                observed.workers.join(", "),
+            )
             .check_after(WAIT);
     }
     let mut steps = Vec::new();
@@ -331,5 +435,7 @@ fn delete(observed: &Observed) -> Plan<Step> {
         return Plan::of(steps);
     }
     let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
-    Plan::of(steps).waiting(kubeadm::WAITING_FOR_MACHINE_DELETION, names.join(", ")).check_after(WAIT)
+    Plan::of(steps)
+        .waiting(kubeadm::WAITING_FOR_MACHINE_DELETION, names.join(", "))
+        .check_after(WAIT)
 }

@@ -37,19 +37,40 @@ pub fn machine_conditions(observed: &Observed, member: &Member, now: Timestamp) 
 
 fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Vec<Report> {
     let types = || {
-        let pods = member.components.iter().map(|component| component.condition_type.as_str());
-        let datastore = member.datastore.as_ref().map(|_| condition_type::ETCD_MEMBER_HEALTHY);
-        pods.chain(datastore).chain([condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET])
+        let pods = member
+            .components
+            .iter()
+            .map(|component| component.condition_type.as_str());
+        let datastore = member
+            .datastore
+            .as_ref()
+            .map(|_| condition_type::ETCD_MEMBER_HEALTHY);
+        pods.chain(datastore)
+            .chain([condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET])
     };
     let all = |reason: &str, message: &str| -> Vec<Report> {
-        types().map(|type_| Report::unknown(type_, reason).with_message(message)).collect()
+        types()
+            .map(|type_| Report::unknown(type_, reason).with_message(message))
+            .collect()
     };
     if !observed.is_initialized() {
-        return all(common::INSPECTION_FAILED, "waiting for the control plane to be initialized");
+        return all(
+            common::INSPECTION_FAILED,
+            "waiting for the control plane to be initialized",
+        );
     }
     if !observed.connected {
-        let is_down = observed.last_success.is_none_or(|last| now.duration_since(last) > GRACE);
-        return if is_down { all(common::CONNECTION_DOWN, "no connection to the workload cluster") } else { Vec::new() };
+        let is_down = observed
+            .last_success
+            .is_none_or(|last| now.duration_since(last) > GRACE);
+        return if is_down {
+            all(
+                common::CONNECTION_DOWN,
+                "no connection to the workload cluster",
+            )
+        } else {
+            Vec::new()
+        };
     }
     if member.node_name().is_none() {
         return all(common::INSPECTION_FAILED, "waiting for the Machine's Node");
@@ -76,12 +97,17 @@ fn datastore_condition(pod: Option<&Report>) -> Report {
             .with_message(format!("judged by its Pod: {}", said(pod))),
         Some((_, pod)) => Report::unknown(type_, common::INSPECTION_FAILED)
             .with_message(format!("judged by its Pod: {}", said(pod))),
-        None => Report::unknown(type_, common::INSPECTION_FAILED).with_message("there is no Pod to judge it by"),
+        None => Report::unknown(type_, common::INSPECTION_FAILED)
+            .with_message("there is no Pod to judge it by"),
     }
 }
 
 fn said(report: &Report) -> &str {
-    if report.message.is_empty() { &report.reason } else { &report.message }
+    if report.message.is_empty() {
+        &report.reason
+    } else {
+        &report.message
+    }
 }
 
 /// What a static pod says about its component.
@@ -89,13 +115,17 @@ fn pod_condition(type_: &str, pod: &Lookup<Value>) -> Report {
     let pod = match pod {
         Lookup::Found(pod) => pod,
         Lookup::Missing => {
-            return Report::no(type_, kubeadm::DOES_NOT_EXIST).with_message("the Pod does not exist");
+            return Report::no(type_, kubeadm::DOES_NOT_EXIST)
+                .with_message("the Pod does not exist");
         }
         Lookup::Unknown(why) => {
             return Report::unknown(type_, common::INSPECTION_FAILED).with_message(why.clone());
         }
     };
-    if pod.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+    if pod
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|time| !time.is_null())
+    {
         return Report::no(type_, common::DELETING).with_message("the Pod is being deleted");
     }
     let is = |wanted: &str| {
@@ -105,9 +135,14 @@ fn pod_condition(type_: &str, pod: &Lookup<Value>) -> Report {
                 && c.get("status").and_then(Value::as_str) == Some("True")
         })
     };
-    let provisioning = |message: &str| Report::no(type_, kubeadm::PROVISIONING).with_message(message);
+    let provisioning =
+        |message: &str| Report::no(type_, kubeadm::PROVISIONING).with_message(message);
     let failed = |message: String| Report::no(type_, kubeadm::FAILED).with_message(message);
-    match pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default() {
+    match pod
+        .pointer("/status/phase")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+    {
         "Pending" if !is("PodScheduled") => provisioning("the Pod waits to be scheduled"),
         "Pending" if !is("Initialized") => provisioning("the Pod runs its init containers"),
         "Pending" => provisioning("the Pod waits for its containers"),
@@ -118,21 +153,31 @@ fn pod_condition(type_: &str, pod: &Lookup<Value>) -> Report {
         },
         "Succeeded" => failed("all containers have ended".to_owned()),
         "Failed" => failed("all containers have ended, one of them with an error".to_owned()),
-        _ => Report::unknown(type_, common::INSPECTION_FAILED).with_message("the Node does not answer"),
+        _ => Report::unknown(type_, common::INSPECTION_FAILED)
+            .with_message("the Node does not answer"),
     }
 }
 
 /// What a container says that does not run and will not by itself in a moment.
 fn stuck_container(pod: &Value) -> Option<String> {
-    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
+    let statuses = pod
+        .pointer("/status/containerStatuses")
+        .and_then(Value::as_array)?;
     statuses.iter().find_map(|status| {
-        let name = status.get("name").and_then(Value::as_str).unwrap_or_default();
-        if let Some(reason) = status.pointer("/state/waiting/reason").and_then(Value::as_str)
+        let name = status
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if let Some(reason) = status
+            .pointer("/state/waiting/reason")
+            .and_then(Value::as_str)
             && reason != "ContainerCreating"
         {
             return Some(format!("container {name} waits: {reason}"));
         }
-        let code = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64)?;
+        let code = status
+            .pointer("/state/terminated/exitCode")
+            .and_then(Value::as_i64)?;
         Some(format!("container {name} ended with code {code}"))
     })
 }
@@ -144,18 +189,23 @@ fn node_condition(member: &Member) -> Report {
     let node = match &member.node {
         Lookup::Found(node) => node,
         Lookup::Missing => {
-            return Report::unknown(type_, common::INSPECTION_FAILED).with_message("the Node does not exist");
+            return Report::unknown(type_, common::INSPECTION_FAILED)
+                .with_message("the Node does not exist");
         }
         Lookup::Unknown(why) => {
             return Report::unknown(type_, common::INSPECTION_FAILED).with_message(why.clone());
         }
     };
     let key = label::NODE_ROLE_CONTROL_PLANE;
-    let has_label = node.pointer("/metadata/labels").is_some_and(|labels| labels.get(key).is_some());
+    let has_label = node
+        .pointer("/metadata/labels")
+        .is_some_and(|labels| labels.get(key).is_some());
     let has_taint = |taints: Option<&Value>| {
-        taints
-            .and_then(Value::as_array)
-            .is_some_and(|taints| taints.iter().any(|t| t.get("key").and_then(Value::as_str) == Some(key)))
+        taints.and_then(Value::as_array).is_some_and(|taints| {
+            taints
+                .iter()
+                .any(|t| t.get("key").and_then(Value::as_str) == Some(key))
+        })
     };
     let own = member.config.found().and_then(|config| {
         ["initConfiguration", "joinConfiguration"]
@@ -163,8 +213,13 @@ fn node_condition(member: &Member) -> Report {
             .find_map(|part| config.pointer(&format!("/spec/{part}/nodeRegistration/taints")))
     });
     let needs_taint = own.is_none_or(|own| has_taint(Some(own)));
-    let lacking = |what: &str| Report::no(type_, kubeadm::NOT_SET).with_message(format!("the Node has no {what} {key}"));
-    match (has_label, !needs_taint || has_taint(node.pointer("/spec/taints"))) {
+    let lacking = |what: &str| {
+        Report::no(type_, kubeadm::NOT_SET).with_message(format!("the Node has no {what} {key}"))
+    };
+    match (
+        has_label,
+        !needs_taint || has_taint(node.pointer("/spec/taints")),
+    ) {
         (true, true) => Report::yes(type_, kubeadm::SET),
         (false, _) => lacking("label"),
         (true, false) => lacking("taint"),
@@ -183,7 +238,9 @@ pub fn is_healthy(reports: &[Report]) -> Option<bool> {
     if remote().any(|report| report.status == condition::ConditionStatus::False) {
         return Some(false);
     }
-    (remote().count() > 0 && remote().all(|report| report.status == condition::ConditionStatus::True)).then_some(true)
+    (remote().count() > 0
+        && remote().all(|report| report.status == condition::ConditionStatus::True))
+    .then_some(true)
 }
 
 /// Whether the conditions on a Machine are worth a write. A machine that is coming up is written once, when all is well: nobody
@@ -191,7 +248,9 @@ pub fn is_healthy(reports: &[Report]) -> Option<bool> {
 #[must_use]
 pub fn is_worth_writing(member: &Member, reports: &[Report], now: Timestamp) -> bool {
     let status = member.machine.status.as_ref();
-    let stored = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let stored = status
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     let differs = |report: &Report| {
         condition::get(stored, &report.type_).is_none_or(|stored| {
             stored.status != report.status.as_str()

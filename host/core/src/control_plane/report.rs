@@ -42,7 +42,11 @@ pub fn report(
     outcome: &Outcome<Step, ()>,
     now: Timestamp,
 ) -> Reported {
-    let looks: Vec<Look<'_>> = observed.members.iter().map(|member| Look::at(observed, member, now)).collect();
+    let looks: Vec<Look<'_>> = observed
+        .members
+        .iter()
+        .map(|member| Look::at(observed, member, now))
+        .collect();
     let failure = first_failure(observed, outcome);
     let certificates = certificates(observed, outcome);
     let mut conditions = vec![
@@ -62,7 +66,9 @@ pub fn report(
     Reported {
         status: status(observed, &looks),
         conditions,
-        finished: observed.is_deleting() && observed.members.is_empty() && observed.workers.is_empty(),
+        finished: observed.is_deleting()
+            && observed.members.is_empty()
+            && observed.workers.is_empty(),
     }
 }
 
@@ -88,11 +94,19 @@ impl<'a> Look<'a> {
 }
 
 /// What went wrong, first in asking the plugin, then in acting.
-fn first_failure<'a>(observed: &'a Observed, outcome: &'a Outcome<Step, ()>) -> Option<&'a Failure> {
+fn first_failure<'a>(
+    observed: &'a Observed,
+    outcome: &'a Outcome<Step, ()>,
+) -> Option<&'a Failure> {
     if let Err(failure) = &observed.desired {
         return Some(failure);
     }
-    if let Some(Err(failure)) = observed.members.iter().map(|m| &m.outdated).find(|o| o.is_err()) {
+    if let Some(Err(failure)) = observed
+        .members
+        .iter()
+        .map(|m| &m.outdated)
+        .find(|o| o.is_err())
+    {
         return Some(failure);
     }
     outcome.failed.as_ref().map(|(_, failure)| failure)
@@ -113,7 +127,10 @@ fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
     let available = count(&|look| look.member.is_true(condition_type::AVAILABLE));
     status.insert("readyReplicas".to_owned(), json!(ready));
     status.insert("availableReplicas".to_owned(), json!(available));
-    status.insert("upToDateReplicas".to_owned(), json!(count(&|look| look.is_up_to_date())));
+    status.insert(
+        "upToDateReplicas".to_owned(),
+        json!(count(&|look| look.is_up_to_date())),
+    );
     let versions = versions(observed);
     if let Some((lowest, _)) = versions.first() {
         status.insert("version".to_owned(), json!(lowest));
@@ -124,7 +141,10 @@ fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
         status.insert("versions".to_owned(), json!(listed));
     }
     if observed.is_initialized() {
-        status.insert("initialization".to_owned(), json!({"controlPlaneInitialized": true}));
+        status.insert(
+            "initialization".to_owned(),
+            json!({"controlPlaneInitialized": true}),
+        );
     }
     if let Some(last) = observed.object.pointer("/status/lastRemediation") {
         status.insert("lastRemediation".to_owned(), last.clone());
@@ -142,27 +162,38 @@ fn versions(observed: &Observed) -> Vec<(String, usize)> {
         }
     }
     let mut versions: Vec<(String, usize)> = counts.into_iter().collect();
-    versions.sort_by(|(a, _), (b, _)| match (Version::parse(a), Version::parse(b)) {
-        (Ok(a), Ok(b)) => a.compare_with_build(&b),
-        _ => a.cmp(b),
-    });
+    versions.sort_by(
+        |(a, _), (b, _)| match (Version::parse(a), Version::parse(b)) {
+            (Ok(a), Ok(b)) => a.compare_with_build(&b),
+            _ => a.cmp(b),
+        },
+    );
     versions
 }
 
 fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
     let type_ = condition_type::CERTIFICATES_AVAILABLE;
-    let was_made = outcome.done.iter().any(|(step, ())| *step == Step::EnsureMaterial);
+    let was_made = outcome
+        .done
+        .iter()
+        .any(|(step, ())| *step == Step::EnsureMaterial);
     if let Some((Step::EnsureMaterial | Step::EnsureKubeconfig { .. }, failure)) = &outcome.failed {
-        return Report::unknown(type_, common::INTERNAL_ERROR).with_message(failure.message.clone());
+        return Report::unknown(type_, common::INTERNAL_ERROR)
+            .with_message(failure.message.clone());
     }
     match &observed.material {
         Lookup::Found(_) if was_made => Report::yes(type_, common::AVAILABLE),
-        Lookup::Found(material) if material.missing.is_empty() => Report::yes(type_, common::AVAILABLE),
+        Lookup::Found(material) if material.missing.is_empty() => {
+            Report::yes(type_, common::AVAILABLE)
+        }
         Lookup::Found(material) => Report::no(type_, common::NOT_AVAILABLE)
             .with_message(format!("missing: {}", material.missing.join(", "))),
-        Lookup::Unknown(why) => Report::unknown(type_, common::INTERNAL_ERROR).with_message(why.clone()),
-        Lookup::Missing => Report::no(type_, common::NOT_AVAILABLE)
-            .with_message("waiting for Cluster status.initialization.infrastructureProvisioned to be true"),
+        Lookup::Unknown(why) => {
+            Report::unknown(type_, common::INTERNAL_ERROR).with_message(why.clone())
+        }
+        Lookup::Missing => Report::no(type_, common::NOT_AVAILABLE).with_message(
+            "waiting for Cluster status.initialization.infrastructureProvisioned to be true",
+        ),
     }
 }
 
@@ -177,11 +208,15 @@ fn initialized(observed: &Observed) -> Report {
 /// Why nothing is known of the workload cluster, if so.
 fn unseen(observed: &Observed, now: Timestamp) -> Option<(&'static str, String)> {
     if !observed.cluster.found().is_some_and(is_provisioned) {
-        let message = "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
+        let message =
+            "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
         return Some((common::INSPECTION_FAILED, message.to_owned()));
     }
     if !observed.is_initialized() {
-        return Some((common::INSPECTION_FAILED, "waiting for the control plane to be initialized".to_owned()));
+        return Some((
+            common::INSPECTION_FAILED,
+            "waiting for the control plane to be initialized".to_owned(),
+        ));
     }
     if observed.connected {
         return None;
@@ -212,15 +247,29 @@ fn of_all(
     let mut worst = ConditionStatus::True;
     let mut lines = Vec::new();
     for look in looks {
-        for report in look.conditions.iter().filter(|report| concerns(look.member, report)) {
+        for report in look
+            .conditions
+            .iter()
+            .filter(|report| concerns(look.member, report))
+        {
             match (report.status, worst) {
                 (ConditionStatus::True, _) => continue,
                 (ConditionStatus::False, _) => worst = ConditionStatus::False,
-                (ConditionStatus::Unknown, ConditionStatus::True) => worst = ConditionStatus::Unknown,
+                (ConditionStatus::Unknown, ConditionStatus::True) => {
+                    worst = ConditionStatus::Unknown
+                }
                 (ConditionStatus::Unknown, _) => {}
             }
-            let said = if report.message.is_empty() { &report.reason } else { &report.message };
-            lines.push(format!("* Machine {}: {}: {said}", look.member.name(), report.type_));
+            let said = if report.message.is_empty() {
+                &report.reason
+            } else {
+                &report.message
+            };
+            lines.push(format!(
+                "* Machine {}: {}: {said}",
+                look.member.name(),
+                report.type_
+            ));
         }
     }
     let reason = match worst {
@@ -240,10 +289,19 @@ fn stored(observed: &Observed, type_: &str) -> Option<Report> {
 
 fn components(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Report {
     let concerns = |member: &Member, report: &Report| {
-        let is_pod = member.components.iter().any(|component| component.condition_type == report.type_);
+        let is_pod = member
+            .components
+            .iter()
+            .any(|component| component.condition_type == report.type_);
         is_pod && member.datastore.as_ref() != Some(&report.type_)
     };
-    of_all(observed, looks, condition_type::CONTROL_PLANE_COMPONENTS_HEALTHY, &concerns, now)
+    of_all(
+        observed,
+        looks,
+        condition_type::CONTROL_PLANE_COMPONENTS_HEALTHY,
+        &concerns,
+        now,
+    )
 }
 
 fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<Report> {
@@ -253,16 +311,25 @@ fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<
         return None;
     }
     if !observed.has_datastore() {
-        return is_known.then(|| Report::unknown(type_, common::INSPECTION_FAILED).with_message("there is no etcd member"));
+        return is_known.then(|| {
+            Report::unknown(type_, common::INSPECTION_FAILED)
+                .with_message("there is no etcd member")
+        });
     }
     let concerns = |member: &Member, report: &Report| {
         member.datastore.is_some()
-            && (report.type_ == condition_type::ETCD_MEMBER_HEALTHY || member.datastore.as_ref() == Some(&report.type_))
+            && (report.type_ == condition_type::ETCD_MEMBER_HEALTHY
+                || member.datastore.as_ref() == Some(&report.type_))
     };
     Some(of_all(observed, looks, type_, &concerns, now))
 }
 
-fn available(observed: &Observed, looks: &[Look<'_>], certificates: &Report, now: Timestamp) -> Report {
+fn available(
+    observed: &Observed,
+    looks: &[Look<'_>],
+    certificates: &Report,
+    now: Timestamp,
+) -> Report {
     let type_ = condition_type::AVAILABLE;
     let not = |message: &str| Report::no(type_, common::NOT_AVAILABLE).with_message(message);
     if !observed.is_initialized() {
@@ -282,18 +349,30 @@ fn available(observed: &Observed, looks: &[Look<'_>], certificates: &Report, now
             .unwrap_or_else(|| Report::unknown(type_, common::AVAILABLE_UNKNOWN));
     }
     let is_true = |look: &Look<'_>, wanted: &str| {
-        look.conditions.iter().any(|r| r.type_ == wanted && r.status == ConditionStatus::True)
+        look.conditions
+            .iter()
+            .any(|r| r.type_ == wanted && r.status == ConditionStatus::True)
     };
-    let members = looks.iter().filter(|look| look.member.datastore.is_some()).count();
+    let members = looks
+        .iter()
+        .filter(|look| look.member.datastore.is_some())
+        .count();
     let healthy = looks
         .iter()
-        .filter(|look| look.member.datastore.is_some() && is_true(look, condition_type::ETCD_MEMBER_HEALTHY))
+        .filter(|look| {
+            look.member.datastore.is_some() && is_true(look, condition_type::ETCD_MEMBER_HEALTHY)
+        })
         .count();
     let quorum = members.checked_div(2).unwrap_or_default().saturating_add(1);
     if members > 0 && healthy < quorum {
-        return not(&format!("{healthy} of {members} etcd members are healthy, {quorum} are needed"));
+        return not(&format!(
+            "{healthy} of {members} etcd members are healthy, {quorum} are needed"
+        ));
     }
-    if !looks.iter().any(|look| health::is_healthy(&look.conditions) == Some(true)) {
+    if !looks
+        .iter()
+        .any(|look| health::is_healthy(&look.conditions) == Some(true))
+    {
         return not("no machine has all its components healthy");
     }
     Report::yes(type_, common::AVAILABLE)
@@ -302,7 +381,8 @@ fn available(observed: &Observed, looks: &[Look<'_>], certificates: &Report, now
 fn rolling_out(observed: &Observed, looks: &[Look<'_>], failure: Option<&Failure>) -> Report {
     let type_ = condition_type::ROLLING_OUT;
     if let (Some(failure), Err(_)) = (failure, &observed.desired) {
-        return Report::unknown(type_, common::ROLLING_OUT_UNKNOWN).with_message(failure.message.clone());
+        return Report::unknown(type_, common::ROLLING_OUT_UNKNOWN)
+            .with_message(failure.message.clone());
     }
     let outdated: Vec<&Look<'_>> = looks.iter().filter(|look| !look.is_up_to_date()).collect();
     if outdated.is_empty() {
@@ -327,7 +407,8 @@ fn scaling_up(observed: &Observed, failure: Option<&Failure>, now: Timestamp) ->
     let desired = match &observed.desired {
         Ok(desired) => desired,
         Err(failure) => {
-            return Report::unknown(type_, common::SCALING_UP_UNKNOWN).with_message(failure.message.clone());
+            return Report::unknown(type_, common::SCALING_UP_UNKNOWN)
+                .with_message(failure.message.clone());
         }
     };
     let current = observed.members.len();
@@ -353,12 +434,14 @@ fn scaling_down(observed: &Observed, failure: Option<&Failure>, now: Timestamp) 
         if current == 0 {
             return Report::no(type_, common::NOT_SCALING_DOWN);
         }
-        return Report::yes(type_, common::SCALING_DOWN).with_message(format!("from {current} to 0 machines"));
+        return Report::yes(type_, common::SCALING_DOWN)
+            .with_message(format!("from {current} to 0 machines"));
     }
     let desired = match &observed.desired {
         Ok(desired) => desired,
         Err(failure) => {
-            return Report::unknown(type_, common::SCALING_DOWN_UNKNOWN).with_message(failure.message.clone());
+            return Report::unknown(type_, common::SCALING_DOWN_UNKNOWN)
+                .with_message(failure.message.clone());
         }
     };
     let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
@@ -379,22 +462,40 @@ fn scaling_down(observed: &Observed, failure: Option<&Failure>, now: Timestamp) 
 fn machines_ready(observed: &Observed) -> Report {
     let type_ = condition_type::MACHINES_READY;
     let sources = sources(observed, |member| {
-        let conditions = member.machine.status.as_ref().map(|status| status.conditions.as_slice());
+        let conditions = member
+            .machine
+            .status
+            .as_ref()
+            .map(|status| status.conditions.as_slice());
         condition::get(conditions.unwrap_or_default(), condition_type::READY).cloned()
     });
     if sources.is_empty() {
         return Report::yes(type_, common::NO_REPLICAS);
     }
-    let reasons =
-        Reasons { on_true: common::READY, on_false: common::NOT_READY, on_unknown: common::READY_UNKNOWN };
-    aggregate(type_, condition_type::READY, &sources, Polarity::Positive, &reasons)
+    let reasons = Reasons {
+        on_true: common::READY,
+        on_false: common::NOT_READY,
+        on_unknown: common::READY_UNKNOWN,
+    };
+    aggregate(
+        type_,
+        condition_type::READY,
+        &sources,
+        Polarity::Positive,
+        &reasons,
+    )
 }
 
 fn machines_up_to_date(observed: &Observed, looks: &[Look<'_>]) -> Report {
     let type_ = condition_type::MACHINES_UP_TO_DATE;
     let sources = sources(observed, |member| {
-        let look = looks.iter().find(|look| look.member.name() == member.name())?;
-        let report = look.conditions.iter().find(|r| r.type_ == condition_type::UP_TO_DATE)?;
+        let look = looks
+            .iter()
+            .find(|look| look.member.name() == member.name())?;
+        let report = look
+            .conditions
+            .iter()
+            .find(|r| r.type_ == condition_type::UP_TO_DATE)?;
         let mut listed = Vec::new();
         condition::set(&mut listed, report.clone(), None, Timestamp::UNIX_EPOCH);
         listed.pop()
@@ -407,7 +508,13 @@ fn machines_up_to_date(observed: &Observed, looks: &[Look<'_>]) -> Report {
         on_false: common::NOT_UP_TO_DATE,
         on_unknown: common::UP_TO_DATE_UNKNOWN,
     };
-    aggregate(type_, condition_type::UP_TO_DATE, &sources, Polarity::Positive, &reasons)
+    aggregate(
+        type_,
+        condition_type::UP_TO_DATE,
+        &sources,
+        Polarity::Positive,
+        &reasons,
+    )
 }
 
 fn sources<'a>(
@@ -429,7 +536,9 @@ fn deleting(observed: &Observed, plan: &Plan<Step>) -> Report {
         return Report::no(type_, common::NOT_DELETING);
     }
     match plan.waits.first() {
-        Some(wait) => Report::yes(type_, &wait.on).with_message(format!("Machines: {}", wait.message)),
+        Some(wait) => {
+            Report::yes(type_, &wait.on).with_message(format!("Machines: {}", wait.message))
+        }
         None => Report::yes(type_, common::DELETION_COMPLETED),
     }
 }

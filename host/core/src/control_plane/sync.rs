@@ -11,16 +11,21 @@ use super::{Member, MemberPart, Observed, Step, machine_labels};
 /// its deletion timeouts and taints only.
 #[must_use]
 pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<Step> {
-    let Ok(desired) = &observed.desired else { return Vec::new() };
+    let Ok(desired) = &observed.desired else {
+        return Vec::new();
+    };
     let labels = machine_labels(desired, cluster_name, observed.name());
-    let annotations: BTreeMap<String, String> = desired.machine_annotations.iter().cloned().collect();
+    let annotations: BTreeMap<String, String> =
+        desired.machine_annotations.iter().cloned().collect();
     let machine = serde_json::to_value(&member.machine).unwrap_or_default();
     let mut spec = Map::new();
     if let Some(wanted) = desired.deletion.as_object() {
         let stored = machine.pointer("/spec/deletion");
         let lacking: Map<String, Value> = wanted
             .iter()
-            .filter(|(name, value)| stored.and_then(|stored| stored.get(name.as_str())) != Some(value))
+            .filter(|(name, value)| {
+                stored.and_then(|stored| stored.get(name.as_str())) != Some(value)
+            })
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         if !lacking.is_empty() {
@@ -29,7 +34,12 @@ pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<
     }
     put_list(&mut spec, "taints", &desired.taints, &machine);
     if !member.is_deleting() {
-        put_list(&mut spec, "readinessGates", &desired.readiness_gates, &machine);
+        put_list(
+            &mut spec,
+            "readinessGates",
+            &desired.readiness_gates,
+            &machine,
+        );
     }
     let mut metadata = Map::new();
     if !member.is_deleting() {
@@ -44,13 +54,20 @@ pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<
         patch.insert("spec".to_owned(), Value::Object(spec));
     }
     let mut push = |part, patch: Value| {
-        steps.push(Step::Patch { part, name: member.name().to_owned(), patch });
+        steps.push(Step::Patch {
+            part,
+            name: member.name().to_owned(),
+            patch,
+        });
     };
     if !patch.is_empty() {
         push(MemberPart::Machine, Value::Object(patch));
     }
     if !member.is_deleting() {
-        for (part, object) in [(MemberPart::Config, &member.config), (MemberPart::Infra, &member.infra)] {
+        for (part, object) in [
+            (MemberPart::Config, &member.config),
+            (MemberPart::Infra, &member.infra),
+        ] {
             if let Some(object) = object.found() {
                 let metadata = metadata_patch(object, &labels, &annotations);
                 if !metadata.is_empty() {
@@ -70,7 +87,14 @@ fn put_list(spec: &mut Map<String, Value>, name: &str, wanted: &Value, machine: 
     if stored != wanted {
         let is_empty = wanted.as_array().is_some_and(Vec::is_empty);
         // The schema refuses empty lists.
-        spec.insert(name.to_owned(), if is_empty { Value::Null } else { wanted.clone() });
+        spec.insert(
+            name.to_owned(),
+            if is_empty {
+                Value::Null
+            } else {
+                wanted.clone()
+            },
+        );
     }
 }
 
@@ -85,7 +109,10 @@ fn metadata_patch(
         let lacking: Map<String, Value> = wanted
             .iter()
             .filter(|(name, value)| {
-                stored.and_then(|all| all.get(name.as_str())).and_then(Value::as_str) != Some(value.as_str())
+                stored
+                    .and_then(|all| all.get(name.as_str()))
+                    .and_then(Value::as_str)
+                    != Some(value.as_str())
             })
             .map(|(name, value)| (name.clone(), json!(value)))
             .collect();

@@ -10,8 +10,12 @@ use super::*;
 use crate::call::control_plane::ObjectReference;
 use crate::plan::{Next, Outcome, Plan};
 
-const PODS: [&str; 4] =
-    ["APIServerPodHealthy", "ControllerManagerPodHealthy", "SchedulerPodHealthy", "EtcdPodHealthy"];
+const PODS: [&str; 4] = [
+    "APIServerPodHealthy",
+    "ControllerManagerPodHealthy",
+    "SchedulerPodHealthy",
+    "EtcdPodHealthy",
+];
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -72,7 +76,9 @@ fn observed(replicas: u32) -> Observed {
 }
 
 fn pod(ready: &str) -> Lookup<Value> {
-    Lookup::Found(json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}}))
+    Lookup::Found(
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}}),
+    )
 }
 
 fn member(name: &str, domain: &str) -> Member {
@@ -125,7 +131,12 @@ fn deleting(mut member: Member) -> Member {
 }
 
 fn size_of(seen: &Observed) -> Size {
-    size(seen, seen.cluster.found().unwrap(), seen.desired.as_ref().unwrap(), now())
+    size(
+        seen,
+        seen.cluster.found().unwrap(),
+        seen.desired.as_ref().unwrap(),
+        now(),
+    )
 }
 
 fn reported(seen: &Observed) -> Reported {
@@ -135,11 +146,21 @@ fn reported(seen: &Observed) -> Reported {
 use super::report::Reported;
 
 fn status_of(reported: &Reported, type_: &str) -> ConditionStatus {
-    reported.conditions.iter().find(|report| report.type_ == type_).unwrap().status
+    reported
+        .conditions
+        .iter()
+        .find(|report| report.type_ == type_)
+        .unwrap()
+        .status
 }
 
 fn message_of<'a>(reported: &'a Reported, type_: &str) -> &'a str {
-    &reported.conditions.iter().find(|report| report.type_ == type_).unwrap().message
+    &reported
+        .conditions
+        .iter()
+        .find(|report| report.type_ == type_)
+        .unwrap()
+        .message
 }
 
 #[test]
@@ -152,12 +173,28 @@ fn the_first_machine_comes_after_certificates_and_kubeconfig() {
     });
     let steps = decide(&seen, now()).steps;
     assert_eq!(steps[0], Step::EnsureMaterial);
-    assert_eq!(steps[1], Step::EnsureKubeconfig { server: "https://h:6443".to_owned() });
-    let Step::CreateMachine { name, role, failure_domain } = &steps[2] else { panic!("{steps:?}") };
+    assert_eq!(
+        steps[1],
+        Step::EnsureKubeconfig {
+            server: "https://h:6443".to_owned()
+        }
+    );
+    let Step::CreateMachine {
+        name,
+        role,
+        failure_domain,
+    } = &steps[2]
+    else {
+        panic!("{steps:?}")
+    };
     assert!(name.starts_with("cp-"), "{name}");
     assert_eq!((*role, failure_domain.as_deref()), (Role::Init, Some("a")));
     assert_eq!(steps.len(), 3);
-    assert_eq!(decide(&seen, now()).steps, steps, "the same name for the same state");
+    assert_eq!(
+        decide(&seen, now()).steps,
+        steps,
+        "the same name for the same state"
+    );
 }
 
 #[test]
@@ -187,9 +224,17 @@ fn a_cluster_that_is_up_never_gets_new_certificates() {
         kubeconfig_due: true,
     });
     let steps = decide(&seen, now()).steps;
-    assert!(!steps.iter().any(|s| matches!(s, Step::EnsureMaterial | Step::EnsureKubeconfig { .. })), "{steps:?}");
+    assert!(
+        !steps
+            .iter()
+            .any(|s| matches!(s, Step::EnsureMaterial | Step::EnsureKubeconfig { .. })),
+        "{steps:?}"
+    );
     let reported = reported(&seen);
-    assert_eq!(status_of(&reported, "CertificatesAvailable"), ConditionStatus::False);
+    assert_eq!(
+        status_of(&reported, "CertificatesAvailable"),
+        ConditionStatus::False
+    );
     assert_eq!(status_of(&reported, "Available"), ConditionStatus::False);
 }
 
@@ -199,8 +244,18 @@ fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
     seen.initialized = Lookup::Missing;
     assert!(matches!(size_of(&seen), Size::Wait(_)));
     seen.initialized = Lookup::Found(());
-    let Size::Do(Step::CreateMachine { role, failure_domain, .. }) = size_of(&seen) else { panic!() };
-    assert_eq!((role, failure_domain.as_deref()), (Role::JoinControlPlane, Some("b")));
+    let Size::Do(Step::CreateMachine {
+        role,
+        failure_domain,
+        ..
+    }) = size_of(&seen)
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (role, failure_domain.as_deref()),
+        (Role::JoinControlPlane, Some("b"))
+    );
 }
 
 #[test]
@@ -216,29 +271,49 @@ fn machines_join_one_by_one_and_only_beside_healthy_ones() {
     let mut seen = running(3, vec![member("a", "a")]);
     seen.connected = false;
     seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
-    assert!(matches!(size_of(&seen), Size::Wait(_)), "what cannot be seen is not healthy");
+    assert!(
+        matches!(size_of(&seen), Size::Wait(_)),
+        "what cannot be seen is not healthy"
+    );
 }
 
 #[test]
 fn etcd_members_are_not_removed() {
-    let seen = running(1, vec![member("a", "a"), member("b", "b"), member("c", "a")]);
+    let seen = running(
+        1,
+        vec![member("a", "a"), member("b", "b"), member("c", "a")],
+    );
     assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("etcd")));
     assert!(message_of(&reported(&seen), "ScalingDown").contains("etcd"));
     let mut seen = seen;
     for member in &mut seen.members {
         member.datastore = None;
     }
-    let Size::Do(Step::DeleteMachine { name, uid }) = size_of(&seen) else { panic!() };
-    assert_eq!((name.as_str(), uid.as_str()), ("a", "uid-a"), "the fullest failure domain");
+    let Size::Do(Step::DeleteMachine { name, uid }) = size_of(&seen) else {
+        panic!()
+    };
+    assert_eq!(
+        (name.as_str(), uid.as_str()),
+        ("a", "uid-a"),
+        "the fullest failure domain"
+    );
 }
 
 #[test]
 fn a_marked_machine_goes_first() {
-    let mut seen = running(1, vec![member("a", "a"), member("b", "a"), member("c", "b")]);
+    let mut seen = running(
+        1,
+        vec![member("a", "a"), member("b", "a"), member("c", "b")],
+    );
     for member in &mut seen.members {
         member.datastore = None;
     }
-    let annotations = seen.members[2].machine.metadata.annotations.as_mut().unwrap();
+    let annotations = seen.members[2]
+        .machine
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap();
     annotations.insert(annotation::DELETE_MACHINE.to_owned(), String::new());
     assert!(matches!(size_of(&seen), Size::Do(Step::DeleteMachine { name, .. }) if name == "c"));
 }
@@ -248,9 +323,18 @@ fn an_outdated_machine_is_replaced_before_it_is_deleted() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
     seen.members[0].datastore = None;
-    assert!(matches!(size_of(&seen), Size::Do(Step::CreateMachine { .. })));
-    assert_eq!(status_of(&reported(&seen), "RollingOut"), ConditionStatus::True);
-    seen.members.push(Member { datastore: None, ..member("b", "b") });
+    assert!(matches!(
+        size_of(&seen),
+        Size::Do(Step::CreateMachine { .. })
+    ));
+    assert_eq!(
+        status_of(&reported(&seen), "RollingOut"),
+        ConditionStatus::True
+    );
+    seen.members.push(Member {
+        datastore: None,
+        ..member("b", "b")
+    });
     assert!(matches!(size_of(&seen), Size::Do(Step::DeleteMachine { name, .. }) if name == "a"));
     seen.members[0].datastore = Some("EtcdPodHealthy".to_owned());
     assert!(matches!(size_of(&seen), Size::Wait(_)));
@@ -261,9 +345,14 @@ fn an_outdated_machine_is_replaced_before_it_is_deleted() {
 fn a_running_control_plane_is_available_and_settled() {
     let mut seen = running(1, vec![member("a", "a")]);
     let plan = decide(&seen, now());
-    let [Step::ReportMachine { name, conditions }] = plan.steps.as_slice() else { panic!("{:?}", plan.steps) };
+    let [Step::ReportMachine { name, conditions }] = plan.steps.as_slice() else {
+        panic!("{:?}", plan.steps)
+    };
     assert_eq!(name, "a");
-    assert!(conditions.iter().all(|c| c.status == ConditionStatus::True), "{conditions:?}");
+    assert!(
+        conditions.iter().all(|c| c.status == ConditionStatus::True),
+        "{conditions:?}"
+    );
     let types: Vec<&str> = conditions.iter().map(|c| c.type_.as_str()).collect();
     let expected = [
         "APIServerPodHealthy",
@@ -279,18 +368,50 @@ fn a_running_control_plane_is_available_and_settled() {
     seen.members[0].machine.status.as_mut().unwrap().conditions = merged;
     let plan = decide(&seen, now());
     assert!(plan.steps.is_empty(), "{:?}", plan.steps);
-    assert_eq!(plan.next, Next::CheckAfter(std::time::Duration::from_secs(60)));
+    assert_eq!(
+        plan.next,
+        Next::CheckAfter(std::time::Duration::from_secs(180))
+    );
     let reported = reported(&seen);
-    for type_ in ["Available", "Initialized", "CertificatesAvailable", "EtcdClusterHealthy", "ControlPlaneComponentsHealthy"] {
-        assert_eq!(status_of(&reported, type_), ConditionStatus::True, "{type_}");
+    for type_ in [
+        "Available",
+        "Initialized",
+        "CertificatesAvailable",
+        "EtcdClusterHealthy",
+        "ControlPlaneComponentsHealthy",
+    ] {
+        assert_eq!(
+            status_of(&reported, type_),
+            ConditionStatus::True,
+            "{type_}"
+        );
     }
-    for type_ in ["RollingOut", "ScalingUp", "ScalingDown", "Remediating", "Deleting"] {
-        assert_eq!(status_of(&reported, type_), ConditionStatus::False, "{type_}");
+    for type_ in [
+        "RollingOut",
+        "ScalingUp",
+        "ScalingDown",
+        "Remediating",
+        "Deleting",
+    ] {
+        assert_eq!(
+            status_of(&reported, type_),
+            ConditionStatus::False,
+            "{type_}"
+        );
     }
-    assert_eq!(reported.status["selector"], "cluster.x-k8s.io/cluster-name=c,cluster.x-k8s.io/control-plane");
+    assert_eq!(
+        reported.status["selector"],
+        "cluster.x-k8s.io/cluster-name=c,cluster.x-k8s.io/control-plane"
+    );
     assert_eq!(reported.status["version"], "v1.36.0");
-    assert_eq!(reported.status["versions"], json!([{"version": "v1.36.0", "replicas": 1}]));
-    assert_eq!(reported.status["initialization"]["controlPlaneInitialized"], true);
+    assert_eq!(
+        reported.status["versions"],
+        json!([{"version": "v1.36.0", "replicas": 1}])
+    );
+    assert_eq!(
+        reported.status["initialization"]["controlPlaneInitialized"],
+        true
+    );
     assert_eq!(reported.status["upToDateReplicas"], 1);
 }
 
@@ -303,12 +424,21 @@ fn a_lost_connection_is_forgiven_for_a_while_and_then_nothing_is_known() {
     });
     seen.connected = false;
     seen.last_success = Some(now() - SignedDuration::from_mins(4));
-    assert_eq!(status_of(&reported(&seen), "Available"), ConditionStatus::True);
+    assert_eq!(
+        status_of(&reported(&seen), "Available"),
+        ConditionStatus::True
+    );
     seen.last_success = Some(now() - SignedDuration::from_mins(6));
     let later = reported(&seen);
     assert_eq!(status_of(&later, "Available"), ConditionStatus::Unknown);
-    assert_eq!(status_of(&later, "EtcdClusterHealthy"), ConditionStatus::Unknown);
-    assert_eq!(later.status["initialization"]["controlPlaneInitialized"], true, "once true it stays");
+    assert_eq!(
+        status_of(&later, "EtcdClusterHealthy"),
+        ConditionStatus::Unknown
+    );
+    assert_eq!(
+        later.status["initialization"]["controlPlaneInitialized"], true,
+        "once true it stays"
+    );
 }
 
 #[test]
@@ -320,9 +450,15 @@ fn a_machine_that_is_coming_up_is_written_once() {
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
     let mut seen = running(1, vec![young]);
     assert!(decide(&seen, now()).steps.is_empty());
-    assert_eq!(decide(&seen, now()).next, Next::CheckAfter(std::time::Duration::from_secs(1)));
+    assert_eq!(
+        decide(&seen, now()).next,
+        Next::CheckAfter(std::time::Duration::from_secs(1))
+    );
     seen.members[0].components[2].pod = pod("True");
-    assert!(matches!(decide(&seen, now()).steps.as_slice(), [Step::ReportMachine { .. }]));
+    assert!(matches!(
+        decide(&seen, now()).steps.as_slice(),
+        [Step::ReportMachine { .. }]
+    ));
 }
 
 #[test]
@@ -353,14 +489,32 @@ fn deletion_waits_for_workers_and_then_deletes_all_machines() {
     seen.workers = vec!["w".to_owned()];
     assert!(decide(&seen, now()).steps.is_empty());
     let waiting = reported(&seen);
-    let deleting = waiting.conditions.iter().find(|c| c.type_ == condition_type::DELETING).unwrap();
+    let deleting = waiting
+        .conditions
+        .iter()
+        .find(|c| c.type_ == condition_type::DELETING)
+        .unwrap();
     assert_eq!(deleting.reason, common::WAITING_FOR_WORKERS_DELETION);
     assert!(!waiting.finished);
     seen.workers.clear();
     let steps = decide(&seen, now()).steps;
-    let deleted = |name: &str| steps.iter().any(|s| matches!(s, Step::DeleteMachine { name: n, .. } if n == name));
-    assert!(deleted("a") && !deleted("b"), "what is being deleted is not asked twice");
-    assert_eq!(steps.iter().filter(|s| matches!(s, Step::Patch { .. })).count(), 2, "hooks of both");
+    let deleted = |name: &str| {
+        steps
+            .iter()
+            .any(|s| matches!(s, Step::DeleteMachine { name: n, .. } if n == name))
+    };
+    assert!(
+        deleted("a") && !deleted("b"),
+        "what is being deleted is not asked twice"
+    );
+    assert_eq!(
+        steps
+            .iter()
+            .filter(|s| matches!(s, Step::Patch { .. }))
+            .count(),
+        2,
+        "hooks of both"
+    );
     seen.members.clear();
     assert!(reported(&seen).finished);
 }
@@ -370,15 +524,24 @@ fn what_a_crash_left_out_is_made() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.initialized = Lookup::Missing;
     seen.members[0].config = Lookup::Missing;
-    let expected =
-        Step::CompleteMachine { name: "a".to_owned(), role: Role::Init, config: true, infra: false };
+    let expected = Step::CompleteMachine {
+        name: "a".to_owned(),
+        role: Role::Init,
+        config: true,
+        infra: false,
+    };
     assert!(decide(&seen, now()).steps.contains(&expected));
     let status = seen.members[0].machine.status.as_mut().unwrap();
     status.initialization = Some(capstan_api::v1beta2::MachineInitializationStatus {
         bootstrap_data_secret_created: Some(true),
         infrastructure_provisioned: None,
     });
-    assert!(!decide(&seen, now()).steps.iter().any(|s| matches!(s, Step::CompleteMachine { .. })));
+    assert!(
+        !decide(&seen, now())
+            .steps
+            .iter()
+            .any(|s| matches!(s, Step::CompleteMachine { .. }))
+    );
 }
 
 #[test]
@@ -405,13 +568,19 @@ fn settings_reach_existing_machines_in_place() {
         "spec": {"deletion": {"nodeDrainTimeoutSeconds": 30}, "readinessGates": [{"conditionType": "Mine"}]},
     });
     let infra = json!({"metadata": {"labels": {"tier": "silver"}}});
-    assert_eq!(patches, [(MemberPart::Machine, machine), (MemberPart::Infra, infra)]);
+    assert_eq!(
+        patches,
+        [(MemberPart::Machine, machine), (MemberPart::Infra, infra)]
+    );
 }
 
 #[test]
 fn a_plugin_that_fails_changes_nothing_and_is_heard() {
     let mut seen = running(1, vec![member("a", "a")]);
-    seen.desired = Err(Failure::terminal("InvalidMaxSurge", "maxSurge must be 0 or 1"));
+    seen.desired = Err(Failure::terminal(
+        "InvalidMaxSurge",
+        "maxSurge must be 0 or 1",
+    ));
     assert!(decide(&seen, now()).steps.is_empty());
     let reported = reported(&seen);
     assert_eq!(status_of(&reported, "ScalingUp"), ConditionStatus::Unknown);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::observed::{Observed, SetSeen};
 use super::verdict::Verdict;
+use crate::machine_set::observed::selector_labels;
 use crate::rollout::count::{annotation as annotation_of, label as label_of, name};
 use crate::rollout::merge::{self, PROPAGATED, Propagated};
 use crate::rollout::{limits, template};
@@ -149,7 +150,9 @@ pub fn set_patch(observed: &Observed, seen: &SetSeen, verdict: &Verdict, now: Ti
     let before = seen.set.spec.template.metadata.clone().unwrap_or_default();
     let hash = label_of(&seen.set.metadata, label::MACHINE_TEMPLATE_HASH)
         .or_else(|| before.labels.get(label::MACHINE_TEMPLATE_HASH).map(String::as_str));
-    let labels = template_labels(observed, hash);
+    let mut labels = template_labels(observed, hash);
+    // An adopted set may select by more.
+    labels.extend(selector_labels(&seen.set));
     let template_annotations = template_annotations(observed);
     let template = json!({
         "metadata": {

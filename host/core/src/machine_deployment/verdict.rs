@@ -63,7 +63,11 @@ pub fn verdict(observed: &Observed, now: Timestamp) -> Verdict {
         return verdict;
     }
     match &observed.strategy.answer {
-        StrategyAnswer::NotAsked | StrategyAnswer::Missing => Verdict::Missing,
+        // Its time came after everything was looked at.
+        StrategyAnswer::NotAsked => {
+            Verdict::Failed(Failure::transient("NotAsked", "it has not been asked yet"))
+        }
+        StrategyAnswer::Missing => Verdict::Missing,
         StrategyAnswer::Failed(failure) => Verdict::Failed(failure.clone()),
         StrategyAnswer::Answer(answer) => match check(&facts(observed, now), (**answer).clone()) {
             Ok(checked) => Verdict::Accepted(Box::new(checked)),

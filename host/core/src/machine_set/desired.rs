@@ -115,6 +115,9 @@ pub fn new_machine(observed: &Observed, endings: &mut Endings) -> Result<NewMach
     spec.bootstrap.config_ref =
         spec.bootstrap.config_ref.as_ref().map(|config| copied_reference(config, &machine_name));
     spec.provider_id = None;
+    let mut deletion = spec.deletion.unwrap_or_default();
+    deletion.node_deletion_timeout_seconds.get_or_insert(NODE_DELETION_TIMEOUT_S);
+    spec.deletion = Some(deletion);
     let mut annotations = annotations(observed);
     if let Some(keys) = propagated(observed).write() {
         annotations.insert(PROPAGATED.to_owned(), keys);

@@ -20,7 +20,7 @@ pub fn patch(current: &Value, desired: &Value) -> Option<Value> {
         match current.get(name) {
             None | Some(Value::Null) if value.is_null() => {}
             None | Some(Value::Null) => {
-                // An object of nothing but removals removes nothing.
+                // An object of nothing, or of nothing but removals, changes nothing.
                 if let Some(value) = without_nulls(value) {
                     patch.insert(name.clone(), value);
                 }
@@ -46,7 +46,7 @@ fn without_nulls(value: &Value) -> Option<Value> {
         .filter(|(_, value)| !value.is_null())
         .filter_map(|(name, value)| Some((name.clone(), without_nulls(value)?)))
         .collect();
-    (!kept.is_empty() || fields.is_empty()).then_some(Value::Object(kept))
+    (!kept.is_empty()).then_some(Value::Object(kept))
 }
 
 /// A map with nulls for the keys that go.
@@ -102,6 +102,7 @@ mod tests {
     fn only_what_differs_is_patched() {
         let current = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1]});
         assert_eq!(patch(&current, &json!({"a": 1, "b": {"c": 2}, "l": [1], "z": null})), None);
+        assert_eq!(patch(&current, &json!({"m": {}, "n": {"x": {}}})), None);
         assert_eq!(
             patch(&current, &json!({"a": 2, "b": {"c": null, "e": {"f": 1, "g": null}}, "n": {"x": null}})),
             Some(json!({"a": 2, "b": {"c": null, "e": {"f": 1}}}))

@@ -39,19 +39,14 @@ pub(crate) struct CheckedConnector {
 }
 
 impl CheckedConnector {
-    /// A connector that trusts the public authorities and those of `ca_pem`.
+    /// A connector that trusts the authorities of `ca_pem`, or the public ones when there is none.
     pub(crate) fn new(private: bool, ca_pem: Option<&str>) -> Result<Self, String> {
-        let mut roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        if let Some(pem) = ca_pem {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate
-                    .map_err(|e| format!("the grant's certificate authority is not PEM: {e}"))?;
-                roots
-                    .add(certificate)
-                    .map_err(|e| format!("the grant's certificate authority is not usable: {e}"))?;
-            }
+        let mut roots = RootCertStore::empty();
+        match ca_pem {
+            None => roots
+                .roots
+                .extend_from_slice(webpki_roots::TLS_SERVER_ROOTS),
+            Some(pem) => add_authorities(&mut roots, pem)?,
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
@@ -146,6 +141,20 @@ impl CheckedConnector {
             AddressClass::Never => Err(format!("{host} is at {address}, where no server can be")),
         }
     }
+}
+
+fn add_authorities(roots: &mut RootCertStore, pem: &str) -> Result<(), String> {
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate
+            .map_err(|e| format!("the certificate authority of the grant is not PEM: {e}"))?;
+        roots
+            .add(certificate)
+            .map_err(|e| format!("the certificate authority of the grant is not usable: {e}"))?;
+    }
+    if roots.is_empty() {
+        return Err("the certificate authority of the grant has no certificate".to_owned());
+    }
+    Ok(())
 }
 
 async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
@@ -280,6 +289,8 @@ mod tests {
     #[test]
     fn a_grant_with_a_broken_authority_is_refused() {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(CheckedConnector::new(false, Some(broken)).is_err());
+        for pem in [broken, "not PEM", ""] {
+            assert!(CheckedConnector::new(false, Some(pem)).is_err(), "{pem}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use capstan_core::call::{Mode, SecretHandle};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -141,7 +141,7 @@ struct Checked {
 /// Whether there is a redirect to follow.
 enum Redirect {
     /// The request that it asks for.
-    Follow(Checked),
+    Follow(Box<Checked>),
     /// None; what was asked, for the log.
     None { method: Method, origin: Origin },
 }
@@ -172,7 +172,7 @@ impl Capabilities {
             self.http.take_request()?;
             let answer = self.exchange(&checked, index, until).await?;
             match self.redirected(checked, &answer)? {
-                Redirect::Follow(next) => checked = next,
+                Redirect::Follow(next) => checked = *next,
                 Redirect::None { method, origin } => {
                     tracing::debug!(
                         target: "plugin", plugin = %self.identity.plugin, object = %self.identity.object,
@@ -193,7 +193,7 @@ impl Capabilities {
         self.http.grants.http_grant(origin, method.as_str()).ok_or_else(|| {
             HttpError::Denied(format!(
                 "{method} to {origin} is not granted: add {{\"origin\":\"{origin}\",\"methods\":[\"{method}\"]}} to \
-                 spec.grants.http of the Plugin"
+                 http.origins of the grant of the capability http in spec.grants of the Plugin"
             ))
         })
     }
@@ -273,12 +273,12 @@ impl Capabilities {
     ) -> Result<(String, HeaderName, HeaderValue), HttpError> {
         let grant = self.http.grants.credentials.get(name).ok_or_else(|| {
             HttpError::Denied(format!(
-                "the credential {name} is not granted: add it to spec.grants.credentials of the Plugin"
+                "the credential {name} is not granted: add it to the credentials of the grant of the capability http in spec.grants of the Plugin"
             ))
         })?;
         if !grant.origins.iter().any(|granted| granted.matches(origin)) {
             return Err(HttpError::Denied(format!(
-                "the credential {name} is not granted for {origin}: add the origin to spec.grants.credentials"
+                "the credential {name} is not granted for {origin}: add the origin to that credential's origins in spec.grants of the Plugin"
             )));
         }
         let source = self.http.credentials.clone();
@@ -338,6 +338,10 @@ impl Capabilities {
             .body(Full::new(checked.body.clone()))
             .map_err(|e| HttpError::Invalid(e.to_string()))?;
         *request.headers_mut() = checked.headers.clone();
+        if !checked.headers.contains_key(USER_AGENT) {
+            let name = HeaderValue::from_static(concat!("capstan/", env!("CARGO_PKG_VERSION")));
+            request.headers_mut().insert(USER_AGENT, name);
+        }
         if let Some((_, header, value)) = &checked.credential {
             request.headers_mut().insert(header.clone(), value.clone());
         }
@@ -405,7 +409,7 @@ impl Capabilities {
         }
         checked.url = url;
         checked.origin = origin;
-        Ok(Redirect::Follow(checked))
+        Ok(Redirect::Follow(Box::new(checked)))
     }
 }
 

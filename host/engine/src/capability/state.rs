@@ -8,14 +8,14 @@ use super::{Capabilities, StateStore, on_host};
 use crate::limit::STATE_PUTS_MAX;
 
 /// What one call knows of its object's state.
-pub(crate) struct CallState {
+pub(crate) struct ObjectState {
     store: Option<Arc<dyn StateStore>>,
     /// What this call has put.
     written: Option<State>,
     puts: u32,
 }
 
-impl CallState {
+impl ObjectState {
     pub(crate) fn new(store: Option<Arc<dyn StateStore>>) -> Self {
         Self {
             store,

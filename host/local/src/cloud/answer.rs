@@ -17,7 +17,12 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after_s: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after_s: None,
+        }
     }
 
     /// The request is wrong; the message names the field.
@@ -27,7 +32,11 @@ impl Refusal {
 
     /// No token or a wrong one.
     pub(crate) fn unauthorized() -> Self {
-        Self::new(401, "Unauthorized", "the Authorization header must be \"Bearer <token>\" with this cloud's token")
+        Self::new(
+            401,
+            "Unauthorized",
+            "the Authorization header must be \"Bearer <token>\" with this cloud's token",
+        )
     }
 
     /// No such thing.
@@ -44,14 +53,24 @@ impl Refusal {
     pub(crate) fn by_fault(status: u16, retry_after_s: Option<u64>, rule: &str) -> Self {
         let message = format!("refused by the fault rule {rule:?}");
         if status == 429 {
-            return Self { retry_after_s: retry_after_s.or(Some(1)), ..Self::new(429, "Throttled", message) };
+            return Self {
+                retry_after_s: retry_after_s.or(Some(1)),
+                ..Self::new(429, "Throttled", message)
+            };
         }
-        Self { retry_after_s, ..Self::new(status, "InternalError", message) }
+        Self {
+            retry_after_s,
+            ..Self::new(status, "InternalError", message)
+        }
     }
 
     /// The disk cannot be written.
     pub(crate) fn disk(error: &std::io::Error) -> Self {
-        Self::new(500, "InternalError", format!("the cloud's disk cannot be written: {error}"))
+        Self::new(
+            500,
+            "InternalError",
+            format!("the cloud's disk cannot be written: {error}"),
+        )
     }
 
     /// The body.

@@ -28,7 +28,10 @@ impl Balancer {
     /// Forwards what this listener accepts.
     pub(crate) fn start(listener: TcpListener) -> Self {
         let (targets, receiver) = watch::channel(Vec::new());
-        Self { targets, task: tokio::spawn(run(listener, receiver)) }
+        Self {
+            targets,
+            task: tokio::spawn(run(listener, receiver)),
+        }
     }
 
     /// Replaces the targets, for connections from now on.
@@ -64,7 +67,9 @@ async fn run(listener: TcpListener, targets: watch::Receiver<Vec<SocketAddr>>) {
 
 async fn forward(mut client: TcpStream, candidates: Vec<SocketAddr>) {
     for candidate in candidates {
-        let Ok(Ok(mut target)) = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(candidate)).await else {
+        let Ok(Ok(mut target)) =
+            tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(candidate)).await
+        else {
             continue;
         };
         if client.set_nodelay(true).is_ok() && target.set_nodelay(true).is_ok() {

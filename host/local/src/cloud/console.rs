@@ -18,7 +18,9 @@ pub(crate) struct Console {
 impl Console {
     /// The console in this file.
     pub(crate) fn new(dir: &Path, instance: &str) -> Self {
-        Self { path: dir.join(format!("{instance}.log")) }
+        Self {
+            path: dir.join(format!("{instance}.log")),
+        }
     }
 
     /// Prints a line, with the time before it. A console that cannot be written does not stop the machine.
@@ -30,7 +32,8 @@ impl Console {
     }
 
     fn append(&self, text: &str) -> io::Result<()> {
-        let mut file = disk::private(OpenOptions::new().append(true).create(true)).open(&self.path)?;
+        let mut file =
+            disk::private(OpenOptions::new().append(true).create(true)).open(&self.path)?;
         file.write_all(text.as_bytes())?;
         if file.metadata()?.len() > SHOWN.saturating_mul(4) {
             fs::write(&self.path, self.read()?)?;

@@ -16,7 +16,8 @@ pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 /// Replaces a file's content atomically.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&beside)?;
+    let mut file =
+        private(OpenOptions::new().write(true).create(true).truncate(true)).open(&beside)?;
     file.write_all(content)?;
     drop(file);
     fs::rename(&beside, path)
@@ -42,7 +43,9 @@ pub(crate) fn load_all<T: DeserializeOwned>(dir: &Path) -> io::Result<Vec<T>> {
     let mut values = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json")
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
             && let Some(value) = load(&path)?
         {
             values.push(value);

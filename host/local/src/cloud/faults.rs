@@ -32,7 +32,12 @@ pub(crate) struct Match {
 
 /// What a rule does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    tag = "type",
+    deny_unknown_fields
+)]
 pub(crate) enum Effect {
     /// Slower.
     Delay { delay_ms: u64 },
@@ -51,7 +56,11 @@ pub(crate) enum Effect {
     /// Refused.
     Status {
         status: u16,
-        #[serde(default, rename = "retryAfterS", skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            rename = "retryAfterS",
+            skip_serializing_if = "Option::is_none"
+        )]
         retry_after_s: Option<u64>,
     },
     /// Done, but not answered.
@@ -111,7 +120,10 @@ impl Faults {
         let counters = rules
             .rules
             .iter()
-            .map(|rule| Counter { matched: 0, draws: StdRng::seed_from_u64(rule.matches.seed) })
+            .map(|rule| Counter {
+                matched: 0,
+                draws: StdRng::seed_from_u64(rule.matches.seed),
+            })
             .collect();
         Self { rules, counters }
     }
@@ -120,13 +132,29 @@ impl Faults {
     pub(crate) fn check(rules: &Rules, operations: &[&str]) -> Result<(), Refusal> {
         for (at, rule) in rules.rules.iter().enumerate() {
             let wrong = |what: String| Err(Refusal::invalid(format!("rules[{at}].{what}")));
-            if let Some(operation) = rule.matches.operation.as_deref().filter(|name| !operations.contains(name)) {
-                return wrong(format!("match.operation: there is no operation {operation:?}"));
+            if let Some(operation) = rule
+                .matches
+                .operation
+                .as_deref()
+                .filter(|name| !operations.contains(name))
+            {
+                return wrong(format!(
+                    "match.operation: there is no operation {operation:?}"
+                ));
             }
-            if rule.matches.tag.as_ref().is_some_and(|tag| !tag.contains('=')) {
+            if rule
+                .matches
+                .tag
+                .as_ref()
+                .is_some_and(|tag| !tag.contains('='))
+            {
                 return wrong("match.tag: must be key=value".into());
             }
-            if rule.matches.probability.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
+            if rule
+                .matches
+                .probability
+                .is_some_and(|p| !(0.0..=1.0).contains(&p))
+            {
                 return wrong("match.probability: must be 0 to 1".into());
             }
             if let Effect::Status { status, .. } = rule.effect
@@ -149,15 +177,26 @@ impl Faults {
         for (rule, counter) in self.rules.rules.iter().zip(&mut self.counters) {
             let of_instance = matches!(
                 rule.effect,
-                Effect::Never {} | Effect::Fail { .. } | Effect::Disappear { .. } | Effect::NodeNotReady { .. }
+                Effect::Never {}
+                    | Effect::Fail { .. }
+                    | Effect::Disappear { .. }
+                    | Effect::NodeNotReady { .. }
             );
             if (of_instance && !creates_instance) || !rule.matches.accepts(operation, name, tags) {
                 continue;
             }
-            if rule.matches.first.is_some_and(|first| counter.matched >= first) {
+            if rule
+                .matches
+                .first
+                .is_some_and(|first| counter.matched >= first)
+            {
                 continue;
             }
-            if rule.matches.probability.is_some_and(|p| counter.draws.random::<f64>() >= p) {
+            if rule
+                .matches
+                .probability
+                .is_some_and(|p| counter.draws.random::<f64>() >= p)
+            {
                 continue;
             }
             counter.matched = counter.matched.saturating_add(1);
@@ -170,10 +209,17 @@ impl Faults {
 impl Match {
     fn accepts(&self, operation: &str, name: &str, tags: &Tags) -> bool {
         let tag = |wanted: &String| {
-            wanted.split_once('=').is_some_and(|(key, value)| tags.get(key).is_some_and(|found| found == value))
+            wanted
+                .split_once('=')
+                .is_some_and(|(key, value)| tags.get(key).is_some_and(|found| found == value))
         };
-        self.operation.as_ref().is_none_or(|wanted| wanted == operation)
-            && self.name_contains.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        self.operation
+            .as_ref()
+            .is_none_or(|wanted| wanted == operation)
+            && self
+                .name_contains
+                .as_ref()
+                .is_none_or(|part| name.contains(part.as_str()))
             && self.tag.as_ref().is_none_or(tag)
     }
 }
@@ -187,7 +233,10 @@ impl Rule {
             Effect::Never {} => verdict.fate.never = true,
             Effect::Fail { message } => verdict.fate.fail = Some(message.clone()),
             Effect::Disappear { after_ms } => verdict.fate.disappear_after_ms = Some(*after_ms),
-            Effect::Status { status, retry_after_s } => {
+            Effect::Status {
+                status,
+                retry_after_s,
+            } => {
                 verdict.refusal = Some(Refusal::by_fault(*status, *retry_after_s, &self.name));
             }
             Effect::LoseAnswer {} => verdict.loses_answer = true,
@@ -215,9 +264,28 @@ mod tests {
                 {"match": {"tag": "a=b"}, "effect": {"type": "status", "status": 429}}]}"#,
         );
         let tags: Tags = [("a".to_owned(), "b".to_owned())].into();
-        assert_eq!(faults.judge("CreateInstance", "x-md-1", &tags).fate.fail.as_deref(), Some("no"));
-        assert_eq!(faults.judge("CreateInstance", "x-md-1", &tags).refusal.unwrap().retry_after_s, Some(1));
-        assert!(faults.judge("GetInstance", "x", &Tags::new()).refusal.is_none());
+        assert_eq!(
+            faults
+                .judge("CreateInstance", "x-md-1", &tags)
+                .fate
+                .fail
+                .as_deref(),
+            Some("no")
+        );
+        assert_eq!(
+            faults
+                .judge("CreateInstance", "x-md-1", &tags)
+                .refusal
+                .unwrap()
+                .retry_after_s,
+            Some(1)
+        );
+        assert!(
+            faults
+                .judge("GetInstance", "x", &Tags::new())
+                .refusal
+                .is_none()
+        );
     }
 
     #[test]
@@ -225,7 +293,9 @@ mod tests {
         let text = r#"{"rules": [{"match": {"probability": 0.5, "seed": 7}, "effect": {"type": "loseAnswer"}}]}"#;
         let draw = || {
             let mut faults = faults(text);
-            (0..32).map(|_| faults.judge("GetInstance", "x", &Tags::new()).loses_answer).collect::<Vec<_>>()
+            (0..32)
+                .map(|_| faults.judge("GetInstance", "x", &Tags::new()).loses_answer)
+                .collect::<Vec<_>>()
         };
         assert_eq!(draw(), draw());
         assert!(draw().contains(&true) && draw().contains(&false));

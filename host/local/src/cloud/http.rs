@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 
 use super::answer::Refusal;
 use super::faults::{Faults, Rules};
-use super::records::{BootstrapState, Instance, InstanceState, LoadBalancer, Network, Record, TYPES, Tags, ZONES};
+use super::records::{
+    BootstrapState, Instance, InstanceState, LoadBalancer, Network, Record, TYPES, Tags, ZONES,
+};
 use super::region::{Records, Region};
 use super::requests::{self, NewInstance, NewLoadBalancer, NewNetwork};
 use super::{free_port, lifecycle};
@@ -26,9 +28,25 @@ use super::{free_port, lifecycle};
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
 const OPERATIONS: &[&str] = &[
-    "CreateNetwork", "GetNetwork", "ListNetworks", "DeleteNetwork", "CreateLoadBalancer", "GetLoadBalancer",
-    "ListLoadBalancers", "DeleteLoadBalancer", "AddTarget", "RemoveTarget", "CreateInstance", "GetInstance",
-    "ListInstances", "DeleteInstance", "GetConsole", "StopInstance", "StartInstance", "RebootInstance", "ListInstanceTypes",
+    "CreateNetwork",
+    "GetNetwork",
+    "ListNetworks",
+    "DeleteNetwork",
+    "CreateLoadBalancer",
+    "GetLoadBalancer",
+    "ListLoadBalancers",
+    "DeleteLoadBalancer",
+    "AddTarget",
+    "RemoveTarget",
+    "CreateInstance",
+    "GetInstance",
+    "ListInstances",
+    "DeleteInstance",
+    "GetConsole",
+    "StopInstance",
+    "StartInstance",
+    "RebootInstance",
+    "ListInstanceTypes",
 ];
 
 /// The connection is closed without an answer.
@@ -64,7 +82,9 @@ async fn connection(stream: TcpStream, region: Arc<Region>, token: Arc<str>) {
         let (region, token) = (Arc::clone(&region), Arc::clone(&token));
         async move { handle(region, &token, request).await }
     });
-    let served = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         tracing::trace!(%error, "a connection to the cloud ended early");
     }
@@ -75,7 +95,9 @@ type Answer = Response<Full<Bytes>>;
 fn answer(status: StatusCode, content_type: &'static str, content: String) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(content)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -87,7 +109,9 @@ fn refuse(refusal: &Refusal) -> Answer {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json_answer(status, &refusal.to_value());
     if let Some(seconds) = refusal.retry_after_s {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -101,7 +125,11 @@ struct Call {
     body: Bytes,
 }
 
-async fn handle(region: Arc<Region>, token: &str, request: Request<Incoming>) -> Result<Answer, LostAnswer> {
+async fn handle(
+    region: Arc<Region>,
+    token: &str,
+    request: Request<Incoming>,
+) -> Result<Answer, LostAnswer> {
     if !is_authorized(request.headers(), token) {
         return Ok(refuse(&Refusal::unauthorized()));
     }
@@ -117,11 +145,18 @@ async fn handle(region: Arc<Region>, token: &str, request: Request<Incoming>) ->
 }
 
 fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    given.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|given| {
-        let differences = given.bytes().zip(token.bytes()).fold(0_u8, |sum, (a, b)| sum | (a ^ b));
-        given.len() == token.len() && differences == 0
-    })
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    given
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .is_some_and(|given| {
+            let differences = given
+                .bytes()
+                .zip(token.bytes())
+                .fold(0_u8, |sum, (a, b)| sum | (a ^ b));
+            given.len() == token.len() && differences == 0
+        })
 }
 
 async fn read(request: Request<Incoming>) -> Result<Call, Refusal> {
@@ -133,15 +168,29 @@ async fn read(request: Request<Incoming>) -> Result<Call, Refusal> {
             Some(key)
         }
     };
-    let path = request.uri().path().split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let path = request
+        .uri()
+        .path()
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+        .into_owned()
+        .collect();
     let method = request.method().clone();
     let body = Limited::new(request.into_body(), MAX_BODY)
         .collect()
         .await
         .map_err(|_| Refusal::invalid("the body could not be read or is larger than 4 MiB"))?
         .to_bytes();
-    Ok(Call { method, path, query, key, body })
+    Ok(Call {
+        method,
+        path,
+        query,
+        key,
+        body,
+    })
 }
 
 /// The operation that a request asks for, and what it is about.
@@ -180,12 +229,19 @@ async fn answer_call(region: &Arc<Region>, call: &Call) -> Result<Option<Answer>
     };
     match (call.method.as_str(), rest) {
         ("GET", ["status"]) => return Ok(Some(json_answer(StatusCode::OK, &status(region)))),
-        ("GET", ["faults"]) => return Ok(Some(json_answer(StatusCode::OK, &json!(region.lock().faults.rules())))),
+        ("GET", ["faults"]) => {
+            return Ok(Some(json_answer(
+                StatusCode::OK,
+                &json!(region.lock().faults.rules()),
+            )));
+        }
         ("PUT", ["faults"]) => {
             let rules: Rules = requests::parse(&call.body)?;
             Faults::check(&rules, OPERATIONS)?;
             let shown = json!(rules);
-            region.set_rules(rules).map_err(|error| Refusal::disk(&error))?;
+            region
+                .set_rules(rules)
+                .map_err(|error| Refusal::disk(&error))?;
             return Ok(Some(json_answer(StatusCode::OK, &shown)));
         }
         _ => {}
@@ -219,8 +275,16 @@ fn subject(records: &Records, body: &[u8], operation: &str, id: &str) -> (String
     let of = |head: &super::records::Head| (head.name.clone(), head.tags.clone());
     if operation.starts_with("Create") {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let tags = body.get("tags").cloned().and_then(|tags| serde_json::from_value(tags).ok()).unwrap_or_default();
+        let name = body
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        let tags = body
+            .get("tags")
+            .cloned()
+            .and_then(|tags| serde_json::from_value(tags).ok())
+            .unwrap_or_default();
         return (name, tags);
     }
     let heads = [
@@ -231,7 +295,13 @@ fn subject(records: &Records, body: &[u8], operation: &str, id: &str) -> (String
     heads.into_iter().flatten().next().unwrap_or_default()
 }
 
-fn perform(region: &Arc<Region>, call: &Call, operation: &str, path: &[&str], id: &str) -> Result<Answer, Refusal> {
+fn perform(
+    region: &Arc<Region>,
+    call: &Call,
+    operation: &str,
+    path: &[&str],
+    id: &str,
+) -> Result<Answer, Refusal> {
     let ok = |value: Value| Ok(json_answer(StatusCode::OK, &value));
     match operation {
         "CreateNetwork" => create_network(region, call),
@@ -249,7 +319,10 @@ fn perform(region: &Arc<Region>, call: &Call, operation: &str, path: &[&str], id
         "DeleteInstance" => delete_instance(region, id),
         "GetConsole" => {
             find(&region.lock().instances, id)?;
-            let text = region.console(id).read().map_err(|error| Refusal::disk(&error))?;
+            let text = region
+                .console(id)
+                .read()
+                .map_err(|error| Refusal::disk(&error))?;
             Ok(answer(StatusCode::OK, "text/plain; charset=utf-8", text))
         }
         "StopInstance" | "StartInstance" | "RebootInstance" => act(region, id, operation),
@@ -264,10 +337,16 @@ fn perform(region: &Arc<Region>, call: &Call, operation: &str, path: &[&str], id
 }
 
 fn find<T: Record>(records: &BTreeMap<String, T>, id: &str) -> Result<T, Refusal> {
-    records.get(id).cloned().ok_or_else(|| Refusal::not_found(T::KIND, id))
+    records
+        .get(id)
+        .cloned()
+        .ok_or_else(|| Refusal::not_found(T::KIND, id))
 }
 
-fn list<'a, T: Record + 'a>(records: impl Iterator<Item = &'a T>, query: &[(String, String)]) -> Result<Value, Refusal> {
+fn list<'a, T: Record + 'a>(
+    records: impl Iterator<Item = &'a T>,
+    query: &[(String, String)],
+) -> Result<Value, Refusal> {
     let mut limit = 100_usize;
     let mut after = 0_u64;
     let mut name = None;
@@ -281,10 +360,22 @@ fn list<'a, T: Record + 'a>(records: impl Iterator<Item = &'a T>, query: &[(Stri
                     .filter(|limit| (1..=500).contains(limit))
                     .ok_or_else(|| Refusal::invalid("limit: must be 1 to 500"))?;
             }
-            "pageToken" => after = value.parse().map_err(|_| Refusal::invalid("pageToken: is not one of this cloud's"))?,
+            "pageToken" => {
+                after = value
+                    .parse()
+                    .map_err(|_| Refusal::invalid("pageToken: is not one of this cloud's"))?
+            }
             "name" => name = Some(value.as_str()),
-            "tag" => tags.push(value.split_once('=').ok_or_else(|| Refusal::invalid("tag: must be key=value"))?),
-            other => return Err(Refusal::invalid(format!("{other}: there is no such query parameter"))),
+            "tag" => tags.push(
+                value
+                    .split_once('=')
+                    .ok_or_else(|| Refusal::invalid("tag: must be key=value"))?,
+            ),
+            other => {
+                return Err(Refusal::invalid(format!(
+                    "{other}: there is no such query parameter"
+                )));
+            }
         }
     }
     let mut found: Vec<&T> = records
@@ -292,7 +383,9 @@ fn list<'a, T: Record + 'a>(records: impl Iterator<Item = &'a T>, query: &[(Stri
             let head = record.head();
             head.serial > after
                 && name.is_none_or(|name| head.name == name)
-                && tags.iter().all(|(key, value)| head.tags.get(*key).is_some_and(|found| found == value))
+                && tags
+                    .iter()
+                    .all(|(key, value)| head.tags.get(*key).is_some_and(|found| found == value))
         })
         .collect();
     found.sort_by_key(|record| record.head().serial);
@@ -318,10 +411,17 @@ fn create_network(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> 
     let key = key_of(call, &body)?;
     let mut records = region.lock();
     if let Some(id) = records.replayed(Network::KIND, key.as_ref())? {
-        return Ok(json_answer(StatusCode::OK, &find(&records.networks, &id)?.view()));
+        return Ok(json_answer(
+            StatusCode::OK,
+            &find(&records.networks, &id)?.view(),
+        ));
     }
-    let network = Network { head: records.new_head("net", &body.name, &body.tags, key) };
-    region.save(&network).map_err(|error| Refusal::disk(&error))?;
+    let network = Network {
+        head: records.new_head("net", &body.name, &body.tags, key),
+    };
+    region
+        .save(&network)
+        .map_err(|error| Refusal::disk(&error))?;
     records.remember_key(&network);
     let view = network.view();
     records.networks.insert(network.head.id.clone(), network);
@@ -331,15 +431,31 @@ fn create_network(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> 
 fn delete_network(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
     let mut records = region.lock();
     let network = find(&records.networks, id)?;
-    let instances = records.instances.values().filter(|instance| instance.network_id == id).count();
-    let balancers = records.balancers.values().filter(|balancer| balancer.network_id == id).count();
+    let instances = records
+        .instances
+        .values()
+        .filter(|instance| instance.network_id == id)
+        .count();
+    let balancers = records
+        .balancers
+        .values()
+        .filter(|balancer| balancer.network_id == id)
+        .count();
     if instances > 0 || balancers > 0 {
-        let message = format!("network {id:?} still has {instances} instances and {balancers} load balancers");
+        let message = format!(
+            "network {id:?} still has {instances} instances and {balancers} load balancers"
+        );
         return Err(Refusal::conflict("InUse", message));
     }
-    region.forget(&mut records, &network).map_err(|error| Refusal::disk(&error))?;
+    region
+        .forget(&mut records, &network)
+        .map_err(|error| Refusal::disk(&error))?;
     records.networks.remove(id);
-    Ok(answer(StatusCode::NO_CONTENT, "application/json", String::new()))
+    Ok(answer(
+        StatusCode::NO_CONTENT,
+        "application/json",
+        String::new(),
+    ))
 }
 
 fn create_balancer(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> {
@@ -348,7 +464,10 @@ fn create_balancer(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal>
     let key = key_of(call, &body)?;
     let mut records = region.lock();
     if let Some(id) = records.replayed(LoadBalancer::KIND, key.as_ref())? {
-        return Ok(json_answer(StatusCode::OK, &find(&records.balancers, &id)?.view()));
+        return Ok(json_answer(
+            StatusCode::OK,
+            &find(&records.balancers, &id)?.view(),
+        ));
     }
     find(&records.networks, &body.network_id)?;
     let (listener, port) = free_port().map_err(|error| Refusal::disk(&error))?;
@@ -361,7 +480,9 @@ fn create_balancer(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal>
         target_port: body.target_port,
         targets: Vec::new(),
     };
-    region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+    region
+        .save(&balancer)
+        .map_err(|error| Refusal::disk(&error))?;
     records.remember_key(&balancer);
     let (view, id) = (balancer.view(), balancer.head.id.clone());
     records.balancers.insert(id.clone(), balancer);
@@ -375,7 +496,9 @@ fn delete_balancer(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
     let mut balancer = find(&records.balancers, id)?;
     if balancer.state != "deleting" {
         balancer.state = "deleting".into();
-        region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+        region
+            .save(&balancer)
+            .map_err(|error| Refusal::disk(&error))?;
         records.balancers.insert(id.to_owned(), balancer.clone());
         drop(records);
         lifecycle::delete_balancer(region, id);
@@ -383,7 +506,12 @@ fn delete_balancer(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
     Ok(json_answer(StatusCode::ACCEPTED, &balancer.view()))
 }
 
-fn set_target(region: &Arc<Region>, id: &str, instance: &str, wanted: bool) -> Result<Answer, Refusal> {
+fn set_target(
+    region: &Arc<Region>,
+    id: &str,
+    instance: &str,
+    wanted: bool,
+) -> Result<Answer, Refusal> {
     let mut records = region.lock();
     let mut balancer = find(&records.balancers, id)?;
     if wanted {
@@ -395,27 +523,39 @@ fn set_target(region: &Arc<Region>, id: &str, instance: &str, wanted: bool) -> R
         if wanted {
             balancer.targets.push(instance.to_owned());
         }
-        region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+        region
+            .save(&balancer)
+            .map_err(|error| Refusal::disk(&error))?;
         records.balancers.insert(id.to_owned(), balancer.clone());
         region.refresh_targets(&records);
     }
     Ok(json_answer(StatusCode::OK, &balancer.view()))
 }
 
-fn create_instance(region: &Arc<Region>, call: &Call, fate: super::records::Fate) -> Result<Answer, Refusal> {
+fn create_instance(
+    region: &Arc<Region>,
+    call: &Call,
+    fate: super::records::Fate,
+) -> Result<Answer, Refusal> {
     let body: NewInstance = requests::parse(&call.body)?;
     body.check()?;
     let key = key_of(call, &body)?;
     let mut records = region.lock();
     if let Some(id) = records.replayed(Instance::KIND, key.as_ref())? {
-        return Ok(json_answer(StatusCode::OK, &find(&records.instances, &id)?.view()));
+        return Ok(json_answer(
+            StatusCode::OK,
+            &find(&records.instances, &id)?.view(),
+        ));
     }
     find(&records.networks, &body.network_id)?;
     let mut balancers = Vec::new();
     for id in &body.load_balancer_ids {
         balancers.push(find(&records.balancers, id)?);
     }
-    let zone = body.zone.clone().unwrap_or_else(|| emptiest_zone(&records, &body.network_id));
+    let zone = body
+        .zone
+        .clone()
+        .unwrap_or_else(|| emptiest_zone(&records, &body.network_id));
     let instance = Instance {
         head: records.new_head("i", &body.name, &body.tags, key),
         network_id: body.network_id,
@@ -434,10 +574,14 @@ fn create_instance(region: &Arc<Region>, call: &Call, fate: super::records::Fate
     let id = instance.head.id.clone();
     for mut balancer in balancers {
         balancer.targets.push(id.clone());
-        region.save(&balancer).map_err(|error| Refusal::disk(&error))?;
+        region
+            .save(&balancer)
+            .map_err(|error| Refusal::disk(&error))?;
         records.balancers.insert(balancer.head.id.clone(), balancer);
     }
-    region.save(&instance).map_err(|error| Refusal::disk(&error))?;
+    region
+        .save(&instance)
+        .map_err(|error| Refusal::disk(&error))?;
     records.remember_key(&instance);
     let view = instance.view();
     records.instances.insert(id.clone(), instance);
@@ -448,17 +592,29 @@ fn create_instance(region: &Arc<Region>, call: &Call, fate: super::records::Fate
 
 fn emptiest_zone(records: &Records, network: &str) -> String {
     let count = |zone: &str| {
-        records.instances.values().filter(|instance| instance.network_id == network && instance.zone == zone).count()
+        records
+            .instances
+            .values()
+            .filter(|instance| instance.network_id == network && instance.zone == zone)
+            .count()
     };
-    ZONES.iter().min_by_key(|zone| count(zone)).map_or_else(String::new, |zone| (*zone).to_owned())
+    ZONES
+        .iter()
+        .min_by_key(|zone| count(zone))
+        .map_or_else(String::new, |zone| (*zone).to_owned())
 }
 
 fn delete_instance(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
     let mut records = region.lock();
     let mut instance = find(&records.instances, id)?;
-    if !matches!(instance.state, InstanceState::Terminating | InstanceState::Terminated) {
+    if !matches!(
+        instance.state,
+        InstanceState::Terminating | InstanceState::Terminated
+    ) {
         instance.state = InstanceState::Terminating;
-        region.save(&instance).map_err(|error| Refusal::disk(&error))?;
+        region
+            .save(&instance)
+            .map_err(|error| Refusal::disk(&error))?;
         records.instances.insert(id.to_owned(), instance.clone());
         drop(records);
         lifecycle::spawn(region, id, lifecycle::terminate);
@@ -475,12 +631,21 @@ fn act(region: &Arc<Region>, id: &str, operation: &str) -> Result<Answer, Refusa
         _ => instance.state == InstanceState::Running,
     };
     if !allowed {
-        let message = format!("instance {id:?} is {}, which does not allow this action", instance.state.as_str());
+        let message = format!(
+            "instance {id:?} is {}, which does not allow this action",
+            instance.state.as_str()
+        );
         return Err(Refusal::conflict("InvalidState", message));
     }
     let stops = operation == "StopInstance";
-    instance.state = if stops { InstanceState::Stopped } else { InstanceState::Running };
-    region.save(&instance).map_err(|error| Refusal::disk(&error))?;
+    instance.state = if stops {
+        InstanceState::Stopped
+    } else {
+        InstanceState::Running
+    };
+    region
+        .save(&instance)
+        .map_err(|error| Refusal::disk(&error))?;
     records.instances.insert(id.to_owned(), instance.clone());
     if let Some(task) = records.tasks.remove(id) {
         task.abort();
@@ -489,7 +654,9 @@ fn act(region: &Arc<Region>, id: &str, operation: &str) -> Result<Answer, Refusa
     if operation != "StartInstance" {
         region.backend(&instance.backend).stop(id);
     }
-    region.console(id).line(if stops { "powering off" } else { "powering on" });
+    region
+        .console(id)
+        .line(if stops { "powering off" } else { "powering on" });
     if !stops {
         lifecycle::spawn(region, id, lifecycle::run);
     }

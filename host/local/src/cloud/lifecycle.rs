@@ -17,6 +17,11 @@ use super::userdata::MachineFacts;
 /// Between two tries to get a load balancer's port back.
 const PORT_RETRY: Duration = Duration::from_millis(200);
 
+/// One of so many equal parts.
+fn part(of: Duration, parts: u32) -> Duration {
+    of.checked_div(parts).unwrap_or_default()
+}
+
 /// Takes up again what an earlier process left.
 pub(crate) fn resume(region: &Arc<Region>) {
     let (balancers, instances) = {
@@ -24,7 +29,13 @@ pub(crate) fn resume(region: &Arc<Region>) {
         let balancers: Vec<(String, u16, String)> = records
             .balancers
             .values()
-            .map(|balancer| (balancer.head.id.clone(), balancer.port, balancer.state.clone()))
+            .map(|balancer| {
+                (
+                    balancer.head.id.clone(),
+                    balancer.port,
+                    balancer.state.clone(),
+                )
+            })
             .collect();
         let instances: Vec<Instance> = records.instances.values().cloned().collect();
         (balancers, instances)
@@ -60,13 +71,20 @@ where
 }
 
 /// Opens a load balancer's port; `listener` is there when it is new.
-pub(crate) fn start_balancer(region: &Arc<Region>, id: &str, port: u16, listener: Option<std::net::TcpListener>) {
+pub(crate) fn start_balancer(
+    region: &Arc<Region>,
+    id: &str,
+    port: u16,
+    listener: Option<std::net::TcpListener>,
+) {
     let (region, id) = (Arc::clone(region), id.to_owned());
     let key = id.clone();
     let again = Arc::clone(&region);
     let task = tokio::spawn(async move {
         let mut ready = match listener {
-            Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+            Some(listener) => listener
+                .set_nonblocking(true)
+                .and_then(|()| TcpListener::from_std(listener)),
             None => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await,
         };
         loop {
@@ -75,7 +93,12 @@ pub(crate) fn start_balancer(region: &Arc<Region>, id: &str, port: u16, listener
                     activate(&region, &id, Balancer::start(listener));
                     return;
                 }
-                Err(error) => set_balancer_state(&region, &id, "provisioning", &format!("port {port} cannot be opened: {error}")),
+                Err(error) => set_balancer_state(
+                    &region,
+                    &id,
+                    "provisioning",
+                    &format!("port {port} cannot be opened: {error}"),
+                ),
             }
             tokio::time::sleep(PORT_RETRY).await;
             ready = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -97,7 +120,9 @@ fn activate(region: &Region, id: &str, balancer: Balancer) {
 
 fn set_balancer_state(region: &Region, id: &str, state: &str, message: &str) {
     let mut records = region.lock();
-    let Some(balancer) = records.balancers.get_mut(id) else { return };
+    let Some(balancer) = records.balancers.get_mut(id) else {
+        return;
+    };
     if balancer.state == state && balancer.state_message == message {
         return;
     }
@@ -112,14 +137,16 @@ fn set_balancer_state(region: &Region, id: &str, state: &str, message: &str) {
 pub(crate) fn delete_balancer(region: &Arc<Region>, id: &str) {
     spawn(region, id, |region, id| async move {
         region.lock().ports.remove(&id);
-        tokio::time::sleep(region.provision_delay / 4).await;
+        tokio::time::sleep(part(region.provision_delay, 4)).await;
         let mut records = region.lock();
         if let Some(balancer) = records.balancers.get(&id).cloned() {
             match region.forget(&mut records, &balancer) {
                 Ok(()) => {
                     records.balancers.remove(&id);
                 }
-                Err(error) => tracing::error!(%error, "a load balancer could not be removed from disk"),
+                Err(error) => {
+                    tracing::error!(%error, "a load balancer could not be removed from disk")
+                }
             }
         }
         records.tasks.remove(&id);
@@ -132,23 +159,35 @@ fn find(region: &Region, id: &str) -> Option<Instance> {
 
 /// From pending to running, then everything that a running machine does.
 pub(crate) async fn provision(region: Arc<Region>, id: String) {
-    let Some(instance) = find(&region, &id) else { return };
+    let Some(instance) = find(&region, &id) else {
+        return;
+    };
     if instance.fate.never {
-        region.change_instance(&id, |instance| "waiting for capacity".clone_into(&mut instance.state_message));
+        region.change_instance(&id, |instance| {
+            "waiting for capacity".clone_into(&mut instance.state_message)
+        });
         return;
     }
-    let half = region.provision_delay / 2;
+    let half = part(region.provision_delay, 2);
     tokio::time::sleep(half.saturating_add(Duration::from_millis(instance.fate.delay_ms))).await;
     if let Some(message) = instance.fate.fail {
         region.change_instance(&id, |instance| {
             instance.state = InstanceState::Failed;
-            instance.state_message = if message.is_empty() { "the instance could not be made".into() } else { message };
+            instance.state_message = if message.is_empty() {
+                "the instance could not be made".into()
+            } else {
+                message
+            };
         });
         return;
     }
     {
         let mut records = region.lock();
-        let address = if instance.address.is_empty() { region.new_address(&mut records) } else { instance.address };
+        let address = if instance.address.is_empty() {
+            region.new_address(&mut records)
+        } else {
+            instance.address
+        };
         if let Some(instance) = records.instances.get_mut(&id) {
             instance.address = address;
             instance.state = InstanceState::Provisioning;
@@ -166,7 +205,10 @@ pub(crate) async fn provision(region: Arc<Region>, id: String) {
 }
 
 fn spec(instance: &Instance) -> MachineSpec {
-    let (_, cpu, memory_mib) = TYPES.into_iter().find(|(name, _, _)| *name == instance.type_).unwrap_or(("", 2, 4096));
+    let (_, cpu, memory_mib) = TYPES
+        .into_iter()
+        .find(|(name, _, _)| *name == instance.type_)
+        .unwrap_or(("", 2, 4096));
     MachineSpec {
         facts: MachineFacts {
             hostname: instance.head.name.clone(),
@@ -186,7 +228,9 @@ fn spec(instance: &Instance) -> MachineSpec {
 
 /// A machine that is on: boots it, for the first time or again, and lets it disappear when that is its fate.
 pub(crate) async fn run(region: Arc<Region>, id: String) {
-    let Some(instance) = find(&region, &id) else { return };
+    let Some(instance) = find(&region, &id) else {
+        return;
+    };
     let backend = region.backend(&instance.backend);
     let console = region.console(&id);
     let boots = async {
@@ -225,14 +269,16 @@ pub(crate) async fn run(region: Arc<Region>, id: String) {
 
 /// Deletes the machine and forgets the instance.
 pub(crate) async fn terminate(region: Arc<Region>, id: String) {
-    tokio::time::sleep(region.provision_delay / 4).await;
+    tokio::time::sleep(part(region.provision_delay, 4)).await;
     region.change_instance(&id, |instance| instance.state = InstanceState::Terminated);
-    tokio::time::sleep(region.provision_delay / 4).await;
+    tokio::time::sleep(part(region.provision_delay, 4)).await;
     finish(&region, &id);
 }
 
 fn finish(region: &Region, id: &str) {
-    let Some(instance) = find(region, id) else { return };
+    let Some(instance) = find(region, id) else {
+        return;
+    };
     if let Err(error) = region.backend(&instance.backend).delete(id) {
         tracing::error!(%error, instance = id, "a machine's files could not be removed");
     }
@@ -249,7 +295,9 @@ fn finish(region: &Region, id: &str) {
         Ok(()) => {
             records.instances.remove(id);
         }
-        Err(error) => tracing::error!(%error, instance = id, "an instance could not be removed from disk"),
+        Err(error) => {
+            tracing::error!(%error, instance = id, "an instance could not be removed from disk")
+        }
     }
     region.refresh_targets(&records);
     records.tasks.remove(id);

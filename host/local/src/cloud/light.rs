@@ -40,8 +40,8 @@ use futures::future::BoxFuture;
 
 use super::backend::{Backend, BackendDir, BootOutcome, Counts, MachineSpec};
 use super::console::Console;
-pub use cluster::Tempo;
 use cluster::Cluster;
+pub use cluster::Tempo;
 
 /// Port on which a control-plane machine's API server listens.
 pub(crate) const API_PORT: u16 = 6443;
@@ -67,7 +67,11 @@ impl Light {
                 None => fs::remove_dir_all(&path)?,
             }
         }
-        Ok(Self { dir, tempo, clusters: Mutex::new(clusters) })
+        Ok(Self {
+            dir,
+            tempo,
+            clusters: Mutex::new(clusters),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Cluster>>> {
@@ -84,7 +88,9 @@ impl Light {
 
     /// The cluster that a machine is a control-plane member of.
     fn cluster_of_member(&self, instance: &str) -> Option<Arc<Cluster>> {
-        self.all().into_iter().find(|cluster| cluster.member(instance).is_some())
+        self.all()
+            .into_iter()
+            .find(|cluster| cluster.member(instance).is_some())
     }
 
     fn add(&self, cluster: Arc<Cluster>) {
@@ -129,7 +135,13 @@ impl Backend for Light {
 
     fn counts(&self) -> Counts {
         let all = self.all();
-        let nodes = all.iter().map(|cluster| cluster.store.count(resources::nodes())).sum();
-        Counts { clusters: all.len(), nodes }
+        let nodes = all
+            .iter()
+            .map(|cluster| cluster.store.count(resources::nodes()))
+            .sum();
+        Counts {
+            clusters: all.len(),
+            nodes,
+        }
     }
 }

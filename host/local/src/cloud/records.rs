@@ -12,7 +12,11 @@ pub(crate) type Tags = BTreeMap<String, String>;
 pub(crate) const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 
 /// Instance types: name, CPUs, memory in MiB.
-pub(crate) const TYPES: [(&str, u32, u32); 3] = [("small", 2, 4096), ("medium", 4, 8192), ("large", 8, 16_384)];
+pub(crate) const TYPES: [(&str, u32, u32); 3] = [
+    ("small", 2, 4096),
+    ("medium", 4, 8192),
+    ("large", 8, 16_384),
+];
 
 /// What every resource has.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -75,7 +75,10 @@ pub(crate) struct Region {
 
 fn load<T: Record + DeserializeOwned>(dir: &Path) -> io::Result<BTreeMap<String, T>> {
     let all: Vec<T> = disk::load_all(&dir.join(T::DIR))?;
-    Ok(all.into_iter().map(|record| (record.head().id.clone(), record)).collect())
+    Ok(all
+        .into_iter()
+        .map(|record| (record.head().id.clone(), record))
+        .collect())
 }
 
 impl Region {
@@ -87,7 +90,9 @@ impl Region {
         let mut balancers: BTreeMap<String, LoadBalancer> = load(&dir)?;
         let instances: BTreeMap<String, Instance> = load(&dir)?;
         for balancer in balancers.values_mut() {
-            balancer.targets.retain(|target| instances.contains_key(target));
+            balancer
+                .targets
+                .retain(|target| instances.contains_key(target));
         }
         let keys = load_keys(&dir, &networks, &balancers, &instances)?;
         let serials = networks.values().map(|record| record.head.serial);
@@ -115,7 +120,8 @@ impl Region {
             next_serial,
             next_address,
         };
-        let backend: Arc<dyn Backend> = Arc::new(Light::open(BackendDir(dir.join("light")), options.tempo)?);
+        let backend: Arc<dyn Backend> =
+            Arc::new(Light::open(BackendDir(dir.join("light")), options.tempo)?);
         Ok(Arc::new(Self {
             dir,
             second_octet,
@@ -142,7 +148,13 @@ impl Region {
 
     /// Writes a record to disk.
     pub(crate) fn save<T: Record>(&self, record: &T) -> io::Result<()> {
-        disk::save(&self.dir.join(T::DIR).join(format!("{}.json", record.head().id)), record)
+        disk::save(
+            &self
+                .dir
+                .join(T::DIR)
+                .join(format!("{}.json", record.head().id)),
+            record,
+        )
     }
 
     /// Removes a record from disk; its key is remembered first.
@@ -159,7 +171,9 @@ impl Region {
             let mut line = serde_json::to_vec(&used)?;
             line.push(b'\n');
             let path = self.dir.join("used-keys.jsonl");
-            disk::private(OpenOptions::new().append(true).create(true)).open(path)?.write_all(&line)?;
+            disk::private(OpenOptions::new().append(true).create(true))
+                .open(path)?
+                .write_all(&line)?;
             records.keys.insert((T::KIND.to_owned(), key.clone()), used);
         }
         disk::remove(&self.dir.join(T::DIR).join(format!("{}.json", head.id)))
@@ -175,7 +189,9 @@ impl Region {
     /// Changes an instance in memory and on disk; nothing happens when it is gone.
     pub(crate) fn change_instance(&self, id: &str, change: impl FnOnce(&mut Instance)) {
         let mut records = self.lock();
-        let Some(instance) = records.instances.get_mut(id) else { return };
+        let Some(instance) = records.instances.get_mut(id) else {
+            return;
+        };
         change(instance);
         let copy = instance.clone();
         if let Err(error) = self.save(&copy) {
@@ -186,11 +202,20 @@ impl Region {
     /// Tells the load balancers that have this instance where it is.
     pub(crate) fn refresh_targets(&self, records: &Records) {
         for (id, port) in &records.ports {
-            let Some(balancer) = records.balancers.get(id) else { continue };
+            let Some(balancer) = records.balancers.get(id) else {
+                continue;
+            };
             let targets = balancer
                 .targets
                 .iter()
-                .filter_map(|target| records.instances.get(target)?.address.parse::<Ipv4Addr>().ok())
+                .filter_map(|target| {
+                    records
+                        .instances
+                        .get(target)?
+                        .address
+                        .parse::<Ipv4Addr>()
+                        .ok()
+                })
                 .map(|address| SocketAddr::from((address, balancer.target_port)))
                 .collect();
             port.set_targets(targets);
@@ -201,9 +226,16 @@ impl Region {
     pub(crate) fn new_address(&self, records: &mut Records) -> String {
         for _ in 0..u16::MAX {
             let [third, fourth] = records.next_address.to_be_bytes();
-            records.next_address = records.next_address.checked_add(1).filter(|next| *next < 65_000).unwrap_or(9);
+            records.next_address = records
+                .next_address
+                .checked_add(1)
+                .filter(|next| *next < 65_000)
+                .unwrap_or(9);
             let address = Ipv4Addr::new(127, self.second_octet, third, fourth).to_string();
-            let is_taken = records.instances.values().any(|instance| instance.address == address);
+            let is_taken = records
+                .instances
+                .values()
+                .any(|instance| instance.address == address);
             if !is_taken && fourth != 0 && fourth != 255 {
                 return address;
             }
@@ -235,7 +267,13 @@ impl Region {
 
 impl Records {
     /// A new resource's head.
-    pub(crate) fn new_head(&mut self, prefix: &str, name: &str, tags: &Tags, idempotency: Option<(String, String)>) -> Head {
+    pub(crate) fn new_head(
+        &mut self,
+        prefix: &str,
+        name: &str,
+        tags: &Tags,
+        idempotency: Option<(String, String)>,
+    ) -> Head {
         let serial = self.next_serial;
         self.next_serial = serial.saturating_add(1);
         let bits: u64 = rand::random();
@@ -243,26 +281,42 @@ impl Records {
             id: format!("{prefix}-{bits:016x}"),
             name: name.to_owned(),
             tags: tags.clone(),
-            created_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            created_at: jiff::Timestamp::now()
+                .strftime("%Y-%m-%dT%H:%M:%SZ")
+                .to_string(),
             serial,
             idempotency,
         }
     }
 
     /// What an idempotency key has made already: nothing, or the id; refused when the body is another or the thing is gone.
-    pub(crate) fn replayed(&self, kind: &str, key: Option<&(String, String)>) -> Result<Option<String>, Refusal> {
-        let Some((key, digest)) = key else { return Ok(None) };
-        let Some(used) = self.keys.get(&(kind.to_owned(), key.clone())) else { return Ok(None) };
+    pub(crate) fn replayed(
+        &self,
+        kind: &str,
+        key: Option<&(String, String)>,
+    ) -> Result<Option<String>, Refusal> {
+        let Some((key, digest)) = key else {
+            return Ok(None);
+        };
+        let Some(used) = self.keys.get(&(kind.to_owned(), key.clone())) else {
+            return Ok(None);
+        };
         if used.digest != *digest {
             return Err(Refusal::conflict(
                 "IdempotencyMismatch",
-                format!("Idempotency-Key: {key:?} was used before with another body, for {}", used.id),
+                format!(
+                    "Idempotency-Key: {key:?} was used before with another body, for {}",
+                    used.id
+                ),
             ));
         }
         if used.deleted_s.is_some() {
             return Err(Refusal::conflict(
                 "IdempotencyKeyUsed",
-                format!("Idempotency-Key: {key:?} was used before, and what it made ({}) has been deleted", used.id),
+                format!(
+                    "Idempotency-Key: {key:?} was used before, and what it made ({}) has been deleted",
+                    used.id
+                ),
             ));
         }
         Ok(Some(used.id.clone()))
@@ -295,7 +349,9 @@ fn load_keys(
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error),
     };
-    let oldest = jiff::Timestamp::now().as_second().saturating_sub(KEY_LIFETIME_S);
+    let oldest = jiff::Timestamp::now()
+        .as_second()
+        .saturating_sub(KEY_LIFETIME_S);
     let mut kept = Vec::new();
     let mut keys = BTreeMap::new();
     for line in text.lines() {
@@ -320,8 +376,14 @@ fn load_keys(
             keys.insert((kind.to_owned(), key.clone()), used);
         }
     };
-    networks.values().for_each(|record| add(Network::KIND, &record.head));
-    balancers.values().for_each(|record| add(LoadBalancer::KIND, &record.head));
-    instances.values().for_each(|record| add(Instance::KIND, &record.head));
+    networks
+        .values()
+        .for_each(|record| add(Network::KIND, &record.head));
+    balancers
+        .values()
+        .for_each(|record| add(LoadBalancer::KIND, &record.head));
+    instances
+        .values()
+        .for_each(|record| add(Instance::KIND, &record.head));
     Ok(keys)
 }

@@ -92,13 +92,18 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 /// Digest of what a body means, for idempotency keys.
 pub(crate) fn digest<T: Serialize>(body: &T) -> Result<String, Refusal> {
     let text = serde_json::to_vec(body).map_err(|error| Refusal::invalid(error.to_string()))?;
-    Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// Checks an `Idempotency-Key`.
 pub(crate) fn check_key(key: &str) -> Result<(), Refusal> {
     if key.is_empty() || key.len() > 128 || !key.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(Refusal::invalid("Idempotency-Key: must be 1 to 128 visible ASCII characters"));
+        return Err(Refusal::invalid(
+            "Idempotency-Key: must be 1 to 128 visible ASCII characters",
+        ));
     }
     Ok(())
 }
@@ -106,7 +111,9 @@ pub(crate) fn check_key(key: &str) -> Result<(), Refusal> {
 fn check_name(name: &str) -> Result<(), Refusal> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if name.is_empty() || name.len() > 253 || !name.chars().all(good) {
-        return Err(Refusal::invalid("name: must be 1 to 253 lower-case letters, digits, '-' and '.'"));
+        return Err(Refusal::invalid(
+            "name: must be 1 to 253 lower-case letters, digits, '-' and '.'",
+        ));
     }
     Ok(())
 }
@@ -115,8 +122,13 @@ fn check_tags(tags: &Tags) -> Result<(), Refusal> {
     if tags.len() > 50 {
         return Err(Refusal::invalid("tags: at most 50"));
     }
-    match tags.iter().find(|(key, value)| key.is_empty() || key.len() > 128 || value.len() > 256) {
-        Some((key, _)) => Err(Refusal::invalid(format!("tags: {key:?}: keys have 1 to 128 characters, values at most 256"))),
+    match tags
+        .iter()
+        .find(|(key, value)| key.is_empty() || key.len() > 128 || value.len() > 256)
+    {
+        Some((key, _)) => Err(Refusal::invalid(format!(
+            "tags: {key:?}: keys have 1 to 128 characters, values at most 256"
+        ))),
         None => Ok(()),
     }
 }
@@ -146,29 +158,53 @@ impl NewInstance {
         check_name(&self.name)?;
         check_tags(&self.tags)?;
         if !TYPES.iter().any(|(name, _, _)| *name == self.type_) {
-            return Err(Refusal::invalid(format!("type: there is no instance type {:?}; see /v1/instance-types", self.type_)));
+            return Err(Refusal::invalid(format!(
+                "type: there is no instance type {:?}; see /v1/instance-types",
+                self.type_
+            )));
         }
         if let Some(zone) = &self.zone
             && !super::records::ZONES.contains(&zone.as_str())
         {
-            return Err(Refusal::invalid(format!("zone: the network has no zone {zone:?}")));
+            return Err(Refusal::invalid(format!(
+                "zone: the network has no zone {zone:?}"
+            )));
         }
-        let numbers: Vec<&str> = self.image.strip_prefix('v').unwrap_or_default().split('.').collect();
+        let numbers: Vec<&str> = self
+            .image
+            .strip_prefix('v')
+            .unwrap_or_default()
+            .split('.')
+            .collect();
         let is_number = |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-        let (core, patch) = (numbers.get(..2).unwrap_or_default(), numbers.get(2).copied().unwrap_or_default());
+        let (core, patch) = (
+            numbers.get(..2).unwrap_or_default(),
+            numbers.get(2).copied().unwrap_or_default(),
+        );
         let patch = patch.split(['-', '+']).next().unwrap_or_default();
         if core.len() != 2 || !core.iter().all(is_number) || !is_number(&patch) {
-            return Err(Refusal::invalid(format!("image: {:?} is not a Kubernetes version such as v1.36.3", self.image)));
+            return Err(Refusal::invalid(format!(
+                "image: {:?} is not a Kubernetes version such as v1.36.3",
+                self.image
+            )));
         }
         if self.backend != "light" {
-            return Err(Refusal::invalid(format!("backend: {:?} is not one of: light", self.backend)));
+            return Err(Refusal::invalid(format!(
+                "backend: {:?} is not one of: light",
+                self.backend
+            )));
         }
         if self.user_data_format != "cloud-config" {
-            return Err(Refusal::invalid(format!("userDataFormat: {:?} is not one of: cloud-config", self.user_data_format)));
+            return Err(Refusal::invalid(format!(
+                "userDataFormat: {:?} is not one of: cloud-config",
+                self.user_data_format
+            )));
         }
         match STANDARD.decode(&self.user_data) {
             Err(_) => Err(Refusal::invalid("userData: is not base64")),
-            Ok(data) if data.len() > MAX_USER_DATA => Err(Refusal::invalid("userData: is larger than 1 MiB")),
+            Ok(data) if data.len() > MAX_USER_DATA => {
+                Err(Refusal::invalid("userData: is larger than 1 MiB"))
+            }
             Ok(_) => Ok(()),
         }
     }

@@ -99,11 +99,19 @@ impl UserData {
         let mut lines = text.trim_start().lines();
         let first = lines.next().unwrap_or_default().trim();
         let is_template = first.starts_with("## template:") && first.contains("jinja");
-        let header = if is_template { lines.next().unwrap_or_default().trim() } else { first };
+        let header = if is_template {
+            lines.next().unwrap_or_default().trim()
+        } else {
+            first
+        };
         if header != "#cloud-config" {
             return Err(UserDataError::NotCloudConfig);
         }
-        let rendered = if is_template { render(text, facts)? } else { text.to_owned() };
+        let rendered = if is_template {
+            render(text, facts)?
+        } else {
+            text.to_owned()
+        };
         let config: Value = serde_saphyr::from_str(&rendered).map_err(|error| {
             let message = error.to_string();
             UserDataError::Yaml(message.lines().next().unwrap_or_default().to_owned())
@@ -129,7 +137,10 @@ impl UserData {
                     let users = part.as_array().map(Vec::as_slice).unwrap_or_default();
                     data.users = users
                         .iter()
-                        .filter_map(|user| user.as_str().or_else(|| user.get("name").and_then(Value::as_str)))
+                        .filter_map(|user| {
+                            user.as_str()
+                                .or_else(|| user.get("name").and_then(Value::as_str))
+                        })
                         .map(str::to_owned)
                         .collect();
                 }
@@ -144,10 +155,14 @@ impl UserData {
             return Ok(());
         }
         let Some(files) = part.as_array() else {
-            return Err(UserDataError::Part("write_files".into(), "is not a list".into()));
+            return Err(UserDataError::Part(
+                "write_files".into(),
+                "is not a list".into(),
+            ));
         };
         for (at, file) in files.iter().enumerate() {
-            let wrong = |why: &str| UserDataError::Part(format!("write_files[{at}]"), why.to_owned());
+            let wrong =
+                |why: &str| UserDataError::Part(format!("write_files[{at}]"), why.to_owned());
             let text = |key: &str| file.get(key).and_then(Value::as_str).unwrap_or_default();
             let path = text("path").to_owned();
             if !path.starts_with('/') {
@@ -159,13 +174,27 @@ impl UserData {
                 Some(other) => other.to_string(),
             };
             let content = decode(&path, text("encoding"), raw).map_err(|why| wrong(&why))?;
-            let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+            let or = |text: &str, default: &str| {
+                if text.is_empty() {
+                    default.to_owned()
+                } else {
+                    text.to_owned()
+                }
+            };
             let permissions = match file.get("permissions") {
                 Some(Value::Number(number)) => number.to_string(),
                 _ => or(text("permissions"), "0644"),
             };
-            let file = UserFile { content, permissions, owner: or(text("owner"), "root:root") };
-            let appends = files.get(at).and_then(|file| file.get("append")).and_then(Value::as_bool) == Some(true);
+            let file = UserFile {
+                content,
+                permissions,
+                owner: or(text("owner"), "root:root"),
+            };
+            let appends = files
+                .get(at)
+                .and_then(|file| file.get("append"))
+                .and_then(Value::as_bool)
+                == Some(true);
             match self.files.get_mut(&path) {
                 Some(present) if appends => present.content.extend(file.content),
                 _ => {
@@ -186,9 +215,13 @@ impl UserData {
 fn decode(path: &str, encoding: &str, content: String) -> Result<Vec<u8>, String> {
     let from_base64 = |content: String| {
         let compact: String = content.split_whitespace().collect();
-        STANDARD.decode(compact).map_err(|_| format!("the content of {path} is not base64"))
+        STANDARD
+            .decode(compact)
+            .map_err(|_| format!("the content of {path} is not base64"))
     };
-    let unzip = |content: &[u8]| gunzip(&format!("the content of {path}"), content).map_err(|error| error.to_string());
+    let unzip = |content: &[u8]| {
+        gunzip(&format!("the content of {path}"), content).map_err(|error| error.to_string())
+    };
     match encoding.to_ascii_lowercase().as_str() {
         "" | "text/plain" => Ok(content.into_bytes()),
         "b64" | "base64" => from_base64(content),
@@ -208,8 +241,13 @@ fn commands(name: &str, part: &Value) -> Result<Vec<String>, UserDataError> {
         .map(|command| match command {
             Value::String(line) => Ok(line.clone()),
             Value::Array(words) => {
-                let words: Vec<String> =
-                    words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect();
+                let words: Vec<String> = words
+                    .iter()
+                    .map(|word| {
+                        word.as_str()
+                            .map_or_else(|| word.to_string(), str::to_owned)
+                    })
+                    .collect();
                 Ok(words.join(" "))
             }
             _ => Err(wrong("a command is neither a string nor a list")),
@@ -220,7 +258,9 @@ fn commands(name: &str, part: &Value) -> Result<Vec<String>, UserDataError> {
 /// Renders the variables of the machine's metadata; nothing else of jinja.
 fn render(text: &str, facts: &MachineFacts) -> Result<String, UserDataError> {
     if text.contains("{%") {
-        return Err(UserDataError::Jinja("statements ({% ... %}) are not supported".into()));
+        return Err(UserDataError::Jinja(
+            "statements ({% ... %}) are not supported".into(),
+        ));
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -239,9 +279,14 @@ fn render(text: &str, facts: &MachineFacts) -> Result<String, UserDataError> {
 fn variable(expression: &str, facts: &MachineFacts) -> Result<String, UserDataError> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if expression.is_empty() || !expression.chars().all(is_name) {
-        return Err(UserDataError::Jinja(format!("{expression:?} is not the name of a variable")));
+        return Err(UserDataError::Jinja(format!(
+            "{expression:?} is not the name of a variable"
+        )));
     }
-    let name = expression.strip_prefix("ds.meta_data.").or_else(|| expression.strip_prefix("v1.")).unwrap_or(expression);
+    let name = expression
+        .strip_prefix("ds.meta_data.")
+        .or_else(|| expression.strip_prefix("v1."))
+        .unwrap_or(expression);
     let value = match name {
         "local_hostname" | "hostname" => &facts.hostname,
         "instance_id" | "instance-id" => &facts.instance_id,
@@ -249,7 +294,12 @@ fn variable(expression: &str, facts: &MachineFacts) -> Result<String, UserDataEr
         "local_ipv4" => &facts.address,
         "availability_zone" | "zone" => &facts.zone,
         "region" | "cloud_name" | "platform" => return Ok("local".into()),
-        _ => return Ok(format!("CI_MISSING_JINJA_VAR/{}", expression.rsplit('.').next().unwrap_or_default())),
+        _ => {
+            return Ok(format!(
+                "CI_MISSING_JINJA_VAR/{}",
+                expression.rsplit('.').next().unwrap_or_default()
+            ));
+        }
     };
     Ok(value.clone())
 }
@@ -277,7 +327,13 @@ mod tests {
             runcmd:\n- echo a\n- [echo, b]\nusers:\n- name: x\n";
         let data = UserData::parse(text.as_bytes(), &facts()).unwrap();
         assert_eq!(data.text("/a"), Some("m-1"));
-        assert_eq!((data.files["/a"].permissions.as_str(), data.files["/a"].owner.as_str()), ("0600", "a:b"));
+        assert_eq!(
+            (
+                data.files["/a"].permissions.as_str(),
+                data.files["/a"].owner.as_str()
+            ),
+            ("0600", "a:b")
+        );
         assert_eq!(data.text("/b"), Some("hi!"));
         assert_eq!(data.text("/c"), Some("hi"));
         assert_eq!(data.commands, ["echo a", "echo b"]);
@@ -286,11 +342,18 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let wrong = |text: &str| UserData::parse(text.as_bytes(), &facts()).unwrap_err().to_string();
+        let wrong = |text: &str| {
+            UserData::parse(text.as_bytes(), &facts())
+                .unwrap_err()
+                .to_string()
+        };
         assert!(wrong("#!/bin/sh\n").contains("#cloud-config"));
         assert!(wrong("#cloud-config\na: [\n").contains("not valid YAML"));
         assert!(wrong("#cloud-config\nwrite_files:\n- {path: a}\n").contains("write_files[0]"));
-        assert!(wrong("#cloud-config\nwrite_files:\n- {path: /a, encoding: base64, content: '%%'}\n").contains("not base64"));
+        assert!(
+            wrong("#cloud-config\nwrite_files:\n- {path: /a, encoding: base64, content: '%%'}\n")
+                .contains("not base64")
+        );
         assert!(wrong("#cloud-config\nruncmd: 3\n").contains("runcmd"));
         assert!(wrong("## template: jinja\n#cloud-config\na: '{{ b'\n").contains("jinja"));
     }

@@ -137,12 +137,6 @@ pub(super) async fn start(args: StartArgs, progress: &Progress) -> anyhow::Resul
             args.name
         );
     }
-    let mut known = state.extras.iter();
-    let running = known.find(|record| record.name == args.name && process::is_alive(record));
-    if let Some(Record { name, pid, .. }) = running {
-        out::result(format!("{name} is already running (pid {pid})"));
-        return Ok(());
-    }
     let extra = Extra {
         ready: match (args.ready_file, args.ready_http) {
             (Some(path), _) => Ready::File(path),
@@ -156,24 +150,39 @@ pub(super) async fn start(args: StartArgs, progress: &Progress) -> anyhow::Resul
         argv: args.argv,
         patience: Duration::from_secs(args.timeout_s),
     };
+    let (record, is_new) = start_one(&home, &mut state, &extra).await?;
+    let Record { name, pid, log, .. } = &record;
+    out::result(if is_new {
+        format!("{name} is running (pid {pid}, log {})", log.display())
+    } else {
+        format!("{name} is already running (pid {pid})")
+    });
+    Ok(())
+}
+
+/// Starts a process beside what is up, waits until it is ready and records it; whether it was not
+/// running already.
+pub(super) async fn start_one(
+    home: &Home,
+    state: &mut State,
+    extra: &Extra,
+) -> anyhow::Result<(Record, bool)> {
+    let mut known = state.extras.iter();
+    let running = known.find(|record| record.name == extra.name && process::is_alive(record));
+    if let Some(record) = running {
+        return Ok((record.clone(), false));
+    }
     // Until the process is recorded, it dies with this command.
     let watchdog = Watchdog::start(None, Some(home.share_lock()?))?;
     let record = tokio::select! {
-        record = launch(&extra, home.dir(), Some(watchdog.group())) => record?,
+        record = launch(extra, home.dir(), Some(watchdog.group())) => record?,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; {} was stopped", extra.name),
     };
-    let line = format!(
-        "{} is running (pid {}, log {})",
-        record.name,
-        record.pid,
-        record.log.display()
-    );
     state.extras.retain(|other| other.name != extra.name);
-    state.extras.push(record);
-    home.save(&state)?;
+    state.extras.push(record.clone());
+    home.save(state)?;
     watchdog.keep()?;
-    out::result(line);
-    Ok(())
+    Ok((record, true))
 }
 
 /// `capstan local stop`.
@@ -209,7 +218,7 @@ pub(super) fn stop_one(record: &Record) -> anyhow::Result<()> {
 }
 
 /// The directory and state of something that is up.
-fn open_up(dir: &Path, progress: &Progress) -> anyhow::Result<(Home, State)> {
+pub(super) fn open_up(dir: &Path, progress: &Progress) -> anyhow::Result<(Home, State)> {
     let not_up = || {
         format!(
             "nothing is up in {}; run `capstan local up` first",

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use super::extra::{self, Extra, stop_one};
-use super::{UpArgs, status};
+use super::{Programs, UpArgs, status};
 use crate::control_plane::watchdog::Watchdog;
 use crate::control_plane::{ControlPlane, Options, make_dir, write_private};
 use crate::out;
@@ -16,11 +16,27 @@ use crate::state::{Home, Phase, State};
 /// `capstan local up`.
 pub(super) async fn up(
     args: UpArgs,
-    extras: impl FnOnce(&Path) -> Vec<Extra>,
+    programs: Programs<'_>,
     progress: &Progress,
 ) -> anyhow::Result<()> {
+    let (state, is_new) = bring_up(&args, programs, progress).await?;
+    let headline = if is_new {
+        "the management cluster is up"
+    } else {
+        "the management cluster is already up"
+    };
+    announce(headline, &args.home.dir, &state);
+    Ok(())
+}
+
+/// Starts what is not running; whether it was everything.
+pub(super) async fn bring_up(
+    args: &UpArgs,
+    programs: Programs<'_>,
+    progress: &Progress,
+) -> anyhow::Result<(State, bool)> {
     let home = Home::create(&args.home.dir, progress)?;
-    let extras = extras(home.dir());
+    let extras = [(programs.cloud)(programs.program, home.dir())];
     if let Some(state) = home.load()? {
         let dead: Vec<&Record> = state
             .control_plane
@@ -28,7 +44,7 @@ pub(super) async fn up(
             .filter(|record| !process::is_alive(record))
             .collect();
         if state.phase == Phase::Up && dead.is_empty() {
-            return again(&args, &home, state, &extras, progress).await;
+            return Ok((again(&home, state, &extras, progress).await?, false));
         }
         progress.say(match (state.phase, dead.first()) {
             (Phase::Up, Some(record)) => format!(
@@ -48,12 +64,11 @@ pub(super) async fn up(
     home.save(&State::starting())?;
     let watchdog = Watchdog::start(Some(home.dir()), Some(home.share_lock()?))?;
     let state = tokio::select! {
-        state = Box::pin(start_all(&args, &home, &extras, &watchdog, progress)) => state?,
+        state = Box::pin(start_all(args, &home, &extras, &watchdog, progress)) => state?,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; what had been started is stopped again"),
     };
     watchdog.keep()?;
-    announce("the management cluster is up", &args.home.dir, &state);
-    Ok(())
+    Ok((state, true))
 }
 
 async fn start_all(
@@ -96,12 +111,11 @@ async fn start_all(
 
 /// It is up already: starts only those extra processes that have ended.
 async fn again(
-    args: &UpArgs,
     home: &Home,
     mut state: State,
     extras: &[Extra],
     progress: &Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<State> {
     for extra in extras {
         let known = state
             .extras
@@ -124,12 +138,7 @@ async fn again(
         home.save(&state)?;
         watchdog.keep()?;
     }
-    announce(
-        "the management cluster is already up",
-        &args.home.dir,
-        &state,
-    );
-    Ok(())
+    Ok(state)
 }
 
 fn announce(headline: &str, dir: &Path, state: &State) {

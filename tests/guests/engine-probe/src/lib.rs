@@ -113,7 +113,7 @@ impl exports::capstan::plugin::manifest::Guest for Probe {
                     name: "http".to_owned(),
                     why: "to reach the test's server".to_owned(),
                     optional: false,
-                    suggestion: json!({"http": [{"origin": "https://cloud.example.com", "methods": ["GET", "POST"]}]}).to_string(),
+                    suggestion: json!({"http": {"origins": [{"origin": "https://cloud.example.com", "methods": ["GET", "POST"]}]}}).to_string(),
                 }]
             },
             extra: vec![],

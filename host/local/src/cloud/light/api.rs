@@ -39,7 +39,8 @@ pub(crate) fn json_answer(code: u16, value: &Value) -> Response<Body> {
 /// An answer of any type.
 pub(crate) fn answer(code: u16, content_type: &str, content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(content));
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = header::HeaderValue::from_str(content_type) {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
@@ -47,12 +48,19 @@ pub(crate) fn answer(code: u16, content_type: &str, content: impl Into<Bytes>) -
 }
 
 /// Answers a request; `peer` is the identity of the client certificate, if there was a good one.
-pub(crate) async fn serve(cluster: Arc<Cluster>, peer: Option<Identity>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve(
+    cluster: Arc<Cluster>,
+    peer: Option<Identity>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let mut response = match handle(&cluster, peer, request).await {
         Ok(response) => response,
         Err(status) => {
             let mut response = json_answer(status.code, &status.to_value());
-            let retry = status.details.get("retryAfterSeconds").and_then(Value::as_u64);
+            let retry = status
+                .details
+                .get("retryAfterSeconds")
+                .and_then(Value::as_u64);
             if let Some(value) = retry.map(header::HeaderValue::from) {
                 response.headers_mut().insert(header::RETRY_AFTER, value);
             }
@@ -62,15 +70,24 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, peer: Option<Identity>, request
     if let Ok(uid) = header::HeaderValue::from_str(&cluster.uid) {
         response.headers_mut().insert("x-capstan-cluster", uid);
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("no-cache, private"),
+    );
     response
 }
 
-fn who_asks(cluster: &Cluster, peer: Option<Identity>, request: &Request<Incoming>) -> Result<Identity, Status> {
+fn who_asks(
+    cluster: &Cluster,
+    peer: Option<Identity>,
+    request: &Request<Incoming>,
+) -> Result<Identity, Status> {
     if let Some(peer) = peer {
         return Ok(peer);
     }
-    let Some(value) = request.headers().get(header::AUTHORIZATION) else { return Ok(Identity::anonymous()) };
+    let Some(value) = request.headers().get(header::AUTHORIZATION) else {
+        return Ok(Identity::anonymous());
+    };
     let bearer = value.to_str().unwrap_or_default();
     bearer
         .strip_prefix("Bearer ")
@@ -80,9 +97,20 @@ fn who_asks(cluster: &Cluster, peer: Option<Identity>, request: &Request<Incomin
 
 fn forbidden(who: &Identity, ask: Ask<'_>) -> Status {
     let Some(resource) = ask.resource else {
-        return Status::new(403, "Forbidden", format!("forbidden: User \"{}\" cannot {} path \"{}\"", who.name, ask.verb, ask.path));
+        return Status::new(
+            403,
+            "Forbidden",
+            format!(
+                "forbidden: User \"{}\" cannot {} path \"{}\"",
+                who.name, ask.verb, ask.path
+            ),
+        );
     };
-    let what = if ask.name.is_empty() { resource.qualified() } else { format!("{} \"{}\"", resource.qualified(), ask.name) };
+    let what = if ask.name.is_empty() {
+        resource.qualified()
+    } else {
+        format!("{} \"{}\"", resource.qualified(), ask.name)
+    };
     let of = if ask.subresource.is_empty() {
         resource.plural.to_owned()
     } else {
@@ -100,7 +128,11 @@ fn forbidden(who: &Identity, ask: Ask<'_>) -> Status {
     Status::new(403, "Forbidden", message)
 }
 
-async fn handle(cluster: &Arc<Cluster>, peer: Option<Identity>, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+async fn handle(
+    cluster: &Arc<Cluster>,
+    peer: Option<Identity>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     let who = who_asks(cluster, peer, &request)?;
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -116,15 +148,27 @@ async fn handle(cluster: &Arc<Cluster>, peer: Option<Identity>, request: Request
     match route {
         Route::Path(path) => {
             let verb = request.method().as_str().to_ascii_lowercase();
-            let ask = Ask { verb: &verb, resource: None, namespace: "", name: "", subresource: "", path: &path };
+            let ask = Ask {
+                verb: &verb,
+                resource: None,
+                namespace: "",
+                name: "",
+                subresource: "",
+                path: &path,
+            };
             if !rbac::allows(&cluster.store, &who, ask) {
                 return Err(forbidden(&who, ask));
             }
             discovery::answer_path(cluster, &path, &accept).ok_or_else(Status::no_such_path)
         }
         Route::Objects(mut target) => {
-            let method_not_allowed =
-                || Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+            let method_not_allowed = || {
+                Status::new(
+                    405,
+                    "MethodNotAllowed",
+                    "the server does not allow this method on the requested resource",
+                )
+            };
             let verb = verb(request.method(), &target, &query).ok_or_else(method_not_allowed)?;
             let selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"))?;
             if target.namespace.is_empty() && target.resource.namespaced && verb == "create" {
@@ -134,7 +178,11 @@ async fn handle(cluster: &Arc<Cluster>, peer: Option<Identity>, request: Request
             let ask = Ask {
                 verb,
                 resource: Some(asked.resource),
-                namespace: if asked.resource.plural == "namespaces" { &asked.name } else { &asked.namespace },
+                namespace: if asked.resource.plural == "namespaces" {
+                    &asked.name
+                } else {
+                    &asked.namespace
+                },
                 name: &asked.name,
                 subresource: &asked.subresource,
                 path: "",
@@ -145,7 +193,10 @@ async fn handle(cluster: &Arc<Cluster>, peer: Option<Identity>, request: Request
             if verb == "get" && query.is_set("watch") {
                 target.name.clear();
             }
-            objects(cluster, &target, verb, request, &query, &selector, &accept, &who).await
+            objects(
+                cluster, &target, verb, request, &query, &selector, &accept, &who,
+            )
+            .await
         }
     }
 }
@@ -155,29 +206,51 @@ async fn body_of(request: Request<Incoming>) -> Result<Value, Status> {
     let bytes = Limited::new(request.into_body(), MAX_BODY)
         .collect()
         .await
-        .map_err(|_| Status::new(413, "RequestEntityTooLarge", "the body could not be read or is larger than 3 MiB"))?
+        .map_err(|_| {
+            Status::new(
+                413,
+                "RequestEntityTooLarge",
+                "the body could not be read or is larger than 3 MiB",
+            )
+        })?
         .to_bytes();
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     if content_type.contains("protobuf") || content_type.contains("cbor") {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {content_type})");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {content_type})"
+        );
         return Err(Status::new(415, "UnsupportedMediaType", message));
     }
     if content_type.contains("yaml") {
-        let text = std::str::from_utf8(&bytes).map_err(|error| Status::bad_request(error.to_string()))?;
-        return serde_saphyr::from_str(text).map_err(|error| Status::bad_request(format!("error parsing YAML: {error}")));
+        let text =
+            std::str::from_utf8(&bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+        return serde_saphyr::from_str(text)
+            .map_err(|error| Status::bad_request(format!("error parsing YAML: {error}")));
     }
-    serde_json::from_slice(&bytes).map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))
 }
 
 fn content_type_of(request: &Request<Incoming>) -> String {
-    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let value = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let value = value.unwrap_or("application/json");
-    value.split(';').next().unwrap_or_default().trim().to_owned()
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one request, taken apart by the only caller")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one request, taken apart by the only caller"
+)]
 async fn objects(
     cluster: &Arc<Cluster>,
     target: &Target,
@@ -193,7 +266,11 @@ async fn objects(
     match verb {
         "get" if target.subresource == "log" => {
             verbs::get(store, target)?;
-            Ok(answer(200, "text/plain", "a pod of the light backend prints nothing\n"))
+            Ok(answer(
+                200,
+                "text/plain",
+                "a pod of the light backend prints nothing\n",
+            ))
         }
         "get" => Ok(one(target, 200, &verbs::get(store, target)?, accept)),
         "watch" => watching::watch(cluster, target, query, selector, accept),
@@ -212,16 +289,27 @@ async fn objects(
         }
         "create" if target.name.is_empty() => {
             let body = body_of(request).await?;
-            Ok(one(target, 201, &verbs::create(store, target, body, query, who)?, accept))
+            Ok(one(
+                target,
+                201,
+                &verbs::create(store, target, body, query, who)?,
+                accept,
+            ))
         }
         "update" => {
             let body = body_of(request).await?;
-            Ok(one(target, 200, &verbs::update(store, target, body, query)?, accept))
+            Ok(one(
+                target,
+                200,
+                &verbs::update(store, target, body, query)?,
+                accept,
+            ))
         }
         "patch" => {
             let content_type = content_type_of(&request);
             let body = body_of(request).await?;
-            let (object, is_new) = verbs::patch_object(store, target, &content_type, &body, query, who)?;
+            let (object, is_new) =
+                verbs::patch_object(store, target, &content_type, &body, query, who)?;
             Ok(one(target, if is_new { 201 } else { 200 }, &object, accept))
         }
         "delete" => {
@@ -230,7 +318,10 @@ async fn objects(
         }
         "deletecollection" => {
             let how = Deletion::parse(&body_of(request).await?, query)?;
-            Ok(json_answer(200, &verbs::delete_collection(store, target, &how, selector)?))
+            Ok(json_answer(
+                200,
+                &verbs::delete_collection(store, target, &how, selector)?,
+            ))
         }
         _ => Err(Status::no_such_path()),
     }
@@ -239,14 +330,20 @@ async fn objects(
 fn one(target: &Target, code: u16, object: &Arc<Object>, accept: &str) -> Response<Body> {
     if table::is_wanted(accept) {
         let meta = json!({"resourceVersion": object.rv.to_string()});
-        return json_answer(code, &table::table(target.resource, std::slice::from_ref(object), meta, true));
+        return json_answer(
+            code,
+            &table::table(target.resource, std::slice::from_ref(object), meta, true),
+        );
     }
     answer(code, "application/json", object.text())
 }
 
 fn many(target: &Target, page: &verbs::Page, accept: &str) -> Response<Body> {
     if table::is_wanted(accept) {
-        return json_answer(200, &table::table(target.resource, &page.items, page.metadata(), true));
+        return json_answer(
+            200,
+            &table::table(target.resource, &page.items, page.metadata(), true),
+        );
     }
     let head = format!(
         "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",

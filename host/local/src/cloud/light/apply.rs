@@ -9,9 +9,18 @@ use super::request::Target;
 use super::status::Status;
 
 /// Applies `wanted` for this manager; conflicts are refused unless `force`.
-pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager: &str, force: bool) -> Result<(), Status> {
+pub(crate) fn apply(
+    target: &Target,
+    object: &mut Value,
+    wanted: &Value,
+    manager: &str,
+    force: bool,
+) -> Result<(), Status> {
     let mut wanted = wanted.clone();
-    if wanted.pointer("/metadata/managedFields").is_some_and(|fields| fields != &json!([]) && !fields.is_null()) {
+    if wanted
+        .pointer("/metadata/managedFields")
+        .is_some_and(|fields| fields != &json!([]) && !fields.is_null())
+    {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     metadata(&mut wanted).remove("managedFields");
@@ -20,9 +29,21 @@ pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager
         as_object(&mut owned).remove(own);
     }
     if let Some(meta) = owned.get_mut("f:metadata") {
-        for own in ["f:name", "f:namespace", "f:uid", "f:resourceVersion", "f:creationTimestamp"] {
+        for own in [
+            "f:name",
+            "f:namespace",
+            "f:uid",
+            "f:resourceVersion",
+            "f:creationTimestamp",
+        ] {
             as_object(meta).remove(own);
         }
+    }
+    if owned
+        .get("f:metadata")
+        .is_some_and(|meta| meta == &json!({}))
+    {
+        as_object(&mut owned).remove("f:metadata");
     }
     let mut managers: Vec<Value> = list_at(object, "/metadata/managedFields").to_vec();
     let is_mine = |entry: &Value| {
@@ -34,19 +55,38 @@ pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager
         let other = text_at(entry, "/manager").to_owned();
         let theirs = entry.get_mut("fieldsV1").unwrap_or(&mut Value::Null).take();
         let mut clashes = Vec::new();
-        let kept = without_clashes(&theirs, &owned, Some(object), Some(&wanted), "", &mut clashes);
+        let kept = without_clashes(
+            &theirs,
+            &owned,
+            Some(object),
+            Some(&wanted),
+            "",
+            &mut clashes,
+        );
         if !clashes.is_empty() && !force {
             return Err(conflict(&other, &clashes));
         }
         as_object(entry).insert("fieldsV1".into(), kept);
     }
-    if let Some(before) = managers.iter().find(|entry| is_mine(entry)).and_then(|entry| entry.get("fieldsV1")) {
-        let others: Vec<&Value> =
-            managers.iter().filter(|entry| !is_mine(entry)).filter_map(|entry| entry.get("fieldsV1")).collect();
+    if let Some(before) = managers
+        .iter()
+        .find(|entry| is_mine(entry))
+        .and_then(|entry| entry.get("fieldsV1"))
+    {
+        let others: Vec<&Value> = managers
+            .iter()
+            .filter(|entry| !is_mine(entry))
+            .filter_map(|entry| entry.get("fieldsV1"))
+            .collect();
         take_away(object, before, &owned, &others);
     }
     merge_applied(object, &wanted, "");
-    managers.retain(|entry| !is_mine(entry) && entry.get("fieldsV1").is_some_and(|fields| fields != &json!({})));
+    managers.retain(|entry| {
+        !is_mine(entry)
+            && entry
+                .get("fieldsV1")
+                .is_some_and(|fields| fields != &json!({}))
+    });
     let mut mine = json!({
         "manager": manager, "operation": "Apply", "apiVersion": target.resource.api_version(),
         "time": object::now_text(), "fieldsType": "FieldsV1", "fieldsV1": owned,
@@ -54,7 +94,9 @@ pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager
     if !target.subresource.is_empty() {
         as_object(&mut mine).insert("subresource".into(), json!(target.subresource));
     }
-    if let Some(before) = list_at(object, "/metadata/managedFields").iter().find(|entry| is_mine(entry))
+    if let Some(before) = list_at(object, "/metadata/managedFields")
+        .iter()
+        .find(|entry| is_mine(entry))
         && before.get("fieldsV1") == mine.get("fieldsV1")
     {
         mine = before.clone();
@@ -65,11 +107,19 @@ pub(crate) fn apply(target: &Target, object: &mut Value, wanted: &Value, manager
 }
 
 fn conflict(manager: &str, clashes: &[String]) -> Status {
-    let plural = if clashes.len() == 1 { "conflict" } else { "conflicts" };
+    let plural = if clashes.len() == 1 {
+        "conflict"
+    } else {
+        "conflicts"
+    };
     let mut status = Status::new(
         409,
         "Conflict",
-        format!("Apply failed with {} {plural}: conflicts with \"{manager}\": {}", clashes.len(), clashes.join(", ")),
+        format!(
+            "Apply failed with {} {plural}: conflicts with \"{manager}\": {}",
+            clashes.len(),
+            clashes.join(", ")
+        ),
     );
     let causes: Vec<Value> = clashes
         .iter()
@@ -92,18 +142,27 @@ fn element_key(field: &str, element: &Value) -> Option<String> {
 fn fields_of(value: &Value, field: &str) -> Value {
     match value {
         Value::Object(map) if !map.is_empty() => {
-            let fields: Map<String, Value> =
-                map.iter().map(|(key, value)| (format!("f:{key}"), fields_of(value, key))).collect();
+            let fields: Map<String, Value> = map
+                .iter()
+                .map(|(key, value)| (format!("f:{key}"), fields_of(value, key)))
+                .collect();
             Value::Object(fields)
         }
         Value::Array(list) => {
-            let keys: Option<Vec<String>> = list.iter().map(|element| element_key(field, element)).collect();
+            let keys: Option<Vec<String>> = list
+                .iter()
+                .map(|element| element_key(field, element))
+                .collect();
             let Some(keys) = keys else { return json!({}) };
             let fields: Map<String, Value> = keys
                 .into_iter()
                 .zip(list)
                 .map(|(key, element)| {
-                    let mut inner = if key.starts_with("v:") { json!({}) } else { fields_of(element, "") };
+                    let mut inner = if key.starts_with("v:") {
+                        json!({})
+                    } else {
+                        fields_of(element, "")
+                    };
                     if key.starts_with("k:") {
                         as_object(&mut inner).insert(".".into(), json!({}));
                     }
@@ -122,12 +181,24 @@ fn step<'a>(value: Option<&'a Value>, field: &str, key: &str) -> Option<&'a Valu
     if let Some(name) = key.strip_prefix("f:") {
         return value.get(name);
     }
-    value.as_array()?.iter().find(|element| element_key(field, element).as_deref() == Some(key))
+    value
+        .as_array()?
+        .iter()
+        .find(|element| element_key(field, element).as_deref() == Some(key))
 }
 
 /// Another manager's fields without those that are about to get a different value from us; these are listed in `clashes`.
-fn without_clashes(theirs: &Value, ours: &Value, now: Option<&Value>, wanted: Option<&Value>, path: &str, clashes: &mut Vec<String>) -> Value {
-    let Some(fields) = theirs.as_object() else { return theirs.clone() };
+fn without_clashes(
+    theirs: &Value,
+    ours: &Value,
+    now: Option<&Value>,
+    wanted: Option<&Value>,
+    path: &str,
+    clashes: &mut Vec<String>,
+) -> Value {
+    let Some(fields) = theirs.as_object() else {
+        return theirs.clone();
+    };
     let field = path.rsplit('.').next().unwrap_or_default().to_owned();
     let mut kept = Map::new();
     for (key, inner) in fields {
@@ -135,17 +206,23 @@ fn without_clashes(theirs: &Value, ours: &Value, now: Option<&Value>, wanted: Op
             kept.insert(key.clone(), inner.clone());
             continue;
         };
-        let shown = key.strip_prefix("f:").map_or_else(|| format!("[{}]", key.get(2..).unwrap_or_default()), |name| format!(".{name}"));
+        let shown = key.strip_prefix("f:").map_or_else(
+            || format!("[{}]", key.get(2..).unwrap_or_default()),
+            |name| format!(".{name}"),
+        );
         let below = format!("{path}{shown}");
         let (now, wanted) = (step(now, &field, key), step(wanted, &field, key));
-        let is_leaf = inner.as_object().is_none_or(Map::is_empty) || mine.as_object().is_none_or(Map::is_empty);
+        let are_maps = wanted.is_some_and(Value::is_object) && now.is_none_or(Value::is_object);
+        let is_leaf = !are_maps
+            && (inner.as_object().is_none_or(Map::is_empty)
+                || mine.as_object().is_none_or(Map::is_empty));
         if key == "." || (is_leaf && now == wanted) {
             kept.insert(key.clone(), inner.clone());
         } else if is_leaf {
             clashes.push(below);
         } else {
             let rest = without_clashes(inner, mine, now, wanted, &below, clashes);
-            if rest != json!({}) {
+            if rest != json!({}) || inner == &json!({}) {
                 kept.insert(key.clone(), rest);
             }
         }
@@ -158,8 +235,16 @@ fn take_away(value: &mut Value, before: &Value, after: &Value, others: &[&Value]
     take_away_below(value, before, after, others, "");
 }
 
-fn take_away_below(value: &mut Value, before: &Value, after: &Value, others: &[&Value], field: &str) {
-    let Some(fields) = before.as_object() else { return };
+fn take_away_below(
+    value: &mut Value,
+    before: &Value,
+    after: &Value,
+    others: &[&Value],
+    field: &str,
+) {
+    let Some(fields) = before.as_object() else {
+        return;
+    };
     for (key, inner) in fields.iter().filter(|(key, _)| *key != ".") {
         let below: Vec<&Value> = others.iter().filter_map(|fields| fields.get(key)).collect();
         let is_wanted = after.get(key).is_some() || !below.is_empty();
@@ -181,9 +266,13 @@ fn take_away_below(value: &mut Value, before: &Value, after: &Value, others: &[&
                 as_object(value).remove(name);
             }
         } else if let Some(list) = value.as_array_mut() {
-            let at = list.iter().position(|element| element_key(field, element).as_deref() == Some(key));
+            let at = list
+                .iter()
+                .position(|element| element_key(field, element).as_deref() == Some(key));
             match at.and_then(|at| list.get_mut(at)) {
-                Some(element) if is_wanted => take_away_below(element, inner, after_inner, &below, ""),
+                Some(element) if is_wanted => {
+                    take_away_below(element, inner, after_inner, &below, "")
+                }
                 Some(_) => {
                     list.retain(|element| element_key(field, element).as_deref() != Some(key));
                 }
@@ -198,17 +287,26 @@ fn merge_applied(target: &mut Value, wanted: &Value, field: &str) {
         Value::Object(changes) => {
             let object = as_object(target);
             for (key, change) in changes {
-                merge_applied(object.entry(key.clone()).or_insert(Value::Null), change, key);
+                merge_applied(
+                    object.entry(key.clone()).or_insert(Value::Null),
+                    change,
+                    key,
+                );
             }
         }
         Value::Array(elements) => {
-            let keys: Option<Vec<String>> = elements.iter().map(|element| element_key(field, element)).collect();
+            let keys: Option<Vec<String>> = elements
+                .iter()
+                .map(|element| element_key(field, element))
+                .collect();
             let (Some(keys), Some(list)) = (keys, target.as_array_mut()) else {
                 *target = wanted.clone();
                 return;
             };
             for (key, element) in keys.iter().zip(elements) {
-                let at = list.iter().position(|other| element_key(field, other).as_ref() == Some(key));
+                let at = list
+                    .iter()
+                    .position(|other| element_key(field, other).as_ref() == Some(key));
                 match at.and_then(|at| list.get_mut(at)) {
                     Some(present) => merge_applied(present, element, ""),
                     None => list.push(element.clone()),
@@ -225,27 +323,84 @@ mod tests {
     use crate::cloud::light::resources;
 
     fn target() -> Target {
-        Target { resource: resources::config_maps(), namespace: "a".into(), name: "b".into(), subresource: String::new() }
+        Target {
+            resource: resources::config_maps(),
+            namespace: "a".into(),
+            name: "b".into(),
+            subresource: String::new(),
+        }
     }
 
     #[test]
     fn takes_away_what_is_no_longer_applied_and_keeps_the_rest() {
         let mut object = json!({"data": {"other": "1"}});
-        apply(&target(), &mut object, &json!({"data": {"a": "1", "b": "2"}}), "one", false).unwrap();
-        apply(&target(), &mut object, &json!({"data": {"a": "1"}}), "one", false).unwrap();
+        apply(
+            &target(),
+            &mut object,
+            &json!({"data": {"a": "1", "b": "2"}}),
+            "one",
+            false,
+        )
+        .unwrap();
+        apply(
+            &target(),
+            &mut object,
+            &json!({"data": {"a": "1"}}),
+            "one",
+            false,
+        )
+        .unwrap();
         assert_eq!(object["data"], json!({"other": "1", "a": "1"}));
     }
 
     #[test]
     fn refuses_another_managers_field_unless_forced() {
         let mut object = json!({});
-        apply(&target(), &mut object, &json!({"data": {"a": "1"}}), "one", false).unwrap();
-        let refused = apply(&target(), &mut object.clone(), &json!({"data": {"a": "2"}}), "two", false).unwrap_err();
+        apply(
+            &target(),
+            &mut object,
+            &json!({"data": {"a": "1"}}),
+            "one",
+            false,
+        )
+        .unwrap();
+        let refused = apply(
+            &target(),
+            &mut object.clone(),
+            &json!({"data": {"a": "2"}}),
+            "two",
+            false,
+        )
+        .unwrap_err();
         assert_eq!(refused.code, 409);
-        assert!(refused.message.contains("conflicts with \"one\": .data.a"), "{}", refused.message);
-        apply(&target(), &mut object, &json!({"data": {"a": "1"}}), "two", false).unwrap();
-        apply(&target(), &mut object, &json!({"data": {"a": "3"}}), "three", true).unwrap();
+        assert!(
+            refused.message.contains("conflicts with \"one\": .data.a"),
+            "{}",
+            refused.message
+        );
+        apply(
+            &target(),
+            &mut object,
+            &json!({"data": {"a": "1"}}),
+            "two",
+            false,
+        )
+        .unwrap();
+        apply(
+            &target(),
+            &mut object,
+            &json!({"data": {"a": "3"}}),
+            "three",
+            true,
+        )
+        .unwrap();
         assert_eq!(object["data"]["a"], "3");
-        assert_eq!(object["metadata"]["managedFields"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            object["metadata"]["managedFields"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
     }
 }

@@ -39,7 +39,10 @@ enum Command {
 
 /// Runs the user data to its end.
 pub(crate) async fn first(light: &Light, machine: &MachineSpec, console: &Console) -> BootOutcome {
-    console.line(format!("booting {} ({}) with image {}", machine.facts.hostname, machine.facts.instance_id, machine.version));
+    console.line(format!(
+        "booting {} ({}) with image {}",
+        machine.facts.hostname, machine.facts.instance_id, machine.version
+    ));
     if machine.user_data.is_empty() {
         console.line("cloud-init: no user data, nothing to do");
         return BootOutcome::Done("no user data".into());
@@ -52,22 +55,39 @@ pub(crate) async fn first(light: &Light, machine: &MachineSpec, console: &Consol
         }
     };
     for (path, file) in &data.files {
-        console.line(format!("write_files: {path} ({} bytes, mode {}, owner {})", file.content.len(), file.permissions, file.owner));
+        console.line(format!(
+            "write_files: {path} ({} bytes, mode {}, owner {})",
+            file.content.len(),
+            file.permissions,
+            file.owner
+        ));
     }
     for user in &data.users {
         console.line(format!("users: {user}"));
     }
     for part in &data.others {
-        console.line(format!("cloud-init: {part}: noted, without effect on a light machine"));
+        console.line(format!(
+            "cloud-init: {part}: noted, without effect on a light machine"
+        ));
     }
     for command in &data.boot_commands {
-        console.line(format!("bootcmd: {}: noted, without effect on a light machine", first_words(command)));
+        console.line(format!(
+            "bootcmd: {}: noted, without effect on a light machine",
+            first_words(command)
+        ));
     }
-    let boot = Boot { light, machine, console, data };
+    let boot = Boot {
+        light,
+        machine,
+        console,
+        data,
+    };
     let outcome = boot.run_commands().await;
     match &outcome {
         BootOutcome::Done(message) => console.line(format!("cloud-init: finished: {message}")),
-        BootOutcome::Failed(message) => console.line(format!("cloud-init: finished with errors: {message}")),
+        BootOutcome::Failed(message) => {
+            console.line(format!("cloud-init: finished with errors: {message}"))
+        }
     }
     outcome
 }
@@ -77,12 +97,18 @@ fn first_words(command: &str) -> String {
     let line = command.lines().next().unwrap_or_default();
     let words: Vec<&str> = line.split_whitespace().take(3).collect();
     let shown = words.join(" ");
-    if shown.len() < command.trim().len() { format!("{shown} ...") } else { shown }
+    if shown.len() < command.trim().len() {
+        format!("{shown} ...")
+    } else {
+        shown
+    }
 }
 
 fn parse_command(line: &str) -> Command {
     let mut words = line.split_whitespace().peekable();
-    while words.peek().is_some_and(|word| *word == "sudo" || *word == "exec" || (word.contains('=') && !word.starts_with('-'))) {
+    while words.peek().is_some_and(|word| {
+        *word == "sudo" || *word == "exec" || (word.contains('=') && !word.starts_with('-'))
+    }) {
         words.next();
     }
     let program = words.next().unwrap_or_default();
@@ -104,7 +130,9 @@ fn parse_command(line: &str) -> Command {
     match (config, verb.as_str()) {
         (Some(path), "init") => Command::Init(path),
         (Some(path), _) => Command::Join(path),
-        (None, verb) => Command::Bad(format!("kubeadm {verb} without --config: a light machine only follows a configuration file")),
+        (None, verb) => Command::Bad(format!(
+            "kubeadm {verb} without --config: a light machine only follows a configuration file"
+        )),
     }
 }
 
@@ -113,7 +141,11 @@ impl Boot<'_> {
         let mut done = Vec::new();
         let mut failure = None;
         for line in &self.data.commands {
-            for part in line.split("&&").map(str::trim).filter(|part| !part.is_empty()) {
+            for part in line
+                .split("&&")
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+            {
                 match self.run(part).await {
                     Ok(Some(what)) => done.push(what),
                     Ok(None) => {}
@@ -135,12 +167,14 @@ impl Boot<'_> {
     async fn run(&self, command: &str) -> Result<Option<String>, String> {
         match parse_command(command) {
             Command::Init(path) => {
-                self.console.line(format!("runcmd: kubeadm init --config {path}"));
+                self.console
+                    .line(format!("runcmd: kubeadm init --config {path}"));
                 let config = self.config(&path)?;
                 init::init(self, &config).await.map(Some)
             }
             Command::Join(path) => {
-                self.console.line(format!("runcmd: kubeadm join --config {path}"));
+                self.console
+                    .line(format!("runcmd: kubeadm join --config {path}"));
                 let config = self.config(&path)?;
                 join::join(self, &path, &config).await.map(Some)
             }
@@ -148,9 +182,15 @@ impl Boot<'_> {
             Command::Other => {
                 match command.split_once('>') {
                     Some((head, path)) if head.trim_start().starts_with("echo ") => {
-                        self.console.line(format!("runcmd: wrote {}", path.trim_start_matches('>').trim()));
+                        self.console.line(format!(
+                            "runcmd: wrote {}",
+                            path.trim_start_matches('>').trim()
+                        ));
                     }
-                    _ => self.console.line(format!("runcmd: {}: executed without effect on a light machine", first_words(command))),
+                    _ => self.console.line(format!(
+                        "runcmd: {}: executed without effect on a light machine",
+                        first_words(command)
+                    )),
                 }
                 Ok(None)
             }
@@ -161,31 +201,48 @@ impl Boot<'_> {
         if !self.data.files.contains_key(path) {
             return Err(format!("open {path}: no such file or directory"));
         }
-        let text = self.data.text(path).ok_or_else(|| format!("{path} is not text"))?;
+        let text = self
+            .data
+            .text(path)
+            .ok_or_else(|| format!("{path} is not text"))?;
         KubeadmConfig::parse(path, text)
     }
 
     /// When kubeadm gives up waiting.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now().checked_add(self.light.tempo.kubeadm_timeout).unwrap_or_else(Instant::now)
+        Instant::now()
+            .checked_add(self.light.tempo.kubeadm_timeout)
+            .unwrap_or_else(Instant::now)
     }
 
     /// Starts the API server of this machine with the CA it was given.
-    pub(crate) async fn serve(&self, cluster: &Arc<Cluster>, config: &KubeadmConfig) -> Result<(), String> {
+    pub(crate) async fn serve(
+        &self,
+        cluster: &Arc<Cluster>,
+        config: &KubeadmConfig,
+    ) -> Result<(), String> {
         serve(self.machine, &self.data, cluster, config).await?;
-        self.console.line(format!("kube-apiserver: serving on {}:{API_PORT}", self.machine.facts.address));
+        self.console.line(format!(
+            "kube-apiserver: serving on {}:{API_PORT}",
+            self.machine.facts.address
+        ));
         Ok(())
     }
 
     /// Starts this machine's kubelet.
     pub(crate) fn start_kubelet(&self, cluster: &Cluster, node: &str) -> Result<(), String> {
         start_kubelet(self.machine, cluster, node)?;
-        self.console.line(format!("kubelet: running for node {node}"));
+        self.console
+            .line(format!("kubelet: running for node {node}"));
         Ok(())
     }
 
     /// What this machine's kubelet registers.
-    pub(crate) fn registration<'a>(&'a self, node: &'a NodeRegistration, taints: Vec<serde_json::Value>) -> super::kubelets::Registration<'a> {
+    pub(crate) fn registration<'a>(
+        &'a self,
+        node: &'a NodeRegistration,
+        taints: Vec<serde_json::Value>,
+    ) -> super::kubelets::Registration<'a> {
         let facts = &self.machine.facts;
         let provider_id = match node.argument("provider-id") {
             "" => facts.provider_id.as_str(),
@@ -218,7 +275,9 @@ fn start_kubelet(machine: &MachineSpec, cluster: &Cluster, node: &str) -> Result
         ready_at,
         silent_at,
     };
-    cluster.add_kubelet(node, kubelet).map_err(|error| format!("kubelet: the disk cannot be written: {error}"))
+    cluster
+        .add_kubelet(node, kubelet)
+        .map_err(|error| format!("kubelet: the disk cannot be written: {error}"))
 }
 
 /// The directory of the certificates, as the cluster configuration has it.
@@ -232,11 +291,20 @@ pub(crate) fn certificates_dir(config: &KubeadmConfig) -> String {
 /// The cluster CA among the machine's files.
 pub(crate) fn authority(data: &UserData, dir: &str) -> Result<Authority, String> {
     let (cert_path, key_path) = (format!("{dir}/ca.crt"), format!("{dir}/ca.key"));
-    let read = |path: &str| data.text(path).ok_or_else(|| format!("open {path}: no such file or directory"));
-    Authority::from_pem(&cert_path, read(&cert_path)?, &key_path, read(&key_path)?).map_err(|error| error.to_string())
+    let read = |path: &str| {
+        data.text(path)
+            .ok_or_else(|| format!("open {path}: no such file or directory"))
+    };
+    Authority::from_pem(&cert_path, read(&cert_path)?, &key_path, read(&key_path)?)
+        .map_err(|error| error.to_string())
 }
 
-async fn serve(machine: &MachineSpec, data: &UserData, cluster: &Arc<Cluster>, config: &KubeadmConfig) -> Result<(), String> {
+async fn serve(
+    machine: &MachineSpec,
+    data: &UserData,
+    cluster: &Arc<Cluster>,
+    config: &KubeadmConfig,
+) -> Result<(), String> {
     let authority = Arc::new(authority(data, &certificates_dir(config))?);
     let mut names: Vec<String> = [
         machine.facts.hostname.as_str(),
@@ -249,28 +317,48 @@ async fn serve(machine: &MachineSpec, data: &UserData, cluster: &Arc<Cluster>, c
     .map(str::to_owned)
     .to_vec();
     let endpoint = cluster.endpoint();
-    names.push(endpoint.rsplit_once(':').map_or(endpoint.as_str(), |(host, _)| host).to_owned());
+    names.push(
+        endpoint
+            .rsplit_once(':')
+            .map_or(endpoint.as_str(), |(host, _)| host)
+            .to_owned(),
+    );
     for extra in object::list_at(&config.cluster, "/apiServer/certSANs") {
         names.extend(extra.as_str().map(str::to_owned));
     }
     names.extend(["127.0.0.1", "::1", machine.facts.address.as_str()].map(str::to_owned));
-    let addresses = names.iter().filter_map(|name| name.parse().ok()).collect::<Vec<_>>();
+    let addresses = names
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect::<Vec<_>>();
     names.retain(|name| name.parse::<std::net::IpAddr>().is_err());
-    let tls = authority.server_config(&names, &addresses).map_err(|error| error.to_string())?;
+    let tls = authority
+        .server_config(&names, &addresses)
+        .map_err(|error| error.to_string())?;
     let listener = TcpListener::bind((machine.facts.address.as_str(), API_PORT))
         .await
-        .map_err(|error| format!("kube-apiserver: cannot listen on {}:{API_PORT}: {error}", machine.facts.address))?;
+        .map_err(|error| {
+            format!(
+                "kube-apiserver: cannot listen on {}:{API_PORT}: {error}",
+                machine.facts.address
+            )
+        })?;
     let server = ApiServer::start(listener, tls, Arc::clone(cluster));
     cluster.serve(&machine.facts.instance_id, authority, server);
     Ok(())
 }
 
 /// Brings a machine back whose user data has run to its end.
-pub(crate) async fn again(light: &Light, machine: &MachineSpec, console: &Console) -> Result<(), String> {
+pub(crate) async fn again(
+    light: &Light,
+    machine: &MachineSpec,
+    console: &Console,
+) -> Result<(), String> {
     console.line(format!("booting {} again", machine.facts.hostname));
     let instance = machine.facts.instance_id.as_str();
     if let Some(cluster) = light.cluster_of_member(instance) {
-        let data = UserData::parse(&machine.user_data, &machine.facts).map_err(|error| error.to_string())?;
+        let data = UserData::parse(&machine.user_data, &machine.facts)
+            .map_err(|error| error.to_string())?;
         let mut config = KubeadmConfig::default();
         for command in data.commands.iter().flat_map(|line| line.split("&&")) {
             if let Command::Init(path) | Command::Join(path) = parse_command(command.trim())
@@ -280,7 +368,10 @@ pub(crate) async fn again(light: &Light, machine: &MachineSpec, console: &Consol
             }
         }
         serve(machine, &data, &cluster, &config).await?;
-        console.line(format!("kube-apiserver: serving on {}:{API_PORT}", machine.facts.address));
+        console.line(format!(
+            "kube-apiserver: serving on {}:{API_PORT}",
+            machine.facts.address
+        ));
     }
     for cluster in light.all() {
         if let Some(node) = cluster.node_of(instance) {
@@ -297,9 +388,18 @@ mod tests {
 
     #[test]
     fn finds_kubeadm_among_other_commands() {
-        assert_eq!(parse_command("kubeadm init --config /run/a.yaml --v 5"), Command::Init("/run/a.yaml".into()));
-        assert_eq!(parse_command("sudo PATH=/x /usr/bin/kubeadm join --config=/run/b"), Command::Join("/run/b".into()));
+        assert_eq!(
+            parse_command("kubeadm init --config /run/a.yaml --v 5"),
+            Command::Init("/run/a.yaml".into())
+        );
+        assert_eq!(
+            parse_command("sudo PATH=/x /usr/bin/kubeadm join --config=/run/b"),
+            Command::Join("/run/b".into())
+        );
         assert_eq!(parse_command("echo kubeadm init"), Command::Other);
-        assert!(matches!(parse_command("kubeadm join 1.2.3.4:6443"), Command::Bad(_)));
+        assert!(matches!(
+            parse_command("kubeadm join 1.2.3.4:6443"),
+            Command::Bad(_)
+        ));
     }
 }

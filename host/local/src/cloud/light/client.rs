@@ -58,7 +58,12 @@ impl ServerCertVerifier for TrustAnyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -67,7 +72,12 @@ impl ServerCertVerifier for TrustAnyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -84,7 +94,11 @@ impl Client {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(TrustAnyone(provider)))
             .with_no_client_auth();
-        Ok(Self { endpoint: endpoint.to_owned(), tls: Arc::new(config), bearer: None })
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            tls: Arc::new(config),
+            bearer: None,
+        })
     }
 
     /// A client that trusts these CAs, with a bearer token or a client certificate if given.
@@ -103,19 +117,36 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         let config = match certificate {
-            Some((chain, key)) => {
-                builder.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)))?
-            }
+            Some((chain, key)) => builder.with_client_auth_cert(
+                chain,
+                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
+            )?,
             None => builder.with_no_client_auth(),
         };
-        Ok(Self { endpoint: endpoint.to_owned(), tls: Arc::new(config), bearer })
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            tls: Arc::new(config),
+            bearer,
+        })
     }
 
     /// Sends one request. The error is a sentence for the console.
-    pub(crate) async fn send(&self, method: Method, path: &str, content_type: &str, body: Option<&Value>) -> Result<Reply, String> {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, String> {
         tokio::time::timeout(TIMEOUT, self.send_now(method, path, content_type, body))
             .await
-            .map_err(|_| format!("https://{} did not answer within {} s", self.endpoint, TIMEOUT.as_secs()))?
+            .map_err(|_| {
+                format!(
+                    "https://{} did not answer within {} s",
+                    self.endpoint,
+                    TIMEOUT.as_secs()
+                )
+            })?
     }
 
     /// Reads one thing.
@@ -123,20 +154,38 @@ impl Client {
         self.send(Method::GET, path, "application/json", None).await
     }
 
-    async fn send_now(&self, method: Method, path: &str, content_type: &str, body: Option<&Value>) -> Result<Reply, String> {
+    async fn send_now(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, String> {
         let endpoint = &self.endpoint;
-        let failed = |what: &str, error: &dyn std::error::Error| format!("https://{endpoint}: {what}: {error}");
-        let host = endpoint.rsplit_once(':').map_or(endpoint.as_str(), |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let failed = |what: &str, error: &dyn std::error::Error| {
+            format!("https://{endpoint}: {what}: {error}")
+        };
+        let host = endpoint
+            .rsplit_once(':')
+            .map_or(endpoint.as_str(), |(host, _)| host);
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         let name = ServerName::try_from(host).map_err(|error| failed("bad host", &error))?;
-        let stream = TcpStream::connect(endpoint).await.map_err(|error| failed("connect", &error))?;
-        stream.set_nodelay(true).map_err(|error| failed("connect", &error))?;
+        let stream = TcpStream::connect(endpoint)
+            .await
+            .map_err(|error| failed("connect", &error))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| failed("connect", &error))?;
         let tls = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)
             .await
             .map_err(|error| failed("TLS", &error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| failed("HTTP", &error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+            .await
+            .map_err(|error| failed("HTTP", &error))?;
         let driver = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
@@ -146,9 +195,16 @@ impl Client {
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
         }
-        let content = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = request.body(Full::new(content)).map_err(|error| failed("HTTP", &error))?;
-        let response = sender.send_request(request).await.map_err(|error| failed("HTTP", &error))?;
+        let content = body
+            .map(|body| Bytes::from(body.to_string()))
+            .unwrap_or_default();
+        let request = request
+            .body(Full::new(content))
+            .map_err(|error| failed("HTTP", &error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| failed("HTTP", &error))?;
         let code = response.status().as_u16();
         let cluster = response
             .headers()
@@ -162,6 +218,10 @@ impl Client {
             .map_err(|error| format!("https://{endpoint}: the answer could not be read: {error}"))?
             .to_bytes();
         driver.abort();
-        Ok(Reply { code, value: serde_json::from_slice(&bytes).unwrap_or(Value::Null), cluster })
+        Ok(Reply {
+            code,
+            value: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            cluster,
+        })
     }
 }

@@ -108,7 +108,9 @@ impl Cluster {
 
     /// Opens a cluster that an earlier process made; absent when that was killed before it was whole.
     pub(crate) fn open(dir: &Path, tempo: Tempo) -> io::Result<Option<Arc<Self>>> {
-        let Some(meta) = disk::load::<Meta>(&dir.join("cluster.json"))? else { return Ok(None) };
+        let Some(meta) = disk::load::<Meta>(&dir.join("cluster.json"))? else {
+            return Ok(None);
+        };
         let store = Store::open(dir)?;
         Ok(Some(Self::assemble(dir.to_owned(), store, meta, tempo)))
     }
@@ -121,7 +123,13 @@ impl Cluster {
             kubelets: BTreeMap::new(),
             task: None,
         };
-        let cluster = Arc::new(Self { uid: meta.uid, store, tempo, dir, state: Mutex::new(state) });
+        let cluster = Arc::new(Self {
+            uid: meta.uid,
+            store,
+            tempo,
+            dir,
+            state: Mutex::new(state),
+        });
         let task = tokio::spawn(controllers::run(Arc::downgrade(&cluster)));
         cluster.lock().task = Some(task);
         cluster
@@ -158,7 +166,10 @@ impl Cluster {
     /// Adds a control-plane member, durably.
     pub(crate) fn add_member(&self, instance: &str, node: &str, version: &str) -> io::Result<()> {
         let mut state = self.lock();
-        state.meta.members.insert(instance.to_owned(), node.to_owned());
+        state
+            .meta
+            .members
+            .insert(instance.to_owned(), node.to_owned());
         state.meta.version = version.to_owned();
         drop(state);
         self.save()
@@ -199,11 +210,18 @@ impl Cluster {
     /// Starts a kubelet for a Node.
     pub(crate) fn add_kubelet(&self, node: &str, kubelet: Kubelet) -> io::Result<()> {
         let mut state = self.lock();
-        let before = state.meta.nodes.insert(kubelet.instance.clone(), node.to_owned());
+        let before = state
+            .meta
+            .nodes
+            .insert(kubelet.instance.clone(), node.to_owned());
         state.kubelets.insert(node.to_owned(), kubelet);
         drop(state);
         self.store.woken.notify_one();
-        if before.as_deref() == Some(node) { Ok(()) } else { self.save() }
+        if before.as_deref() == Some(node) {
+            Ok(())
+        } else {
+            self.save()
+        }
     }
 
     /// The Node of an instance that has joined this cluster.
@@ -219,7 +237,9 @@ impl Cluster {
 
     /// Stops the kubelet of an instance.
     pub(crate) fn remove_kubelet(&self, instance: &str) {
-        self.lock().kubelets.retain(|_, kubelet| kubelet.instance != instance);
+        self.lock()
+            .kubelets
+            .retain(|_, kubelet| kubelet.instance != instance);
     }
 
     /// The kubelet of a Node.

@@ -11,14 +11,21 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// Answers a path that is not under a resource; absent when there is nothing there.
 pub(crate) fn answer_path(cluster: &Cluster, path: &str, accept: &str) -> Option<Response<Body>> {
-    let aggregated = accept.split(',').next().is_some_and(|first| first.contains("apidiscovery.k8s.io"));
+    let aggregated = accept
+        .split(',')
+        .next()
+        .is_some_and(|first| first.contains("apidiscovery.k8s.io"));
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let value = match parts.as_slice() {
         [] => json!({"paths": paths()}),
-        ["healthz" | "livez" | "readyz", ..] => return Some(answer(200, "text/plain; charset=utf-8", "ok")),
+        ["healthz" | "livez" | "readyz", ..] => {
+            return Some(answer(200, "text/plain; charset=utf-8", "ok"));
+        }
         ["version"] => version(&cluster.version()),
         ["api"] if aggregated => return Some(answer(200, AGGREGATED, aggregate(true).to_string())),
-        ["apis"] if aggregated => return Some(answer(200, AGGREGATED, aggregate(false).to_string())),
+        ["apis"] if aggregated => {
+            return Some(answer(200, AGGREGATED, aggregate(false).to_string()));
+        }
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": cluster.endpoint()}]}),
         ["apis"] => {
@@ -33,8 +40,10 @@ pub(crate) fn answer_path(cluster: &Cluster, path: &str, accept: &str) -> Option
             value
         }
         ["apis", name, "v1"] if groups().contains(name) => resource_list(name, "v1"),
-        ["openapi", "v2"] => json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": cluster.version()},
-            "paths": {}, "definitions": {}}),
+        ["openapi", "v2"] => {
+            json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": cluster.version()},
+            "paths": {}, "definitions": {}})
+        }
         ["openapi", "v3"] => json!({"paths": {}}),
         _ => return None,
     };
@@ -47,7 +56,17 @@ fn paths() -> Vec<String> {
         paths.push(format!("/apis/{group}"));
         paths.push(format!("/apis/{group}/v1"));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     paths
 }
 
@@ -65,7 +84,16 @@ fn group(name: &str) -> Value {
 
 fn verbs(subresource: &str) -> Value {
     match subresource {
-        "" => json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
+        "" => json!([
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch"
+        ]),
         "binding" | "eviction" => json!(["create"]),
         "log" => json!(["get"]),
         "finalize" => json!(["update"]),
@@ -106,7 +134,11 @@ fn resource_list(group: &str, version: &str) -> Value {
             list.push(entry);
         }
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
 }
 
@@ -115,7 +147,11 @@ fn aggregate(core: bool) -> Value {
     let items: Vec<Value> = names
         .into_iter()
         .map(|name| {
-            let resources: Vec<Value> = RESOURCES.iter().filter(|resource| resource.group == name).map(aggregated).collect();
+            let resources: Vec<Value> = RESOURCES
+                .iter()
+                .filter(|resource| resource.group == name)
+                .map(aggregated)
+                .collect();
             json!({"metadata": {"name": name, "creationTimestamp": null},
                 "versions": [{"version": "v1", "freshness": "Current", "resources": resources}]})
         })

@@ -14,14 +14,21 @@ use super::object::{self, as_object, list_at, text_at};
 use super::{API_PORT, kubelets, pki, resources, token};
 
 /// Components that kubeadm runs as static pods.
-pub(crate) const STATIC_PODS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+pub(crate) const STATIC_PODS: [&str; 4] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+];
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Makes the cluster. The answer is a sentence for the console.
 pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<String, String> {
     if config.init.is_null() && config.cluster.is_null() {
-        return Err("the configuration file has neither InitConfiguration nor ClusterConfiguration".into());
+        return Err(
+            "the configuration file has neither InitConfiguration nor ClusterConfiguration".into(),
+        );
     }
     let instance = boot.machine.facts.instance_id.as_str();
     let node = NodeRegistration::read(&config.init, &boot.machine.facts.hostname);
@@ -30,7 +37,10 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
         version => version.to_owned(),
     };
     if version != boot.machine.version {
-        boot.console.line(format!("kubeadm: the cluster's version is {version}, the machine's {}", boot.machine.version));
+        boot.console.line(format!(
+            "kubeadm: the cluster's version is {version}, the machine's {}",
+            boot.machine.version
+        ));
     }
     let endpoint = match text_at(&config.cluster, "/controlPlaneEndpoint") {
         "" => format!("{}:{API_PORT}", boot.machine.facts.address),
@@ -41,7 +51,8 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
     for name in ["front-proxy-ca.crt", "sa.pub", "etcd/ca.crt"] {
         let path = format!("{}/{name}", certificates_dir(config));
         if !boot.data.files.contains_key(&path) {
-            boot.console.line(format!("kubeadm: {path} was not given, making one"));
+            boot.console
+                .line(format!("kubeadm: {path} was not given, making one"));
         }
     }
     let cluster = match boot.light.cluster_of_member(instance) {
@@ -55,7 +66,8 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
                 nodes: std::collections::BTreeMap::new(),
             };
             let root = &boot.light.dir.0;
-            let cluster = Cluster::create(root, meta, boot.light.tempo).map_err(|error| format!("etcd: the disk cannot be written: {error}"))?;
+            let cluster = Cluster::create(root, meta, boot.light.tempo)
+                .map_err(|error| format!("etcd: the disk cannot be written: {error}"))?;
             boot.light.add(std::sync::Arc::clone(&cluster));
             cluster
         }
@@ -64,14 +76,21 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
     boot.serve(&cluster, config).await?;
     boot.start_kubelet(&cluster, &node.name)?;
     wait_for_endpoint(boot, &endpoint, &ca.pem).await?;
-    boot.console.line("kubeadm: your Kubernetes control-plane has initialized successfully!");
-    Ok(format!("kubeadm init: node {} is the first control-plane node", node.name))
+    boot.console
+        .line("kubeadm: your Kubernetes control-plane has initialized successfully!");
+    Ok(format!(
+        "kubeadm init: node {} is the first control-plane node",
+        node.name
+    ))
 }
 
 /// kubeadm writes its configuration through the control plane endpoint, so that must lead here.
 async fn wait_for_endpoint(boot: &Boot<'_>, endpoint: &str, ca: &str) -> Result<(), String> {
-    boot.console.line(format!("kubeadm: waiting for a healthy API server at https://{endpoint}"));
-    let client = Client::trusting(endpoint, &pki::certificates(ca), None, None).map_err(|error| error.to_string())?;
+    boot.console.line(format!(
+        "kubeadm: waiting for a healthy API server at https://{endpoint}"
+    ));
+    let client = Client::trusting(endpoint, &pki::certificates(ca), None, None)
+        .map_err(|error| error.to_string())?;
     let deadline = boot.deadline();
     loop {
         let error = match client.get("/healthz").await {
@@ -80,30 +99,49 @@ async fn wait_for_endpoint(boot: &Boot<'_>, endpoint: &str, ca: &str) -> Result<
             Err(error) => error,
         };
         if Instant::now() >= deadline {
-            return Err(format!("the control plane endpoint does not lead to this machine's API server: {error}"));
+            return Err(format!(
+                "the control plane endpoint does not lead to this machine's API server: {error}"
+            ));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-fn fill(boot: &Boot<'_>, config: &KubeadmConfig, cluster: &Cluster, node: &NodeRegistration, ca: &str, version: &str, endpoint: &str) {
+fn fill(
+    boot: &Boot<'_>,
+    config: &KubeadmConfig,
+    cluster: &Cluster,
+    node: &NodeRegistration,
+    ca: &str,
+    version: &str,
+    endpoint: &str,
+) {
     ensure_identity(cluster);
     for name in ["default", "kube-public", "kube-node-lease"] {
-        ensure(cluster, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+        ensure(
+            cluster,
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        );
     }
     for value in roles() {
         ensure(cluster, &value);
     }
-    ensure(cluster, &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default",
+    ensure(
+        cluster,
+        &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default",
         "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]}}));
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]}}),
+    );
     for value in maps(config, ca, version, endpoint) {
         ensure(cluster, &value);
     }
     for value in addons(config, version) {
         ensure(cluster, &value);
     }
-    let taints = node.taints.clone().unwrap_or_else(|| vec![control_plane_taint()]);
+    let taints = node
+        .taints
+        .clone()
+        .unwrap_or_else(|| vec![control_plane_taint()]);
     add_control_plane_node(boot, cluster, node, taints, version);
     for given in list_at(&config.init, "/bootstrapTokens") {
         if let Some(secret) = token_secret(given) {
@@ -114,8 +152,14 @@ fn fill(boot: &Boot<'_>, config: &KubeadmConfig, cluster: &Cluster, node: &NodeR
 
 /// The cluster's identity is the UID of this namespace.
 fn ensure_identity(cluster: &Cluster) {
-    ensure(cluster, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
-    if let Some(namespace) = cluster.store.get(resources::namespaces(), "", "kube-system") {
+    ensure(
+        cluster,
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}),
+    );
+    if let Some(namespace) = cluster
+        .store
+        .get(resources::namespaces(), "", "kube-system")
+    {
         super::controllers::edit(cluster, resources::namespaces(), &namespace.value, |new| {
             object::metadata(new).insert("uid".into(), json!(cluster.uid));
         });
@@ -128,9 +172,18 @@ pub(crate) fn control_plane_taint() -> Value {
 }
 
 /// Registers a control-plane machine's Node with its marks, and its static pods.
-pub(crate) fn add_control_plane_node(boot: &Boot<'_>, cluster: &Cluster, node: &NodeRegistration, taints: Vec<Value>, version: &str) {
+pub(crate) fn add_control_plane_node(
+    boot: &Boot<'_>,
+    cluster: &Cluster,
+    node: &NodeRegistration,
+    taints: Vec<Value>,
+    version: &str,
+) {
     let mut registration = boot.registration(node, taints);
-    for label in ["node-role.kubernetes.io/control-plane", "node.kubernetes.io/exclude-from-external-load-balancers"] {
+    for label in [
+        "node-role.kubernetes.io/control-plane",
+        "node.kubernetes.io/exclude-from-external-load-balancers",
+    ] {
         registration.labels.push((label.to_owned(), String::new()));
     }
     let mut value = kubelets::node_object(&registration);
@@ -138,7 +191,12 @@ pub(crate) fn add_control_plane_node(boot: &Boot<'_>, cluster: &Cluster, node: &
         .entry("annotations")
         .or_insert_with(|| json!({}))
         .as_object_mut()
-        .map(|annotations| annotations.insert("kubeadm.alpha.kubernetes.io/cri-socket".into(), json!("unix:///run/containerd/containerd.sock")));
+        .map(|annotations| {
+            annotations.insert(
+                "kubeadm.alpha.kubernetes.io/cri-socket".into(),
+                json!("unix:///run/containerd/containerd.sock"),
+            )
+        });
     ensure(cluster, &value);
     let uid = cluster
         .store
@@ -147,16 +205,36 @@ pub(crate) fn add_control_plane_node(boot: &Boot<'_>, cluster: &Cluster, node: &
         .unwrap_or_default();
     kubelets::beat(cluster, &node.name);
     for component in STATIC_PODS {
-        ensure(cluster, &kubelets::static_pod(component, &node.name, &uid, version, &boot.machine.facts.address));
+        ensure(
+            cluster,
+            &kubelets::static_pod(
+                component,
+                &node.name,
+                &uid,
+                version,
+                &boot.machine.facts.address,
+            ),
+        );
     }
-    boot.console.line(format!("kubeadm: marked node {} as control-plane", node.name));
+    boot.console.line(format!(
+        "kubeadm: marked node {} as control-plane",
+        node.name
+    ));
 }
 
 fn token_secret(given: &Value) -> Option<Value> {
     let (id, secret) = text_at(given, "/token").split_once('.')?;
     let texts = |pointer: &str, default: &[&str]| -> Vec<String> {
-        let list: Vec<String> = list_at(given, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        if list.is_empty() { default.iter().map(|text| (*text).to_owned()).collect() } else { list }
+        let list: Vec<String> = list_at(given, pointer)
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        if list.is_empty() {
+            default.iter().map(|text| (*text).to_owned()).collect()
+        } else {
+            list
+        }
     };
     let ttl_s = match text_at(given, "/ttl") {
         "" => Some(86_400),
@@ -167,7 +245,10 @@ fn token_secret(given: &Value) -> Option<Value> {
         secret,
         text_at(given, "/description"),
         ttl_s,
-        &texts("/groups", &["system:bootstrappers:kubeadm:default-node-token"]),
+        &texts(
+            "/groups",
+            &["system:bootstrappers:kubeadm:default-node-token"],
+        ),
         &texts("/usages", &["signing", "authentication"]),
     ))
 }
@@ -182,7 +263,11 @@ fn yaml(value: &Value) -> String {
 
 /// The cluster configuration with kubeadm's defaults filled in, as it uploads it.
 fn cluster_configuration(config: &KubeadmConfig, version: &str, endpoint: &str) -> Value {
-    let mut value = if config.cluster.is_null() { json!({}) } else { config.cluster.clone() };
+    let mut value = if config.cluster.is_null() {
+        json!({})
+    } else {
+        config.cluster.clone()
+    };
     let object = as_object(&mut value);
     let api_version = match text_at(&config.init, "/apiVersion") {
         "" => "kubeadm.k8s.io/v1beta4",
@@ -206,8 +291,12 @@ fn cluster_configuration(config: &KubeadmConfig, version: &str, endpoint: &str) 
     object.insert("kubernetesVersion".into(), json!(version));
     object.insert("controlPlaneEndpoint".into(), json!(endpoint));
     let networking = object::child(&mut value, "networking");
-    networking.entry("dnsDomain").or_insert(json!("cluster.local"));
-    networking.entry("serviceSubnet").or_insert(json!("10.96.0.0/12"));
+    networking
+        .entry("dnsDomain")
+        .or_insert(json!("cluster.local"));
+    networking
+        .entry("serviceSubnet")
+        .or_insert(json!("10.96.0.0/12"));
     value
 }
 
@@ -215,29 +304,52 @@ fn maps(config: &KubeadmConfig, ca: &str, version: &str, endpoint: &str) -> Vec<
     use base64::Engine as _;
     let ca_data = base64::engine::general_purpose::STANDARD.encode(ca);
     let server = format!("https://{endpoint}");
-    let kubeconfig = yaml(&json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "users": [], "contexts": [],
-        "current-context": "", "clusters": [{"name": "", "cluster": {"certificate-authority-data": ca_data, "server": server}}]}));
+    let kubeconfig = yaml(
+        &json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "users": [], "contexts": [],
+        "current-context": "", "clusters": [{"name": "", "cluster": {"certificate-authority-data": ca_data, "server": server}}]}),
+    );
     let domain = match text_at(&config.cluster, "/networking/dnsDomain") {
         "" => "cluster.local",
         domain => domain,
     };
     let kubelet = json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "clusterDomain": domain,
         "clusterDNS": ["10.96.0.10"], "rotateCertificates": true, "staticPodPath": "/etc/kubernetes/manifests"});
-    let proxy = json!({"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"});
+    let proxy =
+        json!({"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"});
     let corefile = format!(
         ".:53 {{\n    errors\n    health {{\n       lameduck 5s\n    }}\n    ready\n    kubernetes {domain} in-addr.arpa ip6.arpa {{\n       pods insecure\n       fallthrough in-addr.arpa ip6.arpa\n       ttl 30\n    }}\n    prometheus :9153\n    forward . /etc/resolv.conf {{\n       max_concurrent 1000\n    }}\n    cache 30\n    loop\n    reload\n    loadbalance\n}}\n"
     );
     vec![
-        config_map("kube-system", "kubeadm-config", &json!({"ClusterConfiguration": yaml(&cluster_configuration(config, version, endpoint))})),
-        config_map("kube-public", "cluster-info", &json!({"kubeconfig": kubeconfig})),
-        config_map("kube-system", "kubelet-config", &json!({"kubelet": yaml(&kubelet)})),
-        config_map("kube-system", "kube-proxy", &json!({"config.conf": yaml(&proxy)})),
+        config_map(
+            "kube-system",
+            "kubeadm-config",
+            &json!({"ClusterConfiguration": yaml(&cluster_configuration(config, version, endpoint))}),
+        ),
+        config_map(
+            "kube-public",
+            "cluster-info",
+            &json!({"kubeconfig": kubeconfig}),
+        ),
+        config_map(
+            "kube-system",
+            "kubelet-config",
+            &json!({"kubelet": yaml(&kubelet)}),
+        ),
+        config_map(
+            "kube-system",
+            "kube-proxy",
+            &json!({"config.conf": yaml(&proxy)}),
+        ),
         config_map("kube-system", "coredns", &json!({"Corefile": corefile})),
     ]
 }
 
 fn addons(config: &KubeadmConfig, version: &str) -> Vec<Value> {
-    let skipped = |addon: &str| list_at(&config.init, "/skipPhases").iter().any(|phase| phase == addon || phase == "addon");
+    let skipped = |addon: &str| {
+        list_at(&config.init, "/skipPhases")
+            .iter()
+            .any(|phase| phase == addon || phase == "addon")
+    };
     let repository = match text_at(&config.cluster, "/imageRepository") {
         "" => "registry.k8s.io",
         repository => repository,
@@ -289,8 +401,10 @@ fn cluster_binding(name: &str, role: &str, kind: &str, subject: &str) -> Value {
 }
 
 fn role(namespace: &str, name: &str, map: &str, subjects: &[(&str, &str)]) -> [Value; 2] {
-    let subjects: Vec<Value> =
-        subjects.iter().map(|(kind, name)| json!({"apiGroup": RBAC, "kind": kind, "name": name})).collect();
+    let subjects: Vec<Value> = subjects
+        .iter()
+        .map(|(kind, name)| json!({"apiGroup": RBAC, "kind": kind, "name": name}))
+        .collect();
     [
         json!({"apiVersion": format!("{RBAC}/v1"), "kind": "Role", "metadata": {"name": name, "namespace": namespace},
             "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map], "verbs": ["get"]}]}),
@@ -308,29 +422,112 @@ fn roles() -> Vec<Value> {
     let paths = json!([{"nonResourceURLs": ["/", "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi",
         "/openapi/*", "/readyz", "/version", "/version/"], "verbs": ["get"]}]);
     let mut values = vec![
-        cluster_role("cluster-admin", &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}])),
+        cluster_role(
+            "cluster-admin",
+            &json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]),
+        ),
         cluster_binding("cluster-admin", "cluster-admin", "Group", "system:masters"),
         cluster_role("system:discovery", &paths),
-        cluster_binding("system:discovery", "system:discovery", "Group", "system:authenticated"),
+        cluster_binding(
+            "system:discovery",
+            "system:discovery",
+            "Group",
+            "system:authenticated",
+        ),
         cluster_role("system:public-info-viewer", &public),
-        cluster_binding("system:public-info-viewer", "system:public-info-viewer", "Group", "system:authenticated"),
-        cluster_binding("system:public-info-viewer-anonymous", "system:public-info-viewer", "Group", "system:unauthenticated"),
-        cluster_role("system:node-bootstrapper", &json!([{"apiGroups": [CSR], "resources": ["certificatesigningrequests"], "verbs": ["create", "get", "list", "watch"]}])),
-        cluster_role("system:certificates.k8s.io:certificatesigningrequests:nodeclient", &csr("certificatesigningrequests/nodeclient")),
-        cluster_role("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &csr("certificatesigningrequests/selfnodeclient")),
-        cluster_role("system:kubelet-api-admin", &json!([{"apiGroups": [""], "resources": ["nodes", "nodes/proxy", "nodes/log", "nodes/stats", "nodes/metrics"], "verbs": ["*"]}])),
-        cluster_role("kubeadm:get-nodes", &json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}])),
-        cluster_binding("kubeadm:get-nodes", "kubeadm:get-nodes", "Group", BOOTSTRAPPERS),
-        cluster_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", "Group", BOOTSTRAPPERS),
-        cluster_binding("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", "Group", BOOTSTRAPPERS),
-        cluster_binding("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "Group", "system:nodes"),
-        cluster_binding("kubeadm:cluster-admins", "cluster-admin", "Group", "kubeadm:cluster-admins"),
-        cluster_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", "User", "kube-apiserver-kubelet-client"),
+        cluster_binding(
+            "system:public-info-viewer",
+            "system:public-info-viewer",
+            "Group",
+            "system:authenticated",
+        ),
+        cluster_binding(
+            "system:public-info-viewer-anonymous",
+            "system:public-info-viewer",
+            "Group",
+            "system:unauthenticated",
+        ),
+        cluster_role(
+            "system:node-bootstrapper",
+            &json!([{"apiGroups": [CSR], "resources": ["certificatesigningrequests"], "verbs": ["create", "get", "list", "watch"]}]),
+        ),
+        cluster_role(
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            &csr("certificatesigningrequests/nodeclient"),
+        ),
+        cluster_role(
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            &csr("certificatesigningrequests/selfnodeclient"),
+        ),
+        cluster_role(
+            "system:kubelet-api-admin",
+            &json!([{"apiGroups": [""], "resources": ["nodes", "nodes/proxy", "nodes/log", "nodes/stats", "nodes/metrics"], "verbs": ["*"]}]),
+        ),
+        cluster_role(
+            "kubeadm:get-nodes",
+            &json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]),
+        ),
+        cluster_binding(
+            "kubeadm:get-nodes",
+            "kubeadm:get-nodes",
+            "Group",
+            BOOTSTRAPPERS,
+        ),
+        cluster_binding(
+            "kubeadm:kubelet-bootstrap",
+            "system:node-bootstrapper",
+            "Group",
+            BOOTSTRAPPERS,
+        ),
+        cluster_binding(
+            "kubeadm:node-autoapprove-bootstrap",
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            "Group",
+            BOOTSTRAPPERS,
+        ),
+        cluster_binding(
+            "kubeadm:node-autoapprove-certificate-rotation",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            "Group",
+            "system:nodes",
+        ),
+        cluster_binding(
+            "kubeadm:cluster-admins",
+            "cluster-admin",
+            "Group",
+            "kubeadm:cluster-admins",
+        ),
+        cluster_binding(
+            "kubeadm:apiserver-kubelet-client",
+            "system:kubelet-api-admin",
+            "User",
+            "kube-apiserver-kubelet-client",
+        ),
     ];
     let nodes = [("Group", BOOTSTRAPPERS), ("Group", "system:nodes")];
-    values.extend(role("kube-system", "kubeadm:nodes-kubeadm-config", "kubeadm-config", &nodes));
-    values.extend(role("kube-system", "kubeadm:kubelet-config", "kubelet-config", &nodes));
-    values.extend(role("kube-system", "kube-proxy", "kube-proxy", &[("Group", BOOTSTRAPPERS)]));
-    values.extend(role("kube-public", "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", &[("User", "system:anonymous")]));
+    values.extend(role(
+        "kube-system",
+        "kubeadm:nodes-kubeadm-config",
+        "kubeadm-config",
+        &nodes,
+    ));
+    values.extend(role(
+        "kube-system",
+        "kubeadm:kubelet-config",
+        "kubelet-config",
+        &nodes,
+    ));
+    values.extend(role(
+        "kube-system",
+        "kube-proxy",
+        "kube-proxy",
+        &[("Group", BOOTSTRAPPERS)],
+    ));
+    values.extend(role(
+        "kube-public",
+        "kubeadm:bootstrap-signer-clusterinfo",
+        "cluster-info",
+        &[("User", "system:anonymous")],
+    ));
     values
 }

@@ -51,9 +51,19 @@ impl Journal {
         for entry in &entries {
             last_rv = last_rv.max(entry.rv);
         }
-        let log = disk::private(OpenOptions::new().append(true).create(true)).open(dir.join("log.jsonl"))?;
+        let log = disk::private(OpenOptions::new().append(true).create(true))
+            .open(dir.join("log.jsonl"))?;
         let lines = entries.len();
-        Ok((Self { dir: dir.to_owned(), log, lines, due_at: lines.saturating_add(COMPACT_AFTER) }, entries, last_rv))
+        Ok((
+            Self {
+                dir: dir.to_owned(),
+                log,
+                lines,
+                due_at: lines.saturating_add(COMPACT_AFTER),
+            },
+            entries,
+            last_rv,
+        ))
     }
 
     /// Appends one change.

@@ -22,7 +22,10 @@ impl KubeadmConfig {
         for document in documents(text) {
             let value: Value = serde_saphyr::from_str(&document).map_err(|error| {
                 let message = error.to_string();
-                format!("{path} is not valid YAML: {}", message.lines().next().unwrap_or_default())
+                format!(
+                    "{path} is not valid YAML: {}",
+                    message.lines().next().unwrap_or_default()
+                )
             })?;
             if value.is_null() {
                 continue;
@@ -32,14 +35,23 @@ impl KubeadmConfig {
             if !api_version.starts_with("kubeadm.k8s.io/") {
                 continue;
             }
-            if !matches!(api_version, "kubeadm.k8s.io/v1beta3" | "kubeadm.k8s.io/v1beta4") {
-                return Err(format!("{path}: {kind} has the apiVersion {api_version}, this kubeadm reads v1beta3 and v1beta4"));
+            if !matches!(
+                api_version,
+                "kubeadm.k8s.io/v1beta3" | "kubeadm.k8s.io/v1beta4"
+            ) {
+                return Err(format!(
+                    "{path}: {kind} has the apiVersion {api_version}, this kubeadm reads v1beta3 and v1beta4"
+                ));
             }
             match kind.as_str() {
                 "InitConfiguration" => config.init = value,
                 "ClusterConfiguration" => config.cluster = value,
                 "JoinConfiguration" => config.join = value,
-                other => return Err(format!("{path}: the kind {other:?} is not one of kubeadm's")),
+                other => {
+                    return Err(format!(
+                        "{path}: the kind {other:?} is not one of kubeadm's"
+                    ));
+                }
             }
         }
         Ok(config)
@@ -73,27 +85,54 @@ pub(crate) struct NodeRegistration {
 impl NodeRegistration {
     /// Reads it, with the machine's host name as default.
     pub(crate) fn read(configuration: &Value, hostname: &str) -> Self {
-        let registration = configuration.get("nodeRegistration").cloned().unwrap_or_default();
+        let registration = configuration
+            .get("nodeRegistration")
+            .cloned()
+            .unwrap_or_default();
         let name = match text_at(&registration, "/name") {
             "" => hostname.to_lowercase(),
             name => name.to_lowercase(),
         };
-        let taints = registration.get("taints").and_then(Value::as_array).cloned();
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let taints = registration
+            .get("taints")
+            .and_then(Value::as_array)
+            .cloned();
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
         let arguments = match registration.get("kubeletExtraArgs") {
-            Some(Value::Object(map)) => map.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
+            Some(Value::Object(map)) => map
+                .iter()
+                .map(|(key, value)| (key.clone(), text(value)))
+                .collect(),
             Some(Value::Array(list)) => list
                 .iter()
-                .map(|entry| (text_at(entry, "/name").to_owned(), entry.get("value").map(text).unwrap_or_default()))
+                .map(|entry| {
+                    (
+                        text_at(entry, "/name").to_owned(),
+                        entry.get("value").map(text).unwrap_or_default(),
+                    )
+                })
                 .collect(),
             _ => Vec::new(),
         };
-        Self { name, taints, arguments }
+        Self {
+            name,
+            taints,
+            arguments,
+        }
     }
 
     /// A kubelet argument, or the empty string.
     pub(crate) fn argument(&self, name: &str) -> &str {
-        self.arguments.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+        self.arguments
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .unwrap_or_default()
     }
 
     /// The labels of the `node-labels` argument.
@@ -143,28 +182,52 @@ pub(crate) struct Discovery {
 impl Discovery {
     /// Reads it; the message names the field that is wrong.
     pub(crate) fn read(join: &Value) -> Result<Self, String> {
-        let discovery = join.pointer("/discovery/bootstrapToken").cloned().unwrap_or_default();
+        let discovery = join
+            .pointer("/discovery/bootstrapToken")
+            .cloned()
+            .unwrap_or_default();
         if discovery.is_null() {
             return Err("discovery.bootstrapToken: Required value: this machine can only discover by bootstrap token".into());
         }
         let token = text_at(&discovery, "/token");
         let is_part = |text: &str, length: usize| {
-            text.len() == length && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+            text.len() == length
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         };
         let (token_id, token_secret) = token
             .split_once('.')
             .filter(|(id, secret)| is_part(id, 6) && is_part(secret, 16))
             .ok_or("discovery.bootstrapToken.token: Invalid value: the bootstrap token is not of the form \\A([a-z0-9]{6})\\.([a-z0-9]{16})\\z")?;
         let endpoint = text_at(&discovery, "/apiServerEndpoint").to_owned();
-        if endpoint.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-            return Err(format!("discovery.bootstrapToken.apiServerEndpoint: Invalid value: {endpoint:?} is not host:port"));
+        if endpoint
+            .rsplit_once(':')
+            .is_none_or(|(_, port)| port.parse::<u16>().is_err())
+        {
+            return Err(format!(
+                "discovery.bootstrapToken.apiServerEndpoint: Invalid value: {endpoint:?} is not host:port"
+            ));
         }
-        let pins: Vec<String> = list_at(&discovery, "/caCertHashes").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let unsafe_skip = discovery.get("unsafeSkipCAVerification").and_then(Value::as_bool) == Some(true);
+        let pins: Vec<String> = list_at(&discovery, "/caCertHashes")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        let unsafe_skip = discovery
+            .get("unsafeSkipCAVerification")
+            .and_then(Value::as_bool)
+            == Some(true);
         if pins.is_empty() && !unsafe_skip {
             return Err("discovery.bootstrapToken: Invalid value: using token-based discovery without caCertHashes can be unsafe. Set unsafeSkipCAVerification to continue".into());
         }
-        Ok(Self { endpoint, token_id: token_id.to_owned(), token_secret: token_secret.to_owned(), pins, unsafe_skip })
+        Ok(Self {
+            endpoint,
+            token_id: token_id.to_owned(),
+            token_secret: token_secret.to_owned(),
+            pins,
+            unsafe_skip,
+        })
     }
 }
 
@@ -187,7 +250,11 @@ pub(crate) fn duration_s(text: &str) -> Option<i64> {
         };
         total = total.checked_add(number.checked_mul(scale)?)?;
     }
-    if digits.is_empty() && !text.is_empty() { Some(total) } else { digits.parse().ok().filter(|zero| *zero == 0) }
+    if digits.is_empty() && !text.is_empty() {
+        Some(total)
+    } else {
+        digits.parse().ok().filter(|zero| *zero == 0)
+    }
 }
 
 #[cfg(test)]
@@ -201,11 +268,26 @@ mod tests {
         assert_eq!(text_at(&config.cluster, "/clusterName"), "x");
         let registration = NodeRegistration::read(&config.init, "Host");
         assert_eq!(registration.name, "host");
-        assert_eq!(registration.labels(), [("a".into(), "b".into()), ("c".into(), String::new())]);
+        assert_eq!(
+            registration.labels(),
+            [("a".into(), "b".into()), ("c".into(), String::new())]
+        );
         let old = json!({"nodeRegistration": {"taints": [], "kubeletExtraArgs": {"provider-id": "x://y"}}});
         let registration = NodeRegistration::read(&old, "h");
-        assert_eq!((registration.argument("provider-id"), registration.taints), ("x://y", Some(vec![])));
-        assert!(KubeadmConfig::parse("/f", "apiVersion: kubeadm.k8s.io/v1beta1\nkind: InitConfiguration").is_err());
+        assert_eq!(
+            (
+                registration.argument("provider-id"),
+                registration.taints.clone()
+            ),
+            ("x://y", Some(vec![]))
+        );
+        assert!(
+            KubeadmConfig::parse(
+                "/f",
+                "apiVersion: kubeadm.k8s.io/v1beta1\nkind: InitConfiguration"
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -15,36 +15,79 @@ use super::store::Write;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod was created or changed: its kubelet starts or ends it, a little later.
-pub(crate) fn pod_changed(cluster: &Arc<Cluster>, pod: &Value, later: &mut dyn FnMut(Duration, Work)) {
+pub(crate) fn pod_changed(
+    cluster: &Arc<Cluster>,
+    pod: &Value,
+    later: &mut dyn FnMut(Duration, Work),
+) {
     let node = text_at(pod, "/spec/nodeName");
     if cluster.kubelet(node).is_none() {
         return;
     }
-    let (namespace, name, uid) =
-        (object::namespace(pod).to_owned(), object::name(pod).to_owned(), object::uid(pod).to_owned());
+    let (namespace, name, uid) = (
+        object::namespace(pod).to_owned(),
+        object::name(pod).to_owned(),
+        object::uid(pod).to_owned(),
+    );
     if object::is_deleting(pod) {
-        let grace = pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(0);
+        let grace = pod
+            .pointer("/metadata/deletionGracePeriodSeconds")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
         if grace > 0 {
-            later(cluster.tempo.pod_stop.min(Duration::from_secs(grace)), Work::EndPod { namespace, name, uid });
+            later(
+                cluster.tempo.pod_stop.min(Duration::from_secs(grace)),
+                Work::EndPod {
+                    namespace,
+                    name,
+                    uid,
+                },
+            );
         }
     } else if text_at(pod, "/status/phase") == "Pending" {
-        later(cluster.tempo.pod_start, Work::StartPod { namespace, name, uid });
+        later(
+            cluster.tempo.pod_start,
+            Work::StartPod {
+                namespace,
+                name,
+                uid,
+            },
+        );
     }
 }
 
 /// Does what a kubelet had put off; nothing if the pod or the kubelet is another one by now.
 pub(crate) fn work(cluster: &Arc<Cluster>, work: Work) {
     match work {
-        Work::StartPod { namespace, name, uid } => {
-            let Some(pod) = cluster.store.get(resources::pods(), &namespace, &name) else { return };
-            let Some(kubelet) = cluster.kubelet(text_at(&pod.value, "/spec/nodeName")) else { return };
+        Work::StartPod {
+            namespace,
+            name,
+            uid,
+        } => {
+            let Some(pod) = cluster.store.get(resources::pods(), &namespace, &name) else {
+                return;
+            };
+            let Some(kubelet) = cluster.kubelet(text_at(&pod.value, "/spec/nodeName")) else {
+                return;
+            };
             if object::uid(&pod.value) == uid && text_at(&pod.value, "/status/phase") == "Pending" {
-                controllers::edit(cluster, resources::pods(), &pod.value, |pod| run_pod(pod, &kubelet.address));
+                controllers::edit(cluster, resources::pods(), &pod.value, |pod| {
+                    run_pod(pod, &kubelet.address)
+                });
             }
         }
-        Work::EndPod { namespace, name, uid } => {
-            let Some(pod) = cluster.store.get(resources::pods(), &namespace, &name) else { return };
-            if cluster.kubelet(text_at(&pod.value, "/spec/nodeName")).is_some() {
+        Work::EndPod {
+            namespace,
+            name,
+            uid,
+        } => {
+            let Some(pod) = cluster.store.get(resources::pods(), &namespace, &name) else {
+                return;
+            };
+            if cluster
+                .kubelet(text_at(&pod.value, "/spec/nodeName"))
+                .is_some()
+            {
                 remove_pod(cluster, &namespace, &name, &uid);
             }
         }
@@ -74,21 +117,30 @@ fn run_pod(pod: &mut Value, host: &str) {
     ] {
         status.insert(key.to_owned(), value);
     }
-    for condition in ["PodScheduled", "Initialized", "PodReadyToStartContainers", "ContainersReady", "Ready"] {
+    for condition in [
+        "PodScheduled",
+        "Initialized",
+        "PodReadyToStartContainers",
+        "ContainersReady",
+        "Ready",
+    ] {
         object::set_condition(pod, condition, "True", "", "");
     }
 }
 
 /// Ends a pod at once; finalizers still hold it.
 pub(crate) fn remove_pod(cluster: &Cluster, namespace: &str, name: &str, uid: &str) {
-    let Some(pod) = cluster.store.get(resources::pods(), namespace, name) else { return };
+    let Some(pod) = cluster.store.get(resources::pods(), namespace, name) else {
+        return;
+    };
     if object::uid(&pod.value) != uid {
         return;
     }
     controllers::edit(cluster, resources::pods(), &pod.value, |pod| {
         let now = object::now_text();
         let meta = metadata(pod);
-        meta.entry("deletionTimestamp").or_insert_with(|| json!(now));
+        meta.entry("deletionTimestamp")
+            .or_insert_with(|| json!(now));
         meta.insert("deletionGracePeriodSeconds".into(), json!(0));
         object::set_condition(pod, "Ready", "False", "PodCompleted", "");
         child(pod, "status").insert("phase".into(), json!("Succeeded"));
@@ -122,30 +174,51 @@ pub(crate) fn round(cluster: &Arc<Cluster>, now: Instant) -> Instant {
     let moment = jiff::Timestamp::now();
     for node in cluster.store.list(resources::nodes(), None).items {
         let name = object::name(&node.value);
-        let is_alive = kubelets.get(name).is_some_and(|kubelet| kubelet.silent_at.is_none_or(|at| at > now));
+        let is_alive = kubelets
+            .get(name)
+            .is_some_and(|kubelet| kubelet.silent_at.is_none_or(|at| at > now));
         if !is_alive {
             judge(cluster, &node.value, moment);
         }
     }
     adopt_pods(cluster);
-    let period = cluster.tempo.heartbeat.min(cluster.tempo.node_grace / 3).max(Duration::from_millis(50));
+    let period = cluster
+        .tempo
+        .heartbeat
+        .min(cluster.tempo.node_grace.checked_div(3).unwrap_or_default())
+        .max(Duration::from_millis(50));
     now.checked_add(period).unwrap_or(now)
 }
 
 /// Pods that were bound or deleted while their kubelet was away are started or ended now.
 fn adopt_pods(cluster: &Arc<Cluster>) {
     for pod in cluster.store.list(resources::pods(), None).items {
-        let Some(kubelet) = cluster.kubelet(text_at(&pod.value, "/spec/nodeName")) else { continue };
-        let deleted: Option<jiff::Timestamp> = text_at(&pod.value, "/metadata/deletionTimestamp").parse().ok();
-        let created: Option<jiff::Timestamp> = text_at(&pod.value, "/metadata/creationTimestamp").parse().ok();
+        let Some(kubelet) = cluster.kubelet(text_at(&pod.value, "/spec/nodeName")) else {
+            continue;
+        };
+        let deleted: Option<jiff::Timestamp> = text_at(&pod.value, "/metadata/deletionTimestamp")
+            .parse()
+            .ok();
+        let created: Option<jiff::Timestamp> = text_at(&pod.value, "/metadata/creationTimestamp")
+            .parse()
+            .ok();
         let now = jiff::Timestamp::now();
-        if deleted.is_some_and(|at| at < now) && list_at(&pod.value, "/metadata/finalizers").is_empty() {
-            remove_pod(cluster, object::namespace(&pod.value), object::name(&pod.value), object::uid(&pod.value));
+        if deleted.is_some_and(|at| at < now)
+            && list_at(&pod.value, "/metadata/finalizers").is_empty()
+        {
+            remove_pod(
+                cluster,
+                object::namespace(&pod.value),
+                object::name(&pod.value),
+                object::uid(&pod.value),
+            );
         } else if deleted.is_none()
             && text_at(&pod.value, "/status/phase") == "Pending"
             && created.is_some_and(|at| now.as_second().saturating_sub(at.as_second()) > 5)
         {
-            controllers::edit(cluster, resources::pods(), &pod.value, |pod| run_pod(pod, &kubelet.address));
+            controllers::edit(cluster, resources::pods(), &pod.value, |pod| {
+                run_pod(pod, &kubelet.address)
+            });
         }
     }
 }
@@ -153,23 +226,37 @@ fn adopt_pods(cluster: &Arc<Cluster>) {
 /// Renews a Node's Lease; only its first version goes to disk.
 pub(crate) fn beat(cluster: &Cluster, node: &str) {
     let renewed = object::micro_time_text(jiff::Timestamp::now());
-    let Some(owner) = cluster.store.get(resources::nodes(), "", node) else { return };
-    if cluster.store.get(resources::leases(), "kube-node-lease", node).is_none() {
-        controllers::ensure(cluster, &json!({
+    let Some(owner) = cluster.store.get(resources::nodes(), "", node) else {
+        return;
+    };
+    if cluster
+        .store
+        .get(resources::leases(), "kube-node-lease", node)
+        .is_none()
+    {
+        controllers::ensure(
+            cluster,
+            &json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": node, "namespace": "kube-node-lease", "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Node", "name": node, "uid": object::uid(&owner.value)}]},
-            "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": renewed}}));
+            "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": renewed}}),
+        );
         return;
     }
-    let written = cluster.store.write_fleeting(resources::leases(), "kube-node-lease", node, |old| match old {
-        Some(old) => {
-            let mut new = old.value.clone();
-            child(&mut new, "spec").insert("renewTime".into(), json!(renewed));
-            Ok(Write::Update(new))
-        }
-        None => Ok(Write::Keep),
-    });
+    let written = cluster.store.write_fleeting(
+        resources::leases(),
+        "kube-node-lease",
+        node,
+        |old| match old {
+            Some(old) => {
+                let mut new = old.value.clone();
+                child(&mut new, "spec").insert("renewTime".into(), json!(renewed));
+                Ok(Write::Update(new))
+            }
+            None => Ok(Write::Keep),
+        },
+    );
     if let Err(error) = written {
         tracing::warn!(error = error.message, "a kubelet could not renew its lease");
     }
@@ -177,21 +264,45 @@ pub(crate) fn beat(cluster: &Cluster, node: &str) {
 
 /// The kubelet's network is up: its Node is ready, and reachable if it was not.
 fn make_ready(cluster: &Cluster, node: &str) {
-    let Some(present) = cluster.store.get(resources::nodes(), "", node) else { return };
-    let is_tainted = taints(&present.value).iter().any(|taint| is_lifecycle_taint(taint));
+    let Some(present) = cluster.store.get(resources::nodes(), "", node) else {
+        return;
+    };
+    let is_tainted = taints(&present.value)
+        .iter()
+        .any(|taint| is_lifecycle_taint(taint));
     if condition_status(&present.value, "Ready") == "True" && !is_tainted {
         return;
     }
     controllers::edit(cluster, resources::nodes(), &present.value, |node| {
         for (condition, reason, message) in [
-            ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            (
+                "MemoryPressure",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            (
+                "DiskPressure",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+            (
+                "PIDPressure",
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
         ] {
             object::set_condition(node, condition, "False", reason, message);
         }
-        object::set_condition(node, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
-        set_taints(node, |taints| taints.retain(|taint| !is_lifecycle_taint(taint)));
+        object::set_condition(
+            node,
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status",
+        );
+        set_taints(node, |taints| {
+            taints.retain(|taint| !is_lifecycle_taint(taint))
+        });
     });
 }
 
@@ -200,7 +311,10 @@ fn taints(node: &Value) -> &[Value] {
 }
 
 fn is_lifecycle_taint(taint: &Value) -> bool {
-    matches!(text_at(taint, "/key"), "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable")
+    matches!(
+        text_at(taint, "/key"),
+        "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable"
+    )
 }
 
 fn set_taints(node: &mut Value, change: impl FnOnce(&mut Vec<Value>)) {
@@ -219,17 +333,32 @@ fn judge(cluster: &Cluster, node: &Value, now: jiff::Timestamp) {
     if condition_status(node, "Ready") == "Unknown" {
         return;
     }
-    let lease = cluster.store.get(resources::leases(), "kube-node-lease", object::name(node));
-    let renewed = lease.as_ref().map(|lease| text_at(&lease.value, "/spec/renewTime")).unwrap_or_default();
-    let last: Option<jiff::Timestamp> =
-        renewed.parse().ok().or_else(|| text_at(node, "/metadata/creationTimestamp").parse().ok());
-    let silence_ms = last.map_or(0, |last| now.as_millisecond().saturating_sub(last.as_millisecond()));
+    let lease = cluster
+        .store
+        .get(resources::leases(), "kube-node-lease", object::name(node));
+    let renewed = lease
+        .as_ref()
+        .map(|lease| text_at(&lease.value, "/spec/renewTime"))
+        .unwrap_or_default();
+    let last: Option<jiff::Timestamp> = renewed
+        .parse()
+        .ok()
+        .or_else(|| text_at(node, "/metadata/creationTimestamp").parse().ok());
+    let silence_ms = last.map_or(0, |last| {
+        now.as_millisecond().saturating_sub(last.as_millisecond())
+    });
     if u128::try_from(silence_ms).unwrap_or(0) <= cluster.tempo.node_grace.as_millis() {
         return;
     }
     controllers::edit(cluster, resources::nodes(), node, |node| {
         for condition in ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] {
-            object::set_condition(node, condition, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.");
+            object::set_condition(
+                node,
+                condition,
+                "Unknown",
+                "NodeStatusUnknown",
+                "Kubelet stopped posting node status.",
+            );
         }
         let since = object::now_text();
         set_taints(node, |taints| {
@@ -295,12 +424,24 @@ pub(crate) fn node_object(registration: &Registration<'_>) -> Value {
                 "kubeletVersion": registration.version, "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": "amd64"},
         },
     });
-    object::set_condition(&mut node, "Ready", "False", "KubeletNotReady", "container runtime network not ready");
+    object::set_condition(
+        &mut node,
+        "Ready",
+        "False",
+        "KubeletNotReady",
+        "container runtime network not ready",
+    );
     node
 }
 
 /// The mirror pods of a control-plane machine's static pods, running.
-pub(crate) fn static_pod(component: &str, node: &str, node_uid: &str, version: &str, address: &str) -> Value {
+pub(crate) fn static_pod(
+    component: &str,
+    node: &str,
+    node_uid: &str,
+    version: &str,
+    address: &str,
+) -> Value {
     let image = match component {
         "etcd" => "registry.k8s.io/etcd:3.6.5-0".to_owned(),
         other => format!("registry.k8s.io/{other}:{version}"),

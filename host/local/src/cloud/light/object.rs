@@ -18,23 +18,36 @@ pub(crate) struct Object {
 impl Object {
     /// Wraps a value that carries this resource version.
     pub(crate) fn new(value: Value, rv: u64) -> Self {
-        Self { value, rv, text: OnceLock::new() }
+        Self {
+            value,
+            rv,
+            text: OnceLock::new(),
+        }
     }
 
     /// The object as JSON text, made once.
     pub(crate) fn text(&self) -> Bytes {
-        self.text.get_or_init(|| Bytes::from(self.value.to_string())).clone()
+        self.text
+            .get_or_init(|| Bytes::from(self.value.to_string()))
+            .clone()
     }
 }
 
 /// The string at a JSON pointer, or the empty string.
 pub(crate) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The list at a JSON pointer, or the empty list.
 pub(crate) fn list_at<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// `metadata.name`.
@@ -104,14 +117,26 @@ pub(crate) fn condition_status<'a>(value: &'a Value, type_: &str) -> &'a str {
 }
 
 /// Sets a condition of a Node or Pod; the transition time moves only when the status does.
-pub(crate) fn set_condition(value: &mut Value, type_: &str, status: &str, reason: &str, message: &str) {
+pub(crate) fn set_condition(
+    value: &mut Value,
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) {
     let now = now_text();
-    let conditions = child(value, "status").entry("conditions").or_insert_with(|| json!([]));
+    let conditions = child(value, "status")
+        .entry("conditions")
+        .or_insert_with(|| json!([]));
     if !conditions.is_array() {
         *conditions = json!([]);
     }
-    let Some(list) = conditions.as_array_mut() else { return };
-    let old = list.iter().position(|condition| text_at(condition, "/type") == type_);
+    let Some(list) = conditions.as_array_mut() else {
+        return;
+    };
+    let old = list
+        .iter()
+        .position(|condition| text_at(condition, "/type") == type_);
     let since = old
         .and_then(|at| list.get(at))
         .filter(|condition| text_at(condition, "/status") == status)
@@ -133,7 +158,14 @@ pub(crate) fn new_uid() -> String {
     let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default().to_owned();
-    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+    [
+        part(0, 8),
+        part(8, 12),
+        part(12, 16),
+        part(16, 20),
+        part(20, 32),
+    ]
+    .join("-")
 }
 
 /// Random lower-case letters and digits, without vowels, as `generateName` adds them.

@@ -28,7 +28,12 @@ pub(crate) fn merge_key(field: &str, element: &Value) -> Option<&'static str> {
     let has = |key: &str| element.get(key).is_some();
     let key = match field {
         "conditions" | "addresses" => "type",
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets"
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
         | "secrets" => "name",
         "ports" if has("containerPort") => "containerPort",
         "ports" => "port",
@@ -61,7 +66,11 @@ pub(crate) fn strategic(target: &mut Value, patch: &Value) -> Result<(), Status>
             return Ok(());
         }
         Some("merge") | None => {}
-        Some(other) => return Err(Status::bad_request(format!("unknown $patch directive {other:?}"))),
+        Some(other) => {
+            return Err(Status::bad_request(format!(
+                "unknown $patch directive {other:?}"
+            )));
+        }
     }
     let object = as_object(target);
     for (key, change) in changes {
@@ -69,7 +78,8 @@ pub(crate) fn strategic(target: &mut Value, patch: &Value) -> Result<(), Status>
             continue;
         }
         if let Some(field) = key.strip_prefix("$deleteFromPrimitiveList/") {
-            if let (Some(Value::Array(list)), Value::Array(gone)) = (object.get_mut(field), change) {
+            if let (Some(Value::Array(list)), Value::Array(gone)) = (object.get_mut(field), change)
+            {
                 list.retain(|element| !gone.contains(element));
             }
             continue;
@@ -79,7 +89,9 @@ pub(crate) fn strategic(target: &mut Value, patch: &Value) -> Result<(), Status>
                 object.remove(key);
             }
             Value::Array(elements) => {
-                let list = object.entry(key.clone()).or_insert_with(|| Value::Array(Vec::new()));
+                let list = object
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Array(Vec::new()));
                 merge_list(key, list, elements)?;
             }
             _ => strategic(object.entry(key.clone()).or_insert(Value::Null), change)?,
@@ -89,12 +101,17 @@ pub(crate) fn strategic(target: &mut Value, patch: &Value) -> Result<(), Status>
 }
 
 fn merge_list(field: &str, target: &mut Value, elements: &[Value]) -> Result<(), Status> {
-    let by = elements.iter().find_map(|element| merge_key(field, element));
+    let by = elements
+        .iter()
+        .find_map(|element| merge_key(field, element));
     let (Some(by), Some(list)) = (by, target.as_array_mut()) else {
         *target = Value::Array(elements.to_vec());
         return Ok(());
     };
-    if elements.iter().any(|element| element.get("$patch").and_then(Value::as_str) == Some("replace")) {
+    if elements
+        .iter()
+        .any(|element| element.get("$patch").and_then(Value::as_str) == Some("replace"))
+    {
         list.clear();
     }
     for element in elements {
@@ -108,9 +125,13 @@ fn merge_list(field: &str, target: &mut Value, elements: &[Value]) -> Result<(),
             if element.get("$patch").is_some() {
                 continue;
             }
-            return Err(Status::bad_request(format!("an element of {field} does not have the merge key {by}")));
+            return Err(Status::bad_request(format!(
+                "an element of {field} does not have the merge key {by}"
+            )));
         };
-        let at = list.iter().position(|other| other.get(by) == Some(identity));
+        let at = list
+            .iter()
+            .position(|other| other.get(by) == Some(identity));
         let deletes = element.get("$patch").and_then(Value::as_str) == Some("delete");
         match at {
             Some(at) if deletes => {
@@ -134,19 +155,37 @@ pub(crate) fn json_patch(target: &mut Value, operations: &Value) -> Result<(), S
         return Err(Status::bad_request("a JSON patch is a list of operations"));
     };
     for operation in operations {
-        let path = operation.get("path").and_then(Value::as_str).unwrap_or_default();
-        let from = operation.get("from").and_then(Value::as_str).unwrap_or_default();
+        let path = operation
+            .get("path")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let from = operation
+            .get("from")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let value = operation.get("value").cloned().unwrap_or(Value::Null);
         let failed = |what: &str| {
-            Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {what} {path:?}"))
+            Status::new(
+                422,
+                "Invalid",
+                format!(
+                    "the server rejected our request due to an error in our request: {what} {path:?}"
+                ),
+            )
         };
         let done = match operation.get("op").and_then(Value::as_str) {
             Some("add") => add(target, path, value),
             Some("remove") => remove(target, path).map(|_| ()),
             Some("replace") => target.pointer_mut(path).map(|place| *place = value),
-            Some("test") => target.pointer(path).filter(|present| **present == value).map(|_| ()),
+            Some("test") => target
+                .pointer(path)
+                .filter(|present| **present == value)
+                .map(|_| ()),
             Some("move") => remove(target, from).and_then(|moved| add(target, path, moved)),
-            Some("copy") => target.pointer(from).cloned().and_then(|copy| add(target, path, copy)),
+            Some("copy") => target
+                .pointer(from)
+                .cloned()
+                .and_then(|copy| add(target, path, copy)),
             _ => return Err(failed("unknown operation at")),
         };
         done.ok_or_else(|| failed("the operation does not apply at"))?;
@@ -206,15 +245,22 @@ mod tests {
         strategic(&mut node, &patch).unwrap();
         assert_eq!(node["status"]["conditions"].as_array().unwrap().len(), 3);
         assert_eq!(node["status"]["conditions"][1]["status"], "False");
-        assert_eq!(node["spec"]["taints"], json!([{"key": "b", "effect": "NoExecute"}]));
+        assert_eq!(
+            node["spec"]["taints"],
+            json!([{"key": "b", "effect": "NoExecute"}])
+        );
     }
 
     #[test]
     fn deletes_list_elements_by_directive() {
-        let mut pod = json!({"containers": [{"name": "a"}, {"name": "b"}], "finalizers": ["x", "y"]});
+        let mut pod =
+            json!({"containers": [{"name": "a"}, {"name": "b"}], "finalizers": ["x", "y"]});
         let patch = json!({"containers": [{"name": "a", "$patch": "delete"}], "$deleteFromPrimitiveList/finalizers": ["x"]});
         strategic(&mut pod, &patch).unwrap();
-        assert_eq!(pod, json!({"containers": [{"name": "b"}], "finalizers": ["y"]}));
+        assert_eq!(
+            pod,
+            json!({"containers": [{"name": "b"}], "finalizers": ["y"]})
+        );
     }
 
     #[test]
@@ -230,7 +276,13 @@ mod tests {
         ]);
         json_patch(&mut value, &patch).unwrap();
         assert_eq!(value, json!({"a": [7, 2], "e": [9, 2], "f": {"c/d": 1}}));
-        assert!(json_patch(&mut value, &json!([{"op": "test", "path": "/a", "value": 1}])).is_err());
+        assert!(
+            json_patch(
+                &mut value,
+                &json!([{"op": "test", "path": "/a", "value": 1}])
+            )
+            .is_err()
+        );
         assert!(json_patch(&mut value, &json!([{"op": "remove", "path": "/nope"}])).is_err());
     }
 }

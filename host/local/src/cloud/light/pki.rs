@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -46,7 +46,11 @@ pub(crate) struct Authority {
 }
 
 fn der_length(length: usize) -> Vec<u8> {
-    let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+    let bytes: Vec<u8> = length
+        .to_be_bytes()
+        .into_iter()
+        .skip_while(|byte| *byte == 0)
+        .collect();
     match u8::try_from(length) {
         Ok(short) if short < 128 => vec![short],
         _ => {
@@ -71,11 +75,16 @@ fn pkcs8(algorithm: &[u8], key: &[u8]) -> PrivatePkcs8KeyDer<'static> {
     PrivatePkcs8KeyDer::from(der_value(0x30, &inner))
 }
 
-const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-const P256: &[u8] = &[
-    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+const RSA: &[u8] = &[
+    0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
 ];
-const P384: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+const P256: &[u8] = &[
+    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
+    0x03, 0x01, 0x07,
+];
+const P384: &[u8] = &[
+    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22,
+];
 
 /// Reads a private key: PKCS #8, PKCS #1 or SEC 1.
 fn key_from_pem(path: &str, pem: &str) -> Result<KeyPair, PkiError> {
@@ -84,7 +93,10 @@ fn key_from_pem(path: &str, pem: &str) -> Result<KeyPair, PkiError> {
     let candidates = match &der {
         PrivateKeyDer::Pkcs8(key) => vec![key.clone_key()],
         PrivateKeyDer::Pkcs1(key) => vec![pkcs8(RSA, key.secret_pkcs1_der())],
-        PrivateKeyDer::Sec1(key) => vec![pkcs8(P256, key.secret_sec1_der()), pkcs8(P384, key.secret_sec1_der())],
+        PrivateKeyDer::Sec1(key) => vec![
+            pkcs8(P256, key.secret_sec1_der()),
+            pkcs8(P384, key.secret_sec1_der()),
+        ],
         _ => Vec::new(),
     };
     candidates
@@ -103,21 +115,32 @@ pub(crate) fn public_key_pin(der: &[u8]) -> Option<String> {
 
 /// The certificates in a PEM text.
 pub(crate) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .filter_map(Result::ok)
+        .collect()
 }
 
 /// Moves a certificate's validity to start five minutes ago and end in so many days.
 fn set_validity(params: &mut CertificateParams, days: u64) {
     let now = std::time::SystemTime::now();
-    let minutes_ago = now.checked_sub(std::time::Duration::from_secs(300)).unwrap_or(now);
-    let later = now.checked_add(std::time::Duration::from_secs(days.saturating_mul(86_400))).unwrap_or(now);
+    let minutes_ago = now
+        .checked_sub(std::time::Duration::from_secs(300))
+        .unwrap_or(now);
+    let later = now
+        .checked_add(std::time::Duration::from_secs(days.saturating_mul(86_400)))
+        .unwrap_or(now);
     params.not_before = minutes_ago.into();
     params.not_after = later.into();
 }
 
 impl Authority {
     /// Reads certificate and key; the paths are for messages.
-    pub(crate) fn from_pem(cert_path: &str, cert: &str, key_path: &str, key: &str) -> Result<Self, PkiError> {
+    pub(crate) fn from_pem(
+        cert_path: &str,
+        cert: &str,
+        key_path: &str,
+        key: &str,
+    ) -> Result<Self, PkiError> {
         let not_pem = || PkiError::NotPem(cert_path.to_owned(), "certificate");
         let der = certificates(cert).into_iter().next().ok_or_else(not_pem)?;
         let key = key_from_pem(key_path, key)?;
@@ -125,24 +148,42 @@ impl Authority {
             .map(|(_, parsed)| parsed.public_key().subject_public_key.data.to_vec())
             .map_err(|_| not_pem())?;
         if public != key.public_key_raw() {
-            return Err(PkiError::Mismatch(cert_path.to_owned(), key_path.to_owned()));
+            return Err(PkiError::Mismatch(
+                cert_path.to_owned(),
+                key_path.to_owned(),
+            ));
         }
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        Ok(Self { pem: cert.to_owned(), der, issuer })
+        Ok(Self {
+            pem: cert.to_owned(),
+            der,
+            issuer,
+        })
     }
 
     /// The TLS configuration of an API server: a serving certificate for these names, and client certificates checked against this CA.
-    pub(crate) fn server_config(&self, names: &[String], addresses: &[IpAddr]) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    pub(crate) fn server_config(
+        &self,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Arc<rustls::ServerConfig>, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "kube-apiserver");
         for name in names {
             if let Ok(name) = name.as_str().try_into() {
                 params.subject_alt_names.push(SanType::DnsName(name));
             }
         }
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.serial_number = Some(SerialNumber::from_slice(&rand::random::<[u8; 8]>()));
         params.use_authority_key_identifier_extension = true;
@@ -152,9 +193,10 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -187,11 +229,18 @@ pub(crate) struct NodeRequest {
 pub(crate) fn node_request(node: &str) -> Result<NodeRequest, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
-    params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:nodes");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("system:node:{node}"));
     let key = KeyPair::generate()?;
     let pem = params.serialize_request(&key)?.pem()?;
-    Ok(NodeRequest { key: key.serialize_der(), pem })
+    Ok(NodeRequest {
+        key: key.serialize_der(),
+        pem,
+    })
 }
 
 /// Common name and organizations that a certificate request asks for.

@@ -11,13 +11,23 @@ use super::resources::Resource;
 use super::status::Status;
 
 /// Makes a request's object ready to be stored for the first time.
-pub(crate) fn for_create(target: &Target, mut value: Value, who: &Identity) -> Result<Value, Status> {
+pub(crate) fn for_create(
+    target: &Target,
+    mut value: Value,
+    who: &Identity,
+) -> Result<Value, Status> {
     check_kind(target, &mut value)?;
     let resource = target.resource;
     let name = name_of(resource, &mut value)?;
     let uid = object::new_uid();
     let meta = metadata(&mut value);
-    for gone in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generateName"] {
+    for gone in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generateName",
+    ] {
         if gone != "generateName" || meta.get(gone).and_then(Value::as_str) == Some("") {
             meta.remove(gone);
         }
@@ -55,7 +65,9 @@ fn check_kind(target: &Target, value: &mut Value) -> Result<(), Status> {
     for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind)] {
         let given = value.get(field).and_then(Value::as_str).unwrap_or_default();
         if !given.is_empty() && given != wanted {
-            let message = format!("{field} in the data ({given}) does not match the expected {field} ({wanted})");
+            let message = format!(
+                "{field} in the data ({given}) does not match the expected {field} ({wanted})"
+            );
             return Err(Status::bad_request(message));
         }
         as_object(value).insert(field.to_owned(), json!(wanted));
@@ -74,7 +86,12 @@ fn name_of(resource: &Resource, value: &mut Value) -> Result<String, Status> {
     let name = if given.is_empty() {
         let prefix = text_at(value, "/metadata/generateName");
         if prefix.is_empty() {
-            return Err(Status::invalid(resource, "", "metadata.name", "Required value: name or generateName is required"));
+            return Err(Status::invalid(
+                resource,
+                "",
+                "metadata.name",
+                "Required value: name or generateName is required",
+            ));
         }
         format!("{prefix}{}", object::random_suffix(5))
     } else {
@@ -87,13 +104,18 @@ fn name_of(resource: &Resource, value: &mut Value) -> Result<String, Status> {
         name.len() <= 253
             && name.split('.').all(|label| {
                 let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-                !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+                !label.is_empty()
+                    && label.chars().all(inner)
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
             })
     };
     if good {
         return Ok(name);
     }
-    let why = format!("Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'");
+    let why = format!(
+        "Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'"
+    );
     Err(Status::invalid(resource, &name, "metadata.name", &why))
 }
 
@@ -130,7 +152,9 @@ fn defaults(resource: &Resource, value: &mut Value, who: &Identity) {
         ("", "persistentvolumes" | "persistentvolumeclaims") => {
             child(value, "status").insert("phase".into(), json!("Pending"));
         }
-        ("apps", "deployments" | "replicasets" | "statefulsets") => default(value, "spec", "replicas", json!(1)),
+        ("apps", "deployments" | "replicasets" | "statefulsets") => {
+            default(value, "spec", "replicas", json!(1))
+        }
         ("certificates.k8s.io", "certificatesigningrequests") => {
             let spec = child(value, "spec");
             spec.insert("username".into(), json!(who.name));
@@ -142,23 +166,36 @@ fn defaults(resource: &Resource, value: &mut Value, who: &Identity) {
 
 fn default_type(value: &mut Value) {
     let object = as_object(value);
-    if object.get("type").and_then(Value::as_str).unwrap_or_default().is_empty() {
+    if object
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .is_empty()
+    {
         object.insert("type".into(), json!("Opaque"));
     }
 }
 
 fn merge_string_data(value: &mut Value) {
-    let Some(Value::Object(texts)) = as_object(value).remove("stringData") else { return };
+    let Some(Value::Object(texts)) = as_object(value).remove("stringData") else {
+        return;
+    };
     let data = child(value, "data");
     for (key, text) in texts {
-        data.insert(key, json!(STANDARD.encode(text.as_str().unwrap_or_default())));
+        data.insert(
+            key,
+            json!(STANDARD.encode(text.as_str().unwrap_or_default())),
+        );
     }
 }
 
 fn check(resource: &Resource, value: &Value) -> Result<(), Status> {
     let name = object::name(value);
     let required = |pointer: &str, field: &str| {
-        if value.pointer(pointer).is_none_or(|found| found.is_null() || found == &json!([]) || found == &json!("")) {
+        if value
+            .pointer(pointer)
+            .is_none_or(|found| found.is_null() || found == &json!([]) || found == &json!(""))
+        {
             Err(Status::invalid(resource, name, field, "Required value"))
         } else {
             Ok(())
@@ -172,17 +209,27 @@ fn check(resource: &Resource, value: &Value) -> Result<(), Status> {
             let selector = value.pointer("/spec/selector").cloned().unwrap_or_default();
             if !super::selectors::Selector::from_object(&selector).accepts(&labels) {
                 let why = "Invalid value: `selector` does not match template `labels`";
-                return Err(Status::invalid(resource, name, "spec.template.metadata.labels", why));
+                return Err(Status::invalid(
+                    resource,
+                    name,
+                    "spec.template.metadata.labels",
+                    why,
+                ));
             }
         }
         ("certificates.k8s.io", _) => {
             required("/spec/request", "spec.request")?;
             required("/spec/signerName", "spec.signerName")?;
         }
-        ("rbac.authorization.k8s.io", "clusterrolebindings" | "rolebindings") => required("/roleRef/name", "roleRef.name")?,
+        ("rbac.authorization.k8s.io", "clusterrolebindings" | "rolebindings") => {
+            required("/roleRef/name", "roleRef.name")?
+        }
         _ => {}
     }
-    for (at, owner) in list_at(value, "/metadata/ownerReferences").iter().enumerate() {
+    for (at, owner) in list_at(value, "/metadata/ownerReferences")
+        .iter()
+        .enumerate()
+    {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text_at(owner, &format!("/{field}")).is_empty() {
                 let path = format!("metadata.ownerReferences[{at}].{field}");
@@ -207,7 +254,10 @@ pub(crate) fn for_update(target: &Target, old: &Value, mut new: Value) -> Result
     }
     let given_uid = object::uid(&new);
     if !given_uid.is_empty() && given_uid != object::uid(old) {
-        let why = format!("Precondition failed: UID in precondition: {given_uid}, UID in object meta: {}", object::uid(old));
+        let why = format!(
+            "Precondition failed: UID in precondition: {given_uid}, UID in object meta: {}",
+            object::uid(old)
+        );
         return Err(Status::conflict(resource, &name, &why));
     }
     let given = text_at(&new, "/metadata/resourceVersion");
@@ -217,7 +267,10 @@ pub(crate) fn for_update(target: &Target, old: &Value, mut new: Value) -> Result
     keep_fields(target, old, &mut new);
     if object::is_deleting(old) {
         let before = list_at(old, "/metadata/finalizers");
-        if list_at(&new, "/metadata/finalizers").iter().any(|finalizer| !before.contains(finalizer)) {
+        if list_at(&new, "/metadata/finalizers")
+            .iter()
+            .any(|finalizer| !before.contains(finalizer))
+        {
             let why = "Forbidden: no new finalizers can be added if the object is being deleted";
             return Err(Status::invalid(resource, &name, "metadata.finalizers", why));
         }
@@ -255,14 +308,26 @@ fn keep_fields(target: &Target, old: &Value, new: &mut Value) {
             }
         }
         "finalize" => {
-            let finalizers = new.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
+            let finalizers = new
+                .pointer("/spec/finalizers")
+                .cloned()
+                .unwrap_or_else(|| json!([]));
             *new = old.clone();
             child(new, "spec").insert("finalizers".into(), finalizers);
         }
         _ => {}
     }
     let meta = metadata(new);
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace", "resourceVersion", "generateName"] {
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "namespace",
+        "resourceVersion",
+        "generateName",
+    ] {
         match old.get("metadata").and_then(|meta| meta.get(key)) {
             Some(kept) => {
                 meta.insert(key.to_owned(), kept.clone());
@@ -272,9 +337,11 @@ fn keep_fields(target: &Target, old: &Value, new: &mut Value) {
             }
         }
     }
-    let differs = |key: &String| key != "metadata" && key != "status" && old.get(key) != new.get(key);
+    let differs =
+        |key: &String| key != "metadata" && key != "status" && old.get(key) != new.get(key);
     let changed = has_generation(resource)
-        && (as_object(&mut old.clone()).keys().any(differs) || as_object(&mut new.clone()).keys().any(differs));
+        && (as_object(&mut old.clone()).keys().any(differs)
+            || as_object(&mut new.clone()).keys().any(differs));
     if changed {
         bump_generation(new);
     }
@@ -290,29 +357,50 @@ pub(crate) fn bump_generation(value: &mut Value) {
 
 fn check_immutable(resource: &Resource, old: &Value, new: &Value) -> Result<(), Status> {
     let name = object::name(old);
-    let same = |pointer: &str| old.pointer(pointer).unwrap_or(&Value::Null) == new.pointer(pointer).unwrap_or(&Value::Null);
+    let same = |pointer: &str| {
+        old.pointer(pointer).unwrap_or(&Value::Null) == new.pointer(pointer).unwrap_or(&Value::Null)
+    };
     let fields: &[(&str, &str)] = match (resource.group, resource.plural) {
-        ("", "pods") => &[("/spec/nodeName", "spec.nodeName"), ("/spec/containers/0/name", "spec.containers[0].name")],
+        ("", "pods") => &[
+            ("/spec/nodeName", "spec.nodeName"),
+            ("/spec/containers/0/name", "spec.containers[0].name"),
+        ],
         ("", "secrets") => &[("/type", "type")],
         ("apps", _) => &[("/spec/selector", "spec.selector")],
-        ("rbac.authorization.k8s.io", "clusterrolebindings" | "rolebindings") => &[("/roleRef", "roleRef")],
+        ("rbac.authorization.k8s.io", "clusterrolebindings" | "rolebindings") => {
+            &[("/roleRef", "roleRef")]
+        }
         ("certificates.k8s.io", _) => &[("/spec", "spec")],
         _ => &[],
     };
     for (pointer, field) in fields {
         if !same(pointer) {
-            return Err(Status::invalid(resource, name, field, "Invalid value: field is immutable"));
+            return Err(Status::invalid(
+                resource,
+                name,
+                field,
+                "Invalid value: field is immutable",
+            ));
         }
     }
     let provider = text_at(old, "/spec/providerID");
     if resource.plural == "nodes" && !provider.is_empty() && !same("/spec/providerID") {
         let why = "Forbidden: node updates may not change providerID except from \"\" to valid";
-        return Err(Status::new(422, "Invalid", format!("Node \"{name}\" is invalid: spec.providerID: {why}")));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            format!("Node \"{name}\" is invalid: spec.providerID: {why}"),
+        ));
     }
     let frozen = matches!(resource.plural, "configmaps" | "secrets")
         && old.get("immutable").and_then(Value::as_bool) == Some(true);
     if frozen && !(same("/data") && same("/immutable")) {
-        return Err(Status::invalid(resource, name, "data", "Forbidden: field is immutable when `immutable` is set"));
+        return Err(Status::invalid(
+            resource,
+            name,
+            "data",
+            "Forbidden: field is immutable when `immutable` is set",
+        ));
     }
     Ok(())
 }

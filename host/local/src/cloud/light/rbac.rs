@@ -53,7 +53,9 @@ fn is_bound(binding: &Value, who: &Identity, namespace: &str) -> bool {
             "User" => name == who.name,
             "Group" => who.is_in(name),
             "ServiceAccount" => {
-                let of = Some(text_at(subject, "/namespace")).filter(|ns| !ns.is_empty()).unwrap_or(namespace);
+                let of = Some(text_at(subject, "/namespace"))
+                    .filter(|ns| !ns.is_empty())
+                    .unwrap_or(namespace);
                 who.name == format!("system:serviceaccount:{of}:{name}")
             }
             _ => false,
@@ -67,11 +69,18 @@ fn role_allows(store: &Store, binding: &Value, namespace: &str, ask: Ask<'_>) ->
         "Role" => store.get(resources::roles(), namespace, name),
         _ => store.get(resources::cluster_roles(), "", name),
     };
-    role.is_some_and(|role| list_at(&role.value, "/rules").iter().any(|rule| rule_allows(rule, ask)))
+    role.is_some_and(|role| {
+        list_at(&role.value, "/rules")
+            .iter()
+            .any(|rule| rule_allows(rule, ask))
+    })
 }
 
 fn lists(rule: &Value, field: &str, wanted: &str) -> bool {
-    list_at(rule, field).iter().filter_map(Value::as_str).any(|entry| entry == "*" || entry == wanted)
+    list_at(rule, field)
+        .iter()
+        .filter_map(Value::as_str)
+        .any(|entry| entry == "*" || entry == wanted)
 }
 
 fn rule_allows(rule: &Value, ask: Ask<'_>) -> bool {
@@ -79,9 +88,15 @@ fn rule_allows(rule: &Value, ask: Ask<'_>) -> bool {
         return false;
     }
     let Some(resource) = ask.resource else {
-        return list_at(rule, "/nonResourceURLs").iter().filter_map(Value::as_str).any(|url| {
-            url == ask.path || url.strip_suffix('*').is_some_and(|prefix| ask.path.starts_with(prefix))
-        });
+        return list_at(rule, "/nonResourceURLs")
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|url| {
+                url == ask.path
+                    || url
+                        .strip_suffix('*')
+                        .is_some_and(|prefix| ask.path.starts_with(prefix))
+            });
     };
     let full = if ask.subresource.is_empty() {
         resource.plural.to_owned()
@@ -96,7 +111,9 @@ fn rule_allows(rule: &Value, ask: Ask<'_>) -> bool {
 
 /// What the node authorizer grants: reading what pods need, and writing a kubelet's own Node, Lease and pods.
 fn kubelet_may(store: &Store, who: &Identity, ask: Ask<'_>) -> bool {
-    let (Some(node), Some(resource)) = (who.node(), ask.resource) else { return false };
+    let (Some(node), Some(resource)) = (who.node(), ask.resource) else {
+        return false;
+    };
     let reads = matches!(ask.verb, "get" | "list" | "watch");
     let own_pod = || {
         store
@@ -105,11 +122,16 @@ fn kubelet_may(store: &Store, who: &Identity, ask: Ask<'_>) -> bool {
     };
     match (resource.group, resource.plural) {
         ("", "nodes") => {
-            (reads && ask.subresource.is_empty()) || (ask.verb == "create" || (ask.name == node && ask.verb != "delete"))
+            (reads && ask.subresource.is_empty())
+                || (ask.verb == "create" || (ask.name == node && ask.verb != "delete"))
         }
-        ("coordination.k8s.io", "leases") => ask.namespace == "kube-node-lease" && (ask.name == node || ask.verb == "create"),
+        ("coordination.k8s.io", "leases") => {
+            ask.namespace == "kube-node-lease" && (ask.name == node || ask.verb == "create")
+        }
         ("", "pods") => {
-            reads || ask.verb == "create" || (matches!(ask.verb, "update" | "patch" | "delete") && own_pod())
+            reads
+                || ask.verb == "create"
+                || (matches!(ask.verb, "update" | "patch" | "delete") && own_pod())
         }
         ("", "services") | ("storage.k8s.io", "csidrivers" | "volumeattachments") => reads,
         ("", "configmaps" | "secrets" | "persistentvolumes" | "persistentvolumeclaims") => {

@@ -30,8 +30,11 @@ pub(crate) enum Route {
 
 /// Finds what a path leads to; absent when it is under the API but there is nothing of the kind.
 pub(crate) fn route(path: &str) -> Option<Route> {
-    let parts: Vec<String> =
-        path.split('/').filter(|part| !part.is_empty()).map(percent_decoded).collect();
+    let parts: Vec<String> = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(percent_decoded)
+        .collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
@@ -87,7 +90,11 @@ pub(crate) struct Query(HashMap<String, String>);
 impl Query {
     /// Parses it; of a repeated name the last value counts.
     pub(crate) fn parse(query: &str) -> Self {
-        Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        Self(
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// A value, or the empty string.
@@ -131,14 +138,36 @@ mod tests {
     #[test]
     fn finds_namespaces_and_what_is_in_them() {
         let ns = target("/api/v1/namespaces/x").unwrap();
-        assert_eq!((ns.resource.plural, ns.name.as_str(), ns.namespace.as_str()), ("namespaces", "x", ""));
+        assert_eq!(
+            (ns.resource.plural, ns.name.as_str(), ns.namespace.as_str()),
+            ("namespaces", "x", "")
+        );
         let status = target("/api/v1/namespaces/x/status").unwrap();
         assert_eq!(status.subresource, "status");
         let pod = target("/api/v1/namespaces/x/pods/p/eviction").unwrap();
-        assert_eq!((pod.resource.plural, pod.namespace.as_str(), pod.subresource.as_str()), ("pods", "x", "eviction"));
+        assert_eq!(
+            (
+                pod.resource.plural,
+                pod.namespace.as_str(),
+                pod.subresource.as_str()
+            ),
+            ("pods", "x", "eviction")
+        );
         let all = target("/apis/apps/v1/deployments").unwrap();
-        assert_eq!((all.resource.plural, all.namespace.as_str(), all.name.as_str()), ("deployments", "", ""));
-        assert_eq!(target("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode").unwrap().name, "system:node");
+        assert_eq!(
+            (
+                all.resource.plural,
+                all.namespace.as_str(),
+                all.name.as_str()
+            ),
+            ("deployments", "", "")
+        );
+        assert_eq!(
+            target("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode")
+                .unwrap()
+                .name,
+            "system:node"
+        );
     }
 
     #[test]

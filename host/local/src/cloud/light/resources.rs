@@ -74,32 +74,239 @@ const CERTIFICATES: &str = "certificates.k8s.io";
 
 /// Every served resource. A resource's place in this table is its table's place in the store.
 pub(crate) static RESOURCES: &[Resource] = &[
-    resource!("", "namespaces", "namespace", "Namespace", false, ["ns"], ["status", "finalize"], false),
-    resource!("", "nodes", "node", "Node", false, ["no"], ["status"], false),
-    resource!("", "pods", "pod", "Pod", true, ["po"], ["status", "binding", "eviction", "log"], true),
-    resource!("", "configmaps", "configmap", "ConfigMap", true, ["cm"], [], false),
+    resource!(
+        "",
+        "namespaces",
+        "namespace",
+        "Namespace",
+        false,
+        ["ns"],
+        ["status", "finalize"],
+        false
+    ),
+    resource!(
+        "",
+        "nodes",
+        "node",
+        "Node",
+        false,
+        ["no"],
+        ["status"],
+        false
+    ),
+    resource!(
+        "",
+        "pods",
+        "pod",
+        "Pod",
+        true,
+        ["po"],
+        ["status", "binding", "eviction", "log"],
+        true
+    ),
+    resource!(
+        "",
+        "configmaps",
+        "configmap",
+        "ConfigMap",
+        true,
+        ["cm"],
+        [],
+        false
+    ),
     resource!("", "secrets", "secret", "Secret", true, [], [], false),
-    resource!("", "services", "service", "Service", true, ["svc"], ["status"], true),
-    resource!("", "endpoints", "endpoints", "Endpoints", true, ["ep"], [], false),
-    resource!("", "serviceaccounts", "serviceaccount", "ServiceAccount", true, ["sa"], [], false),
+    resource!(
+        "",
+        "services",
+        "service",
+        "Service",
+        true,
+        ["svc"],
+        ["status"],
+        true
+    ),
+    resource!(
+        "",
+        "endpoints",
+        "endpoints",
+        "Endpoints",
+        true,
+        ["ep"],
+        [],
+        false
+    ),
+    resource!(
+        "",
+        "serviceaccounts",
+        "serviceaccount",
+        "ServiceAccount",
+        true,
+        ["sa"],
+        [],
+        false
+    ),
     resource!("", "events", "event", "Event", true, ["ev"], [], false),
-    resource!("", "persistentvolumes", "persistentvolume", "PersistentVolume", false, ["pv"], ["status"], false),
-    resource!("", "persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", true, ["pvc"], ["status"], false),
-    resource!("apps", "daemonsets", "daemonset", "DaemonSet", true, ["ds"], ["status"], true),
-    resource!("apps", "deployments", "deployment", "Deployment", true, ["deploy"], ["status"], true),
-    resource!("apps", "replicasets", "replicaset", "ReplicaSet", true, ["rs"], ["status"], true),
-    resource!("apps", "statefulsets", "statefulset", "StatefulSet", true, ["sts"], ["status"], true),
+    resource!(
+        "",
+        "persistentvolumes",
+        "persistentvolume",
+        "PersistentVolume",
+        false,
+        ["pv"],
+        ["status"],
+        false
+    ),
+    resource!(
+        "",
+        "persistentvolumeclaims",
+        "persistentvolumeclaim",
+        "PersistentVolumeClaim",
+        true,
+        ["pvc"],
+        ["status"],
+        false
+    ),
+    resource!(
+        "apps",
+        "daemonsets",
+        "daemonset",
+        "DaemonSet",
+        true,
+        ["ds"],
+        ["status"],
+        true
+    ),
+    resource!(
+        "apps",
+        "deployments",
+        "deployment",
+        "Deployment",
+        true,
+        ["deploy"],
+        ["status"],
+        true
+    ),
+    resource!(
+        "apps",
+        "replicasets",
+        "replicaset",
+        "ReplicaSet",
+        true,
+        ["rs"],
+        ["status"],
+        true
+    ),
+    resource!(
+        "apps",
+        "statefulsets",
+        "statefulset",
+        "StatefulSet",
+        true,
+        ["sts"],
+        ["status"],
+        true
+    ),
     resource!("batch", "jobs", "job", "Job", true, [], ["status"], true),
-    resource!("certificates.k8s.io", "certificatesigningrequests", "certificatesigningrequest", "CertificateSigningRequest", false, ["csr"], ["status", "approval"], false),
-    resource!("coordination.k8s.io", "leases", "lease", "Lease", true, [], [], false),
-    resource!("policy", "poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget", true, ["pdb"], ["status"], false),
-    resource!("rbac.authorization.k8s.io", "clusterroles", "clusterrole", "ClusterRole", false, [], [], false),
-    resource!("rbac.authorization.k8s.io", "clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false, [], [], false),
-    resource!("rbac.authorization.k8s.io", "roles", "role", "Role", true, [], [], false),
-    resource!("rbac.authorization.k8s.io", "rolebindings", "rolebinding", "RoleBinding", true, [], [], false),
-    resource!("storage.k8s.io", "volumeattachments", "volumeattachment", "VolumeAttachment", false, [], ["status"], false),
-    resource!("storage.k8s.io", "csidrivers", "csidriver", "CSIDriver", false, [], [], false),
-    resource!("storage.k8s.io", "storageclasses", "storageclass", "StorageClass", false, ["sc"], [], false),
+    resource!(
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        "certificatesigningrequest",
+        "CertificateSigningRequest",
+        false,
+        ["csr"],
+        ["status", "approval"],
+        false
+    ),
+    resource!(
+        "coordination.k8s.io",
+        "leases",
+        "lease",
+        "Lease",
+        true,
+        [],
+        [],
+        false
+    ),
+    resource!(
+        "policy",
+        "poddisruptionbudgets",
+        "poddisruptionbudget",
+        "PodDisruptionBudget",
+        true,
+        ["pdb"],
+        ["status"],
+        false
+    ),
+    resource!(
+        "rbac.authorization.k8s.io",
+        "clusterroles",
+        "clusterrole",
+        "ClusterRole",
+        false,
+        [],
+        [],
+        false
+    ),
+    resource!(
+        "rbac.authorization.k8s.io",
+        "clusterrolebindings",
+        "clusterrolebinding",
+        "ClusterRoleBinding",
+        false,
+        [],
+        [],
+        false
+    ),
+    resource!(
+        "rbac.authorization.k8s.io",
+        "roles",
+        "role",
+        "Role",
+        true,
+        [],
+        [],
+        false
+    ),
+    resource!(
+        "rbac.authorization.k8s.io",
+        "rolebindings",
+        "rolebinding",
+        "RoleBinding",
+        true,
+        [],
+        [],
+        false
+    ),
+    resource!(
+        "storage.k8s.io",
+        "volumeattachments",
+        "volumeattachment",
+        "VolumeAttachment",
+        false,
+        [],
+        ["status"],
+        false
+    ),
+    resource!(
+        "storage.k8s.io",
+        "csidrivers",
+        "csidriver",
+        "CSIDriver",
+        false,
+        [],
+        [],
+        false
+    ),
+    resource!(
+        "storage.k8s.io",
+        "storageclasses",
+        "storageclass",
+        "StorageClass",
+        false,
+        ["sc"],
+        [],
+        false
+    ),
 ];
 
 /// The resource of a group and plural, with its place in the table.
@@ -144,7 +351,8 @@ macro_rules! known {
     };
 }
 
-static RESOURCES_FALLBACK: Resource = resource!("", "unknown", "unknown", "Unknown", false, [], [], false);
+static RESOURCES_FALLBACK: Resource =
+    resource!("", "unknown", "unknown", "Unknown", false, [], [], false);
 
 known!(namespaces, "", "namespaces");
 known!(nodes, "", "nodes");

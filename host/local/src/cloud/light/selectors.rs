@@ -23,14 +23,25 @@ pub(crate) struct Selector {
 impl Selector {
     /// Parses the two query parameters.
     pub(crate) fn parse(labels: &str, fields: &str) -> Result<Self, Status> {
-        Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(fields)? })
+        Ok(Self {
+            labels: parse_labels(labels)?,
+            fields: parse_fields(fields)?,
+        })
     }
 
     /// A LabelSelector object, as PodDisruptionBudgets have it.
     pub(crate) fn from_object(selector: &Value) -> Self {
         let mut labels = Vec::new();
-        for (key, value) in selector.pointer("/matchLabels").and_then(Value::as_object).into_iter().flatten() {
-            labels.push((key.clone(), Test::In(vec![value.as_str().unwrap_or_default().to_owned()])));
+        for (key, value) in selector
+            .pointer("/matchLabels")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            labels.push((
+                key.clone(),
+                Test::In(vec![value.as_str().unwrap_or_default().to_owned()]),
+            ));
         }
         for expression in super::object::list_at(selector, "/matchExpressions") {
             let values: Vec<String> = super::object::list_at(expression, "/values")
@@ -46,7 +57,10 @@ impl Selector {
             };
             labels.push((text_at(expression, "/key").to_owned(), test));
         }
-        Self { labels, fields: Vec::new() }
+        Self {
+            labels,
+            fields: Vec::new(),
+        }
     }
 
     /// Whether everything is wanted.
@@ -57,23 +71,30 @@ impl Selector {
     /// Whether the object is wanted.
     pub(crate) fn accepts(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
-        let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-        self.labels.iter().all(|(key, test)| match (test, label(key)) {
-            (Test::In(values), Some(value)) => values.iter().any(|wanted| wanted == value),
-            (Test::NotIn(values), Some(value)) => !values.iter().any(|other| other == value),
-            (Test::Exists, found) => found.is_some(),
-            (Test::Missing, found) => found.is_none(),
-            (Test::In(_), None) => false,
-            (Test::NotIn(_), None) => true,
-        }) && self.fields.iter().all(|(path, value, equal)| {
-            let found = object.pointer(&format!("/{}", path.replace('.', "/")));
-            let found = match found {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Null) | None => String::new(),
-                Some(other) => other.to_string(),
-            };
-            (found == *value) == *equal
-        })
+        let label = |key: &str| {
+            labels
+                .and_then(|labels| labels.get(key))
+                .and_then(Value::as_str)
+        };
+        self.labels
+            .iter()
+            .all(|(key, test)| match (test, label(key)) {
+                (Test::In(values), Some(value)) => values.iter().any(|wanted| wanted == value),
+                (Test::NotIn(values), Some(value)) => !values.iter().any(|other| other == value),
+                (Test::Exists, found) => found.is_some(),
+                (Test::Missing, found) => found.is_none(),
+                (Test::In(_), None) => false,
+                (Test::NotIn(_), None) => true,
+            })
+            && self.fields.iter().all(|(path, value, equal)| {
+                let found = object.pointer(&format!("/{}", path.replace('.', "/")));
+                let found = match found {
+                    Some(Value::String(text)) => text.clone(),
+                    Some(Value::Null) | None => String::new(),
+                    Some(other) => other.to_string(),
+                };
+                (found == *value) == *equal
+            })
     }
 }
 
@@ -84,7 +105,11 @@ fn parse_labels(text: &str) -> Result<Vec<(String, Test)>, Status> {
         if part.is_empty() {
             continue;
         }
-        let bad = || Status::bad_request(format!("unable to parse label selector requirement {part:?}"));
+        let bad = || {
+            Status::bad_request(format!(
+                "unable to parse label selector requirement {part:?}"
+            ))
+        };
         if let Some((head, list)) = part.split_once('(') {
             let values: Vec<String> = list
                 .strip_suffix(')')
@@ -93,7 +118,8 @@ fn parse_labels(text: &str) -> Result<Vec<(String, Test)>, Status> {
                 .map(|value| value.trim().to_owned())
                 .collect();
             let mut words = head.split_whitespace();
-            let (Some(key), Some(operator), None) = (words.next(), words.next(), words.next()) else {
+            let (Some(key), Some(operator), None) = (words.next(), words.next(), words.next())
+            else {
                 return Err(bad());
             };
             let test = match operator {
@@ -103,9 +129,15 @@ fn parse_labels(text: &str) -> Result<Vec<(String, Test)>, Status> {
             };
             tests.push((key.to_owned(), test));
         } else if let Some((key, value)) = part.split_once("!=") {
-            tests.push((key.trim().to_owned(), Test::NotIn(vec![value.trim().to_owned()])));
+            tests.push((
+                key.trim().to_owned(),
+                Test::NotIn(vec![value.trim().to_owned()]),
+            ));
         } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-            tests.push((key.trim().to_owned(), Test::In(vec![value.trim().to_owned()])));
+            tests.push((
+                key.trim().to_owned(),
+                Test::In(vec![value.trim().to_owned()]),
+            ));
         } else if let Some(key) = part.strip_prefix('!') {
             tests.push((key.trim().to_owned(), Test::Missing));
         } else if part.contains(char::is_whitespace) {
@@ -153,10 +185,14 @@ fn parse_fields(text: &str) -> Result<Vec<(String, String, bool)>, Status> {
         } else if let Some((path, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
             (path, value, true)
         } else {
-            return Err(Status::bad_request(format!("invalid field selector: {part:?}")));
+            return Err(Status::bad_request(format!(
+                "invalid field selector: {part:?}"
+            )));
         };
         if !KNOWN.contains(&path) {
-            return Err(Status::bad_request(format!("field label not supported: {path}")));
+            return Err(Status::bad_request(format!(
+                "field label not supported: {path}"
+            )));
         }
         tests.push((path.to_owned(), value.to_owned(), equal));
     }
@@ -180,10 +216,22 @@ mod tests {
             ("other", false),
             ("other!=z", true),
         ] {
-            assert_eq!(Selector::parse(text, "").unwrap().accepts(&object), wanted, "{text}");
+            assert_eq!(
+                Selector::parse(text, "").unwrap().accepts(&object),
+                wanted,
+                "{text}"
+            );
         }
-        assert!(Selector::parse("", "metadata.name=a").unwrap().accepts(&object));
-        assert!(!Selector::parse("", "metadata.name!=a").unwrap().accepts(&object));
+        assert!(
+            Selector::parse("", "metadata.name=a")
+                .unwrap()
+                .accepts(&object)
+        );
+        assert!(
+            !Selector::parse("", "metadata.name!=a")
+                .unwrap()
+                .accepts(&object)
+        );
         assert!(Selector::parse("a b", "").is_err());
         assert!(Selector::parse("", "spec.replicas=1").is_err());
     }

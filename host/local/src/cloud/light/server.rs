@@ -26,7 +26,11 @@ impl Drop for ApiServer {
 
 impl ApiServer {
     /// Serves the cluster on this listener.
-    pub(crate) fn start(listener: TcpListener, tls: Arc<rustls::ServerConfig>, cluster: Arc<Cluster>) -> Self {
+    pub(crate) fn start(
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        cluster: Arc<Cluster>,
+    ) -> Self {
         let acceptor = TlsAcceptor::from(tls);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -53,7 +57,9 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, cluster: Arc<Clust
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let Ok(tls) = acceptor.accept(stream).await else { return };
+    let Ok(tls) = acceptor.accept(stream).await else {
+        return;
+    };
     let peer = tls
         .get_ref()
         .1
@@ -66,7 +72,10 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, cluster: Arc<Clust
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250);
     if let Err(error) = builder.serve_connection(TokioIo::new(tls), service).await {
         tracing::trace!(%error, "a connection to a workload API server ended early");
     }

@@ -23,24 +23,40 @@ fn tokens(cluster: &Cluster) -> Vec<(Value, BootstrapToken)> {
         .items
         .iter()
         .filter(|secret| text_at(&secret.value, "/type") == SECRET_TYPE)
-        .filter_map(|secret| Some((secret.value.clone(), BootstrapToken::from_secret(&secret.value)?)))
+        .filter_map(|secret| {
+            Some((
+                secret.value.clone(),
+                BootstrapToken::from_secret(&secret.value)?,
+            ))
+        })
         .collect()
 }
 
 /// Signs `cluster-info` anew when a token or the map itself changed.
 pub(crate) fn secret_changed(cluster: &Arc<Cluster>, changed: &Value) {
     let is_token = text_at(changed, "/type") == SECRET_TYPE;
-    let is_map = object::namespace(changed) == "kube-public" && object::name(changed) == "cluster-info";
+    let is_map =
+        object::namespace(changed) == "kube-public" && object::name(changed) == "cluster-info";
     if !is_token && !is_map {
         return;
     }
-    let Some(info) = cluster.store.get(resources::config_maps(), "kube-public", "cluster-info") else { return };
+    let Some(info) = cluster
+        .store
+        .get(resources::config_maps(), "kube-public", "cluster-info")
+    else {
+        return;
+    };
     let content = text_at(&info.value, "/data/kubeconfig").to_owned();
     let now = jiff::Timestamp::now();
     let signatures: Vec<(String, String)> = tokens(cluster)
         .into_iter()
         .filter(|(_, token)| token.signs && !token.is_expired(now))
-        .map(|(_, token)| (format!("jws-kubeconfig-{}", token.id), token::sign(&content, &token.id, &token.secret)))
+        .map(|(_, token)| {
+            (
+                format!("jws-kubeconfig-{}", token.id),
+                token::sign(&content, &token.id, &token.secret),
+            )
+        })
         .collect();
     controllers::edit(cluster, resources::config_maps(), &info.value, |map| {
         let data = child(map, "data");
@@ -54,14 +70,27 @@ pub(crate) fn secret_changed(cluster: &Arc<Cluster>, changed: &Value) {
 /// Deletes tokens that are past their time.
 pub(crate) fn remove_expired_tokens(cluster: &Arc<Cluster>) {
     let now = jiff::Timestamp::now();
-    for (secret, _) in tokens(cluster).iter().filter(|(_, token)| token.is_expired(now)) {
-        controllers::delete(cluster, resources::secrets(), "kube-system", object::name(secret), object::uid(secret));
+    for (secret, _) in tokens(cluster)
+        .iter()
+        .filter(|(_, token)| token.is_expired(now))
+    {
+        controllers::delete(
+            cluster,
+            resources::secrets(),
+            "kube-system",
+            object::name(secret),
+            object::uid(secret),
+        );
     }
 }
 
 /// Approves a kubelet's request when its author may have it without asking; signs what is approved.
 pub(crate) fn request_changed(cluster: &Arc<Cluster>, request: &Value) {
-    let has = |type_: &str| list_at(request, "/status/conditions").iter().any(|condition| text_at(condition, "/type") == type_);
+    let has = |type_: &str| {
+        list_at(request, "/status/conditions")
+            .iter()
+            .any(|condition| text_at(condition, "/type") == type_)
+    };
     if has("Denied") || has("Failed") || !text_at(request, "/status/certificate").is_empty() {
         return;
     }
@@ -88,22 +117,42 @@ pub(crate) fn request_changed(cluster: &Arc<Cluster>, request: &Value) {
     if signer != KUBELET_CLIENT && signer != CLIENT {
         return;
     }
-    let Some(authority) = cluster.authority() else { return };
+    let Some(authority) = cluster.authority() else {
+        return;
+    };
     let signed = authority.sign_client(&pem);
-    controllers::edit(cluster, resources::signing_requests(), request, |new| match signed {
-        Ok(certificate) => {
-            child(new, "status").insert("certificate".into(), json!(STANDARD.encode(certificate)));
-        }
-        Err(error) => object::set_condition(new, "Failed", "True", "SignerValidationFailure", &error.to_string()),
-    });
+    controllers::edit(
+        cluster,
+        resources::signing_requests(),
+        request,
+        |new| match signed {
+            Ok(certificate) => {
+                child(new, "status")
+                    .insert("certificate".into(), json!(STANDARD.encode(certificate)));
+            }
+            Err(error) => object::set_condition(
+                new,
+                "Failed",
+                "True",
+                "SignerValidationFailure",
+                &error.to_string(),
+            ),
+        },
+    );
 }
 
 fn is_self_approved(cluster: &Cluster, request: &Value, pem: &str) -> bool {
-    let Some((name, groups)) = pki::requested_subject(pem) else { return false };
+    let Some((name, groups)) = pki::requested_subject(pem) else {
+        return false;
+    };
     let is_node = name.starts_with("system:node:") && groups == ["system:nodes"];
     let author = Identity {
         name: text_at(request, "/spec/username").to_owned(),
-        groups: list_at(request, "/spec/groups").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        groups: list_at(request, "/spec/groups")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
     };
     let may = |subresource: &'static str| {
         let ask = rbac::Ask {

@@ -20,7 +20,12 @@ pub(crate) struct Status {
 impl Status {
     /// A refusal without details.
     pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: Value::Null,
+        }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -30,25 +35,39 @@ impl Status {
 
     /// No such object.
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified()))
-            .about(resource, name)
+        Self::new(
+            404,
+            "NotFound",
+            format!("{} \"{name}\" not found", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// No such path.
     pub(crate) fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
     }
 
     /// An object of this name is there already.
     pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified()))
-            .about(resource, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} \"{name}\" already exists", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// The write is based on an old version, or on another object of the same name.
     pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
-        let message =
-            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            resource.qualified()
+        );
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -67,7 +86,10 @@ impl Status {
         let mut status = Self::new(422, "Invalid", message).about(resource, name);
         if let Some(details) = status.details.as_object_mut() {
             details.insert("kind".into(), json!(resource.kind));
-            details.insert("causes".into(), json!([{"reason": "FieldValueInvalid", "message": why, "field": field}]));
+            details.insert(
+                "causes".into(),
+                json!([{"reason": "FieldValueInvalid", "message": why, "field": field}]),
+            );
         }
         status
     }
@@ -79,7 +101,11 @@ impl Status {
 
     /// The version asked for is no longer, or was never, in the history.
     pub(crate) fn expired(asked: u64, oldest: u64) -> Self {
-        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+        Self::new(
+            410,
+            "Expired",
+            format!("too old resource version: {asked} ({oldest})"),
+        )
     }
 
     /// The `Status` object.

@@ -94,7 +94,11 @@ impl Store {
     /// Opens the journal in `dir` (made when missing) and loads what it holds.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let (journal, entries, last_rv) = Journal::open(dir)?;
-        let rv = if last_rv == 0 { 0 } else { last_rv.saturating_add(RESTART_GAP) };
+        let rv = if last_rv == 0 {
+            0
+        } else {
+            last_rv.saturating_add(RESTART_GAP)
+        };
         let mut tables: Vec<Table> = RESOURCES
             .iter()
             .map(|_| Table {
@@ -113,15 +117,25 @@ impl Store {
             let key = (entry.namespace, entry.name);
             match entry.value {
                 Some(value) => {
-                    table.objects.insert(key, Arc::new(Object::new(value, entry.rv)));
+                    table
+                        .objects
+                        .insert(key, Arc::new(Object::new(value, entry.rv)));
                 }
                 None => {
                     table.objects.remove(&key);
                 }
             }
         }
-        let inner = Inner { rv, tables, journal, reactions: VecDeque::new() };
-        Ok(Self { inner: Mutex::new(inner), woken: Notify::new() })
+        let inner = Inner {
+            rv,
+            tables,
+            journal,
+            reactions: VecDeque::new(),
+        };
+        Ok(Self {
+            inner: Mutex::new(inner),
+            woken: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -129,17 +143,28 @@ impl Store {
     }
 
     /// The object, if there is one.
-    pub(crate) fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Object>> {
+    pub(crate) fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Arc<Object>> {
         let inner = self.lock();
         let table = inner.tables.get(place(resource))?;
-        table.objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        table
+            .objects
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// All objects, of one namespace or of all.
     pub(crate) fn list(&self, resource: &Resource, namespace: Option<&str>) -> Listing {
         let inner = self.lock();
         let Some(table) = inner.tables.get(place(resource)) else {
-            return Listing { items: Vec::new(), rv: inner.rv };
+            return Listing {
+                items: Vec::new(),
+                rv: inner.rv,
+            };
         };
         let items = match namespace {
             None => table.objects.values().cloned().collect(),
@@ -153,7 +178,10 @@ impl Store {
                     .collect()
             }
         };
-        Listing { items, rv: inner.rv }
+        Listing {
+            items,
+            rv: inner.rv,
+        }
     }
 
     /// Everything in the cluster that `wanted` accepts.
@@ -175,7 +203,10 @@ impl Store {
 
     /// How many objects of this resource there are.
     pub(crate) fn count(&self, resource: &Resource) -> usize {
-        self.lock().tables.get(place(resource)).map_or(0, |table| table.objects.len())
+        self.lock()
+            .tables
+            .get(place(resource))
+            .map_or(0, |table| table.objects.len())
     }
 
     /// The newest version.
@@ -185,7 +216,10 @@ impl Store {
 
     /// Wakes when something of this resource changes.
     pub(crate) fn subscribe(&self, resource: &Resource) -> Option<watch::Receiver<u64>> {
-        self.lock().tables.get(place(resource)).map(|table| table.changed.subscribe())
+        self.lock()
+            .tables
+            .get(place(resource))
+            .map(|table| table.changed.subscribe())
     }
 
     /// What happened to this resource after version `rv`.
@@ -259,7 +293,11 @@ impl Store {
                 value: new.as_ref().map(|object| object.value.clone()),
             };
             if let Err(error) = inner.journal.append(&entry) {
-                return Err(Status::new(500, "InternalError", format!("the journal cannot be written: {error}")));
+                return Err(Status::new(
+                    500,
+                    "InternalError",
+                    format!("the journal cannot be written: {error}"),
+                ));
             }
         }
         inner.rv = rv;
@@ -274,7 +312,11 @@ impl Store {
             }
             (None, None) => Wrote::Nothing,
         };
-        let change = Change { rv, old: if new.is_none() { last } else { old }, new };
+        let change = Change {
+            rv,
+            old: if new.is_none() { last } else { old },
+            new,
+        };
         if durable {
             inner.reactions.push_back((resource, change.clone()));
         }
@@ -339,7 +381,9 @@ fn is_finished(value: &Value) -> bool {
     if !object::is_deleting(value) || !object::list_at(value, "/metadata/finalizers").is_empty() {
         return false;
     }
-    let grace = value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let grace = value
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64);
     let held = object::text_at(value, "/kind") == "Namespace"
         && !object::list_at(value, "/spec/finalizers").is_empty();
     grace.unwrap_or(0) == 0 && !held

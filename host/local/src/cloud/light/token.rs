@@ -56,7 +56,14 @@ impl BootstrapToken {
 }
 
 /// The Secret of a token that `kubeadm init` was given; `ttl_s` of `None` never expires.
-pub(crate) fn to_secret(id: &str, secret: &str, description: &str, ttl_s: Option<i64>, groups: &[String], usages: &[String]) -> Value {
+pub(crate) fn to_secret(
+    id: &str,
+    secret: &str,
+    description: &str,
+    ttl_s: Option<i64>,
+    groups: &[String],
+    usages: &[String],
+) -> Value {
     let mut data = serde_json::Map::new();
     let mut put = |key: &str, value: &str| {
         data.insert(key.to_owned(), json!(STANDARD.encode(value)));
@@ -68,7 +75,9 @@ pub(crate) fn to_secret(id: &str, secret: &str, description: &str, ttl_s: Option
     }
     if let Some(ttl_s) = ttl_s {
         let now = jiff::Timestamp::now();
-        let expires = now.checked_add(jiff::SignedDuration::from_secs(ttl_s)).unwrap_or(jiff::Timestamp::MAX);
+        let expires = now
+            .checked_add(jiff::SignedDuration::from_secs(ttl_s))
+            .unwrap_or(jiff::Timestamp::MAX);
         put("expiration", &super::object::time_text(expires));
     }
     for usage in usages {
@@ -86,11 +95,27 @@ pub(crate) fn to_secret(id: &str, secret: &str, description: &str, ttl_s: Option
 
 /// HMAC-SHA-256 (RFC 2104).
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut block = if key.len() > 64 { Sha256::digest(key).to_vec() } else { key.to_vec() };
+    let mut block = if key.len() > 64 {
+        Sha256::digest(key).to_vec()
+    } else {
+        key.to_vec()
+    };
     block.resize(64, 0);
-    let pad = |with: u8| block.iter().map(move |byte| byte ^ with).collect::<Vec<u8>>();
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().to_vec()
+    let pad = |with: u8| {
+        block
+            .iter()
+            .map(move |byte| byte ^ with)
+            .collect::<Vec<u8>>()
+    };
+    let inner = Sha256::new()
+        .chain_update(pad(0x36))
+        .chain_update(message)
+        .finalize();
+    Sha256::new()
+        .chain_update(pad(0x5c))
+        .chain_update(inner)
+        .finalize()
+        .to_vec()
 }
 
 /// The detached JWS of `cluster-info`'s kubeconfig with this token, as the bootstrap signer makes it.
@@ -104,7 +129,8 @@ pub(crate) fn sign(content: &str, id: &str, secret: &str) -> String {
 /// Checks a detached JWS: the key id in its header is the token's, and the signature is made with its secret.
 pub(crate) fn is_signed(content: &str, jws: &str, id: &str, secret: &str) -> bool {
     let mut parts = jws.split('.');
-    let (Some(header), Some(""), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(header), Some(""), Some(signature), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;
     };
@@ -119,7 +145,9 @@ pub(crate) fn is_signed(content: &str, jws: &str, id: &str, secret: &str) -> boo
     let wanted = hmac(secret.as_bytes(), format!("{header}.{payload}").as_bytes());
     text_at(&fields, "/alg") == "HS256"
         && text_at(&fields, "/kid") == id
-        && URL_SAFE_NO_PAD.decode(signature).is_ok_and(|given| given == wanted)
+        && URL_SAFE_NO_PAD
+            .decode(signature)
+            .is_ok_and(|given| given == wanted)
 }
 
 #[cfg(test)]
@@ -132,7 +160,10 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        assert_eq!(hex, "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8");
+        assert_eq!(
+            hex,
+            "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"
+        );
     }
 
     #[test]

@@ -15,7 +15,13 @@ use super::store::{Store, Write, Wrote};
 use super::{apply, patch, prepare, resources};
 
 /// Stores a new object.
-pub(crate) fn create(store: &Store, target: &Target, body: Value, query: &Query, who: &Identity) -> Result<Arc<Object>, Status> {
+pub(crate) fn create(
+    store: &Store,
+    target: &Target,
+    body: Value,
+    query: &Query,
+    who: &Identity,
+) -> Result<Arc<Object>, Status> {
     if target.resource.namespaced {
         check_namespace(store, target)?;
     }
@@ -24,7 +30,11 @@ pub(crate) fn create(store: &Store, target: &Target, body: Value, query: &Query,
     let taken = || Status::already_exists(target.resource, &name);
     if dry(query)? {
         let present = store.get(target.resource, &target.namespace, &name);
-        return if present.is_some() { Err(taken()) } else { Ok(Arc::new(Object::new(value, 0))) };
+        return if present.is_some() {
+            Err(taken())
+        } else {
+            Ok(Arc::new(Object::new(value, 0)))
+        };
     }
     let wrote = store.write(target.resource, &target.namespace, &name, |old| match old {
         Some(_) => Err(taken()),
@@ -35,7 +45,10 @@ pub(crate) fn create(store: &Store, target: &Target, body: Value, query: &Query,
 
 fn check_namespace(store: &Store, target: &Target) -> Result<(), Status> {
     let Some(namespace) = store.get(resources::namespaces(), "", &target.namespace) else {
-        return Err(Status::not_found(resources::namespaces(), &target.namespace));
+        return Err(Status::not_found(
+            resources::namespaces(),
+            &target.namespace,
+        ));
     };
     if !object::is_deleting(&namespace.value) {
         return Ok(());
@@ -52,7 +65,9 @@ fn dry(query: &Query) -> Result<bool, Status> {
     match query.get("dryRun") {
         "" => Ok(false),
         "All" => Ok(true),
-        other => Err(Status::bad_request(format!("dryRun {other:?} is not supported, use \"All\""))),
+        other => Err(Status::bad_request(format!(
+            "dryRun {other:?} is not supported, use \"All\""
+        ))),
     }
 }
 
@@ -71,7 +86,12 @@ pub(crate) fn get(store: &Store, target: &Target) -> Result<Arc<Object>, Status>
 }
 
 /// Replaces an object, or one of its subresources.
-pub(crate) fn update(store: &Store, target: &Target, body: Value, query: &Query) -> Result<Arc<Object>, Status> {
+pub(crate) fn update(
+    store: &Store,
+    target: &Target,
+    body: Value,
+    query: &Query,
+) -> Result<Arc<Object>, Status> {
     change(store, target, query, |old| {
         let mut body = body;
         if object::name(&body).is_empty() {
@@ -91,10 +111,15 @@ fn change(
         let old = get(store, target)?;
         return Ok(Arc::new(Object::new(make(&old.value)?, old.rv)));
     }
-    let wrote = store.write(target.resource, &target.namespace, &target.name, |old| match old {
-        None => Err(Status::not_found(target.resource, &target.name)),
-        Some(old) => Ok(Write::Update(make(&old.value)?)),
-    })?;
+    let wrote = store.write(
+        target.resource,
+        &target.namespace,
+        &target.name,
+        |old| match old {
+            None => Err(Status::not_found(target.resource, &target.name)),
+            Some(old) => Ok(Write::Update(make(&old.value)?)),
+        },
+    )?;
     stored(wrote, target, &target.name)
 }
 
@@ -126,13 +151,26 @@ pub(crate) fn patch_object(
     Ok((object, false))
 }
 
-fn apply_object(store: &Store, target: &Target, body: &Value, query: &Query, who: &Identity) -> Result<(Arc<Object>, bool), Status> {
+fn apply_object(
+    store: &Store,
+    target: &Target,
+    body: &Value,
+    query: &Query,
+    who: &Identity,
+) -> Result<(Arc<Object>, bool), Status> {
     let manager = query.get("fieldManager");
     if manager.is_empty() {
-        return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
     }
     let force = query.is_set("force");
-    if store.get(target.resource, &target.namespace, &target.name).is_none() {
+    if store
+        .get(target.resource, &target.namespace, &target.name)
+        .is_none()
+    {
         let mut fresh = json!({});
         apply::apply(target, &mut fresh, body, manager, force)?;
         metadata(&mut fresh).insert("name".into(), json!(target.name));
@@ -162,10 +200,18 @@ pub(crate) struct Deletion {
 impl Deletion {
     /// Reads `DeleteOptions` from body and query.
     pub(crate) fn parse(body: &Value, query: &Query) -> Result<Self, Status> {
-        let text = |pointer: &str| Some(text_at(body, pointer).to_owned()).filter(|text| !text.is_empty());
-        let policy = text("/propagationPolicy").unwrap_or_else(|| query.get("propagationPolicy").to_owned());
+        let text =
+            |pointer: &str| Some(text_at(body, pointer).to_owned()).filter(|text| !text.is_empty());
+        let policy =
+            text("/propagationPolicy").unwrap_or_else(|| query.get("propagationPolicy").to_owned());
         if !matches!(policy.as_str(), "" | "Background" | "Foreground" | "Orphan") {
-            return Err(Status::new(422, "Invalid", format!("DeleteOptions is invalid: propagationPolicy: Unsupported value: {policy:?}")));
+            return Err(Status::new(
+                422,
+                "Invalid",
+                format!(
+                    "DeleteOptions is invalid: propagationPolicy: Unsupported value: {policy:?}"
+                ),
+            ));
         }
         let grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
         Ok(Self {
@@ -182,9 +228,15 @@ impl Deletion {
 pub(crate) fn delete(store: &Store, target: &Target, how: &Deletion) -> Result<Value, Status> {
     let (resource, name) = (target.resource, target.name.as_str());
     let wrote = store.write(resource, &target.namespace, name, |old| {
-        let Some(old) = old else { return Err(Status::not_found(resource, name)) };
+        let Some(old) = old else {
+            return Err(Status::not_found(resource, name));
+        };
         check_preconditions(target, &old.value, how)?;
-        if how.dry { Ok(Write::Keep) } else { Ok(delete_decision(target, &old.value, how)) }
+        if how.dry {
+            Ok(Write::Keep)
+        } else {
+            Ok(delete_decision(target, &old.value, how))
+        }
     })?;
     match wrote {
         Wrote::Stored(object) => Ok(object.value.clone()),
@@ -194,16 +246,28 @@ pub(crate) fn delete(store: &Store, target: &Target, how: &Deletion) -> Result<V
 }
 
 fn check_preconditions(target: &Target, old: &Value, how: &Deletion) -> Result<(), Status> {
-    let is_other = |wanted: &Option<String>, found: &str| wanted.as_deref().is_some_and(|wanted| wanted != found);
-    if is_other(&how.uid, object::uid(old)) || is_other(&how.rv, text_at(old, "/metadata/resourceVersion")) {
-        return Err(Status::conflict(target.resource, &target.name, "Precondition failed: the object is another one or has changed"));
+    let is_other = |wanted: &Option<String>, found: &str| {
+        wanted.as_deref().is_some_and(|wanted| wanted != found)
+    };
+    if is_other(&how.uid, object::uid(old))
+        || is_other(&how.rv, text_at(old, "/metadata/resourceVersion"))
+    {
+        return Err(Status::conflict(
+            target.resource,
+            &target.name,
+            "Precondition failed: the object is another one or has changed",
+        ));
     }
     Ok(())
 }
 
 fn delete_decision(target: &Target, old: &Value, how: &Deletion) -> Write {
     let resource = target.resource;
-    let grace_s = if resource.plural == "pods" { pod_grace(old, how) } else { 0 };
+    let grace_s = if resource.plural == "pods" {
+        pod_grace(old, how)
+    } else {
+        0
+    };
     let mut new = old.clone();
     let extra = match how.policy.as_str() {
         "Foreground" => Some("foregroundDeletion"),
@@ -219,10 +283,14 @@ fn delete_decision(target: &Target, old: &Value, how: &Deletion) -> Write {
             list.push(json!(extra));
         }
     }
-    let before = old.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let before = old
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64);
     if !object::is_deleting(old) || before.is_some_and(|before| grace_s < before) {
         let now = jiff::Timestamp::now();
-        let at = now.checked_add(jiff::SignedDuration::from_secs(grace_s)).unwrap_or(now);
+        let at = now
+            .checked_add(jiff::SignedDuration::from_secs(grace_s))
+            .unwrap_or(now);
         meta.insert("deletionTimestamp".into(), json!(object::time_text(at)));
         meta.insert("deletionGracePeriodSeconds".into(), json!(grace_s));
         if !object::is_deleting(old) {
@@ -241,16 +309,27 @@ fn pod_grace(pod: &Value, how: &Deletion) -> i64 {
     if text_at(pod, "/spec/nodeName").is_empty() || ended {
         return 0;
     }
-    let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    let own = pod
+        .pointer("/spec/terminationGracePeriodSeconds")
+        .and_then(Value::as_i64);
     how.grace_s.or(own).unwrap_or(30).max(0)
 }
 
 /// Deletes every object of the collection that the selector accepts; gives what was there.
-pub(crate) fn delete_collection(store: &Store, target: &Target, how: &Deletion, selector: &Selector) -> Result<Value, Status> {
+pub(crate) fn delete_collection(
+    store: &Store,
+    target: &Target,
+    how: &Deletion,
+    selector: &Selector,
+) -> Result<Value, Status> {
     let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let listing = store.list(target.resource, namespace);
     let mut items = Vec::new();
-    for object in listing.items.iter().filter(|object| selector.accepts(&object.value)) {
+    for object in listing
+        .items
+        .iter()
+        .filter(|object| selector.accepts(&object.value))
+    {
         let one = Target {
             name: object::name(&object.value).to_owned(),
             namespace: object::namespace(&object.value).to_owned(),
@@ -303,7 +382,12 @@ impl Page {
 }
 
 /// Lists a collection, by pages when the request has a limit.
-pub(crate) fn list(store: &Store, target: &Target, query: &Query, selector: &Selector) -> Result<Page, Status> {
+pub(crate) fn list(
+    store: &Store,
+    target: &Target,
+    query: &Query,
+    selector: &Selector,
+) -> Result<Page, Status> {
     let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let listing = store.list(target.resource, namespace);
     let start = parse_continue(query.get("continue"))?;
@@ -313,7 +397,10 @@ pub(crate) fn list(store: &Store, target: &Target, query: &Query, selector: &Sel
         .into_iter()
         .filter(|object| {
             let after = start.as_ref().is_none_or(|(_, namespace, name)| {
-                (object::namespace(&object.value), object::name(&object.value)) > (namespace.as_str(), name.as_str())
+                (
+                    object::namespace(&object.value),
+                    object::name(&object.value),
+                ) > (namespace.as_str(), name.as_str())
             });
             after && selector.accepts(&object.value)
         })
@@ -324,7 +411,11 @@ pub(crate) fn list(store: &Store, target: &Target, query: &Query, selector: &Sel
         let left = items.len().saturating_sub(limit);
         items.truncate(limit);
         if let Some(last) = items.last() {
-            let position = json!([rv, object::namespace(&last.value), object::name(&last.value)]);
+            let position = json!([
+                rv,
+                object::namespace(&last.value),
+                object::name(&last.value)
+            ]);
             let remaining = if selector.is_empty() { left } else { 0 };
             more = Some((URL_SAFE_NO_PAD.encode(position.to_string()), remaining));
         }

@@ -42,7 +42,13 @@ struct Watch {
 }
 
 /// Begins a watch.
-pub(crate) fn watch(cluster: &Arc<Cluster>, target: &Target, query: &Query, selector: &Selector, accept: &str) -> Result<Response<Body>, Status> {
+pub(crate) fn watch(
+    cluster: &Arc<Cluster>,
+    target: &Target,
+    query: &Query,
+    selector: &Selector,
+    accept: &str,
+) -> Result<Response<Body>, Status> {
     let asked = query.get("resourceVersion");
     let sends_initial = query.get("sendInitialEvents");
     let from: u64 = match asked {
@@ -51,9 +57,15 @@ pub(crate) fn watch(cluster: &Arc<Cluster>, target: &Target, query: &Query, sele
             .parse()
             .map_err(|_| Status::bad_request(format!("invalid resource version {text:?}")))?,
     };
-    let mut changed = cluster.store.subscribe(target.resource).ok_or_else(Status::no_such_path)?;
+    let mut changed = cluster
+        .store
+        .subscribe(target.resource)
+        .ok_or_else(Status::no_such_path)?;
     changed.mark_unchanged();
-    let seconds = query.get("timeoutSeconds").parse().unwrap_or(DEFAULT_TIMEOUT_S);
+    let seconds = query
+        .get("timeoutSeconds")
+        .parse()
+        .unwrap_or(DEFAULT_TIMEOUT_S);
     let now = Instant::now();
     let mut state = Watch {
         cluster: Arc::clone(cluster),
@@ -90,7 +102,8 @@ impl Watch {
     }
 
     fn send_present(&mut self, with_end: bool) {
-        let namespace = Some(self.target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let namespace =
+            Some(self.target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
         let listing = self.cluster.store.list(self.target.resource, namespace);
         self.cursor = listing.rv;
         for object in listing.items {
@@ -106,7 +119,12 @@ impl Watch {
     fn push(&mut self, type_: &str, object: &Arc<Object>) {
         let text = if self.as_table {
             let meta = json!({"resourceVersion": object.rv.to_string()});
-            let value = table::table(self.target.resource, std::slice::from_ref(object), meta, true);
+            let value = table::table(
+                self.target.resource,
+                std::slice::from_ref(object),
+                meta,
+                true,
+            );
             format!("{{\"type\":\"{type_}\",\"object\":{value}}}\n").into_bytes()
         } else {
             let mut text = format!("{{\"type\":\"{type_}\",\"object\":").into_bytes();
@@ -118,9 +136,13 @@ impl Watch {
     }
 
     fn push_bookmark(&mut self, ends_initial: bool) {
-        let mut meta = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
+        let mut meta =
+            json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
         if ends_initial {
-            object::as_object(&mut meta).insert("annotations".into(), json!({"k8s.io/initial-events-end": "true"}));
+            object::as_object(&mut meta).insert(
+                "annotations".into(),
+                json!({"k8s.io/initial-events-end": "true"}),
+            );
         }
         let resource = self.target.resource;
         let event = json!({"type": "BOOKMARK", "object": {
@@ -138,21 +160,29 @@ impl Watch {
             }
             Since::TooOld(oldest) => {
                 let status = Status::expired(self.cursor, oldest).to_value();
-                self.ready.push_back(format!("{}\n", json!({"type": "ERROR", "object": status})).into());
+                self.ready
+                    .push_back(format!("{}\n", json!({"type": "ERROR", "object": status})).into());
                 self.is_over = true;
             }
         }
     }
 
     fn push_change(&mut self, change: &Change) {
-        let before = change.old.as_ref().filter(|object| self.is_here(&object.value));
-        let after = change.new.as_ref().filter(|object| self.is_here(&object.value));
+        let before = change
+            .old
+            .as_ref()
+            .filter(|object| self.is_here(&object.value));
+        let after = change
+            .new
+            .as_ref()
+            .filter(|object| self.is_here(&object.value));
         match (before.cloned(), after.cloned()) {
             (None, Some(new)) => self.push("ADDED", &new),
             (Some(_), Some(new)) => self.push("MODIFIED", &new),
             (Some(old), None) => {
                 let mut value = old.value.clone();
-                object::metadata(&mut value).insert("resourceVersion".into(), json!(change.rv.to_string()));
+                object::metadata(&mut value)
+                    .insert("resourceVersion".into(), json!(change.rv.to_string()));
                 self.push("DELETED", &Arc::new(Object::new(value, change.rv)));
             }
             (None, None) => {}

@@ -1,0 +1,81 @@
+# Every command that a person or CI runs. On a fresh machine: ./dev RECIPE.
+
+# Directories whose crates are built as components.
+guests := `printf -- '-p %s ' $(for f in plugins/*/Cargo.toml examples/minimal-*/Cargo.toml tests/guests/*/Cargo.toml; do basename "$(dirname "$f")"; done)`
+target := env("CARGO_TARGET_DIR", "target")
+plugins := target / "wasm32-wasip2/plugin"
+# The program as people run it, and as tests do.
+capstan := target / "release/capstan"
+capstan_dev := target / "debug/capstan"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# A management cluster, a local cloud, the host and a first cluster, on this machine.
+quickstart *args: release plugins
+    {{capstan}} local quickstart --plugins {{plugins}} {{args}}
+
+# Stop everything that quickstart started, and remove .dev.
+down *args: _program
+    @"$({{just_executable()}} _any)" local down {{args}}
+
+# Show what quickstart started.
+status *args: _program
+    @"$({{just_executable()}} _any)" local status {{args}}
+
+# All checks and tests; what CI runs.
+test: fmt-check lint build plugins
+    cargo test --workspace
+
+# Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters.
+bench *args: release plugins
+    cargo run --release -p capstan-tests --bin bench -- {{args}}
+
+# Build the host for development.
+build:
+    cargo build -p capstan
+
+# Build the host as it is released.
+release:
+    cargo build --release -p capstan
+
+# Build all plugins, examples and test guests as components.
+plugins:
+    cargo build --profile plugin --target wasm32-wasip2 {{guests}}
+
+# Format everything.
+fmt:
+    cargo fmt --all
+
+# Fail when something is not formatted.
+fmt-check:
+    cargo fmt --all --check
+
+# All lints, warnings are errors; licences and sources where cargo-deny is installed.
+lint: && deny
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Check licences, bans and sources of dependencies, if cargo-deny is installed.
+deny:
+    @if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check licenses bans sources; else echo "cargo-deny is not installed: licences are not checked"; fi
+
+# Write the kinds and admission policies that the host installs to host/api/crds, from the Rust types.
+crd:
+    UPDATE_GOLDEN=1 cargo test -p capstan-api --lib manifests
+
+# The documentation of all crates.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Remove what is built for all of this user's checkouts: Kubernetes servers, compiled plugins, just.
+clean-cache:
+    rm -rf "${XDG_CACHE_HOME:-$HOME/.cache}/capstan"
+
+# A program that can stop and show things: the newest there is, built only when there is none.
+_program:
+    @test -x {{capstan}} || test -x {{capstan_dev}} || cargo build -p capstan
+
+# The newest program.
+_any:
+    @ls -t {{capstan}} {{capstan_dev}} 2>/dev/null | head -n 1

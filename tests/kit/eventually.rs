@@ -7,6 +7,8 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// After how long it is said what is still missing, and again after each such time.
+const IMPATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `probe` answers `Ok`, and gives its answer. `Err` says what is still missing, for the message of a test that fails.
 ///
@@ -18,6 +20,7 @@ pub async fn eventually<T>(
     mut probe: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
     let begun = Instant::now();
+    let mut said = begun;
     loop {
         let missing = match probe().await {
             Ok(answer) => return answer,
@@ -29,6 +32,10 @@ pub async fn eventually<T>(
             deadline.as_secs(),
             crate::runtime::log_path().display()
         );
+        if said.elapsed() >= IMPATIENCE {
+            said = Instant::now();
+            eprintln!("{} s: not {what}: {missing}", begun.elapsed().as_secs());
+        }
         tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -30,15 +30,15 @@ test: fmt-check lint build plugins
 
 # Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters.
 bench *args: release plugins
-    cargo run --release -p capstan-tests --bin bench -- {{args}}
+    cargo run --release --workspace --bin bench -- {{args}}
 
 # Build the host for development.
 build:
-    cargo build -p capstan
+    cargo build --workspace
 
 # Build the host as it is released.
 release:
-    cargo build --release -p capstan
+    cargo build --release --workspace --bins
 
 # Build all plugins, examples and test guests as components.
 plugins:
@@ -74,7 +74,7 @@ clean-cache:
 
 # A program that can stop and show things: the newest there is, built only when there is none.
 _program:
-    @test -x {{capstan}} || test -x {{capstan_dev}} || cargo build -p capstan
+    @test -x {{capstan}} || test -x {{capstan_dev}} || cargo build --workspace
 
 # The newest program.
 _any:

@@ -7,9 +7,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use capstan_api::annotation;
+use capstan_core::call::Deletion;
+use capstan_core::call::infrastructure::DeletionAnswer;
 use capstan_core::plan::Failure;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use cluster::InfraClusterController;
 pub use machine::InfraMachineController;
@@ -18,7 +21,7 @@ use crate::controller::{Primary, Spec};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kube_api::{Patch, Resource};
 use crate::object::Object;
-use crate::plugins::ActivePlugin;
+use crate::plugins::{ActivePlugin, encode_state};
 
 fn spec(name: &'static str, roles: &'static [&'static str]) -> Spec {
     Spec {
@@ -76,12 +79,41 @@ impl Subject {
         Ok(Self { object, resource, plugin })
     }
 
+    /// Keeps the state of a deletion's answer for the next call, unless there will be none.
+    async fn keep_state(
+        &self,
+        ctx: &Ctx,
+        writer: &Writer,
+        answer: &DeletionAnswer,
+    ) -> Result<(), Failure> {
+        let state = answer.state.as_deref().map(encode_state);
+        match (&answer.deletion, state) {
+            (Deletion::Waiting(_), Some(state))
+                if self.object.annotation(annotation::PLUGIN_STATE) != Some(&state) =>
+            {
+                let patch = json!({"metadata": {"annotations": {annotation::PLUGIN_STATE: state}}});
+                self.write(ctx, writer, Some(patch)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes what an answer says about the main resource.
     async fn write(&self, ctx: &Ctx, writer: &Writer, patch: Option<Value>) -> Result<(), Failure> {
         let Some(mut patch) = patch else { return Ok(()) };
-        patch["metadata"]["uid"] = serde_json::json!(self.object.uid);
+        merge_uid(&mut patch, &self.object.uid);
         let patch = Patch::Merge(patch);
         let answer = ctx.patch(writer, &self.resource, &self.object.key, &patch).await;
         answer.map(drop).map_err(|error| failure("writing what the plugin answered", &error))
+    }
+}
+
+/// Makes a patch fail when the object is another one of the same name by now.
+fn merge_uid(patch: &mut Value, uid: &str) {
+    if let Some(fields) = patch.as_object_mut() {
+        let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("uid".to_owned(), json!(uid));
+        }
     }
 }

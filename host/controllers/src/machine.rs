@@ -343,7 +343,12 @@ impl Controller for MachineController {
             }
             Step::PatchNode { name, resource_version, patch } => {
                 let mut patch = patch.clone();
-                patch["metadata"]["resourceVersion"] = json!(resource_version);
+                if let Some(fields) = patch.as_object_mut() {
+                    let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+                    if let Some(metadata) = metadata.as_object_mut() {
+                        metadata.insert("resourceVersion".to_owned(), json!(resource_version));
+                    }
+                }
                 let workload = connected(ctx, &cluster)?;
                 let node = ObjectKey { namespace: String::new(), name: name.clone() };
                 let patch = Patch::Merge(patch);

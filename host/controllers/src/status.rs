@@ -13,8 +13,19 @@ use crate::object::Object;
 const URGENT_CONDITIONS: [&str; 6] =
     ["Ready", "Available", "UpToDate", "Deleting", "Paused", "HealthCheckSucceeded"];
 
-/// Top-level status fields that carry nothing to act on by themselves.
-const CALM_FIELDS: [&str; 5] = ["conditions", "observedGeneration", "phase", "lastUpdated", "versions"];
+/// Status fields that others act on. All else (counters, addresses, messages, a provider's own fields) is for people and
+/// clients that poll.
+const URGENT_FIELDS: [&str; 8] = [
+    "/initialization/infrastructureProvisioned",
+    "/initialization/controlPlaneInitialized",
+    "/initialization/provisioned",
+    "/initialization/dataSecretCreated",
+    "/nodeRef",
+    "/failureDomains",
+    "/deletion",
+    // A control plane's: workers of a version wait for it.
+    "/version",
+];
 
 /// Why an object is paused, in the words of its condition; `None` when it is not.
 #[must_use]
@@ -112,21 +123,15 @@ pub fn difference(current: &Value, desired: &Value) -> Option<Value> {
 }
 
 /// Whether somebody may be waiting for this difference: a field that controllers act on changed, or an important condition
-/// changed its status. Messages, reasons and phases are for people and may wait a moment.
+/// changed its status. Everything else may wait a moment for company.
 #[must_use]
 pub fn is_urgent(current: &Value, desired: &Value) -> bool {
-    let empty = Map::new();
-    let current = current.as_object().unwrap_or(&empty);
-    let desired = desired.as_object().unwrap_or(&empty);
-    let names = current.keys().chain(desired.keys());
-    if names
-        .filter(|name| !CALM_FIELDS.contains(&name.as_str()))
-        .any(|name| acted_on(current.get(name)) != acted_on(desired.get(name)))
-    {
+    if URGENT_FIELDS.iter().any(|field| current.pointer(field) != desired.pointer(field)) {
         return true;
     }
-    let status = |conditions: Option<&Value>, wanted: &str| {
-        conditions
+    let status = |value: &Value, wanted: &str| {
+        value
+            .get("conditions")
             .and_then(Value::as_array)
             .into_iter()
             .flatten()
@@ -136,22 +141,10 @@ pub fn is_urgent(current: &Value, desired: &Value) -> bool {
             .map(str::to_owned)
     };
     URGENT_CONDITIONS.iter().any(|wanted| {
-        let before = status(current.get("conditions"), wanted);
-        let after = status(desired.get("conditions"), wanted);
+        let before = status(current, wanted);
+        let after = status(desired, wanted);
         // A first "not yet" is news to nobody.
         before != after && !(before.is_none() && after.as_deref() != Some("True"))
-    })
-}
-
-/// A field's value as others see it: absent, zero and empty are the same.
-fn acted_on(value: Option<&Value>) -> Option<&Value> {
-    value.filter(|value| match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
     })
 }
 
@@ -229,7 +222,8 @@ mod tests {
         assert!(is_urgent(&ready("False", "a"), &ready("True", "a")));
         assert!(!is_urgent(&json!({}), &ready("False", "a")), "a first not-yet");
         assert!(is_urgent(&json!({}), &json!({"initialization": {"provisioned": true}})));
-        assert!(!is_urgent(&json!({}), &json!({"replicas": 0})));
+        assert!(!is_urgent(&json!({}), &json!({"replicas": 1, "addresses": []})));
+        assert!(is_urgent(&json!({}), &json!({"nodeRef": {"name": "n"}})));
     }
 
     #[test]

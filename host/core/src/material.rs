@@ -311,7 +311,7 @@ pub fn token_id(config_uid: &str, salt: u32) -> String {
     digest
         .iter()
         .take(6)
-        .filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()))
+        .filter_map(|byte| ALPHABET.iter().cycle().nth(usize::from(*byte)))
         .map(|c| char::from(*c))
         .collect()
 }

@@ -207,14 +207,11 @@ pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp
     if let Some(candidate) = candidate {
         describe(&mut status, observed, candidate);
     }
-    status.last_error = match &problem {
-        Some(problem) => Some(PluginLastError {
-            time: kept_time(observed, problem, now),
-            reason: problem.reason.clone(),
-            message: problem.message.clone(),
-        }),
-        None => None,
-    };
+    status.last_error = problem.as_ref().map(|problem| PluginLastError {
+        time: kept_time(observed, problem, now),
+        reason: problem.reason.clone(),
+        message: problem.message.clone(),
+    });
     let next = outcome
         .done
         .iter()

@@ -7,11 +7,31 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use capstan_local::command::{DirArgs, LocalCommand, StartArgs, StopArgs, UpArgs, run};
+use capstan_local::command::{
+    self, DirArgs, Extra, LocalCommand, Programs, Ready, StartArgs, StopArgs, UpArgs,
+};
 use capstan_local::control_plane::{Client, ControlPlane, Error, Options, shared};
 use capstan_local::process::{Record, is_alive};
 use capstan_local::state::State;
 use http::Method;
+
+/// Runs a command with a program in the cloud's place that only waits: these tests are about the books.
+async fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
+    fn waiting(_: &Path, _: &Path) -> Extra {
+        Extra {
+            name: "cloud".into(),
+            argv: vec!["sleep".into(), "1000".into()],
+            ready: Ready::Started,
+            patience: Duration::from_secs(10),
+        }
+    }
+    let programs = Programs {
+        cloud: waiting,
+        host: |program, dir, _| waiting(program, dir),
+        program: Path::new("sleep"),
+    };
+    command::run(command, programs).await
+}
 
 /// Asks again until the answer is yes. A hang shows as the test runner's own time limit.
 async fn until(what: &str, answer: impl AsyncFn() -> bool) {
@@ -280,7 +300,7 @@ async fn up_start_stop_and_down_keep_the_books() {
     run(start(&dir, "host", &script)).await.unwrap();
     run(start(&dir, "other", &script)).await.unwrap();
     let extras = recorded(&dir).extras;
-    assert!(extras.len() == 2 && extras.iter().all(is_alive));
+    assert!(extras.len() == 3 && extras.iter().all(is_alive));
     run(LocalCommand::Stop(StopArgs {
         home: home(&dir),
         name: "host".into(),
@@ -288,7 +308,7 @@ async fn up_start_stop_and_down_keep_the_books() {
     .await
     .unwrap();
     let alive: Vec<bool> = extras.iter().map(is_alive).collect();
-    assert_eq!((alive, recorded(&dir).extras.len()), (vec![false, true], 1));
+    assert_eq!((alive, recorded(&dir).extras.len()), (vec![true, false, true], 2));
 
     let records: Vec<Record> = recorded(&dir).processes().cloned().collect();
     run(LocalCommand::Down(home(&dir))).await.unwrap();

@@ -5,23 +5,33 @@ use serde_json::{Value, json};
 use super::OwnedKind;
 use crate::contract::Role;
 
-/// The columns of a kind.
+/// The columns of a kind. A plugin that brings a column of its own for something that the role shows decides how it is shown.
 pub(super) fn of(owned: &OwnedKind) -> Vec<Value> {
+    let own = owned.columns.iter();
+    let own: Vec<Value> =
+        own.map(|own| column(&own.name, &own.type_, &own.json_path, own.priority)).collect();
+    let is_own = |standard: &Value| own.iter().any(|own| own.get("jsonPath") == standard.get("jsonPath"));
+    let (mut columns, last) = of_contract(owned);
+    columns.retain(|standard| !is_own(standard));
+    columns.extend(own.iter().cloned());
+    columns.extend(last.into_iter().filter(|standard| !is_own(standard)));
+    columns
+}
+
+/// The columns that the contract's fields have: those before the provider's own, and those after.
+fn of_contract(owned: &OwnedKind) -> (Vec<Value>, Vec<Value>) {
     let role = owned.role;
-    let mut columns = Vec::new();
+    let mut first = Vec::new();
     if role.is_template() {
-        columns.push(column(
+        first.push(column(
             "ClusterClass",
             "string",
             r#".metadata.ownerReferences[?(@.kind=="ClusterClass")].name"#,
             0,
         ));
     }
-    if matches!(
-        role,
-        Role::InfraMachineTemplate | Role::BootstrapConfigTemplate
-    ) {
-        columns.push(column(
+    if matches!(role, Role::InfraMachineTemplate | Role::BootstrapConfigTemplate) {
+        first.push(column(
             "Cluster",
             "string",
             r#".metadata.ownerReferences[?(@.kind=="Cluster")].name"#,
@@ -29,39 +39,23 @@ pub(super) fn of(owned: &OwnedKind) -> Vec<Value> {
         ));
     }
     if !role.is_template() {
-        columns.push(column(
-            "Cluster",
-            "string",
-            r".metadata.labels['cluster\.x-k8s\.io/cluster-name']",
-            0,
-        ));
+        let cluster = r".metadata.labels['cluster\.x-k8s\.io/cluster-name']";
+        first.push(column("Cluster", "string", cluster, 0));
     }
-    columns.extend(of_role(role));
-    columns.extend(
-        owned
-            .columns
-            .iter()
-            .map(|own| column(&own.name, &own.type_, &own.json_path, own.priority)),
-    );
-    if matches!(
-        role,
-        Role::InfraCluster | Role::InfraMachine | Role::ControlPlane
-    ) {
-        columns.push(condition("Paused", "Paused", 10));
+    first.extend(of_role(role));
+    let mut last = Vec::new();
+    if matches!(role, Role::InfraCluster | Role::InfraMachine | Role::ControlPlane) {
+        last.push(condition("Paused", "Paused", 10));
     }
-    if owned.role == Role::ControlPlane {
-        columns.push(column(
-            "Initialized",
-            "boolean",
-            ".status.initialization.controlPlaneInitialized",
-            0,
-        ));
+    if role == Role::ControlPlane {
+        let initialized = ".status.initialization.controlPlaneInitialized";
+        last.push(column("Initialized", "boolean", initialized, 0));
     }
-    columns.push(column("Age", "date", ".metadata.creationTimestamp", 0));
-    if owned.role == Role::ControlPlane {
-        columns.push(column("Version", "string", ".spec.version", 0));
+    last.push(column("Age", "date", ".metadata.creationTimestamp", 0));
+    if role == Role::ControlPlane {
+        last.push(column("Version", "string", ".spec.version", 0));
     }
-    columns
+    (first, last)
 }
 
 /// The columns that a role always has.

@@ -94,6 +94,7 @@ impl InfraClusterController {
         let answer =
             plugin.loaded.delete_cluster(env, input).await.map_err(|error| error.failure())?;
         answer::check_deletion(&answer).map_err(|violation| violation.failure(&plugin.name))?;
+        subject.keep_state(ctx, &self.writer(), &answer).await?;
         Ok(Effect::Deletion(answer))
     }
 }

@@ -133,6 +133,7 @@ impl InfraMachineController {
         let answer =
             plugin.loaded.delete_machine(env, input).await.map_err(|error| error.failure())?;
         answer::check_deletion(&answer).map_err(|violation| violation.failure(&plugin.name))?;
+        subject.keep_state(ctx, &self.writer(), &answer).await?;
         Ok(Effect::Deletion(answer))
     }
 }

@@ -1,6 +1,7 @@
 //! Installs the CustomResourceDefinitions of a plugin's kinds, and waits until they are served.
 
 use capstan_api::crd::{self, OwnedKind};
+use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::plugin as reason;
 use capstan_core::call::manifest::Manifest;
@@ -21,7 +22,16 @@ pub(super) async fn install(ctx: &Ctx, writer: &Writer, manifest: &Manifest) -> 
         let name = format!("{}.{}", kind.plural, kind.group);
         let key = ObjectKey { namespace: String::new(), name: name.clone() };
         let (definition, hash) = install::stamped(definition);
-        if store.get(&key).is_some_and(|present| present.annotation(INSTALLED) == Some(&hash)) {
+        let present = store.get(&key);
+        let owner = present.as_ref().and_then(|present| present.label(label::PROVIDER));
+        if let Some(owner) = owner.filter(|owner| **owner != manifest.name) {
+            let message = format!(
+                "CustomResourceDefinition {name} belongs to provider {owner} (label {}): remove one of the two",
+                label::PROVIDER
+            );
+            return Err(Failure::terminal(reason::KIND_CONFLICT, message));
+        }
+        if present.is_some_and(|present| present.annotation(INSTALLED) == Some(&hash)) {
             continue;
         }
         let doing = format!("installing CustomResourceDefinition {name}");
@@ -51,8 +61,10 @@ fn definition(kind: &capstan_core::call::manifest::OwnedKind, plugin: &str) -> R
     }))
     .map_err(|error| invalid(error.to_string()))?;
     let definition = crd::provider_crd(&owned).map_err(|error| invalid(error.to_string()))?;
-    let mut definition = json!(definition);
-    definition["apiVersion"] = json!("apiextensions.k8s.io/v1");
-    definition["kind"] = json!("CustomResourceDefinition");
-    Ok(definition)
+    Ok(json!({
+        "apiVersion": kinds::CRD.api_version(),
+        "kind": kinds::CRD.kind,
+        "metadata": definition.metadata,
+        "spec": definition.spec,
+    }))
 }

@@ -1,5 +1,7 @@
 //! Infrastructure clusters: ask the plugin until what machines need is there.
 
+use std::collections::BTreeMap;
+
 use capstan_api::annotation;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use super::{
     NotYet, Standing, is_due, is_externally_managed, kept_status, own_conditions, ready_condition,
     recheck_after,
 };
-use crate::call::infrastructure::{ClusterAnswer, DeletionAnswer};
+use crate::call::infrastructure::{ClusterAnswer, DeletionAnswer, FailureDomain};
 use crate::call::{Deletion, Endpoint, Progress};
 use crate::lookup::Lookup;
 use crate::plan::{Next, Outcome, Plan};
@@ -148,23 +150,9 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
 fn cluster_status(answer: &ClusterAnswer) -> serde_json::Map<String, Value> {
     let mut status = answer.status.as_object().cloned().unwrap_or_default();
     if !answer.failure_domains.is_empty() {
-        let mut domains: Vec<Value> = answer
-            .failure_domains
-            .iter()
-            .map(|domain| {
-                let mut value = json!({"name": domain.name, "controlPlane": domain.control_plane});
-                if !domain.attributes.is_empty() {
-                    let attributes: serde_json::Map<String, Value> = domain
-                        .attributes
-                        .iter()
-                        .map(|(k, v)| (k.clone(), json!(v)))
-                        .collect();
-                    value["attributes"] = Value::Object(attributes);
-                }
-                value
-            })
-            .collect();
-        domains.sort_by_key(|d| d["name"].to_string());
+        let mut domains: Vec<&FailureDomain> = answer.failure_domains.iter().collect();
+        domains.sort_by(|a, b| a.name.cmp(&b.name));
+        let domains: Vec<Value> = domains.into_iter().map(failure_domain).collect();
         status.insert("failureDomains".to_owned(), Value::Array(domains));
     }
     if answer.progress == Progress::Ready {
@@ -172,6 +160,15 @@ fn cluster_status(answer: &ClusterAnswer) -> serde_json::Map<String, Value> {
         status.insert("initialization".to_owned(), json!({"provisioned": true}));
     }
     status
+}
+
+fn failure_domain(domain: &FailureDomain) -> Value {
+    if domain.attributes.is_empty() {
+        return json!({"name": domain.name, "controlPlane": domain.control_plane});
+    }
+    let attributes: BTreeMap<&str, &str> =
+        domain.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    json!({"name": domain.name, "controlPlane": domain.control_plane, "attributes": attributes})
 }
 
 /// The endpoint that the object already has.
@@ -225,7 +222,6 @@ fn is_deleting(object: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::infrastructure::FailureDomain;
 
     fn observed() -> Observed {
         Observed {

@@ -134,7 +134,7 @@ fn new_machines(observed: &Observed, missing: usize) -> Result<Vec<NewMachine>, 
 
 /// Machines that are too many and not going yet.
 fn surplus(observed: &Observed, wanted: usize, now: Timestamp) -> Vec<String> {
-    let order = observed.set.spec.deletion.as_ref().and_then(|deletion| deletion.order.clone());
+    let order = observed.set.spec.deletion.as_ref().and_then(|deletion| deletion.order);
     let order = order.unwrap_or(MachineSetDeletionOrder::Random);
     let too_many = observed.machines.len().saturating_sub(wanted);
     ranked(observed.bare_machines(), &order, now)

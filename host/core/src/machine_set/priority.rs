@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn machine(name: &str, age_s: i64, extra: &Value) -> Machine {
-        let created = now() - jiff::SignedDuration::from_secs(age_s);
+        let created = now().saturating_sub(jiff::SignedDuration::from_secs(age_s)).expect("in range");
         let mut value = json!({
             "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
             "metadata": {"name": name, "creationTimestamp": created.to_string()},

@@ -63,7 +63,7 @@ pub fn strategy_type(deployment: &MachineDeployment) -> MachineDeploymentRollout
     let rollout = deployment.spec.rollout.as_ref();
     rollout
         .and_then(|rollout| rollout.strategy.as_ref())
-        .map_or(MachineDeploymentRolloutStrategyType::RollingUpdate, |strategy| strategy.type_.clone())
+        .map_or(MachineDeploymentRolloutStrategyType::RollingUpdate, |strategy| strategy.type_)
 }
 
 /// The limits of a MachineDeployment. Left out: surge 1, unavailable 0. Both 0 would never move, so one may then be

@@ -20,10 +20,8 @@ pub fn differences(current: &MachineTemplateSpec, desired: &MachineTemplateSpec)
     text("Version", &current.version, &desired.version);
     text("Failure domain", &current.failure_domain, &desired.failure_domain);
     match (&current.bootstrap.config_ref, &desired.bootstrap.config_ref) {
-        (None, None) => {
-            if current.bootstrap.data_secret_name != desired.bootstrap.data_secret_name {
-                found.push("Bootstrap data Secret is not up-to-date".to_owned());
-            }
+        (None, None) if current.bootstrap.data_secret_name != desired.bootstrap.data_secret_name => {
+            found.push("Bootstrap data Secret is not up-to-date".to_owned());
         }
         (before, after) if before != after => {
             let named = after.as_ref().or(before.as_ref());

@@ -80,7 +80,7 @@ fn available(observed: &Observed, conditions: &[Condition]) -> Report {
         parts.push(if matters { topology } else { topology.as_info() });
     }
     for gate in &observed.cluster.spec.availability_gates {
-        let polarity = gate.polarity.clone().unwrap_or(Polarity::Positive);
+        let polarity = gate.polarity.unwrap_or(Polarity::Positive);
         parts.push(Part::of(conditions, &gate.condition_type, polarity));
     }
     let reasons = Reasons {

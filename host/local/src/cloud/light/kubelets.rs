@@ -269,7 +269,7 @@ fn make_ready(cluster: &Cluster, node: &str) {
     };
     let is_tainted = taints(&present.value)
         .iter()
-        .any(|taint| is_lifecycle_taint(taint));
+        .any(is_lifecycle_taint);
     if condition_status(&present.value, "Ready") == "True" && !is_tainted {
         return;
     }

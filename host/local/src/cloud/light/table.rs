@@ -45,6 +45,7 @@ pub(crate) fn table(
 }
 
 /// Column names, with 1 for those that only `-o wide` shows.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn columns(resource: &Resource) -> &'static [(&'static str, u8)] {
     match (resource.group, resource.plural) {
         ("", "nodes") => &[

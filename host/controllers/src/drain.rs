@@ -194,13 +194,12 @@ async fn evict_one(
         return Some((full, "eviction timeout of 10s reached, eviction will be retried".to_owned()));
     }
     let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
-    let mut eviction = json!({
+    let options = if unreachable { json!({"gracePeriodSeconds": 1}) } else { json!({}) };
+    let eviction = json!({
         "apiVersion": "policy/v1", "kind": "Eviction",
         "metadata": {"namespace": namespace, "name": name},
+        "deleteOptions": options,
     });
-    if unreachable {
-        eviction["deleteOptions"] = json!({"gracePeriodSeconds": 1});
-    }
     match api.create_subresource(&kinds::POD, &key, "eviction", &eviction).await {
         Ok(_) | Err(ApiError::NotFound(_)) => None,
         Err(ApiError::TooManyRequests { message, .. }) => Some((

@@ -33,10 +33,11 @@ pub fn stamped(mut document: Value) -> (Value, String) {
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    if !document["metadata"]["annotations"].is_object() {
-        document["metadata"]["annotations"] = json!({});
+    let metadata = document.get_mut("metadata").and_then(Value::as_object_mut);
+    let annotations = metadata.map(|metadata| metadata.entry("annotations").or_insert_with(|| json!({})));
+    if let Some(Value::Object(annotations)) = annotations {
+        annotations.insert(INSTALLED.to_owned(), json!(hash));
     }
-    document["metadata"]["annotations"][INSTALLED] = json!(hash);
     (document, hash)
 }
 

@@ -166,19 +166,24 @@ impl Claim {
 
     async fn write(&self, step: Step) -> Result<Option<Value>, ApiError> {
         let now = format!("{:.6}", Timestamp::now());
-        let mut spec = json!({
+        let renewed = json!({
             "holderIdentity": self.me, "leaseDurationSeconds": HOLD.as_secs(), "renewTime": now,
         });
-        match step {
+        let taken = |transitions: u64| {
+            json!({
+                "holderIdentity": self.me, "leaseDurationSeconds": HOLD.as_secs(), "renewTime": now,
+                "acquireTime": now, "leaseTransitions": transitions,
+            })
+        };
+        let spec = match step {
             Step::Wait => return Ok(None),
-            Step::Renew => {}
+            Step::Renew => renewed,
+            Step::Take { transitions } => taken(transitions),
             Step::Create => {
-                spec["acquireTime"] = json!(now);
-                spec["leaseTransitions"] = json!(0);
                 let lease = json!({
                     "apiVersion": kinds::LEASE.api_version(), "kind": kinds::LEASE.kind,
                     "metadata": {"namespace": self.key.namespace, "name": self.key.name},
-                    "spec": spec,
+                    "spec": taken(0),
                 });
                 let namespace = &self.key.namespace;
                 return self
@@ -187,11 +192,7 @@ impl Claim {
                     .await
                     .map(Some);
             }
-            Step::Take { transitions } => {
-                spec["acquireTime"] = json!(now);
-                spec["leaseTransitions"] = json!(transitions);
-            }
-        }
+        };
         let version = self.seen.as_ref().map(|seen| seen.version.as_str());
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "spec": spec}));
         self.api

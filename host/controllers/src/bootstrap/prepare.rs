@@ -363,6 +363,7 @@ async fn store(
 }
 
 /// Takes or releases the lock that lets one machine at a time be the first. Answers who else has it.
+#[expect(clippy::too_many_lines, reason = "the life of one lock in one place")]
 async fn settle_lock(
     ctx: &Ctx,
     cluster: &Object,

@@ -93,7 +93,7 @@ fn translate(error: kube::Error) -> ApiError {
                     retry_after_s: status
                         .details
                         .as_ref()
-                        .and_then(|d| d.retry_after_seconds.try_into().ok())
+                        .map(|d| u64::from(d.retry_after_seconds))
                         .filter(|s| *s > 0),
                 },
                 _ => ApiError::Unavailable(message),

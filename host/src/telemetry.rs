@@ -8,8 +8,9 @@ use tracing_subscriber::EnvFilter;
 /// Variable with a filter such as `debug` or `info,capstan_controllers=debug`.
 const FILTER: &str = "CAPSTAN_LOG";
 
-/// Libraries that say at level `info` what nobody asked for.
-const QUIET: &str = "hyper=warn,hyper_util=warn,kube=warn,rustls=warn,tower=warn,wasmtime=warn";
+/// Libraries that say what nobody asked for. The client's errors are said by whoever made the request.
+const QUIET: &str =
+    "hyper=warn,hyper_util=warn,kube_client=off,rustls=warn,tower=warn,wasmtime=warn";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

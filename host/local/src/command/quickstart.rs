@@ -149,7 +149,11 @@ impl Scene<'_> {
     fn host_log(&self) -> String {
         let log = &self.host.log;
         let tail = process::log_tail(log, 12);
-        format!("the last lines of {}:\n{tail}", log.display())
+        let lines: Vec<String> = tail
+            .lines()
+            .map(|line| line.chars().take(400).collect())
+            .collect();
+        format!("the last lines of {}:\n{}", log.display(), lines.join("\n"))
     }
 }
 

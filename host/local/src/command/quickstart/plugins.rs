@@ -87,14 +87,17 @@ pub(super) async fn install(scene: &Scene<'_>, components: &[Component]) -> anyh
     grant(scene).await?;
     let ready = async |told: &mut Told| {
         let plugins = list(scene).await?;
-        let ours: Vec<&Value> = plugins
-            .iter()
-            .filter(|plugin| NAMES.contains(&name_of(plugin)))
-            .collect();
-        for plugin in &ours {
-            told.plugin(plugin);
+        let mut are_ready = true;
+        for Component { name, digest, .. } in components {
+            let Some(plugin) = plugins.iter().find(|plugin| name_of(plugin) == *name) else {
+                are_ready = false;
+                continue;
+            };
+            let is_ready = is_ready(plugin, digest);
+            are_ready &= is_ready;
+            told.plugin(plugin, is_ready);
         }
-        Ok(ours.iter().all(|plugin| is_ready(plugin)).then_some(()))
+        Ok(are_ready.then_some(()))
     };
     scene.until(&mut told, ready).await?;
     if !installed.is_empty() {
@@ -105,10 +108,12 @@ pub(super) async fn install(scene: &Scene<'_>, components: &[Component]) -> anyh
     Ok(())
 }
 
-/// Ready, also for what the object says now.
-fn is_ready(plugin: &Value) -> bool {
+/// Ready with these very bytes, and for what the object says now.
+fn is_ready(plugin: &Value, digest: &str) -> bool {
     let generation = plugin.pointer("/metadata/generation");
+    let active = plugin.pointer("/status/activeDigest");
     told::condition(plugin, "Ready") == Some("True")
+        && active.and_then(Value::as_str) == Some(digest)
         && plugin.pointer("/status/observedGeneration") == generation
 }
 
@@ -237,14 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_is_ready_only_for_what_its_object_says_now() {
+    fn a_plugin_is_ready_only_with_its_bytes_and_for_what_its_object_says_now() {
         let mut plugin = json!({
             "metadata": {"generation": 2},
-            "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]},
+            "status": {
+                "observedGeneration": 1,
+                "activeDigest": "sha256:old",
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
         });
-        assert!(!is_ready(&plugin));
+        assert!(!is_ready(&plugin, "sha256:new"));
+        plugin["status"]["activeDigest"] = json!("sha256:new");
+        assert!(!is_ready(&plugin, "sha256:new"));
         plugin["status"]["observedGeneration"] = json!(2);
-        assert!(is_ready(&plugin));
+        assert!(is_ready(&plugin, "sha256:new"));
     }
 
     #[test]

@@ -21,8 +21,8 @@ const WAITS: [&str; 12] = [
     "Available",
 ];
 
-/// The longest message of a condition that is shown, in characters.
-const MESSAGE_CHARS_MAX: usize = 140;
+/// The longest line of news, in characters.
+const LINE_CHARS_MAX: usize = 160;
 
 /// The last that was told of each object.
 pub(super) struct Told {
@@ -67,19 +67,17 @@ impl Told {
         self.take_in(word, object, text, is_done);
     }
 
-    /// Takes a look at a Plugin in.
-    pub(super) fn plugin(&mut self, plugin: &Value) {
+    /// Takes a look at a Plugin in, which is ready or not yet.
+    pub(super) fn plugin(&mut self, plugin: &Value, is_ready: bool) {
         let compiled_ms = plugin
             .pointer("/status/compiled/durationMs")
             .and_then(Value::as_u64);
-        let is_ready = condition(plugin, "Ready") == Some("True");
         let text = match (is_ready, compiled_ms) {
             (true, Some(ms)) => format!("ready, compiled in {}.{} s", ms / 1000, ms % 1000 / 100),
             (true, None) => "ready, compiled earlier".to_owned(),
-            (false, _) => match says(plugin, "Ready") {
-                Some(why) => why,
-                None => "Pending".to_owned(),
-            },
+            // Ready with the bytes that it had before.
+            (false, _) if condition(plugin, "Ready") == Some("True") => "changing".to_owned(),
+            (false, _) => says(plugin, "Ready").unwrap_or_else(|| "Pending".to_owned()),
         };
         self.take_in("plugin", plugin, text, is_ready);
     }
@@ -104,7 +102,7 @@ impl Told {
         let name = name_of(object);
         let key = (word.to_owned(), name.to_owned());
         if self.lines.get(&key).is_none_or(|line| line.text != text) {
-            self.news.push(format!("{word} {name}: {text}"));
+            self.news.push(short(&format!("{word} {name}: {text}")));
             self.changed = Instant::now();
         }
         self.lines.insert(key, Line { text, is_done });
@@ -164,20 +162,33 @@ fn waits(object: &Value) -> Option<String> {
     says(object, WAITS.iter().find(|name| not_true(name))?)
 }
 
-/// What a condition says: its first line, or its reason.
+/// What a condition says, in one line, or its reason.
 fn says(object: &Value, name: &str) -> Option<String> {
     let condition = find(object, name)?;
     let message = text(condition, "message");
-    let first = message
+    let lines = message
         .lines()
-        .map(|line| line.trim_start_matches("* ").trim());
-    let said = first.into_iter().find(|line| !line.is_empty());
-    let said: String = said
-        .unwrap_or(text(condition, "reason"))
-        .chars()
-        .take(MESSAGE_CHARS_MAX)
-        .collect();
+        .map(|line| line.trim().trim_start_matches("* "));
+    let said = lines
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let said = if said.is_empty() {
+        text(condition, "reason")
+    } else {
+        &said
+    };
     Some(format!("{name}: {said}"))
+}
+
+/// A line that fits a terminal; the whole is shown when something does not get on.
+fn short(line: &str) -> String {
+    let mut chars = line.chars();
+    let mut short: String = chars.by_ref().take(LINE_CHARS_MAX).collect();
+    if chars.next().is_some() {
+        short.push_str("...");
+    }
+    short
 }
 
 /// Replicas of those objects that have them.
@@ -234,11 +245,11 @@ mod tests {
         let mut plugin = json!({"metadata": {"name": "p"}, "status": {"conditions": [
             {"type": "Ready", "status": "False", "reason": "GrantMissing", "message": "http is not granted"},
         ]}});
-        told.plugin(&plugin);
+        told.plugin(&plugin, false);
         plugin["status"] = json!({
             "compiled": {"durationMs": 2345}, "conditions": [{"type": "Ready", "status": "True"}],
         });
-        told.plugin(&plugin);
+        told.plugin(&plugin, true);
         assert_eq!(
             told.new_lines(),
             [

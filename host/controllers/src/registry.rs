@@ -13,13 +13,12 @@ use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::metrics::Metrics;
 use crate::object::Locator;
 use crate::queue::Queue;
-use crate::store::Change;
+use crate::store::{Change, Store};
 use crate::stores::{Listener, Origin};
 use crate::workloads::WorkloadChange;
 
 /// Starts every controller. They run until the context's tasks are stopped.
 pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
-    watch_known_kinds(ctx);
     let mut registry = Registry {
         ctx: Arc::downgrade(ctx),
         routes: Vec::new(),
@@ -56,8 +55,9 @@ pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
     }
 }
 
-/// Kinds that are watched from the start.
-fn watch_known_kinds(ctx: &Ctx) {
+/// Stores of the kinds that are watched from the start.
+fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
+    let mut stores = Vec::new();
     for resource in [
         &*kinds::CLUSTER,
         &*kinds::MACHINE,
@@ -66,21 +66,20 @@ fn watch_known_kinds(ctx: &Ctx) {
         &*kinds::MACHINE_DRAIN_RULE,
         &*kinds::PLUGIN,
     ] {
-        ctx.stores.ensure(resource, Selection::default());
+        stores.push(ctx.stores.ensure(resource, Selection::default()));
     }
     let metadata = Selection {
         metadata_only: true,
         ..Selection::default()
     };
-    ctx.stores.ensure(&kinds::CRD, metadata.clone());
-    ctx.stores.ensure(
-        &kinds::CONFIG_MAP,
-        Selection {
-            namespace: Some(ctx.namespace.clone()),
-            labels: Some(label::PLUGIN.to_owned()),
-            ..metadata
-        },
-    );
+    stores.push(ctx.stores.ensure(&kinds::CRD, metadata.clone()));
+    let plugins = Selection {
+        namespace: Some(ctx.namespace.clone()),
+        labels: Some(label::PLUGIN.to_owned()),
+        ..metadata
+    };
+    stores.push(ctx.stores.ensure(&kinds::CONFIG_MAP, plugins));
+    stores
 }
 
 struct Route {
@@ -115,7 +114,16 @@ impl Registry {
         });
         let driver = Driver::new(controller, Arc::clone(ctx), queue, Arc::clone(metrics));
         let tasks = ctx.tasks.clone();
-        drivers.push(Box::new(move || tasks.spawn("controller", driver.run())));
+        let known = known_stores(ctx);
+        drivers.push(Box::new(move || {
+            tasks.spawn("controller", async move {
+                // What is not listed yet would look as if it did not exist.
+                for store in known {
+                    store.synced().await;
+                }
+                driver.run().await;
+            });
+        }));
     }
 
     /// Puts every object of every controller into its queue.

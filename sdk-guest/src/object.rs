@@ -96,7 +96,10 @@ impl<Spec: DeserializeOwned, Status: DeserializeOwned + Default> Object<Spec, St
     }
 }
 
-#[expect(private_bounds, reason = "only this crate makes objects of the host's kinds")]
+#[expect(
+    private_bounds,
+    reason = "only this crate makes objects of the host's kinds"
+)]
 impl<Spec: FromJson, Status: FromJson> Object<Spec, Status> {
     /// Reads an object of a kind that is not the author's, which the server has checked.
     pub(crate) fn read_foreign(text: &str, what: &str) -> Result<Self, Failure> {

@@ -5,7 +5,6 @@
 //! [`process::HostProcess`] where the host has to die.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,

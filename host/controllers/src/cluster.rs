@@ -48,7 +48,10 @@ impl Default for ClusterController {
 /// The Cluster that an object names in its spec or label.
 fn of_member(_: &Ctx, change: &Change) -> Vec<Locator> {
     let cluster = change.object().and_then(|object| cluster_by_name(object));
-    cluster.map(|key| Locator::new(&kinds::CLUSTER, &key)).into_iter().collect()
+    cluster
+        .map(|key| Locator::new(&kinds::CLUSTER, &key))
+        .into_iter()
+        .collect()
 }
 
 /// The Cluster that a Machine belongs to, when something that the Cluster looks at changed.
@@ -64,19 +67,29 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             )
         })
     };
-    if facts(&change.old) == facts(&change.new) { Vec::new() } else { of_member(ctx, change) }
+    if facts(&change.old) == facts(&change.new) {
+        Vec::new()
+    } else {
+        of_member(ctx, change)
+    }
 }
 
 /// Clusters that own, or name, a provider object that changed.
 fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else { return Vec::new() };
-    let owners = object.owners().filter(|o| o.kind == "Cluster" && o.group == kinds::CLUSTER.group);
+    let Some(object) = change.object() else {
+        return Vec::new();
+    };
+    let owners = object
+        .owners()
+        .filter(|o| o.kind == "Cluster" && o.group == kinds::CLUSTER.group);
     let mut keys: Vec<ObjectKey> = owners
         .map(|owner| ObjectKey::new(object.key.namespace.clone(), owner.name))
         .collect();
     if keys.is_empty() && object.controller().is_none() {
         // Not adopted yet.
-        let clusters = ctx.store(&kinds::CLUSTER).in_namespace(&object.key.namespace);
+        let clusters = ctx
+            .store(&kinds::CLUSTER)
+            .in_namespace(&object.key.namespace);
         let names = |cluster: &Object, field: &str| {
             cluster.text(&format!("/spec/{field}/name")) == Some(&object.key.name)
                 && cluster.text(&format!("/spec/{field}/kind")) == Some(object.kind())
@@ -86,18 +99,26 @@ fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             .filter(|c| names(c, "infrastructureRef") || names(c, "controlPlaneRef"));
         keys.extend(naming.map(|cluster| cluster.key.clone()));
     }
-    keys.iter().map(|key| Locator::new(&kinds::CLUSTER, key)).collect()
+    keys.iter()
+        .map(|key| Locator::new(&kinds::CLUSTER, key))
+        .collect()
 }
 
 /// The Cluster whose connection came, went or grew stale; Nodes do not concern it.
 fn of_workload(_: &Ctx, change: &Change) -> Vec<Locator> {
     let object = change.object().filter(|object| object.kind() == "Cluster");
-    object.map(|cluster| Locator::new(&kinds::CLUSTER, &cluster.key)).into_iter().collect()
+    object
+        .map(|cluster| Locator::new(&kinds::CLUSTER, &cluster.key))
+        .into_iter()
+        .collect()
 }
 
 impl ClusterController {
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec.name, manager: self.spec.manager }
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
     }
 
     async fn patch_reference(
@@ -107,7 +128,9 @@ impl ClusterController {
         reference: Option<&ContractVersionedObjectReference>,
         patch: &Value,
     ) -> Result<(), Failure> {
-        let Some(reference) = reference else { return Ok(()) };
+        let Some(reference) = reference else {
+            return Ok(());
+        };
         let (resource, key) = located(ctx, cluster, reference)?;
         let patch = Patch::Merge(patch.clone());
         let answer = ctx.patch(&self.writer(), &resource, &key, &patch).await;
@@ -136,15 +159,21 @@ async fn delete_reference(
     cluster: &Cluster,
     reference: Option<&ContractVersionedObjectReference>,
 ) -> Result<(), Failure> {
-    let Some(reference) = reference else { return Ok(()) };
+    let Some(reference) = reference else {
+        return Ok(());
+    };
     let (resource, key) = located(ctx, cluster, reference)?;
     delete_named(ctx, &resource, &key).await
 }
 
 async fn delete_named(ctx: &Ctx, resource: &Resource, key: &ObjectKey) -> Result<(), Failure> {
-    let Some(object) = ctx.get(resource, key) else { return Ok(()) };
+    let Some(object) = ctx.get(resource, key) else {
+        return Ok(());
+    };
     let doing = format!("deleting {} {key}", resource.kind);
-    ctx.delete(resource, &object).await.map_err(|error| failure(&doing, &error))
+    ctx.delete(resource, &object)
+        .await
+        .map_err(|error| failure(&doing, &error))
 }
 
 async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Result<(), Failure> {
@@ -183,11 +212,26 @@ impl Controller for ClusterController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
-            Watch { source: Source::Kind(&kinds::MACHINE_SET), map: of_member },
-            Watch { source: Source::Kind(&kinds::MACHINE_DEPLOYMENT), map: of_member },
-            Watch { source: Source::External, map: of_external },
-            Watch { source: Source::Workload, map: of_workload },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE_SET),
+                map: of_member,
+            },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE_DEPLOYMENT),
+                map: of_member,
+            },
+            Watch {
+                source: Source::External,
+                map: of_external,
+            },
+            Watch {
+                source: Source::Workload,
+                map: of_workload,
+            },
         ]
     }
 
@@ -209,7 +253,10 @@ impl Controller for ClusterController {
             machines: members(ctx, &kinds::MACHINE, &object.key).await?,
             sets: members(ctx, &kinds::MACHINE_SET, &object.key).await?,
             deployments: members(ctx, &kinds::MACHINE_DEPLOYMENT, &object.key).await?,
-            probe: Probe { last_success: connection.last_success, failures: connection.failures },
+            probe: Probe {
+                last_success: connection.last_success,
+                failures: connection.failures,
+            },
             cluster,
             infra,
             control_plane,
@@ -230,15 +277,21 @@ impl Controller for ClusterController {
         );
         match step {
             Step::PatchInfra(patch) => {
-                self.patch_reference(ctx, cluster, spec.infrastructure_ref.as_ref(), patch).await
+                self.patch_reference(ctx, cluster, spec.infrastructure_ref.as_ref(), patch)
+                    .await
             }
             Step::PatchControlPlane(patch) => {
-                self.patch_reference(ctx, cluster, spec.control_plane_ref.as_ref(), patch).await
+                self.patch_reference(ctx, cluster, spec.control_plane_ref.as_ref(), patch)
+                    .await
             }
             Step::PatchCluster(patch) => {
                 let patch = Patch::Merge(patch.clone());
-                let answer = ctx.patch(&self.writer(), &kinds::CLUSTER, &key, &patch).await;
-                answer.map(drop).map_err(|error| failure("writing the Cluster's endpoint", &error))
+                let answer = ctx
+                    .patch(&self.writer(), &kinds::CLUSTER, &key, &patch)
+                    .await;
+                answer
+                    .map(drop)
+                    .map_err(|error| failure("writing the Cluster's endpoint", &error))
             }
             Step::KeepConnection => {
                 ctx.workloads.keep(&key);
@@ -282,5 +335,9 @@ async fn members<T: serde::de::DeserializeOwned>(
 ) -> Result<Vec<T>, Failure> {
     let store = ctx.store(resource);
     store.synced().await;
-    store.of_cluster(cluster).iter().map(|object| typed(object)).collect()
+    store
+        .of_cluster(cluster)
+        .iter()
+        .map(|object| typed(object))
+        .collect()
 }

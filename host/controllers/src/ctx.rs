@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use capstan_api::{contract, label};
 use capstan_api::name::ObjectKey;
+use capstan_api::{contract, label};
 use capstan_core::plan::Failure;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -80,7 +80,10 @@ impl Ctx {
     /// Transient when there is no such definition or it lacks the label; the message names both.
     pub fn resolve(&self, kind: &GroupKind) -> Result<Resource, Failure> {
         let name = contract::crd_name(&kind.kind, &kind.group);
-        let key = ObjectKey { namespace: String::new(), name: name.clone() };
+        let key = ObjectKey {
+            namespace: String::new(),
+            name: name.clone(),
+        };
         let Some(definition) = self.get(&kinds::CRD, &key) else {
             return Err(Failure::transient(
                 "KindNotInstalled",
@@ -89,7 +92,11 @@ impl Ctx {
                 ),
             ));
         };
-        let labels = definition.value.pointer("/metadata/labels").cloned().unwrap_or_default();
+        let labels = definition
+            .value
+            .pointer("/metadata/labels")
+            .cloned()
+            .unwrap_or_default();
         let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap_or_default();
         let Some(resolved) = contract::resolve(&labels) else {
             return Err(Failure::transient(
@@ -101,7 +108,12 @@ impl Ctx {
             ));
         };
         let plural = contract::plural(&kind.kind);
-        Ok(Resource::namespaced(&kind.group, &resolved.version, &kind.kind, &plural))
+        Ok(Resource::namespaced(
+            &kind.group,
+            &resolved.version,
+            &kind.kind,
+            &plural,
+        ))
     }
 
     /// The store of a kind that a reference names; watches it from now on, and waits for its first list.
@@ -129,9 +141,14 @@ impl Ctx {
         resource: &Resource,
         object: &Value,
     ) -> Result<Arc<Object>, ApiError> {
-        let namespace =
-            object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
-        let stored = self.api.create(resource, namespace, object, writer.manager).await?;
+        let namespace = object
+            .pointer("/metadata/namespace")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let stored = self
+            .api
+            .create(resource, namespace, object, writer.manager)
+            .await?;
         self.take_in(writer, resource, stored, false)
     }
 
@@ -146,7 +163,10 @@ impl Ctx {
         key: &ObjectKey,
         patch: &Patch,
     ) -> Result<Arc<Object>, ApiError> {
-        let answer = self.api.patch(resource, key, None, patch, writer.manager).await;
+        let answer = self
+            .api
+            .patch(resource, key, None, patch, writer.manager)
+            .await;
         let stored = self.expect_there(resource, key, answer)?;
         self.take_in(writer, resource, stored, false)
     }
@@ -162,7 +182,10 @@ impl Ctx {
         key: &ObjectKey,
         patch: &Patch,
     ) -> Result<Arc<Object>, ApiError> {
-        let answer = self.api.patch(resource, key, Some("status"), patch, writer.manager).await;
+        let answer = self
+            .api
+            .patch(resource, key, Some("status"), patch, writer.manager)
+            .await;
         let stored = self.expect_there(resource, key, answer)?;
         self.take_in(writer, resource, stored, true)
     }
@@ -176,8 +199,10 @@ impl Ctx {
         if object.is_deleting() {
             return Ok(());
         }
-        let preconditions =
-            Preconditions { uid: Some(object.uid.clone()), resource_version: None };
+        let preconditions = Preconditions {
+            uid: Some(object.uid.clone()),
+            resource_version: None,
+        };
         match self.api.delete(resource, &object.key, &preconditions).await {
             Ok(()) => Ok(()),
             // Gone, or another object of the same name, which is not meant.
@@ -211,9 +236,13 @@ impl Ctx {
         stored: Value,
         status_only: bool,
     ) -> Result<Arc<Object>, ApiError> {
-        let nameless = || ApiError::Unavailable("the API server answered without a name".to_owned());
+        let nameless =
+            || ApiError::Unavailable("the API server answered without a name".to_owned());
         let object = Object::new(stored.clone()).ok_or_else(nameless)?;
-        let origin = Origin { controller: writer.controller, status_only };
+        let origin = Origin {
+            controller: writer.controller,
+            status_only,
+        };
         self.stores.written(resource, object, origin);
         Object::new(stored).map(Arc::new).ok_or_else(nameless)
     }

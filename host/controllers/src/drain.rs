@@ -46,14 +46,19 @@ pub async fn drain(
     observed: &Observed,
     node: &str,
 ) -> Result<Vec<String>, Failure> {
-    let node_key = ObjectKey { namespace: String::new(), name: node.to_owned() };
+    let node_key = ObjectKey {
+        namespace: String::new(),
+        name: node.to_owned(),
+    };
     let doing = format!("draining Node {node}");
     let unreachable = match cordon(api, &node_key).await {
         Ok(unreachable) => unreachable,
         Err(ApiError::NotFound(_)) => return Ok(Vec::new()),
         Err(error) => return Err(failure(&doing, &error)),
     };
-    let pods = pods_on(api, node).await.map_err(|error| failure(&doing, &error))?;
+    let pods = pods_on(api, node)
+        .await
+        .map_err(|error| failure(&doing, &error))?;
     let machine = &observed.machine;
     let namespace = machine.metadata.namespace.clone().unwrap_or_default();
     let rules = ctx
@@ -63,20 +68,34 @@ pub async fn drain(
         .map(|rule| typed::<MachineDrainRule>(rule))
         .collect::<Result<Vec<_>, _>>()?;
     let machine_labels = machine.metadata.labels.clone().unwrap_or_default();
-    let cluster_labels =
-        observed.cluster.found().and_then(|c| c.metadata.labels.clone()).unwrap_or_default();
-    let plan =
-        core::plan(&pods, &rules, &machine_labels, &cluster_labels, unreachable, ctx.now())
-            .map_err(|why| Failure::transient("DrainRefused", format!("{doing}: {why}")))?;
+    let cluster_labels = observed
+        .cluster
+        .found()
+        .and_then(|c| c.metadata.labels.clone())
+        .unwrap_or_default();
+    let plan = core::plan(
+        &pods,
+        &rules,
+        &machine_labels,
+        &cluster_labels,
+        unreachable,
+        ctx.now(),
+    )
+    .map_err(|why| Failure::transient("DrainRefused", format!("{doing}: {why}")))?;
     if plan.is_complete() {
         return Ok(Vec::new());
     }
     let mut refused = evict(api, &plan, unreachable).await;
-    let evicted = plan.evict.len().saturating_sub(refused.values().map(Vec::len).sum());
+    let evicted = plan
+        .evict
+        .len()
+        .saturating_sub(refused.values().map(Vec::len).sum());
     let mut lines = core::describe(&plan, &refused);
     if lines.is_empty() && evicted > 0 {
         refused.clear();
-        lines.push(format!("* {evicted} Pod(s) evicted, waiting until they are removed from the Node"));
+        lines.push(format!(
+            "* {evicted} Pod(s) evicted, waiting until they are removed from the Node"
+        ));
     }
     Ok(lines)
 }
@@ -86,14 +105,17 @@ async fn cordon(api: &dyn KubeApi, node: &ObjectKey) -> Result<bool, ApiError> {
     let object = api.get(&kinds::NODE, node).await?;
     if object.pointer("/spec/unschedulable") != Some(&json!(true)) {
         let patch = Patch::Merge(json!({"spec": {"unschedulable": true}}));
-        api.patch(&kinds::NODE, node, None, &patch, "capi-machine").await?;
+        api.patch(&kinds::NODE, node, None, &patch, "capi-machine")
+            .await?;
     }
     Ok(is_unreachable(&object))
 }
 
 async fn pods_on(api: &dyn KubeApi, node: &str) -> Result<Vec<PodSeen>, ApiError> {
-    let selection =
-        Selection { fields: Some(format!("spec.nodeName={node}")), ..Selection::default() };
+    let selection = Selection {
+        fields: Some(format!("spec.nodeName={node}")),
+        ..Selection::default()
+    };
     let pods = list(api, &kinds::POD, &selection).await?;
     if pods.is_empty() {
         return Ok(Vec::new());
@@ -102,17 +124,26 @@ async fn pods_on(api: &dyn KubeApi, node: &str) -> Result<Vec<PodSeen>, ApiError
     let namespaces: BTreeMap<String, BTreeMap<String, String>> = namespaces
         .iter()
         .filter_map(|n| {
-            Some((n.pointer("/metadata/name")?.as_str()?.to_owned(), core::labels(n)))
+            Some((
+                n.pointer("/metadata/name")?.as_str()?.to_owned(),
+                core::labels(n),
+            ))
         })
         .collect();
     let mut seen = Vec::new();
     let mut daemon_sets: BTreeMap<ObjectKey, bool> = BTreeMap::new();
     for pod in pods {
-        let namespace =
-            pod.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let namespace = pod
+            .pointer("/metadata/namespace")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let mut daemon_set_missing = false;
         if let Some(name) = daemon_set_of(&pod) {
-            let key = ObjectKey { namespace: namespace.clone(), name };
+            let key = ObjectKey {
+                namespace: namespace.clone(),
+                name,
+            };
             daemon_set_missing = match daemon_sets.get(&key) {
                 Some(missing) => *missing,
                 None => {
@@ -136,7 +167,9 @@ async fn pods_on(api: &dyn KubeApi, node: &str) -> Result<Vec<PodSeen>, ApiError
 }
 
 fn daemon_set_of(pod: &Value) -> Option<String> {
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
+    let owners = pod
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array)?;
     let owner = owners.iter().find(|o| {
         o.get("controller") == Some(&json!(true)) && o.get("kind") == Some(&json!("DaemonSet"))
     })?;
@@ -172,8 +205,10 @@ async fn evict(
         .iter()
         .map(|(namespace, name)| evict_one(api, namespace, name, unreachable, deadline).boxed())
         .collect();
-    let refused: Vec<Option<(String, String)>> =
-        stream::iter(evictions).buffer_unordered(EVICTIONS_AT_ONCE).collect().await;
+    let refused: Vec<Option<(String, String)>> = stream::iter(evictions)
+        .buffer_unordered(EVICTIONS_AT_ONCE)
+        .collect()
+        .await;
     let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (pod, why) in refused.into_iter().flatten() {
         by_reason.entry(why).or_default().push(pod);
@@ -191,16 +226,29 @@ async fn evict_one(
 ) -> Option<(String, String)> {
     let full = format!("{namespace}/{name}");
     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-        return Some((full, "eviction timeout of 10s reached, eviction will be retried".to_owned()));
+        return Some((
+            full,
+            "eviction timeout of 10s reached, eviction will be retried".to_owned(),
+        ));
     }
-    let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
-    let options = if unreachable { json!({"gracePeriodSeconds": 1}) } else { json!({}) };
+    let key = ObjectKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    let options = if unreachable {
+        json!({"gracePeriodSeconds": 1})
+    } else {
+        json!({})
+    };
     let eviction = json!({
         "apiVersion": "policy/v1", "kind": "Eviction",
         "metadata": {"namespace": namespace, "name": name},
         "deleteOptions": options,
     });
-    match api.create_subresource(&kinds::POD, &key, "eviction", &eviction).await {
+    match api
+        .create_subresource(&kinds::POD, &key, "eviction", &eviction)
+        .await
+    {
         Ok(_) | Err(ApiError::NotFound(_)) => None,
         Err(ApiError::TooManyRequests { message, .. }) => Some((
             full,
@@ -216,7 +264,10 @@ async fn evict_one(
 /// What the server said.
 pub async fn attached(api: &dyn KubeApi, node: &str) -> Result<Vec<String>, Failure> {
     let doing = format!("looking for volumes attached to Node {node}");
-    let key = ObjectKey { namespace: String::new(), name: node.to_owned() };
+    let key = ObjectKey {
+        namespace: String::new(),
+        name: node.to_owned(),
+    };
     let object = match api.get(&kinds::NODE, &key).await {
         Ok(object) => object,
         Err(ApiError::NotFound(_)) => return Ok(Vec::new()),
@@ -234,9 +285,14 @@ pub async fn attached(api: &dyn KubeApi, node: &str) -> Result<Vec<String>, Fail
         let here = attachment.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node);
         if here && attachment.pointer("/status/attached") == Some(&json!(true)) {
             let source = attachment.pointer("/spec/source/persistentVolumeName");
-            let name = source.or_else(|| attachment.pointer("/metadata/name")).and_then(Value::as_str);
+            let name = source
+                .or_else(|| attachment.pointer("/metadata/name"))
+                .and_then(Value::as_str);
             volumes.extend(name.map(str::to_owned));
         }
     }
-    Ok(volumes.into_iter().map(|volume| format!("* volume {volume} is attached")).collect())
+    Ok(volumes
+        .into_iter()
+        .map(|volume| format!("* volume {volume} is attached"))
+        .collect())
 }

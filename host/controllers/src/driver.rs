@@ -52,15 +52,30 @@ enum Pass {
 
 impl<C: Controller> Driver<C> {
     /// A driver; [`Driver::run`] starts it.
-    pub fn new(controller: C, ctx: Arc<Ctx>, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { controller, ctx, queue, metrics, held: Mutex::default() })
+    pub fn new(
+        controller: C,
+        ctx: Arc<Ctx>,
+        queue: Arc<Queue>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            controller,
+            ctx,
+            queue,
+            metrics,
+            held: Mutex::default(),
+        })
     }
 
     /// Works on the queue for ever.
     pub async fn run(self: Arc<Self>) {
-        let slots = Arc::new(tokio::sync::Semaphore::new(self.controller.spec().concurrency));
+        let slots = Arc::new(tokio::sync::Semaphore::new(
+            self.controller.spec().concurrency,
+        ));
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
             let locator = self.queue.next().await;
             let driver = Arc::clone(&self);
             self.ctx.tasks.spawn("reconcile", async move {
@@ -72,11 +87,17 @@ impl<C: Controller> Driver<C> {
 
     async fn work(&self, locator: &Locator) {
         // Put back even when the reconcile panics: the object must not be lost to the queue.
-        let _done = Done { queue: &self.queue, locator };
+        let _done = Done {
+            queue: &self.queue,
+            locator,
+        };
         let spec = self.controller.spec();
         let span = tracing::info_span!("reconcile", controller = spec.name, object = %locator);
         let started = Instant::now();
-        let pass = tokio::time::timeout(RECONCILE_DEADLINE, self.pass(locator).instrument(span.clone()));
+        let pass = tokio::time::timeout(
+            RECONCILE_DEADLINE,
+            self.pass(locator).instrument(span.clone()),
+        );
         let pass = pass.await.unwrap_or_else(|_| {
             let message = format!("not done within {} s", RECONCILE_DEADLINE.as_secs());
             Pass::Failed(Failure::transient("ReconcileDeadlineExceeded", message))
@@ -111,14 +132,23 @@ impl<C: Controller> Driver<C> {
                 "failure"
             }
         };
-        self.metrics.reconciled(spec.name, outcome, started.elapsed());
+        self.metrics
+            .reconciled(spec.name, outcome, started.elapsed());
     }
 
     async fn pass(&self, locator: &Locator) -> Pass {
-        let Some(store) = self.ctx.stores.get(&locator.kind) else { return Pass::Gone };
-        let Some(object) = store.get(&locator.key) else { return Pass::Gone };
+        let Some(store) = self.ctx.stores.get(&locator.kind) else {
+            return Pass::Gone;
+        };
+        let Some(object) = store.get(&locator.key) else {
+            return Pass::Gone;
+        };
         let resource = store.resource().clone();
-        let pass = Reconcile { driver: self, resource: &resource, locator };
+        let pass = Reconcile {
+            driver: self,
+            resource: &resource,
+            locator,
+        };
         match pass.run(object).await {
             Ok(next) => Pass::Next(next),
             Err(Stop::Conflict) => Pass::Conflict,
@@ -178,7 +208,10 @@ impl<C: Controller> Reconcile<'_, C> {
     }
 
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec().name, manager: self.spec().manager }
+        Writer {
+            controller: self.spec().name,
+            manager: self.spec().manager,
+        }
     }
 
     async fn run(&self, object: Arc<Object>) -> Result<Next, Stop> {
@@ -190,7 +223,12 @@ impl<C: Controller> Reconcile<'_, C> {
             return Ok(Next::Settled);
         }
         if let Some(why) = self.paused(&object) {
-            self.write_status(&object, status::paused(&object, &why, self.ctx().now()), false).await?;
+            self.write_status(
+                &object,
+                status::paused(&object, &why, self.ctx().now()),
+                false,
+            )
+            .await?;
             return Ok(Next::Settled);
         }
         let object = self.adopt(object).await?;
@@ -198,17 +236,25 @@ impl<C: Controller> Reconcile<'_, C> {
         let now = self.ctx().now();
         let plan = controller.decide(&observed, now);
         if plan.steps.len() > STEPS_MAX {
-            let message = format!("a plan of {} steps, at most {STEPS_MAX} are allowed", plan.steps.len());
+            let message = format!(
+                "a plan of {} steps, at most {STEPS_MAX} are allowed",
+                plan.steps.len()
+            );
             return Err(Failure::terminal("PlanTooLong", message).into());
         }
         let outcome = self.perform(&observed, &plan).await;
         let report = controller.report(&observed, &plan, &outcome, now);
-        let next = report.next.map_or(plan.next, |sooner| plan.next.min(sooner));
+        let next = report
+            .next
+            .map_or(plan.next, |sooner| plan.next.min(sooner));
         let next = if report.finished {
             self.remove_finalizer(&object).await?;
             Next::Settled
         } else {
-            next.min(self.report(&object, report, outcome.failed.is_none()).await?)
+            next.min(
+                self.report(&object, report, outcome.failed.is_none())
+                    .await?,
+            )
         };
         match outcome.failed {
             Some((_, failure)) if failure.reason == "Conflict" => Err(Stop::Conflict),
@@ -228,7 +274,12 @@ impl<C: Controller> Reconcile<'_, C> {
         let mut outcome = Outcome::default();
         for step in &plan.steps {
             tracing::debug!(?step, "perform");
-            match self.driver.controller.perform(self.ctx(), observed, step).await {
+            match self
+                .driver
+                .controller
+                .perform(self.ctx(), observed, step)
+                .await
+            {
                 Ok(effect) => outcome.done.push((step.clone(), effect)),
                 Err(failure) => {
                     outcome.failed = Some((step.clone(), failure));
@@ -259,36 +310,64 @@ impl<C: Controller> Reconcile<'_, C> {
             return Ok(object);
         };
         self.ctx()
-            .patch(&self.writer(), self.resource, &object.key, &Patch::Merge(patch))
+            .patch(
+                &self.writer(),
+                self.resource,
+                &object.key,
+                &Patch::Merge(patch),
+            )
             .await
             .map_err(|error| Stop::write("setting finalizer, labels and owners", &error))
     }
 
     async fn remove_finalizer(&self, object: &Object) -> Result<(), Stop> {
-        let Some(finalizer) = self.spec().finalizer else { return Ok(()) };
+        let Some(finalizer) = self.spec().finalizer else {
+            return Ok(());
+        };
         let left: Vec<&str> = object.finalizers().filter(|f| *f != finalizer).collect();
         let patch = Patch::Merge(json!({"metadata": {
             "finalizers": left, "uid": object.uid,
             "resourceVersion": object.resource_version.to_string(),
         }}));
-        let answer = self.ctx().patch(&self.writer(), self.resource, &object.key, &patch).await;
+        let answer = self
+            .ctx()
+            .patch(&self.writer(), self.resource, &object.key, &patch)
+            .await;
         match answer {
             Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
             Err(error) => Err(Stop::write("removing the finalizer", &error)),
         }
     }
 
-    async fn report(&self, object: &Arc<Object>, report: Report, success: bool) -> Result<Next, Stop> {
+    async fn report(
+        &self,
+        object: &Arc<Object>,
+        report: Report,
+        success: bool,
+    ) -> Result<Next, Stop> {
         // A step may have written the object: compare with the newest that is known.
         let current = self.ctx().get(self.resource, &object.key);
-        let current = current.filter(|c| c.uid == object.uid).unwrap_or_else(|| Arc::clone(object));
-        let desired =
-            status::desired(&current, object.generation(), report, self.ctx().now(), self.spec().pausable, success);
+        let current = current
+            .filter(|c| c.uid == object.uid)
+            .unwrap_or_else(|| Arc::clone(object));
+        let desired = status::desired(
+            &current,
+            object.generation(),
+            report,
+            self.ctx().now(),
+            self.spec().pausable,
+            success,
+        );
         self.write_status(&current, desired, true).await
     }
 
     /// Writes the status if it differs; a difference that nobody acts on waits a little for company.
-    async fn write_status(&self, object: &Object, desired: Value, may_hold: bool) -> Result<Next, Stop> {
+    async fn write_status(
+        &self,
+        object: &Object,
+        desired: Value,
+        may_hold: bool,
+    ) -> Result<Next, Stop> {
         let empty = json!({});
         let current = object.value.get("status").unwrap_or(&empty);
         let Some(patch) = status::difference(current, &desired) else {
@@ -297,8 +376,15 @@ impl<C: Controller> Reconcile<'_, C> {
         };
         if may_hold && !status::is_urgent(current, &desired) {
             let now = Instant::now();
-            let since = *self.driver.held().entry(self.locator.clone()).or_insert(now);
-            let left = self.spec().hold.saturating_sub(now.saturating_duration_since(since));
+            let since = *self
+                .driver
+                .held()
+                .entry(self.locator.clone())
+                .or_insert(now);
+            let left = self
+                .spec()
+                .hold
+                .saturating_sub(now.saturating_duration_since(since));
             if !left.is_zero() {
                 return Ok(Next::CheckAfter(left));
             }
@@ -308,7 +394,10 @@ impl<C: Controller> Reconcile<'_, C> {
             "metadata": {"resourceVersion": object.resource_version.to_string(), "uid": object.uid},
             "status": patch,
         }));
-        let answer = self.ctx().patch_status(&self.writer(), self.resource, &object.key, &patch).await;
+        let answer = self
+            .ctx()
+            .patch_status(&self.writer(), self.resource, &object.key, &patch)
+            .await;
         match answer {
             Ok(_) => Ok(Next::Settled),
             Err(ApiError::NotFound(_)) if object.is_deleting() => Ok(Next::Settled),
@@ -323,5 +412,8 @@ pub fn cluster_by_name(object: &Object) -> Option<ObjectKey> {
     let name = object
         .text("/spec/clusterName")
         .or_else(|| object.label(capstan_api::label::CLUSTER_NAME))?;
-    Some(ObjectKey { namespace: object.key.namespace.clone(), name: name.to_owned() })
+    Some(ObjectKey {
+        namespace: object.key.namespace.clone(),
+        name: name.to_owned(),
+    })
 }

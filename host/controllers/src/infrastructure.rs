@@ -42,7 +42,11 @@ struct Asked(Mutex<HashMap<String, Timestamp>>);
 
 impl Asked {
     fn at(&self, uid: &str) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .copied()
     }
 
     fn now(&self, uid: &str, now: Timestamp) {
@@ -69,14 +73,21 @@ impl Subject {
             .ok_or_else(|| Failure::terminal("InvalidObject", "the object has no name"))?;
         let kind = object.group_kind();
         let plugin = ctx.plugins.owner_of(&kind).ok_or_else(|| {
-            Failure::denied("PluginMissing", format!("no active plugin owns kind {kind}"))
+            Failure::denied(
+                "PluginMissing",
+                format!("no active plugin owns kind {kind}"),
+            )
         })?;
         let resource = ctx
             .stores
             .get(&kind)
             .map(|store| store.resource().clone())
             .map_or_else(|| ctx.resolve(&kind), Ok)?;
-        Ok(Self { object, resource, plugin })
+        Ok(Self {
+            object,
+            resource,
+            plugin,
+        })
     }
 
     /// Keeps the state of a deletion's answer for the next call, unless there will be none.
@@ -100,11 +111,17 @@ impl Subject {
 
     /// Writes what an answer says about the main resource.
     async fn write(&self, ctx: &Ctx, writer: &Writer, patch: Option<Value>) -> Result<(), Failure> {
-        let Some(mut patch) = patch else { return Ok(()) };
+        let Some(mut patch) = patch else {
+            return Ok(());
+        };
         merge_uid(&mut patch, &self.object.uid);
         let patch = Patch::Merge(patch);
-        let answer = ctx.patch(writer, &self.resource, &self.object.key, &patch).await;
-        answer.map(drop).map_err(|error| failure("writing what the plugin answered", &error))
+        let answer = ctx
+            .patch(writer, &self.resource, &self.object.key, &patch)
+            .await;
+        answer
+            .map(drop)
+            .map_err(|error| failure("writing what the plugin answered", &error))
     }
 }
 

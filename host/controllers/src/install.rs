@@ -34,7 +34,8 @@ pub fn stamped(mut document: Value) -> (Value, String) {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let metadata = document.get_mut("metadata").and_then(Value::as_object_mut);
-    let annotations = metadata.map(|metadata| metadata.entry("annotations").or_insert_with(|| json!({})));
+    let annotations =
+        metadata.map(|metadata| metadata.entry("annotations").or_insert_with(|| json!({})));
     if let Some(Value::Object(annotations)) = annotations {
         annotations.insert(INSTALLED.to_owned(), json!(hash));
     }

@@ -44,7 +44,10 @@ impl Resource {
     /// A cluster-scoped resource.
     #[must_use]
     pub fn cluster_scoped(group: &str, version: &str, kind: &str, plural: &str) -> Self {
-        Self { namespaced: false, ..Self::namespaced(group, version, kind, plural) }
+        Self {
+            namespaced: false,
+            ..Self::namespaced(group, version, kind, plural)
+        }
     }
 
     /// `group/version`, or `version` in the core group.
@@ -60,7 +63,10 @@ impl Resource {
     /// `Kind.group`.
     #[must_use]
     pub fn group_kind(&self) -> GroupKind {
-        GroupKind { group: self.group.clone(), kind: self.kind.clone() }
+        GroupKind {
+            group: self.group.clone(),
+            kind: self.kind.clone(),
+        }
     }
 
     /// Path of the collection or of one object.

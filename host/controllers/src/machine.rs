@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use capstan_api::v1beta2::{Machine, MachineDeployment, MachineSet};
 use capstan_api::name::ObjectKey;
+use capstan_api::v1beta2::{Machine, MachineDeployment, MachineSet};
 use capstan_api::{annotation, finalizer, label};
 use capstan_core::lookup::Lookup;
 use capstan_core::machine::deletion::Facts;
@@ -55,45 +55,78 @@ impl Default for MachineController {
 
 /// Machines that own, or are named like, a provider object that changed.
 fn of_external(_: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else { return Vec::new() };
-    let owners = object.owners().filter(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
-    owners.map(|owner| machine(&object.key.namespace, owner.name)).collect()
+    let Some(object) = change.object() else {
+        return Vec::new();
+    };
+    let owners = object
+        .owners()
+        .filter(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
+    owners
+        .map(|owner| machine(&object.key.namespace, owner.name))
+        .collect()
 }
 
 fn machine(namespace: &str, name: &str) -> Locator {
-    let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    let key = ObjectKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
     Locator::new(&kinds::MACHINE, &key)
 }
 
 /// All Machines of a Cluster whose initialization or deletion changed.
 fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let facts = |o: &Option<Arc<Object>>| {
-        o.as_ref().map(|o| (o.value.pointer("/status/initialization").cloned(), o.is_deleting()))
+        o.as_ref().map(|o| {
+            (
+                o.value.pointer("/status/initialization").cloned(),
+                o.is_deleting(),
+            )
+        })
     };
     if facts(&change.old) == facts(&change.new) {
         return Vec::new();
     }
-    let Some(cluster) = change.object() else { return Vec::new() };
+    let Some(cluster) = change.object() else {
+        return Vec::new();
+    };
     let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
-    machines.iter().map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect()
+    machines
+        .iter()
+        .map(|m| Locator::new(&kinds::MACHINE, &m.key))
+        .collect()
 }
 
 /// Machines of a MachineSet or MachineDeployment whose spec changed: whether they are up to date may have changed.
 fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
+    let (Some(old), Some(new)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
     if old.generation() == new.generation() {
         return Vec::new();
     }
-    let by = if new.kind() == "MachineSet" { label::SET_NAME } else { label::DEPLOYMENT_NAME };
-    let Some(cluster) = cluster_by_name(new) else { return Vec::new() };
+    let by = if new.kind() == "MachineSet" {
+        label::SET_NAME
+    } else {
+        label::DEPLOYMENT_NAME
+    };
+    let Some(cluster) = cluster_by_name(new) else {
+        return Vec::new();
+    };
     let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster);
-    let of_it = machines.iter().filter(|m| m.label(by) == Some(&new.key.name));
-    of_it.map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect()
+    let of_it = machines
+        .iter()
+        .filter(|m| m.label(by) == Some(&new.key.name));
+    of_it
+        .map(|m| Locator::new(&kinds::MACHINE, &m.key))
+        .collect()
 }
 
 /// The Machine of a Node that changed, or all Machines of a Cluster whose connection did.
 fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else { return Vec::new() };
+    let Some(object) = change.object() else {
+        return Vec::new();
+    };
     let machines = ctx.store(&kinds::MACHINE);
     if object.kind() == "Node" {
         // The connection keeper has marked the Node with its Cluster.
@@ -108,15 +141,23 @@ fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             m.text("/status/nodeRef/name") == Some(&object.key.name)
                 || (id.is_some() && id == m.text("/spec/providerID"))
         });
-        return meant.map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect();
+        return meant
+            .map(|m| Locator::new(&kinds::MACHINE, &m.key))
+            .collect();
     }
     let of_cluster = machines.of_cluster(&object.key);
-    of_cluster.iter().map(|m| Locator::new(&kinds::MACHINE, &m.key)).collect()
+    of_cluster
+        .iter()
+        .map(|m| Locator::new(&kinds::MACHINE, &m.key))
+        .collect()
 }
 
 impl MachineController {
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec.name, manager: self.spec.manager }
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
     }
 
     fn observe_node(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> NodeLookup {
@@ -152,19 +193,32 @@ impl MachineController {
             detached: has(&self.detached, &uid),
             ..Facts::default()
         };
-        if let Some(reference) = observed.cluster.found().and_then(|c| c.spec.control_plane_ref.clone())
-            && let Lookup::Found(object) =
-                lookup(ctx, &reference_kind(&reference), &key(cluster, &reference.name)).await
+        if let Some(reference) = observed
+            .cluster
+            .found()
+            .and_then(|c| c.spec.control_plane_ref.clone())
+            && let Lookup::Found(object) = lookup(
+                ctx,
+                &reference_kind(&reference),
+                &key(cluster, &reference.name),
+            )
+            .await
         {
             facts.control_plane_deleting = object.is_deleting();
             facts.externally_managed_control_plane =
                 object.value.pointer("/status/externalManagedControlPlane") == Some(&json!(true));
         }
-        let node_ref = machine.status.as_ref().and_then(|s| s.node_ref.clone()).map(|n| n.name);
+        let node_ref = machine
+            .status
+            .as_ref()
+            .and_then(|s| s.node_ref.clone())
+            .map(|n| n.name);
         match &observed.node {
             NodeLookup::One(node) => {
-                facts.node =
-                    node.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+                facts.node = node
+                    .pointer("/metadata/name")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned);
                 facts.node_exists = true;
                 facts.node_unreachable = drain::is_unreachable(node);
             }
@@ -183,21 +237,31 @@ impl MachineController {
         let metadata = &observed.machine.metadata;
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let label = |name: &str| metadata.labels.as_ref().and_then(|l| l.get(name)).cloned();
-        let (Some(set), Some(deployment)) = (label(label::SET_NAME), label(label::DEPLOYMENT_NAME)) else {
+        let (Some(set), Some(deployment)) = (label(label::SET_NAME), label(label::DEPLOYMENT_NAME))
+        else {
             return Ok(());
         };
         let find = |resource, name: String| {
-            ctx.get(resource, &ObjectKey { namespace: namespace.clone(), name })
+            ctx.get(
+                resource,
+                &ObjectKey {
+                    namespace: namespace.clone(),
+                    name,
+                },
+            )
         };
-        let (Some(set), Some(deployment)) =
-            (find(&kinds::MACHINE_SET, set), find(&kinds::MACHINE_DEPLOYMENT, deployment))
-        else {
+        let (Some(set), Some(deployment)) = (
+            find(&kinds::MACHINE_SET, set),
+            find(&kinds::MACHINE_DEPLOYMENT, deployment),
+        ) else {
             return Ok(());
         };
         let set: MachineSet = typed(&set)?;
         let deployment: MachineDeployment = typed(&deployment)?;
-        observed.outdated =
-            Some(capstan_core::machine_deployment::outdated(&deployment, &set));
+        observed.outdated = Some(capstan_core::machine_deployment::outdated(
+            &deployment,
+            &set,
+        ));
         observed.outdated_revision =
             capstan_core::machine_deployment::is_outdated_revision(&deployment, &set);
         Ok(())
@@ -205,15 +269,22 @@ impl MachineController {
 }
 
 fn key(cluster: &ObjectKey, name: &str) -> ObjectKey {
-    ObjectKey { namespace: cluster.namespace.clone(), name: name.to_owned() }
+    ObjectKey {
+        namespace: cluster.namespace.clone(),
+        name: name.to_owned(),
+    }
 }
 
 fn has(set: &Mutex<HashSet<String>>, uid: &str) -> bool {
-    set.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+    set.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(uid)
 }
 
 fn put(set: &Mutex<HashSet<String>>, uid: &str) {
-    set.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+    set.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(uid.to_owned());
 }
 
 /// An object as a typed one; the failure names the object and the field.
@@ -240,11 +311,26 @@ impl Controller for MachineController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::External, map: of_external },
-            Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster },
-            Watch { source: Source::Kind(&kinds::MACHINE_SET), map: of_template },
-            Watch { source: Source::Kind(&kinds::MACHINE_DEPLOYMENT), map: of_template },
-            Watch { source: Source::Workload, map: of_workload },
+            Watch {
+                source: Source::External,
+                map: of_external,
+            },
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
+            },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE_SET),
+                map: of_template,
+            },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE_DEPLOYMENT),
+                map: of_template,
+            },
+            Watch {
+                source: Source::Workload,
+                map: of_workload,
+            },
         ]
     }
 
@@ -255,11 +341,17 @@ impl Controller for MachineController {
     /// A Machine that nobody controls belongs to its Cluster (contract 3.3.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        let Some(cluster) = cluster_by_name(object) else { return adoption };
-        adoption.labels.push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
+        let Some(cluster) = cluster_by_name(object) else {
+            return adoption;
+        };
+        adoption
+            .labels
+            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
         let made_by_others = [label::SET_NAME, label::POOL_NAME, label::CONTROL_PLANE_NAME];
         let standalone = object.controller().is_none()
-            && !made_by_others.iter().any(|name| object.label(name).is_some());
+            && !made_by_others
+                .iter()
+                .any(|name| object.label(name).is_some());
         if standalone && let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
             adoption.owners.push(owner_reference(&cluster, false));
         }
@@ -325,23 +417,40 @@ impl Controller for MachineController {
         core::decide(observed, now)
     }
 
-    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<Effect, Failure> {
+    async fn perform(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        step: &Step,
+    ) -> Result<Effect, Failure> {
         let machine = &observed.machine;
         let cluster = key_of_cluster(machine);
         let uid = machine.metadata.uid.as_deref().unwrap_or_default();
         match step {
-            Step::OwnInfra => self.own(ctx, machine, observed.infra.found(), "infrastructure").await,
+            Step::OwnInfra => {
+                self.own(ctx, machine, observed.infra.found(), "infrastructure")
+                    .await
+            }
             Step::OwnBootstrap => {
                 let config = observed.bootstrap.as_ref().and_then(Lookup::found);
                 self.own(ctx, machine, config, "bootstrap config").await
             }
             Step::PatchMachine(patch) => {
-                let own = key(&cluster, machine.metadata.name.as_deref().unwrap_or_default());
+                let own = key(
+                    &cluster,
+                    machine.metadata.name.as_deref().unwrap_or_default(),
+                );
                 let patch = Patch::Merge(patch.clone());
-                let answer = ctx.patch(&self.writer(), &kinds::MACHINE, &own, &patch).await;
+                let answer = ctx
+                    .patch(&self.writer(), &kinds::MACHINE, &own, &patch)
+                    .await;
                 done(answer.map(drop), "writing the Machine's spec")
             }
-            Step::PatchNode { name, resource_version, patch } => {
+            Step::PatchNode {
+                name,
+                resource_version,
+                patch,
+            } => {
                 let mut patch = patch.clone();
                 if let Some(fields) = patch.as_object_mut() {
                     let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
@@ -350,13 +459,20 @@ impl Controller for MachineController {
                     }
                 }
                 let workload = connected(ctx, &cluster)?;
-                let node = ObjectKey { namespace: String::new(), name: name.clone() };
+                let node = ObjectKey {
+                    namespace: String::new(),
+                    name: name.clone(),
+                };
                 let patch = Patch::Merge(patch);
-                let answer = workload.api.patch(&kinds::NODE, &node, None, &patch, MANAGER).await;
+                let answer = workload
+                    .api
+                    .patch(&kinds::NODE, &node, None, &patch, MANAGER)
+                    .await;
                 done(answer.map(drop), &format!("labelling Node {name}"))
             }
             Step::Drain { node } => {
-                let left = drain::drain(ctx, &*connected(ctx, &cluster)?.api, observed, node).await?;
+                let left =
+                    drain::drain(ctx, &*connected(ctx, &cluster)?.api, observed, node).await?;
                 if left.is_empty() {
                     put(&self.drained, uid);
                 }
@@ -375,9 +491,14 @@ impl Controller for MachineController {
             }
             Step::DeleteNode { name } => {
                 let workload = connected(ctx, &cluster)?;
-                let node = ObjectKey { namespace: String::new(), name: name.clone() };
-                let answer =
-                    workload.api.delete(&kinds::NODE, &node, &Preconditions::default()).await;
+                let node = ObjectKey {
+                    namespace: String::new(),
+                    name: name.clone(),
+                };
+                let answer = workload
+                    .api
+                    .delete(&kinds::NODE, &node, &Preconditions::default())
+                    .await;
                 match answer {
                     Err(ApiError::NotFound(_)) => Ok(Effect::Done),
                     other => done(other, &format!("deleting Node {name}")),
@@ -411,11 +532,18 @@ impl MachineController {
         object: Option<&Value>,
         what: &str,
     ) -> Result<Effect, Failure> {
-        let Some(object) = object.cloned().and_then(Object::new) else { return Ok(Effect::Done) };
+        let Some(object) = object.cloned().and_then(Object::new) else {
+            return Ok(Effect::Done);
+        };
         let resource = resource_of(ctx, &object)?;
         let patch = Patch::Merge(core::ownership_patch(&object.value, machine));
-        let answer = ctx.patch(&self.writer(), &resource, &object.key, &patch).await;
-        done(answer.map(drop), &format!("taking over the {what} {}", object.key))
+        let answer = ctx
+            .patch(&self.writer(), &resource, &object.key, &patch)
+            .await;
+        done(
+            answer.map(drop),
+            &format!("taking over the {what} {}", object.key),
+        )
     }
 }
 
@@ -436,7 +564,9 @@ fn connected(ctx: &Ctx, cluster: &ObjectKey) -> Result<Arc<crate::workloads::Wor
 }
 
 fn done(answer: Result<(), ApiError>, doing: &str) -> Result<Effect, Failure> {
-    answer.map(|()| Effect::Done).map_err(|error| failure(doing, &error))
+    answer
+        .map(|()| Effect::Done)
+        .map_err(|error| failure(doing, &error))
 }
 
 fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, Failure> {
@@ -448,7 +578,9 @@ fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, 
 }
 
 async fn delete(ctx: &Ctx, object: Option<&Value>) -> Result<Effect, Failure> {
-    let Some(object) = object.cloned().and_then(Object::new) else { return Ok(Effect::Done) };
+    let Some(object) = object.cloned().and_then(Object::new) else {
+        return Ok(Effect::Done);
+    };
     let resource = resource_of(ctx, &object)?;
     let doing = format!("deleting {} {}", object.kind(), object.key);
     done(ctx.delete(&resource, &object).await, &doing)

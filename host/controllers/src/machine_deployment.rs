@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
-use capstan_api::v1beta2::{ContractVersionedObjectReference, Machine, MachineDeployment, MachineSet};
+use capstan_api::v1beta2::{
+    ContractVersionedObjectReference, Machine, MachineDeployment, MachineSet,
+};
 use capstan_api::{annotation, finalizer, label};
 use capstan_core::machine_deployment::decide::mark_patch;
 use capstan_core::machine_deployment::observed::TemplateSeen;
@@ -54,21 +56,35 @@ impl Default for MachineDeploymentController {
 
 /// The MachineDeployment that controls a MachineSet; of a set that nobody controls, the deployments of its Cluster.
 fn of_set(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(set) = change.object() else { return Vec::new() };
+    let Some(set) = change.object() else {
+        return Vec::new();
+    };
     if let Some(owner) = set.controller() {
         let is_it = owner.kind == "MachineDeployment" && owner.group == kinds::MACHINE_SET.group;
         let key = ObjectKey::new(set.key.namespace.clone(), owner.name);
-        return is_it.then(|| Locator::new(&kinds::MACHINE_DEPLOYMENT, &key)).into_iter().collect();
+        return is_it
+            .then(|| Locator::new(&kinds::MACHINE_DEPLOYMENT, &key))
+            .into_iter()
+            .collect();
     }
-    let Some(cluster) = cluster_by_name(set) else { return Vec::new() };
+    let Some(cluster) = cluster_by_name(set) else {
+        return Vec::new();
+    };
     let deployments = ctx.store(&kinds::MACHINE_DEPLOYMENT).of_cluster(&cluster);
-    deployments.iter().map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key)).collect()
+    deployments
+        .iter()
+        .map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key))
+        .collect()
 }
 
 /// The MachineDeployment of a Machine, by label.
 fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(machine) = change.object() else { return Vec::new() };
-    let Some(name) = machine.label(label::DEPLOYMENT_NAME) else { return Vec::new() };
+    let Some(machine) = change.object() else {
+        return Vec::new();
+    };
+    let Some(name) = machine.label(label::DEPLOYMENT_NAME) else {
+        return Vec::new();
+    };
     let key = ObjectKey::new(machine.key.namespace.clone(), name);
     vec![Locator::new(&kinds::MACHINE_DEPLOYMENT, &key)]
 }
@@ -81,15 +97,21 @@ fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(object) = change.object().filter(|o| o.kind().ends_with("Template")) else {
         return Vec::new();
     };
-    let deployments = ctx.store(&kinds::MACHINE_DEPLOYMENT).in_namespace(&object.key.namespace);
+    let deployments = ctx
+        .store(&kinds::MACHINE_DEPLOYMENT)
+        .in_namespace(&object.key.namespace);
     let naming = deployments.iter().filter(|deployment| {
-        ["infrastructureRef", "bootstrap/configRef"].iter().any(|field| {
-            let pointer = format!("/spec/template/spec/{field}");
-            deployment.text(&format!("{pointer}/kind")) == Some(object.kind())
-                && deployment.text(&format!("{pointer}/name")) == Some(&object.key.name)
-        })
+        ["infrastructureRef", "bootstrap/configRef"]
+            .iter()
+            .any(|field| {
+                let pointer = format!("/spec/template/spec/{field}");
+                deployment.text(&format!("{pointer}/kind")) == Some(object.kind())
+                    && deployment.text(&format!("{pointer}/name")) == Some(&object.key.name)
+            })
     });
-    naming.map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key)).collect()
+    naming
+        .map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key))
+        .collect()
 }
 
 /// When a plugin came, changed or went, the driver looks at every deployment again.
@@ -99,7 +121,10 @@ fn of_plugins(_: &Ctx, _: &Change) -> Vec<Locator> {
 
 impl MachineDeploymentController {
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec.name, manager: self.spec.manager }
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
     }
 
     async fn patch(
@@ -109,7 +134,9 @@ impl MachineDeploymentController {
         key: &ObjectKey,
         patch: Value,
     ) -> Result<(), Failure> {
-        let answer = ctx.patch(&self.writer(), resource, key, &Patch::Merge(patch)).await;
+        let answer = ctx
+            .patch(&self.writer(), resource, key, &Patch::Merge(patch))
+            .await;
         let doing = format!("changing {} {key}", resource.kind);
         answer.map(drop).map_err(|error| failure(&doing, &error))
     }
@@ -130,10 +157,17 @@ impl MachineDeploymentController {
         self.patch(ctx, &resource, &key, patch.clone()).await
     }
 
-    async fn delete_sets(&self, ctx: &Ctx, namespace: &str, names: &[String]) -> Result<(), Failure> {
+    async fn delete_sets(
+        &self,
+        ctx: &Ctx,
+        namespace: &str,
+        names: &[String],
+    ) -> Result<(), Failure> {
         for name in names {
             let key = ObjectKey::new(namespace, name.clone());
-            let Some(set) = ctx.get(&kinds::MACHINE_SET, &key) else { continue };
+            let Some(set) = ctx.get(&kinds::MACHINE_SET, &key) else {
+                continue;
+            };
             let answer = ctx.delete(&kinds::MACHINE_SET, &set).await;
             answer.map_err(|error| failure(&format!("deleting MachineSet {key}"), &error))?;
         }
@@ -153,7 +187,10 @@ async fn sets_of(
     machines.synced().await;
     let labels = observed.selector_labels();
     let mut found = sets.owned_by(&object.uid);
-    found.retain(|set| set.controller().is_some_and(|owner| owner.uid == object.uid));
+    found.retain(|set| {
+        set.controller()
+            .is_some_and(|owner| owner.uid == object.uid)
+    });
     if !object.is_deleting() {
         let orphans = sets.of_cluster(cluster).into_iter();
         found.extend(orphans.filter(|set| set.controller().is_none()));
@@ -168,14 +205,24 @@ async fn sets_of(
             continue;
         }
         let of_it = of_it.iter().map(|machine| typed::<Machine>(machine));
-        seen.push(SetSeen { set, machines: of_it.collect::<Result<_, _>>()? });
+        seen.push(SetSeen {
+            set,
+            machines: of_it.collect::<Result<_, _>>()?,
+        });
     }
     Ok(seen)
 }
 
-async fn templates_of(ctx: &Ctx, deployment: &MachineDeployment, namespace: &str) -> Vec<TemplateSeen> {
+async fn templates_of(
+    ctx: &Ctx,
+    deployment: &MachineDeployment,
+    namespace: &str,
+) -> Vec<TemplateSeen> {
     let spec = &deployment.spec.template.spec;
-    let references = [Some(&spec.infrastructure_ref), spec.bootstrap.config_ref.as_ref()];
+    let references = [
+        Some(&spec.infrastructure_ref),
+        spec.bootstrap.config_ref.as_ref(),
+    ];
     let mut templates = Vec::new();
     for reference in references.into_iter().flatten() {
         let key = ObjectKey::new(namespace, reference.name.clone());
@@ -215,10 +262,22 @@ impl Controller for MachineDeploymentController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::MACHINE_SET), map: of_set },
-            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
-            Watch { source: Source::External, map: of_template },
-            Watch { source: Source::Plugins, map: of_plugins },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE_SET),
+                map: of_set,
+            },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::External,
+                map: of_template,
+            },
+            Watch {
+                source: Source::Plugins,
+                map: of_plugins,
+            },
         ]
     }
 
@@ -228,8 +287,12 @@ impl Controller for MachineDeploymentController {
 
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        let Some(cluster) = cluster_by_name(object) else { return adoption };
-        adoption.labels.push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
+        let Some(cluster) = cluster_by_name(object) else {
+            return adoption;
+        };
+        adoption
+            .labels
+            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
         if let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
             adoption.owners.push(owner_reference(&cluster, false));
         }
@@ -276,17 +339,21 @@ impl Controller for MachineDeploymentController {
                 self.own_template(ctx, &namespace, reference, patch).await
             }
             Step::PatchDeployment(patch) => {
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone()).await
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone())
+                    .await
             }
             Step::KeepState(state) => {
                 let patch = json!({"metadata": {"annotations": {
                     annotation::PLUGIN_STATE: encode_state(state),
                 }}});
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch).await
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch)
+                    .await
             }
             Step::MarkMachines(names) => {
                 for name in names {
-                    let marked = self.patch(ctx, &kinds::MACHINE, &named(name), mark_patch()).await;
+                    let marked = self
+                        .patch(ctx, &kinds::MACHINE, &named(name), mark_patch())
+                        .await;
                     marked.or_else(ignore_gone(ctx, &named(name)))?;
                 }
                 Ok(())
@@ -300,7 +367,8 @@ impl Controller for MachineDeploymentController {
                 }
             }
             Step::PatchSet { name, patch } => {
-                self.patch(ctx, &kinds::MACHINE_SET, &named(name), patch.clone()).await
+                self.patch(ctx, &kinds::MACHINE_SET, &named(name), patch.clone())
+                    .await
             }
             Step::DeleteSets(names) => self.delete_sets(ctx, &namespace, names).await,
         }
@@ -326,5 +394,11 @@ impl Controller for MachineDeploymentController {
 /// A Machine that is gone needs no mark.
 fn ignore_gone(ctx: &Ctx, key: &ObjectKey) -> impl FnOnce(Failure) -> Result<(), Failure> {
     let is_gone = ctx.get(&kinds::MACHINE, key).is_none();
-    move |failure| if is_gone && failure.kind == FailureKind::Transient { Ok(()) } else { Err(failure) }
+    move |failure| {
+        if is_gone && failure.kind == FailureKind::Transient {
+            Ok(())
+        } else {
+            Err(failure)
+        }
+    }
 }

@@ -51,21 +51,36 @@ impl Default for MachineSetController {
 
 /// The MachineSet that controls a Machine; of a Machine that nobody controls, the sets of its namespace that select it.
 fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(machine) = change.object() else { return Vec::new() };
+    let Some(machine) = change.object() else {
+        return Vec::new();
+    };
     if let Some(owner) = machine.controller() {
         let is_set = owner.kind == "MachineSet" && owner.group == kinds::MACHINE_SET.group;
         let key = ObjectKey::new(machine.key.namespace.clone(), owner.name);
-        return is_set.then(|| Locator::new(&kinds::MACHINE_SET, &key)).into_iter().collect();
+        return is_set
+            .then(|| Locator::new(&kinds::MACHINE_SET, &key))
+            .into_iter()
+            .collect();
     }
-    let Some(cluster) = cluster_by_name(machine) else { return Vec::new() };
-    let Ok(machine) = machine.typed::<Machine>() else { return Vec::new() };
+    let Some(cluster) = cluster_by_name(machine) else {
+        return Vec::new();
+    };
+    let Ok(machine) = machine.typed::<Machine>() else {
+        return Vec::new();
+    };
     let sets = ctx.store(&kinds::MACHINE_SET).of_cluster(&cluster);
     let selecting = sets.iter().filter(|set| {
         set.typed::<MachineSet>().is_ok_and(|set| {
-            is_selected(&selector_labels(&set), &set.spec.selector, &machine.metadata)
+            is_selected(
+                &selector_labels(&set),
+                &set.spec.selector,
+                &machine.metadata,
+            )
         })
     });
-    selecting.map(|set| Locator::new(&kinds::MACHINE_SET, &set.key)).collect()
+    selecting
+        .map(|set| Locator::new(&kinds::MACHINE_SET, &set.key))
+        .collect()
 }
 
 /// The sets of a MachineDeployment whose spec changed.
@@ -74,14 +89,20 @@ fn of_deployment(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     if generation(&change.old) == generation(&change.new) {
         return Vec::new();
     }
-    let Some(deployment) = change.object() else { return Vec::new() };
+    let Some(deployment) = change.object() else {
+        return Vec::new();
+    };
     let sets = ctx.store(&kinds::MACHINE_SET).owned_by(&deployment.uid);
-    sets.iter().map(|set| Locator::new(&kinds::MACHINE_SET, &set.key)).collect()
+    sets.iter()
+        .map(|set| Locator::new(&kinds::MACHINE_SET, &set.key))
+        .collect()
 }
 
 /// A provider object concerns the set of its Machine when it goes; a template or control plane the sets that wait for it.
 fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else { return Vec::new() };
+    let Some(object) = change.object() else {
+        return Vec::new();
+    };
     if let Some(owner) = object.controller().filter(|owner| owner.kind == "Machine") {
         if change.new.is_some() {
             return Vec::new();
@@ -89,16 +110,26 @@ fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         let key = ObjectKey::new(object.key.namespace.clone(), owner.name);
         let machine = ctx.get(&kinds::MACHINE, &key);
         return machine.map_or_else(Vec::new, |machine| {
-            of_machine(ctx, &Change { old: None, new: Some(machine) })
+            of_machine(
+                ctx,
+                &Change {
+                    old: None,
+                    new: Some(machine),
+                },
+            )
         });
     }
     let stamp = |object: &Option<Arc<Object>>| {
-        object.as_ref().map(|object| (object.generation(), versions(object).cloned()))
+        object
+            .as_ref()
+            .map(|object| (object.generation(), versions(object).cloned()))
     };
     if stamp(&change.old) == stamp(&change.new) {
         return Vec::new();
     }
-    let sets = ctx.store(&kinds::MACHINE_SET).in_namespace(&object.key.namespace);
+    let sets = ctx
+        .store(&kinds::MACHINE_SET)
+        .in_namespace(&object.key.namespace);
     let concerned = sets.iter().filter(|set| {
         let names = |pointer: &str| {
             set.text(&format!("{pointer}/kind")) == Some(object.kind())
@@ -110,17 +141,25 @@ fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
                 versions(object).is_some() && object.label(label::CLUSTER_NAME) == Some(cluster)
             })
     });
-    concerned.map(|set| Locator::new(&kinds::MACHINE_SET, &set.key)).collect()
+    concerned
+        .map(|set| Locator::new(&kinds::MACHINE_SET, &set.key))
+        .collect()
 }
 
 /// What a control plane says it runs; `None` for other objects.
 fn versions(object: &Object) -> Option<&Value> {
-    object.value.pointer("/status/versions").or_else(|| object.value.pointer("/status/version"))
+    object
+        .value
+        .pointer("/status/versions")
+        .or_else(|| object.value.pointer("/status/version"))
 }
 
 impl MachineSetController {
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec.name, manager: self.spec.manager }
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
     }
 }
 
@@ -131,7 +170,9 @@ async fn see(
     reference: &ContractVersionedObjectReference,
 ) -> Lookup<Value> {
     let key = ObjectKey::new(namespace, reference.name.clone());
-    lookup(ctx, &reference_kind(reference), &key).await.map(|object| object.value.clone())
+    lookup(ctx, &reference_kind(reference), &key)
+        .await
+        .map(|object| object.value.clone())
 }
 
 async fn see_optional(
@@ -156,7 +197,11 @@ async fn machines_of(
     store.synced().await;
     let labels = selector_labels(set);
     let mut found = store.owned_by(&object.uid);
-    found.retain(|machine| machine.controller().is_some_and(|owner| owner.uid == object.uid));
+    found.retain(|machine| {
+        machine
+            .controller()
+            .is_some_and(|owner| owner.uid == object.uid)
+    });
     if !object.is_deleting() {
         let orphans = store.of_cluster(cluster).into_iter();
         found.extend(orphans.filter(|machine| machine.controller().is_none()));
@@ -172,7 +217,11 @@ async fn machines_of(
         let infra = see(ctx, namespace, &machine.spec.infrastructure_ref).await;
         let bootstrap =
             see_optional(ctx, namespace, machine.spec.bootstrap.config_ref.as_ref()).await;
-        seen.push(MachineSeen { machine, infra, bootstrap });
+        seen.push(MachineSeen {
+            machine,
+            infra,
+            bootstrap,
+        });
     }
     Ok(seen)
 }
@@ -182,14 +231,19 @@ async fn machines_of(
 /// # Errors
 /// When it does not exist, unless the set is going.
 fn deployment_of(ctx: &Ctx, object: &Object) -> Result<Lookup<MachineDeployment>, Failure> {
-    let Some(name) = object.label(label::DEPLOYMENT_NAME) else { return Ok(Lookup::Missing) };
+    let Some(name) = object.label(label::DEPLOYMENT_NAME) else {
+        return Ok(Lookup::Missing);
+    };
     let key = ObjectKey::new(object.key.namespace.clone(), name);
     match ctx.get(&kinds::MACHINE_DEPLOYMENT, &key) {
         Some(deployment) => Ok(Lookup::Found(typed(&deployment)?)),
         None if object.is_deleting() => Ok(Lookup::Missing),
         None => Err(Failure::transient(
             "MachineDeploymentNotFound",
-            format!("label {}: MachineDeployment {key} does not exist", label::DEPLOYMENT_NAME),
+            format!(
+                "label {}: MachineDeployment {key} does not exist",
+                label::DEPLOYMENT_NAME
+            ),
         )),
     }
 }
@@ -205,9 +259,18 @@ impl Controller for MachineSetController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
-            Watch { source: Source::Kind(&kinds::MACHINE_DEPLOYMENT), map: of_deployment },
-            Watch { source: Source::External, map: of_external },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE_DEPLOYMENT),
+                map: of_deployment,
+            },
+            Watch {
+                source: Source::External,
+                map: of_external,
+            },
         ]
     }
 
@@ -218,8 +281,12 @@ impl Controller for MachineSetController {
     /// A set of its own belongs to its Cluster (contract 3.4.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        let Some(cluster) = cluster_by_name(object) else { return adoption };
-        adoption.labels.push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
+        let Some(cluster) = cluster_by_name(object) else {
+            return adoption;
+        };
+        adoption
+            .labels
+            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
         let is_standalone =
             object.controller().is_none() && object.label(label::DEPLOYMENT_NAME).is_none();
         if is_standalone && let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
@@ -238,7 +305,9 @@ impl Controller for MachineSetController {
         let infra_template = see(ctx, namespace, &spec.infrastructure_ref).await;
         let bootstrap_template =
             see_optional(ctx, namespace, spec.bootstrap.config_ref.as_ref()).await;
-        let control_plane = cluster.found().and_then(|c| c.spec.control_plane_ref.as_ref());
+        let control_plane = cluster
+            .found()
+            .and_then(|c| c.spec.control_plane_ref.as_ref());
         let control_plane = see_optional(ctx, namespace, control_plane).await;
         Ok(Observed {
             deployment: deployment_of(ctx, &object)?,
@@ -258,7 +327,13 @@ impl Controller for MachineSetController {
 
     async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
         let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
-        effects::Effects { ctx, writer: self.writer(), namespace }.perform(observed, step).await
+        effects::Effects {
+            ctx,
+            writer: self.writer(),
+            namespace,
+        }
+        .perform(observed, step)
+        .await
     }
 
     fn report(

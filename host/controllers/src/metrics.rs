@@ -42,7 +42,14 @@ impl Metrics {
 
     /// One reconcile ended.
     pub fn reconciled(&self, controller: &'static str, outcome: &'static str, took: Duration) {
-        self.reconciles.get_or_create(&Reconcile { controller, outcome }).inc();
-        self.seconds.get_or_create(&OfController { controller }).inc_by(took.as_secs_f64());
+        self.reconciles
+            .get_or_create(&Reconcile {
+                controller,
+                outcome,
+            })
+            .inc();
+        self.seconds
+            .get_or_create(&OfController { controller })
+            .inc_by(took.as_secs_f64());
     }
 }

@@ -24,7 +24,13 @@ pub struct Object {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Secrets are objects too: never the content.
-        write!(f, "{} {} rv {}", self.kind(), self.key, self.resource_version)
+        write!(
+            f,
+            "{} {} rv {}",
+            self.kind(),
+            self.key,
+            self.resource_version
+        )
     }
 }
 
@@ -47,15 +53,25 @@ impl Object {
     /// Reads the identity out of an object as the server sent it. `None` when it has no name.
     #[must_use]
     pub fn new(value: Value) -> Option<Self> {
-        let text = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let text = |path: &str| {
+            value
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let name = text("/metadata/name").to_owned();
         if name.is_empty() {
             return None;
         }
         Some(Self {
-            key: ObjectKey { namespace: text("/metadata/namespace").to_owned(), name },
+            key: ObjectKey {
+                namespace: text("/metadata/namespace").to_owned(),
+                name,
+            },
             uid: text("/metadata/uid").to_owned(),
-            resource_version: text("/metadata/resourceVersion").parse().unwrap_or_default(),
+            resource_version: text("/metadata/resourceVersion")
+                .parse()
+                .unwrap_or_default(),
             value,
         })
     }
@@ -71,7 +87,10 @@ impl Object {
     /// A string at a JSON pointer.
     #[must_use]
     pub fn text(&self, pointer: &str) -> Option<&str> {
-        self.value.pointer(pointer).and_then(Value::as_str).filter(|s| !s.is_empty())
+        self.value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
     }
 
     /// Kind.
@@ -85,13 +104,19 @@ impl Object {
     pub fn group_kind(&self) -> GroupKind {
         let api_version = self.text("/apiVersion").unwrap_or_default();
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        GroupKind { group: group.to_owned(), kind: self.kind().to_owned() }
+        GroupKind {
+            group: group.to_owned(),
+            kind: self.kind().to_owned(),
+        }
     }
 
     /// `metadata.generation`.
     #[must_use]
     pub fn generation(&self) -> i64 {
-        self.value.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default()
+        self.value
+            .pointer("/metadata/generation")
+            .and_then(Value::as_i64)
+            .unwrap_or_default()
     }
 
     /// Whether it is being deleted.
@@ -109,7 +134,10 @@ impl Object {
     /// An annotation.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        self.value.pointer("/metadata/annotations")?.get(name)?.as_str()
+        self.value
+            .pointer("/metadata/annotations")?
+            .get(name)?
+            .as_str()
     }
 
     /// Its finalizers.
@@ -132,11 +160,16 @@ impl Object {
             .map(|owner| {
                 let text = |name: &str| owner.get(name).and_then(Value::as_str).unwrap_or_default();
                 Owner {
-                    group: text("apiVersion").split_once('/').map_or("", |(group, _)| group),
+                    group: text("apiVersion")
+                        .split_once('/')
+                        .map_or("", |(group, _)| group),
                     kind: text("kind"),
                     name: text("name"),
                     uid: text("uid"),
-                    controller: owner.get("controller").and_then(Value::as_bool).unwrap_or(false),
+                    controller: owner
+                        .get("controller")
+                        .and_then(Value::as_bool)
+                        .unwrap_or(false),
                 }
             })
     }
@@ -161,7 +194,10 @@ impl Locator {
     /// Of an object of a resource.
     #[must_use]
     pub fn new(resource: &Resource, key: &ObjectKey) -> Self {
-        Self { kind: resource.group_kind(), key: key.clone() }
+        Self {
+            kind: resource.group_kind(),
+            key: key.clone(),
+        }
     }
 }
 

@@ -177,7 +177,8 @@ fn params(
     name.push(DnType::CommonName, common_name);
     let mut params = CertificateParams::default();
     params.not_before = SystemTime::from(now.saturating_sub(BACKDATE).unwrap_or(now)).into();
-    params.not_after = SystemTime::from(now.saturating_add(validity).unwrap_or(Timestamp::MAX)).into();
+    params.not_after =
+        SystemTime::from(now.saturating_add(validity).unwrap_or(Timestamp::MAX)).into();
     params.distinguished_name = name;
     params
 }

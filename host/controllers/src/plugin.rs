@@ -78,17 +78,27 @@ impl PluginController {
     async fn load(&self, ctx: &Ctx, observed: &Observed, version: &str) -> Result<(), Failure> {
         let key = key_of(&observed.plugin);
         let result = match fetch(ctx, &observed.plugin).await? {
-            Ok(bytes) => self.engine.load(bytes).await.map_err(|error| problem(&error)),
+            Ok(bytes) => self
+                .engine
+                .load(bytes)
+                .await
+                .map_err(|error| problem(&error)),
             Err(problem) => Err(problem),
         };
-        let loading = Loading { version: version.to_owned(), at: ctx.now(), result };
+        let loading = Loading {
+            version: version.to_owned(),
+            at: ctx.now(),
+            result,
+        };
         match &loading.result {
             Ok(loaded) => tracing::info!(
                 plugin = %key, digest = loaded.digest(), cached = loaded.cached(),
                 compile_ms = u64::try_from(loaded.compile_time().as_millis()).unwrap_or(u64::MAX),
                 "loaded"
             ),
-            Err(problem) => tracing::warn!(plugin = %key, reason = %problem.reason, "{}", problem.message),
+            Err(problem) => {
+                tracing::warn!(plugin = %key, reason = %problem.reason, "{}", problem.message)
+            }
         }
         self.remember(&key, |memory| memory.attempt = Some(loading));
         Ok(())
@@ -96,7 +106,9 @@ impl PluginController {
 
     fn activate(&self, ctx: &Ctx, observed: &Observed) -> Result<(), Failure> {
         let key = key_of(&observed.plugin);
-        let Some(loaded) = self.candidate(&key) else { return Ok(()) };
+        let Some(loaded) = self.candidate(&key) else {
+            return Ok(());
+        };
         let spec = &observed.plugin.spec;
         ctx.plugins.activate(ActivePlugin {
             name: key.name.clone(),
@@ -125,8 +137,14 @@ impl PluginController {
         let kinds = loaded.manifest().kinds.iter();
         kinds
             .filter_map(|owned| {
-                let kind = GroupKind { group: owned.group.clone(), kind: owned.kind.clone() };
-                let owner = ctx.plugins.owner_of(&kind).filter(|owner| owner.key != *key)?;
+                let kind = GroupKind {
+                    group: owned.group.clone(),
+                    kind: owned.kind.clone(),
+                };
+                let owner = ctx
+                    .plugins
+                    .owner_of(&kind)
+                    .filter(|owner| owner.key != *key)?;
                 Some((kind.to_string(), format!("plugin {}", owner.name)))
             })
             .collect()
@@ -137,15 +155,29 @@ impl PluginController {
         let key = key_of(&plugin);
         let memory = self.remember(&key, |memory| memory.clone());
         let misplaced = (key.namespace != ctx.namespace).then(|| {
-            format!("this host loads plugins from namespace {} only; move the Plugin there", ctx.namespace)
+            format!(
+                "this host loads plugins from namespace {} only; move the Plugin there",
+                ctx.namespace
+            )
         });
         let loaded = memory.attempt.as_ref().and_then(|a| a.result.as_ref().ok());
-        let conflicts = loaded.map(|l| Self::conflicts(ctx, &key, l)).unwrap_or_default();
+        let conflicts = loaded
+            .map(|l| Self::conflicts(ctx, &key, l))
+            .unwrap_or_default();
         let attempt = memory.attempt.map(|loading| Attempt {
             version: loading.version,
-            result: loading.result.map(|loaded| candidate(&plugin, &loaded, loading.at)),
+            result: loading
+                .result
+                .map(|loaded| candidate(&plugin, &loaded, loading.at)),
         });
-        Observed { plugin, misplaced, source, attempt, active: memory.active, conflicts }
+        Observed {
+            plugin,
+            misplaced,
+            source,
+            attempt,
+            active: memory.active,
+            conflicts,
+        }
     }
 }
 
@@ -166,8 +198,15 @@ fn candidate(plugin: &Plugin, loaded: &Loaded, at: Timestamp) -> Candidate {
         compiled_bytes: loaded.compiled_bytes(),
         compile_time: (!loaded.cached()).then(|| loaded.compile_time()),
         loaded_at: at,
-        roles: loaded.kinds().iter().map(|kind| kind.as_str().to_owned()).collect(),
-        missing: missing.into_iter().map(|m| (m.capability, m.why, m.yaml)).collect(),
+        roles: loaded
+            .kinds()
+            .iter()
+            .map(|kind| kind.as_str().to_owned())
+            .collect(),
+        missing: missing
+            .into_iter()
+            .map(|m| (m.capability, m.why, m.yaml))
+            .collect(),
         granted,
         manifest,
     }
@@ -193,23 +232,39 @@ async fn fetch(ctx: &Ctx, plugin: &Plugin) -> Result<Result<Bytes, Problem>, Fai
     let own = key_of(plugin);
     let Some(source) = &plugin.spec.source.config_map else {
         let message = "spec.source: name a ConfigMap in configMap";
-        return Ok(Err(Problem::new("Verified", reason::SOURCE_INVALID, message)));
+        return Ok(Err(Problem::new(
+            "Verified",
+            reason::SOURCE_INVALID,
+            message,
+        )));
     };
-    let key = ObjectKey { namespace: own.namespace, name: source.name.clone() };
+    let key = ObjectKey {
+        namespace: own.namespace,
+        name: source.name.clone(),
+    };
     let map = match ctx.api.get(&kinds::CONFIG_MAP, &key).await {
         Ok(map) => map,
         Err(ApiError::NotFound(_)) => {
             let message = format!("spec.source.configMap.name: ConfigMap {key} does not exist");
-            return Ok(Err(Problem::new("Verified", reason::SOURCE_NOT_FOUND, message)));
+            return Ok(Err(Problem::new(
+                "Verified",
+                reason::SOURCE_NOT_FOUND,
+                message,
+            )));
         }
         Err(error) => return Err(failure(&format!("reading ConfigMap {key}"), &error)),
     };
     let data = map.get("binaryData").and_then(Value::as_object);
     let entries = data.into_iter().flatten();
-    let mut meant: Vec<(&String, &Value)> =
-        entries.filter(|(name, _)| source.key.as_ref().is_none_or(|wanted| wanted == *name)).collect();
+    let mut meant: Vec<(&String, &Value)> = entries
+        .filter(|(name, _)| source.key.as_ref().is_none_or(|wanted| wanted == *name))
+        .collect();
     let Some((_, value)) = meant.pop().filter(|_| meant.is_empty()) else {
-        let names: Vec<&str> = data.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = data
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect();
         let message = match &source.key {
             Some(wanted) => format!(
                 "spec.source.configMap.key: binaryData of ConfigMap {key} has no {wanted}, but [{}]",
@@ -220,7 +275,11 @@ async fn fetch(ctx: &Ctx, plugin: &Plugin) -> Result<Result<Bytes, Problem>, Fai
                 names.join(", ")
             ),
         };
-        return Ok(Err(Problem::new("Verified", reason::SOURCE_INVALID, message)));
+        return Ok(Err(Problem::new(
+            "Verified",
+            reason::SOURCE_INVALID,
+            message,
+        )));
     };
     let decoded = BASE64.decode(value.as_str().unwrap_or_default());
     Ok(decoded.map(Bytes::from).map_err(|error| {
@@ -231,12 +290,16 @@ async fn fetch(ctx: &Ctx, plugin: &Plugin) -> Result<Result<Bytes, Problem>, Fai
 
 /// Plugins whose source is this ConfigMap.
 fn of_config_map(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(map) = change.object() else { return Vec::new() };
+    let Some(map) = change.object() else {
+        return Vec::new();
+    };
     let plugins = ctx.store(&kinds::PLUGIN).in_namespace(&map.key.namespace);
     let of_it = plugins
         .iter()
         .filter(|plugin| plugin.text("/spec/source/configMap/name") == Some(&map.key.name));
-    of_it.map(|plugin| Locator::new(&kinds::PLUGIN, &plugin.key)).collect()
+    of_it
+        .map(|plugin| Locator::new(&kinds::PLUGIN, &plugin.key))
+        .collect()
 }
 
 impl Controller for PluginController {
@@ -251,9 +314,15 @@ impl Controller for PluginController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::CONFIG_MAP), map: of_config_map },
+            Watch {
+                source: Source::Kind(&kinds::CONFIG_MAP),
+                map: of_config_map,
+            },
             // Another plugin may have given up a kind.
-            Watch { source: Source::Plugins, map: |_, _| Vec::new() },
+            Watch {
+                source: Source::Plugins,
+                map: |_, _| Vec::new(),
+            },
         ]
     }
 
@@ -262,8 +331,15 @@ impl Controller for PluginController {
     }
 
     fn forget(&self, ctx: &Ctx, locator: &Locator) {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&locator.key);
-        if ctx.plugins.get(&locator.key.name).is_some_and(|plugin| plugin.key == locator.key) {
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&locator.key);
+        if ctx
+            .plugins
+            .get(&locator.key.name)
+            .is_some_and(|plugin| plugin.key == locator.key)
+        {
             ctx.plugins.deactivate(&locator.key.name);
         }
     }
@@ -302,7 +378,10 @@ impl Controller for PluginController {
         match step {
             Step::Load { version } => self.load(ctx, observed, version).await?,
             Step::InstallKinds => {
-                let writer = Writer { controller: self.spec.name, manager: self.spec.manager };
+                let writer = Writer {
+                    controller: self.spec.name,
+                    manager: self.spec.manager,
+                };
                 if let Some(loaded) = self.candidate(&key) {
                     install::install(ctx, &writer, loaded.manifest()).await?;
                 }
@@ -314,7 +393,11 @@ impl Controller for PluginController {
                 tracing::info!(plugin = %key, "no longer active");
             }
         }
-        Ok(Box::new(self.recall(ctx, observed.plugin.clone(), observed.source.clone())))
+        Ok(Box::new(self.recall(
+            ctx,
+            observed.plugin.clone(),
+            observed.source.clone(),
+        )))
     }
 
     fn report(

@@ -56,8 +56,14 @@ fn of_plugin(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     if change.new.is_some() {
         return Vec::new();
     }
-    let maps = ctx.stores.get(&kinds::CONFIG_MAP.group_kind()).map(|store| store.all());
-    maps.into_iter().flatten().map(|o| Locator::new(&kinds::CONFIG_MAP, &o.key)).collect()
+    let maps = ctx
+        .stores
+        .get(&kinds::CONFIG_MAP.group_kind())
+        .map(|store| store.all());
+    maps.into_iter()
+        .flatten()
+        .map(|o| Locator::new(&kinds::CONFIG_MAP, &o.key))
+        .collect()
 }
 
 impl Controller for PluginSourceController {
@@ -70,7 +76,10 @@ impl Controller for PluginSourceController {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { source: Source::Kind(&kinds::PLUGIN), map: of_plugin }]
+        vec![Watch {
+            source: Source::Kind(&kinds::PLUGIN),
+            map: of_plugin,
+        }]
     }
 
     fn cluster(&self, _: &Object) -> Option<ObjectKey> {
@@ -81,9 +90,16 @@ impl Controller for PluginSourceController {
         let plugin = object.label(label::PLUGIN).unwrap_or_default().to_owned();
         let plugins = ctx.store(&kinds::PLUGIN);
         plugins.synced().await;
-        let key = ObjectKey { namespace: object.key.namespace.clone(), name: plugin.clone() };
+        let key = ObjectKey {
+            namespace: object.key.namespace.clone(),
+            name: plugin.clone(),
+        };
         let exists = plugins.get(&key).is_some();
-        Ok(Observed { config_map: object.key.clone(), plugin, exists })
+        Ok(Observed {
+            config_map: object.key.clone(),
+            plugin,
+            exists,
+        })
     }
 
     fn decide(&self, observed: &Observed, _: Timestamp) -> Plan<CreatePlugin> {
@@ -94,8 +110,16 @@ impl Controller for PluginSourceController {
         }
     }
 
-    async fn perform(&self, ctx: &Ctx, observed: &Observed, _: &CreatePlugin) -> Result<(), Failure> {
-        let writer = Writer { controller: self.spec.name, manager: self.spec.manager };
+    async fn perform(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        _: &CreatePlugin,
+    ) -> Result<(), Failure> {
+        let writer = Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        };
         let plugin = json!({
             "apiVersion": kinds::PLUGIN.api_version(), "kind": kinds::PLUGIN.kind,
             "metadata": {"namespace": observed.config_map.namespace, "name": observed.plugin},
@@ -104,7 +128,10 @@ impl Controller for PluginSourceController {
         match ctx.create(&writer, &kinds::PLUGIN, &plugin).await {
             Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
             Err(error) => {
-                let doing = format!("creating Plugin {} for ConfigMap {}", observed.plugin, observed.config_map);
+                let doing = format!(
+                    "creating Plugin {} for ConfigMap {}",
+                    observed.plugin, observed.config_map
+                );
                 Err(failure(&doing, &error))
             }
         }

@@ -12,7 +12,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
 use capstan_core::call::{Context, Mode, State};
-use capstan_engine::{CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable, StateStore};
+use capstan_engine::{
+    CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable, StateStore,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -93,7 +95,12 @@ impl Plugins {
     /// Role in which an active plugin owns the kind.
     #[must_use]
     pub fn role_of(&self, kind: &GroupKind) -> Option<String> {
-        self.inner.snapshot.load().kinds.get(kind).map(|owned| owned.role.clone())
+        self.inner
+            .snapshot
+            .load()
+            .kinds
+            .get(kind)
+            .map(|owned| owned.role.clone())
     }
 
     /// The active plugin that owns the kind.
@@ -108,7 +115,10 @@ impl Plugins {
     #[must_use]
     pub fn kinds_with(&self, roles: &[&str]) -> Vec<Resource> {
         let snapshot = self.inner.snapshot.load();
-        let owned = snapshot.kinds.values().filter(|owned| roles.contains(&owned.role.as_str()));
+        let owned = snapshot
+            .kinds
+            .values()
+            .filter(|owned| roles.contains(&owned.role.as_str()));
         owned.map(|owned| owned.resource.clone()).collect()
     }
 
@@ -122,7 +132,8 @@ impl Plugins {
     #[must_use]
     pub fn strategy(&self, name: &str) -> Option<Arc<ActivePlugin>> {
         let kind = capstan_core::call::manifest::PluginKind::UpgradeStrategy;
-        self.get(name).filter(|plugin| plugin.loaded.kinds().contains(&kind))
+        self.get(name)
+            .filter(|plugin| plugin.loaded.kinds().contains(&kind))
     }
 
     /// Names of all active plugins.
@@ -134,7 +145,9 @@ impl Plugins {
     /// Puts a plugin in the place of the one of the same name, if any.
     pub fn activate(&self, plugin: ActivePlugin) {
         self.change(|snapshot| {
-            snapshot.kinds.retain(|_, owned| owned.plugin != plugin.name);
+            snapshot
+                .kinds
+                .retain(|_, owned| owned.plugin != plugin.name);
             for kind in &plugin.loaded.manifest().kinds {
                 let resource =
                     Resource::namespaced(&kind.group, &kind.version, &kind.kind, &kind.plural);
@@ -145,7 +158,9 @@ impl Plugins {
                 };
                 snapshot.kinds.insert(resource.group_kind(), owned);
             }
-            snapshot.active.insert(plugin.name.clone(), Arc::new(plugin));
+            snapshot
+                .active
+                .insert(plugin.name.clone(), Arc::new(plugin));
         });
     }
 
@@ -160,10 +175,16 @@ impl Plugins {
     }
 
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
-        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let writing = self
+            .inner
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let current = self.inner.snapshot.load();
-        let mut next =
-            Snapshot { active: current.active.clone(), kinds: current.kinds.clone() };
+        let mut next = Snapshot {
+            active: current.active.clone(),
+            kinds: current.kinds.clone(),
+        };
         change(&mut next);
         self.inner.snapshot.store(Arc::new(next));
         drop(writing);
@@ -224,7 +245,9 @@ impl ActivePlugin {
 /// A plugin's state of an object, kept in an annotation of that object.
 #[must_use]
 pub fn state_of(object: &Object) -> Option<State> {
-    BASE64.decode(object.annotation(annotation::PLUGIN_STATE)?).ok()
+    BASE64
+        .decode(object.annotation(annotation::PLUGIN_STATE)?)
+        .ok()
 }
 
 /// A state as the annotation holds it.
@@ -253,7 +276,9 @@ impl StateStore for AnnotationState {
                 "uid": self.uid,
                 "annotations": {annotation::PLUGIN_STATE: encode_state(&value)},
             }}));
-            let answer = self.api.patch(&self.resource, &self.key, None, &patch, "capstan-state");
+            let answer = self
+                .api
+                .patch(&self.resource, &self.key, None, &patch, "capstan-state");
             answer.await.map(drop).map_err(|error| error.to_string())
         }
         .boxed()
@@ -274,8 +299,10 @@ impl CredentialSource for SecretCredentials {
                 .sources
                 .get(name)
                 .ok_or_else(|| format!("no credential named {name} is granted"))?;
-            let key =
-                ObjectKey { namespace: self.namespace.clone(), name: source.secret.clone() };
+            let key = ObjectKey {
+                namespace: self.namespace.clone(),
+                name: source.secret.clone(),
+            };
             let secret = self
                 .secrets
                 .get(&*self.api, &key)
@@ -286,7 +313,10 @@ impl CredentialSource for SecretCredentials {
                 .data
                 .get(&source.key)
                 .ok_or_else(|| format!("Secret {key} has no key {}", source.key))?;
-            Ok(Credential { scheme: source.scheme.clone(), secret: trimmed(bytes) })
+            Ok(Credential {
+                scheme: source.scheme.clone(),
+                secret: trimmed(bytes),
+            })
         }
         .boxed()
     }
@@ -294,7 +324,9 @@ impl CredentialSource for SecretCredentials {
 
 /// Without the line end that editors and `echo` leave: it would break a header.
 fn trimmed(bytes: &[u8]) -> Vec<u8> {
-    let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |at| at.saturating_add(1));
+    let end = bytes
+        .iter()
+        .rposition(|b| !matches!(b, b'\n' | b'\r'))
+        .map_or(0, |at| at.saturating_add(1));
     bytes.iter().take(end).copied().collect()
 }
-

@@ -37,7 +37,11 @@ impl Queue {
     /// together.
     #[must_use]
     pub fn new(settle: Duration) -> Self {
-        Self { settle, inner: Mutex::default(), wake: Notify::new() }
+        Self {
+            settle,
+            inner: Mutex::default(),
+            wake: Notify::new(),
+        }
     }
 
     /// Something about the object changed.
@@ -111,7 +115,9 @@ impl Queue {
     pub fn failed(&self, locator: &Locator) -> Duration {
         let mut inner = self.lock();
         let failures = inner.failures.entry(locator.clone()).or_default();
-        let wait = BACKOFF_FIRST.saturating_mul(1 << (*failures).min(10)).min(BACKOFF_MAX);
+        let wait = BACKOFF_FIRST
+            .saturating_mul(1 << (*failures).min(10))
+            .min(BACKOFF_MAX);
         *failures = failures.saturating_add(1);
         wait
     }
@@ -119,7 +125,11 @@ impl Queue {
     /// How often the object has failed in a row.
     #[must_use]
     pub fn failures(&self, locator: &Locator) -> u32 {
-        self.lock().failures.get(locator).copied().unwrap_or_default()
+        self.lock()
+            .failures
+            .get(locator)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The object succeeded: its next failure is its first.
@@ -192,8 +202,14 @@ mod tests {
 
     fn locator(name: &str) -> Locator {
         Locator {
-            kind: GroupKind { group: "g".to_owned(), kind: "K".to_owned() },
-            key: ObjectKey { namespace: "ns".to_owned(), name: name.to_owned() },
+            kind: GroupKind {
+                group: "g".to_owned(),
+                kind: "K".to_owned(),
+            },
+            key: ObjectKey {
+                namespace: "ns".to_owned(),
+                name: name.to_owned(),
+            },
         }
     }
 
@@ -207,7 +223,11 @@ mod tests {
         assert_eq!(queue.next().await, locator("b"));
         queue.done(&locator("a"));
         queue.done(&locator("b"));
-        assert!(tokio::time::timeout(Duration::from_secs(9), queue.next()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(9), queue.next())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -216,7 +236,11 @@ mod tests {
         queue.add(locator("a"));
         let first = queue.next().await;
         queue.add(locator("a"));
-        assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), queue.next())
+                .await
+                .is_err()
+        );
         queue.done(&first);
         assert_eq!(queue.next().await, locator("a"));
     }

@@ -13,7 +13,10 @@ use crate::object::Object;
 /// The kind that a reference names.
 #[must_use]
 pub fn reference_kind(reference: &ContractVersionedObjectReference) -> GroupKind {
-    GroupKind { group: reference.api_group.clone(), kind: reference.kind.clone() }
+    GroupKind {
+        group: reference.api_group.clone(),
+        kind: reference.kind.clone(),
+    }
 }
 
 /// The object that a reference names. A kind that cannot be resolved makes it Unknown, not Missing.

@@ -13,14 +13,16 @@ use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::metrics::Metrics;
 use crate::object::Locator;
 use crate::queue::Queue;
-use crate::store::Change;
+use crate::store::{Change, Store};
 use crate::stores::{Listener, Origin};
 use crate::workloads::WorkloadChange;
 
 /// Starts every controller. They run until the context's tasks are stopped.
 pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
-    watch_known_kinds(ctx);
-    let mut registry = Registry { ctx: Arc::downgrade(ctx), routes: Vec::new() };
+    let mut registry = Registry {
+        ctx: Arc::downgrade(ctx),
+        routes: Vec::new(),
+    };
     let mut drivers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     macro_rules! run {
         ($($controller:expr),* $(,)?) => {
@@ -40,19 +42,22 @@ pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
         crate::control_plane::ControlPlaneController::default(),
     ];
     let registry = Arc::new(registry);
-    ctx.stores.listen(Arc::clone(&registry) as Arc<dyn Listener>);
+    ctx.stores
+        .listen(Arc::clone(&registry) as Arc<dyn Listener>);
     let plugins = Arc::clone(&registry);
     ctx.plugins.listen(move || plugins.plugins_changed());
     let workloads = Arc::clone(&registry);
-    ctx.workloads.listen(move |change| workloads.workload_changed(change));
+    ctx.workloads
+        .listen(move |change| workloads.workload_changed(change));
     registry.wake_all();
     for start in drivers {
         start();
     }
 }
 
-/// Kinds that are watched from the start.
-fn watch_known_kinds(ctx: &Ctx) {
+/// Stores of the kinds that are watched from the start.
+fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
+    let mut stores = Vec::new();
     for resource in [
         &*kinds::CLUSTER,
         &*kinds::MACHINE,
@@ -61,18 +66,20 @@ fn watch_known_kinds(ctx: &Ctx) {
         &*kinds::MACHINE_DRAIN_RULE,
         &*kinds::PLUGIN,
     ] {
-        ctx.stores.ensure(resource, Selection::default());
+        stores.push(ctx.stores.ensure(resource, Selection::default()));
     }
-    let metadata = Selection { metadata_only: true, ..Selection::default() };
-    ctx.stores.ensure(&kinds::CRD, metadata.clone());
-    ctx.stores.ensure(
-        &kinds::CONFIG_MAP,
-        Selection {
-            namespace: Some(ctx.namespace.clone()),
-            labels: Some(label::PLUGIN.to_owned()),
-            ..metadata
-        },
-    );
+    let metadata = Selection {
+        metadata_only: true,
+        ..Selection::default()
+    };
+    stores.push(ctx.stores.ensure(&kinds::CRD, metadata.clone()));
+    let plugins = Selection {
+        namespace: Some(ctx.namespace.clone()),
+        labels: Some(label::PLUGIN.to_owned()),
+        ..metadata
+    };
+    stores.push(ctx.stores.ensure(&kinds::CONFIG_MAP, plugins));
+    stores
 }
 
 struct Route {
@@ -107,36 +114,61 @@ impl Registry {
         });
         let driver = Driver::new(controller, Arc::clone(ctx), queue, Arc::clone(metrics));
         let tasks = ctx.tasks.clone();
-        drivers.push(Box::new(move || tasks.spawn("controller", driver.run())));
+        let known = known_stores(ctx);
+        drivers.push(Box::new(move || {
+            tasks.spawn("controller", async move {
+                // What is not listed yet would look as if it did not exist.
+                for store in known {
+                    store.synced().await;
+                }
+                driver.run().await;
+            });
+        }));
     }
 
     /// Puts every object of every controller into its queue.
     fn wake_all(&self) {
-        let Some(ctx) = self.ctx.upgrade() else { return };
+        let Some(ctx) = self.ctx.upgrade() else {
+            return;
+        };
         for route in &self.routes {
             route.wake_all(&ctx);
         }
     }
 
     fn plugins_changed(&self) {
-        let Some(ctx) = self.ctx.upgrade() else { return };
+        let Some(ctx) = self.ctx.upgrade() else {
+            return;
+        };
         for route in &self.routes {
             if let Primary::Roles(roles) = route.primary {
                 for resource in ctx.plugins.kinds_with(roles) {
                     ctx.stores.ensure(&resource, Selection::default());
                 }
                 route.wake_all(&ctx);
-            } else if route.watches.iter().any(|w| matches!(w.source, Source::Plugins)) {
+            } else if route
+                .watches
+                .iter()
+                .any(|w| matches!(w.source, Source::Plugins))
+            {
                 route.wake_all(&ctx);
             }
         }
     }
 
     fn workload_changed(&self, change: &WorkloadChange) {
-        let Some(ctx) = self.ctx.upgrade() else { return };
-        let Some(change) = change.as_change(&ctx) else { return };
+        let Some(ctx) = self.ctx.upgrade() else {
+            return;
+        };
+        let Some(change) = change.as_change(&ctx) else {
+            return;
+        };
         for route in &self.routes {
-            for watch in route.watches.iter().filter(|w| matches!(w.source, Source::Workload)) {
+            for watch in route
+                .watches
+                .iter()
+                .filter(|w| matches!(w.source, Source::Workload))
+            {
                 route.wake((watch.map)(&ctx, &change));
             }
         }
@@ -146,10 +178,15 @@ impl Registry {
     fn pause_changed(&self, ctx: &Ctx, change: &Change) {
         let paused = |o: &Option<Arc<crate::object::Object>>| {
             o.as_ref().is_some_and(|o| {
-                o.value.pointer("/spec/paused").and_then(serde_json::Value::as_bool) == Some(true)
+                o.value
+                    .pointer("/spec/paused")
+                    .and_then(serde_json::Value::as_bool)
+                    == Some(true)
             })
         };
-        let Some(cluster) = change.object() else { return };
+        let Some(cluster) = change.object() else {
+            return;
+        };
         if paused(&change.old) == paused(&change.new) {
             return;
         }
@@ -157,7 +194,10 @@ impl Registry {
             for kind in route.kinds(ctx) {
                 if let Some(store) = ctx.stores.get(&kind) {
                     let objects = store.of_cluster(&cluster.key);
-                    route.wake(objects.iter().map(|o| Locator { kind: kind.clone(), key: o.key.clone() }));
+                    route.wake(objects.iter().map(|o| Locator {
+                        kind: kind.clone(),
+                        key: o.key.clone(),
+                    }));
                 }
             }
         }
@@ -166,10 +206,17 @@ impl Registry {
 
 impl Listener for Registry {
     fn changed(&self, resource: &Resource, change: &Change, origin: Option<Origin>) {
-        let Some(ctx) = self.ctx.upgrade() else { return };
-        let Some(object) = change.object() else { return };
+        let Some(ctx) = self.ctx.upgrade() else {
+            return;
+        };
+        let Some(object) = change.object() else {
+            return;
+        };
         let kind = resource.group_kind();
-        let locator = Locator { kind: kind.clone(), key: object.key.clone() };
+        let locator = Locator {
+            kind: kind.clone(),
+            key: object.key.clone(),
+        };
         if kind == kinds::CLUSTER.group_kind() {
             self.pause_changed(&ctx, change);
         }
@@ -199,9 +246,12 @@ impl Route {
     fn kinds(&self, ctx: &Ctx) -> Vec<GroupKind> {
         match &self.primary {
             Primary::Kind(resource) => vec![resource.group_kind()],
-            Primary::Roles(roles) => {
-                ctx.plugins.kinds_with(roles).iter().map(Resource::group_kind).collect()
-            }
+            Primary::Roles(roles) => ctx
+                .plugins
+                .kinds_with(roles)
+                .iter()
+                .map(Resource::group_kind)
+                .collect(),
         }
     }
 
@@ -215,7 +265,10 @@ impl Route {
         for kind in self.kinds(ctx) {
             if let Some(store) = ctx.stores.get(&kind) {
                 let keys = store.all().into_iter().map(|o| o.key.clone());
-                self.wake(keys.map(|key| Locator { kind: kind.clone(), key }));
+                self.wake(keys.map(|key| Locator {
+                    kind: kind.clone(),
+                    key,
+                }));
             }
         }
     }

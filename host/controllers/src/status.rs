@@ -1,7 +1,7 @@
 //! Statuses as JSON: what to write, whether it differs, and whether anybody waits for the difference. Pure.
 
-use capstan_api::condition;
 use capstan_api::annotation;
+use capstan_api::condition;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value, json};
@@ -10,8 +10,14 @@ use crate::controller::{Adoption, Report};
 use crate::object::Object;
 
 /// Condition types whose status others act on: these are written at once.
-const URGENT_CONDITIONS: [&str; 6] =
-    ["Ready", "Available", "UpToDate", "Deleting", "Paused", "HealthCheckSucceeded"];
+const URGENT_CONDITIONS: [&str; 6] = [
+    "Ready",
+    "Available",
+    "UpToDate",
+    "Deleting",
+    "Paused",
+    "HealthCheckSucceeded",
+];
 
 /// Status fields that others act on. All else (counters, addresses, messages, a provider's own fields) is for people and
 /// clients that poll.
@@ -31,13 +37,21 @@ const URGENT_FIELDS: [&str; 8] = [
 #[must_use]
 pub fn paused_because(cluster: Option<&Object>, object: &Object) -> Option<String> {
     let mut why = Vec::new();
-    let spec_paused =
-        |o: &Object| o.value.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false);
+    let spec_paused = |o: &Object| {
+        o.value
+            .pointer("/spec/paused")
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
+    };
     if cluster.is_some_and(spec_paused) {
         why.push("Cluster spec.paused is set to true".to_owned());
     }
     if object.annotation(annotation::PAUSED).is_some() {
-        why.push(format!("{} has the {} annotation", object.kind(), annotation::PAUSED));
+        why.push(format!(
+            "{} has the {} annotation",
+            object.kind(),
+            annotation::PAUSED
+        ));
     }
     (!why.is_empty()).then(|| why.join(", "))
 }
@@ -45,9 +59,18 @@ pub fn paused_because(cluster: Option<&Object>, object: &Object) -> Option<Strin
 /// The object's status with the condition `Paused` set to True.
 #[must_use]
 pub fn paused(object: &Object, why: &str, now: Timestamp) -> Value {
-    let mut status = object.value.get("status").cloned().unwrap_or_else(|| json!({}));
+    let mut status = object
+        .value
+        .get("status")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     let paused = condition::Report::yes("Paused", "Paused").with_message(why);
-    let merged = condition::merge(&conditions_of(&status), [paused], Some(object.generation()), now);
+    let merged = condition::merge(
+        &conditions_of(&status),
+        [paused],
+        Some(object.generation()),
+        now,
+    );
     set(&mut status, "conditions", json!(merged));
     status
 }
@@ -55,8 +78,14 @@ pub fn paused(object: &Object, why: &str, now: Timestamp) -> Value {
 /// The conditions in a status; those that cannot be read are left out.
 #[must_use]
 pub fn conditions_of(status: &Value) -> Vec<Condition> {
-    let listed = status.get("conditions").and_then(Value::as_array).into_iter().flatten();
-    listed.filter_map(|condition| serde_json::from_value(condition.clone()).ok()).collect()
+    let listed = status
+        .get("conditions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    listed
+        .filter_map(|condition| serde_json::from_value(condition.clone()).ok())
+        .collect()
 }
 
 /// The complete status that a report asks for. Conditions of other owners stay.
@@ -69,8 +98,16 @@ pub fn desired(
     pausable: bool,
     success: bool,
 ) -> Value {
-    let current = object.value.get("status").cloned().unwrap_or_else(|| json!({}));
-    let mut status = if report.status.is_object() { report.status } else { json!({}) };
+    let current = object
+        .value
+        .get("status")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    let mut status = if report.status.is_object() {
+        report.status
+    } else {
+        json!({})
+    };
     let mut owned = report.conditions;
     if pausable {
         owned.push(condition::Report::no("Paused", "NotPaused"));
@@ -82,7 +119,10 @@ pub fn desired(
     let observed = if success {
         json!(generation)
     } else {
-        current.get("observedGeneration").cloned().unwrap_or(Value::Null)
+        current
+            .get("observedGeneration")
+            .cloned()
+            .unwrap_or(Value::Null)
     };
     if observed.as_i64().is_some_and(|generation| generation > 0) {
         set(&mut status, "observedGeneration", observed);
@@ -126,7 +166,10 @@ pub fn difference(current: &Value, desired: &Value) -> Option<Value> {
 /// changed its status. Everything else may wait a moment for company.
 #[must_use]
 pub fn is_urgent(current: &Value, desired: &Value) -> bool {
-    if URGENT_FIELDS.iter().any(|field| current.pointer(field) != desired.pointer(field)) {
+    if URGENT_FIELDS
+        .iter()
+        .any(|field| current.pointer(field) != desired.pointer(field))
+    {
         return true;
     }
     let status = |value: &Value, wanted: &str| {
@@ -150,7 +193,11 @@ pub fn is_urgent(current: &Value, desired: &Value) -> bool {
 
 /// The merge patch that gives an object its finalizer, labels and owners; `None` when it has them.
 #[must_use]
-pub fn adoption_patch(object: &Object, finalizer: Option<&str>, adoption: &Adoption) -> Option<Value> {
+pub fn adoption_patch(
+    object: &Object,
+    finalizer: Option<&str>,
+    adoption: &Adoption,
+) -> Option<Value> {
     let mut metadata = Map::new();
     if let Some(finalizer) = finalizer
         && !object.finalizers().any(|f| f == finalizer)
@@ -174,16 +221,29 @@ pub fn adoption_patch(object: &Object, finalizer: Option<&str>, adoption: &Adopt
         return None;
     }
     // Lists are replaced whole: only if the object is still the one that was read.
-    metadata.insert("resourceVersion".to_owned(), json!(object.resource_version.to_string()));
+    metadata.insert(
+        "resourceVersion".to_owned(),
+        json!(object.resource_version.to_string()),
+    );
     metadata.insert("uid".to_owned(), json!(object.uid));
     Some(json!({ "metadata": metadata }))
 }
 
 /// The owner references that an object should have, if it has others.
 fn owners_with(object: &Object, adoption: &Adoption) -> Option<Value> {
-    let current = object.value.pointer("/metadata/ownerReferences").cloned().unwrap_or(json!([]));
+    let current = object
+        .value
+        .pointer("/metadata/ownerReferences")
+        .cloned()
+        .unwrap_or(json!([]));
     let mut owners = current.as_array().cloned().unwrap_or_default();
-    let uid = |owner: &Value| owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let uid = |owner: &Value| {
+        owner
+            .get("uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     owners.retain(|owner| !adoption.drop_owners.contains(&uid(owner)));
     for wanted in &adoption.owners {
         match owners.iter_mut().find(|owner| uid(owner) == uid(wanted)) {
@@ -210,19 +270,29 @@ mod tests {
         let current = json!({"a": 1, "gone": 2, "deep": {"x": 1, "y": 2}});
         let desired = json!({"a": 1, "new": 3, "deep": {"x": 1, "y": 3}});
         let patch = difference(&current, &desired);
-        assert_eq!(patch, Some(json!({"new": 3, "gone": null, "deep": {"y": 3}})));
+        assert_eq!(
+            patch,
+            Some(json!({"new": 3, "gone": null, "deep": {"y": 3}}))
+        );
     }
 
     #[test]
     fn what_controllers_act_on_is_urgent_and_words_are_not() {
-        let ready = |status: &str, message: &str| {
-            json!({"conditions": [{"type": "Ready", "status": status, "message": message}], "phase": message})
-        };
+        let ready = |status: &str, message: &str| json!({"conditions": [{"type": "Ready", "status": status, "message": message}], "phase": message});
         assert!(!is_urgent(&ready("False", "a"), &ready("False", "b")));
         assert!(is_urgent(&ready("False", "a"), &ready("True", "a")));
-        assert!(!is_urgent(&json!({}), &ready("False", "a")), "a first not-yet");
-        assert!(is_urgent(&json!({}), &json!({"initialization": {"provisioned": true}})));
-        assert!(!is_urgent(&json!({}), &json!({"replicas": 1, "addresses": []})));
+        assert!(
+            !is_urgent(&json!({}), &ready("False", "a")),
+            "a first not-yet"
+        );
+        assert!(is_urgent(
+            &json!({}),
+            &json!({"initialization": {"provisioned": true}})
+        ));
+        assert!(!is_urgent(
+            &json!({}),
+            &json!({"replicas": 1, "addresses": []})
+        ));
         assert!(is_urgent(&json!({}), &json!({"nodeRef": {"name": "n"}})));
     }
 
@@ -239,7 +309,11 @@ mod tests {
             drop_owners: vec![],
         };
         assert_eq!(adoption_patch(&object, Some("f"), &have), None);
-        let want = Adoption { owners: vec![json!({"uid": "p"})], drop_owners: vec!["o".to_owned()], ..have };
+        let want = Adoption {
+            owners: vec![json!({"uid": "p"})],
+            drop_owners: vec!["o".to_owned()],
+            ..have
+        };
         let patch = adoption_patch(&object, Some("g"), &want).expect("differs");
         assert_eq!(patch["metadata"]["finalizers"], json!(["f", "g"]));
         assert_eq!(patch["metadata"]["ownerReferences"], json!([{"uid": "p"}]));

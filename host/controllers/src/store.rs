@@ -52,7 +52,11 @@ impl Store {
     /// An empty store.
     #[must_use]
     pub fn new(resource: Resource) -> Self {
-        Self { resource, inner: RwLock::default(), synced: watch::Sender::new(false) }
+        Self {
+            resource,
+            inner: RwLock::default(),
+            synced: watch::Sender::new(false),
+        }
     }
 
     /// What it holds.
@@ -93,7 +97,10 @@ impl Store {
     /// All objects of a namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
-        let from = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let from = ObjectKey {
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
         self.read()
             .objects
             .range(from..)
@@ -158,7 +165,10 @@ impl Store {
         let new = Arc::new(object);
         inner.index(&new);
         inner.objects.insert(new.key.clone(), Arc::clone(&new));
-        Some(Change { old, new: Some(new) })
+        Some(Change {
+            old,
+            new: Some(new),
+        })
     }
 
     /// Takes an object out.
@@ -170,10 +180,17 @@ impl Store {
                 inner.tombstones.pop_front();
             }
         }
-        let old = inner.objects.get(key).filter(|old| uid.is_empty() || old.uid == uid).cloned()?;
+        let old = inner
+            .objects
+            .get(key)
+            .filter(|old| uid.is_empty() || old.uid == uid)
+            .cloned()?;
         inner.objects.remove(key);
         inner.unindex(&old);
-        Some(Change { old: Some(old), new: None })
+        Some(Change {
+            old: Some(old),
+            new: None,
+        })
     }
 
     /// Replaces everything by a fresh list; what is not in it is gone. Objects that were written while the list was under
@@ -188,7 +205,10 @@ impl Store {
             .filter(|o| !keep.contains(&o.key) && o.resource_version <= list_version)
             .map(|o| (o.key.clone(), o.uid.clone()))
             .collect();
-        changes.extend(gone.into_iter().filter_map(|(key, uid)| self.remove(&key, &uid)));
+        changes.extend(
+            gone.into_iter()
+                .filter_map(|(key, uid)| self.remove(&key, &uid)),
+        );
         changes
     }
 
@@ -204,10 +224,16 @@ impl Store {
 impl Inner {
     fn index(&mut self, object: &Arc<Object>) {
         for owner in object.owners() {
-            self.by_owner.entry(owner.uid.to_owned()).or_default().insert(object.key.clone());
+            self.by_owner
+                .entry(owner.uid.to_owned())
+                .or_default()
+                .insert(object.key.clone());
         }
         if let Some(cluster) = cluster_of(object) {
-            self.by_cluster.entry(cluster).or_default().insert(object.key.clone());
+            self.by_cluster
+                .entry(cluster)
+                .or_default()
+                .insert(object.key.clone());
         }
     }
 
@@ -235,7 +261,10 @@ impl Inner {
 #[must_use]
 pub fn cluster_of(object: &Object) -> Option<ObjectKey> {
     let name = object.label(label::CLUSTER_NAME)?;
-    Some(ObjectKey { namespace: object.key.namespace.clone(), name: name.to_owned() })
+    Some(ObjectKey {
+        namespace: object.key.namespace.clone(),
+        name: name.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -261,7 +290,10 @@ mod tests {
     }
 
     fn key(name: &str) -> ObjectKey {
-        ObjectKey { namespace: "ns".to_owned(), name: name.to_owned() }
+        ObjectKey {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     #[test]
@@ -271,7 +303,10 @@ mod tests {
         assert!(store.apply(object("a", "1", 5)).is_none());
         assert!(store.apply(object("a", "1", 4)).is_none());
         assert!(store.apply(object("a", "1", 6)).is_some());
-        assert!(store.apply(object("a", "2", 3)).is_some(), "another object of the same name");
+        assert!(
+            store.apply(object("a", "2", 3)).is_some(),
+            "another object of the same name"
+        );
     }
 
     #[test]

@@ -37,7 +37,12 @@ impl Stores {
     /// No caches yet.
     #[must_use]
     pub fn new(api: Arc<dyn KubeApi>, tasks: crate::tasks::Tasks) -> Arc<Self> {
-        Arc::new(Self { api, stores: RwLock::default(), listener: OnceLock::new(), tasks })
+        Arc::new(Self {
+            api,
+            stores: RwLock::default(),
+            listener: OnceLock::new(),
+            tasks,
+        })
     }
 
     /// Tells this listener of changes. The first call counts.
@@ -49,7 +54,11 @@ impl Stores {
     /// The store of a kind that is already watched.
     #[must_use]
     pub fn get(&self, kind: &GroupKind) -> Option<Arc<Store>> {
-        self.stores.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+        self.stores
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(kind)
+            .cloned()
     }
 
     /// The store of a resource; watches it from now on.
@@ -83,7 +92,11 @@ impl Stores {
     #[must_use]
     pub fn unsynced(&self) -> Vec<GroupKind> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-        stores.iter().filter(|(_, store)| !store.is_synced()).map(|(kind, _)| kind.clone()).collect()
+        stores
+            .iter()
+            .filter(|(_, store)| !store.is_synced())
+            .map(|(kind, _)| kind.clone())
+            .collect()
     }
 
     /// One object of a kind that is watched.

@@ -13,7 +13,9 @@ pub struct Tasks {
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { stop: Arc::new(watch::Sender::new(false)) }
+        Self {
+            stop: Arc::new(watch::Sender::new(false)),
+        }
     }
 }
 

@@ -28,10 +28,12 @@ pub async fn run(
     let mut at: Option<String> = None;
     loop {
         let outcome = match &at {
-            None => list(&*api, &store, &selection, &mut changed).await.map(|version| {
-                store.mark_synced();
-                at = Some(version);
-            }),
+            None => list(&*api, &store, &selection, &mut changed)
+                .await
+                .map(|version| {
+                    store.mark_synced();
+                    at = Some(version);
+                }),
             Some(version) => {
                 let version = version.clone();
                 match follow(&*api, &store, &selection, version, &mut changed).await {
@@ -74,7 +76,9 @@ async fn list(
     let mut objects = Vec::new();
     let mut next: Option<String> = None;
     loop {
-        let page = api.list(store.resource(), selection, PAGE, next.as_deref()).await?;
+        let page = api
+            .list(store.resource(), selection, PAGE, next.as_deref())
+            .await?;
         objects.extend(page.items.into_iter().filter_map(Object::new));
         next = page.next;
         if next.is_none() {

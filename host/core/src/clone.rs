@@ -116,14 +116,20 @@ pub fn from_template(
 #[must_use]
 pub fn owner_patch(template: &Value, cluster: &Cluster) -> Option<Value> {
     let uid = cluster.metadata.uid.as_deref()?;
-    let owners = template.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let owners = template
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array);
     let mut owners: Vec<Value> = owners.cloned().unwrap_or_default();
-    if owners.iter().any(|owner| owner.get("uid").and_then(Value::as_str) == Some(uid)) {
+    if owners
+        .iter()
+        .any(|owner| owner.get("uid").and_then(Value::as_str) == Some(uid))
+    {
         return None;
     }
     // A Cluster of the same name that is gone is no owner any more.
     owners.retain(|owner| {
-        owner.get("kind") != Some(&json!("Cluster")) || owner.get("name") != Some(&json!(cluster.metadata.name))
+        owner.get("kind") != Some(&json!("Cluster"))
+            || owner.get("name") != Some(&json!(cluster.metadata.name))
     });
     owners.push(json!({
         "apiVersion": API_VERSION, "kind": "Cluster", "name": cluster.metadata.name, "uid": uid,

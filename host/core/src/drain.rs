@@ -110,8 +110,14 @@ fn applicable<'a>(
         let named = |why: String| format!("MachineDrainRule {name}: {why}");
         let mut applies = rule.spec.machines.is_empty();
         for entry in &rule.spec.machines {
-            let on_machine = entry.selector.as_ref().map_or(Ok(true), |s| selects(s, machine));
-            let on_cluster = entry.cluster_selector.as_ref().map_or(Ok(true), |s| selects(s, cluster));
+            let on_machine = entry
+                .selector
+                .as_ref()
+                .map_or(Ok(true), |s| selects(s, machine));
+            let on_cluster = entry
+                .cluster_selector
+                .as_ref()
+                .map_or(Ok(true), |s| selects(s, cluster));
             applies |= on_machine.map_err(named)? && on_cluster.map_err(named)?;
         }
         if applies {
@@ -132,20 +138,30 @@ fn verdict(
     let labels = labels(pod);
     if node_unreachable
         && let Some(deleted) = text(pod, "/metadata/deletionTimestamp")
-        && deleted.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at).as_secs() > 1)
+        && deleted
+            .parse::<Timestamp>()
+            .is_ok_and(|at| now.duration_since(at).as_secs() > 1)
     {
         // Its kubelet will not confirm the deletion: waiting for it would be waiting for ever.
         return Ok(Verdict::Skip);
     }
     if controller_kind(pod) == Some("DaemonSet") {
         let finished = matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
-        return Ok(if finished || seen.daemon_set_missing { Verdict::Evict(0) } else { Verdict::Skip });
+        return Ok(if finished || seen.daemon_set_missing {
+            Verdict::Evict(0)
+        } else {
+            Verdict::Skip
+        });
     }
     let annotations = pod.pointer("/metadata/annotations");
     if annotations.is_some_and(|a| a.get("kubernetes.io/config.mirror").is_some()) {
         return Ok(Verdict::Skip);
     }
-    match labels.get(label::DRAIN).map(|value| value.to_ascii_lowercase()).as_deref() {
+    match labels
+        .get(label::DRAIN)
+        .map(|value| value.to_ascii_lowercase())
+        .as_deref()
+    {
         Some("skip") => return Ok(Verdict::Skip),
         Some("wait-completed" | "waitcompleted") => return Ok(Verdict::WaitCompleted),
         _ => {}
@@ -174,15 +190,19 @@ fn is_for(
     for entry in &rule.spec.pods {
         let namespace = match (&entry.namespace_selector, &seen.namespace_labels) {
             (None, _) => true,
-            (Some(selector), Some(labels)) => {
-                selects(selector, labels).map_err(|why| format!("MachineDrainRule {name}: {why}"))?
-            }
+            (Some(selector), Some(labels)) => selects(selector, labels)
+                .map_err(|why| format!("MachineDrainRule {name}: {why}"))?,
             (Some(_), None) => {
                 let (namespace, pod) = key(&seen.pod);
-                return Err(format!("the namespace of Pod {namespace}/{pod} was not found"));
+                return Err(format!(
+                    "the namespace of Pod {namespace}/{pod} was not found"
+                ));
             }
         };
-        let pod = entry.selector.as_ref().map_or(Ok(true), |selector| selects(selector, labels));
+        let pod = entry
+            .selector
+            .as_ref()
+            .map_or(Ok(true), |selector| selects(selector, labels));
         if namespace && pod.map_err(|why| format!("MachineDrainRule {name}: {why}"))? {
             return Ok(true);
         }
@@ -208,7 +228,10 @@ pub fn describe(drain: &Drain, refused: &BTreeMap<String, Vec<String>>) -> Vec<S
         lines.push(format!("* {others} Pods with other issues"));
     }
     if !drain.completing.is_empty() {
-        lines.push(format!("* {}: waiting for completion", pods(&drain.completing)));
+        lines.push(format!(
+            "* {}: waiting for completion",
+            pods(&drain.completing)
+        ));
     }
     if !drain.later.is_empty() {
         lines.push(format!(
@@ -242,7 +265,9 @@ fn key(pod: &Value) -> (&str, &str) {
 /// An object's labels.
 #[must_use]
 pub fn labels(object: &Value) -> BTreeMap<String, String> {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
     labels
         .into_iter()
         .flatten()
@@ -251,9 +276,12 @@ pub fn labels(object: &Value) -> BTreeMap<String, String> {
 }
 
 fn controller_kind(pod: &Value) -> Option<&str> {
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
-    let controller =
-        owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))?;
+    let owners = pod
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array)?;
+    let controller = owners
+        .iter()
+        .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))?;
     text(controller, "/kind")
 }
 
@@ -272,7 +300,11 @@ mod tests {
         for (pointer, value) in change.as_object().into_iter().flatten() {
             pod["metadata"][pointer] = value.clone();
         }
-        PodSeen { pod, namespace_labels: Some(BTreeMap::new()), daemon_set_missing: false }
+        PodSeen {
+            pod,
+            namespace_labels: Some(BTreeMap::new()),
+            daemon_set_missing: false,
+        }
     }
 
     fn rule(name: &str, spec: Value) -> MachineDrainRule {
@@ -301,9 +333,18 @@ mod tests {
         let pods = [
             pod("daemon", json!({"ownerReferences": owner("DaemonSet")})),
             orphan,
-            pod("mirror", json!({"annotations": {"kubernetes.io/config.mirror": "x"}})),
-            pod("labelled", json!({"labels": {"cluster.x-k8s.io/drain": "Skip"}})),
-            pod("waiting", json!({"labels": {"cluster.x-k8s.io/drain": "wait-completed"}})),
+            pod(
+                "mirror",
+                json!({"annotations": {"kubernetes.io/config.mirror": "x"}}),
+            ),
+            pod(
+                "labelled",
+                json!({"labels": {"cluster.x-k8s.io/drain": "Skip"}}),
+            ),
+            pod(
+                "waiting",
+                json!({"labels": {"cluster.x-k8s.io/drain": "wait-completed"}}),
+            ),
             pod("plain", json!({"ownerReferences": owner("ReplicaSet")})),
         ];
         let drain = run(&pods, &[], false);
@@ -318,8 +359,14 @@ mod tests {
             pod("web", json!({"labels": {"app": "web"}})),
         ];
         let rules = [
-            rule("b", json!({"drain": {"behavior": "Skip"}, "pods": [{"selector": {"matchLabels": {"app": "db"}}}]})),
-            rule("a", json!({"drain": {"behavior": "Drain", "order": 5}, "pods": [{"selector": {"matchLabels": {"app": "db"}}}]})),
+            rule(
+                "b",
+                json!({"drain": {"behavior": "Skip"}, "pods": [{"selector": {"matchLabels": {"app": "db"}}}]}),
+            ),
+            rule(
+                "a",
+                json!({"drain": {"behavior": "Drain", "order": 5}, "pods": [{"selector": {"matchLabels": {"app": "db"}}}]}),
+            ),
         ];
         let drain = run(&pods, &rules, false);
         assert_eq!(evicted(&drain), ["web"]);
@@ -329,7 +376,10 @@ mod tests {
 
     #[test]
     fn terminating_pods_hold_the_drain_unless_their_node_is_unreachable() {
-        let pods = [pod("going", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}))];
+        let pods = [pod(
+            "going",
+            json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+        )];
         assert_eq!(run(&pods, &[], false).terminating, ["ns/going"]);
         assert!(run(&pods, &[], true).is_complete());
     }
@@ -337,21 +387,38 @@ mod tests {
     #[test]
     fn a_rule_that_cannot_be_read_stops_the_drain() {
         let selector = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
-        let rules = [rule("bad", json!({"drain": {"behavior": "Skip"}, "machines": [{"selector": selector}]}))];
+        let rules = [rule(
+            "bad",
+            json!({"drain": {"behavior": "Skip"}, "machines": [{"selector": selector}]}),
+        )];
         let none = BTreeMap::new();
-        let error = plan(&[pod("a", json!({}))], &rules, &none, &none, false, Timestamp::UNIX_EPOCH);
+        let error = plan(
+            &[pod("a", json!({}))],
+            &rules,
+            &none,
+            &none,
+            false,
+            Timestamp::UNIX_EPOCH,
+        );
         assert!(error.expect_err("refused").contains("MachineDrainRule bad"));
     }
 
     #[test]
     fn what_is_left_is_said_in_a_few_lines() {
         let many: Vec<PodSeen> = (0..5)
-            .map(|i| pod(&format!("p{i}"), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})))
+            .map(|i| {
+                pod(
+                    &format!("p{i}"),
+                    json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+                )
+            })
             .collect();
         let lines = describe(&run(&many, &[], false), &BTreeMap::new());
         assert_eq!(
             lines,
-            ["* Pods ns/p0, ns/p1, ns/p2, ... (2 more): deletionTimestamp set, but still not removed from the Node"]
+            [
+                "* Pods ns/p0, ns/p1, ns/p2, ... (2 more): deletionTimestamp set, but still not removed from the Node"
+            ]
         );
     }
 }

@@ -19,8 +19,10 @@ pub use report::{Reported, report};
 /// A selector as text, as `kubectl` takes it.
 #[must_use]
 pub fn selector_text(match_labels: &BTreeMap<String, String>, selector: &LabelSelector) -> String {
-    let mut parts: Vec<String> =
-        match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut parts: Vec<String> = match_labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     for requirement in selector.match_expressions.iter().flatten() {
         let values = requirement.values.as_deref().unwrap_or_default().join(",");
         parts.push(match requirement.operator.as_str() {

@@ -129,7 +129,11 @@ pub struct Reported {
 /// Why the candidate must not answer calls, if so.
 fn obstacle(observed: &Observed) -> Option<Problem> {
     if let Some(why) = &observed.misplaced {
-        return Some(Problem::new("Verified", reason::SOURCE_INVALID, why.clone()));
+        return Some(Problem::new(
+            "Verified",
+            reason::SOURCE_INVALID,
+            why.clone(),
+        ));
     }
     let source = &observed.plugin.spec.source;
     if observed.source.is_missing() {
@@ -143,9 +147,17 @@ fn obstacle(observed: &Observed) -> Option<Problem> {
         Ok(candidate) => candidate,
         Err(problem) => return Some(problem.clone()),
     };
-    if let Some(pinned) = observed.plugin.spec.digest.as_ref().filter(|d| **d != candidate.digest) {
-        let message =
-            format!("spec.digest is {pinned}, and the component has {}", candidate.digest);
+    if let Some(pinned) = observed
+        .plugin
+        .spec
+        .digest
+        .as_ref()
+        .filter(|d| **d != candidate.digest)
+    {
+        let message = format!(
+            "spec.digest is {pinned}, and the component has {}",
+            candidate.digest
+        );
         return Some(Problem::new("Verified", reason::DIGEST_MISMATCH, message));
     }
     if let Some((kind, owner)) = observed.conflicts.first() {
@@ -165,12 +177,20 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
             None => Plan::settled(),
         };
     }
-    let Lookup::Found(version) = &observed.source else { return Plan::settled() };
+    let Lookup::Found(version) = &observed.source else {
+        return Plan::settled();
+    };
     let attempt = match &observed.attempt {
         Some(attempt) if attempt.version == *version && !is_transient(attempt) => attempt,
-        _ => return Plan::of(vec![Step::Load { version: version.clone() }]),
+        _ => {
+            return Plan::of(vec![Step::Load {
+                version: version.clone(),
+            }]);
+        }
     };
-    let Ok(candidate) = &attempt.result else { return Plan::settled() };
+    let Ok(candidate) = &attempt.result else {
+        return Plan::settled();
+    };
     if obstacle(observed).is_some() {
         return Plan::settled();
     }
@@ -194,16 +214,29 @@ fn is_transient(attempt: &Attempt) -> bool {
 pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp) -> Reported {
     let problem = obstacle(observed).or_else(|| {
         let (step, failure) = outcome.failed.as_ref()?;
-        let condition = if matches!(step, Step::Load { .. }) { "Verified" } else { "Compatible" };
-        Some(Problem::new(condition, &failure.reason, failure.message.clone()))
+        let condition = if matches!(step, Step::Load { .. }) {
+            "Verified"
+        } else {
+            "Compatible"
+        };
+        Some(Problem::new(
+            condition,
+            &failure.reason,
+            failure.message.clone(),
+        ))
     });
-    let candidate = observed.attempt.as_ref().and_then(|attempt| attempt.result.as_ref().ok());
+    let candidate = observed
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.result.as_ref().ok());
     let mut status = observed.plugin.status.clone().unwrap_or_default();
     status.conditions = Vec::new();
     status.observed_generation = None;
     status.active_digest = observed.active.as_ref().map(|active| active.digest.clone());
-    status.active_digest_short =
-        status.active_digest.as_ref().map(|d| d.trim_start_matches("sha256:").chars().take(12).collect());
+    status.active_digest_short = status
+        .active_digest
+        .as_ref()
+        .map(|d| d.trim_start_matches("sha256:").chars().take(12).collect());
     if let Some(candidate) = candidate {
         describe(&mut status, observed, candidate);
     }
@@ -217,12 +250,20 @@ pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp
         .iter()
         .any(|(step, _)| matches!(step, Step::Load { .. }))
         .then_some(Next::CheckAfter(std::time::Duration::ZERO));
-    Reported { status, conditions: conditions(observed, candidate, problem.as_ref()), next }
+    Reported {
+        status,
+        conditions: conditions(observed, candidate, problem.as_ref()),
+        next,
+    }
 }
 
 /// When a problem was first seen: an error that stays the same does not change the status.
 fn kept_time(observed: &Observed, problem: &Problem, now: Timestamp) -> Option<Time> {
-    let before = observed.plugin.status.as_ref().and_then(|s| s.last_error.as_ref());
+    let before = observed
+        .plugin
+        .status
+        .as_ref()
+        .and_then(|s| s.last_error.as_ref());
     let same = before.filter(|e| e.reason == problem.reason && e.message == problem.message);
     match same {
         Some(before) => before.time.clone(),
@@ -240,7 +281,9 @@ fn describe(status: &mut PluginStatus, observed: &Observed, candidate: &Candidat
     });
     if let Some(took) = candidate.compile_time {
         status.compiled = Some(PluginCompiledStatus {
-            at_time: Timestamp::from_second(candidate.loaded_at.as_second()).ok().map(Time),
+            at_time: Timestamp::from_second(candidate.loaded_at.as_second())
+                .ok()
+                .map(Time),
             duration_ms: i64::try_from(took.as_millis()).ok(),
             size_bytes: size(candidate.compiled_bytes),
         });
@@ -296,7 +339,11 @@ const STAGES: [(&str, &str); 3] = [
     ("Compatible", reason::COMPATIBLE),
 ];
 
-fn conditions(observed: &Observed, candidate: Option<&Candidate>, problem: Option<&Problem>) -> Vec<Report> {
+fn conditions(
+    observed: &Observed,
+    candidate: Option<&Candidate>,
+    problem: Option<&Problem>,
+) -> Vec<Report> {
     let mut reports = Vec::new();
     let mut stopped = false;
     for (stage, good) in STAGES {
@@ -321,7 +368,9 @@ fn waiting(stage: &str) -> Report {
 }
 
 fn granted(candidate: Option<&Candidate>) -> Report {
-    let Some(candidate) = candidate else { return waiting("Granted") };
+    let Some(candidate) = candidate else {
+        return waiting("Granted");
+    };
     if candidate.missing.is_empty() {
         return Report::yes("Granted", reason::GRANTED);
     }
@@ -329,7 +378,10 @@ fn granted(candidate: Option<&Candidate>) -> Report {
         .missing
         .iter()
         .map(|(capability, why, yaml)| {
-            format!("* {capability} ({why}): add to spec.grants: {}", yaml.trim())
+            format!(
+                "* {capability} ({why}): add to spec.grants: {}",
+                yaml.trim()
+            )
         })
         .collect();
     Report::no("Granted", reason::GRANT_MISSING).with_message(lines.join("\n"))
@@ -340,10 +392,12 @@ fn ready(observed: &Observed, candidate: Option<&Candidate>, problem: Option<&Pr
         return Report::no("Ready", reason::SUSPENDED).with_message("spec.suspend is true");
     }
     match (&observed.active, problem) {
-        (Some(active), Some(problem)) => Report::yes("Ready", reason::FELL_BACK).with_message(format!(
-            "{} goes on answering calls: {}",
-            active.digest, problem.message
-        )),
+        (Some(active), Some(problem)) => {
+            Report::yes("Ready", reason::FELL_BACK).with_message(format!(
+                "{} goes on answering calls: {}",
+                active.digest, problem.message
+            ))
+        }
         (None, Some(problem)) => {
             Report::no("Ready", &problem.reason).with_message(problem.message.clone())
         }
@@ -402,21 +456,36 @@ mod tests {
     }
 
     fn loaded(version: &str, result: Result<Candidate, Problem>) -> Option<Attempt> {
-        Some(Attempt { version: version.to_owned(), result })
+        Some(Attempt {
+            version: version.to_owned(),
+            result,
+        })
     }
 
     fn said(observed: &Observed, name: &str) -> Report {
         let reported = report::<()>(observed, &Outcome::default(), Timestamp::UNIX_EPOCH);
-        reported.conditions.into_iter().find(|c| c.type_ == name).expect("reported")
+        reported
+            .conditions
+            .into_iter()
+            .find(|c| c.type_ == name)
+            .expect("reported")
     }
 
     #[test]
     fn a_new_source_is_loaded_and_then_activated() {
         let mut observed = observed();
-        assert_eq!(decide(&observed).steps, vec![Step::Load { version: "7".to_owned() }]);
+        assert_eq!(
+            decide(&observed).steps,
+            vec![Step::Load {
+                version: "7".to_owned()
+            }]
+        );
         observed.attempt = loaded("7", Ok(candidate("sha256:a")));
         assert_eq!(decide(&observed).steps, vec![Step::Activate]);
-        observed.active = Some(Active { digest: "sha256:a".to_owned(), generation: 1 });
+        observed.active = Some(Active {
+            digest: "sha256:a".to_owned(),
+            generation: 1,
+        });
         assert!(decide(&observed).steps.is_empty());
         assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
     }
@@ -424,11 +493,20 @@ mod tests {
     #[test]
     fn a_bad_new_source_leaves_the_old_component_at_work() {
         let mut observed = observed();
-        observed.active = Some(Active { digest: "sha256:a".to_owned(), generation: 1 });
-        observed.attempt = loaded("7", Err(Problem::new("Compiled", "CompileFailed", "it is empty")));
+        observed.active = Some(Active {
+            digest: "sha256:a".to_owned(),
+            generation: 1,
+        });
+        observed.attempt = loaded(
+            "7",
+            Err(Problem::new("Compiled", "CompileFailed", "it is empty")),
+        );
         assert!(decide(&observed).steps.is_empty());
         assert_eq!(said(&observed, "Compiled").status, ConditionStatus::False);
-        assert_eq!(said(&observed, "Compatible").status, ConditionStatus::Unknown);
+        assert_eq!(
+            said(&observed, "Compatible").status,
+            ConditionStatus::Unknown
+        );
         assert_eq!(said(&observed, "Ready").reason, reason::FELL_BACK);
     }
 
@@ -436,7 +514,10 @@ mod tests {
     fn a_source_that_is_gone_or_suspended_answers_no_calls() {
         let mut observed = observed();
         observed.attempt = loaded("7", Ok(candidate("sha256:a")));
-        observed.active = Some(Active { digest: "sha256:a".to_owned(), generation: 1 });
+        observed.active = Some(Active {
+            digest: "sha256:a".to_owned(),
+            generation: 1,
+        });
         observed.source = Lookup::Missing;
         assert_eq!(decide(&observed).steps, vec![Step::Deactivate]);
         assert_eq!(said(&observed, "Verified").reason, reason::SOURCE_NOT_FOUND);
@@ -455,19 +536,32 @@ mod tests {
         observed.plugin.spec.digest = None;
         observed.conflicts = vec![("LocalMachine.x".to_owned(), "plugin first".to_owned())];
         assert!(decide(&observed).steps.is_empty());
-        assert!(said(&observed, "Compatible").message.contains("plugin first"));
+        assert!(
+            said(&observed, "Compatible")
+                .message
+                .contains("plugin first")
+        );
     }
 
     #[test]
     fn a_missing_grant_names_the_capability_and_the_lines() {
         let mut observed = observed();
         let mut candidate = candidate("sha256:a");
-        candidate.missing =
-            vec![("http".to_owned(), "to reach the cloud".to_owned(), "- capability: http".to_owned())];
+        candidate.missing = vec![(
+            "http".to_owned(),
+            "to reach the cloud".to_owned(),
+            "- capability: http".to_owned(),
+        )];
         observed.attempt = loaded("7", Ok(candidate));
-        observed.active = Some(Active { digest: "sha256:a".to_owned(), generation: 1 });
+        observed.active = Some(Active {
+            digest: "sha256:a".to_owned(),
+            generation: 1,
+        });
         let granted = said(&observed, "Granted");
-        assert!(granted.message.contains("to reach the cloud") && granted.message.contains("- capability: http"));
+        assert!(
+            granted.message.contains("to reach the cloud")
+                && granted.message.contains("- capability: http")
+        );
         assert_eq!(said(&observed, "Ready").reason, reason::GRANT_MISSING);
     }
 
@@ -475,7 +569,10 @@ mod tests {
     fn changed_grants_take_over_without_loading_again() {
         let mut observed = observed();
         observed.attempt = loaded("7", Ok(candidate("sha256:a")));
-        observed.active = Some(Active { digest: "sha256:a".to_owned(), generation: 0 });
+        observed.active = Some(Active {
+            digest: "sha256:a".to_owned(),
+            generation: 0,
+        });
         assert_eq!(decide(&observed).steps, vec![Step::Activate]);
     }
 }

@@ -8,12 +8,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 ///
 /// # Errors
 /// The operator that is none.
-pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> Result<bool, String> {
-    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+pub fn selects(
+    selector: &LabelSelector,
+    labels: &BTreeMap<String, String>,
+) -> Result<bool, String> {
+    let equal = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key) == Some(value));
     for requirement in selector.match_expressions.iter().flatten() {
         let value = labels.get(&requirement.key);
         let listed = value.is_some_and(|value| {
-            requirement.values.iter().flatten().any(|wanted| wanted == value)
+            requirement
+                .values
+                .iter()
+                .flatten()
+                .any(|wanted| wanted == value)
         });
         let holds = match requirement.operator.as_str() {
             "In" => listed,
@@ -37,14 +48,15 @@ mod tests {
 
     fn check(selector: serde_json::Value) -> Result<bool, String> {
         let selector = serde_json::from_value(selector).expect("a selector");
-        selects(&selector, &BTreeMap::from([("a".to_owned(), "1".to_owned())]))
+        selects(
+            &selector,
+            &BTreeMap::from([("a".to_owned(), "1".to_owned())]),
+        )
     }
 
     #[test]
     fn selectors_select_as_kubernetes_does() {
-        let expression = |key: &str, operator: &str, values: &[&str]| {
-            json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-        };
+        let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         assert_eq!(check(json!({})), Ok(true));
         assert_eq!(check(json!({"matchLabels": {"a": "1"}})), Ok(true));
         assert_eq!(check(json!({"matchLabels": {"a": "2"}})), Ok(false));

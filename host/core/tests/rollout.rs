@@ -30,7 +30,11 @@ fn shape(random: &mut Random) -> (u32, u32, u32) {
     let replicas = 1 + random.below(5);
     let surge = random.below(3);
     let unavailable = random.below(3).min(replicas);
-    if surge == 0 && unavailable == 0 { (replicas, 1, 0) } else { (replicas, surge, unavailable) }
+    if surge == 0 && unavailable == 0 {
+        (replicas, 1, 0)
+    } else {
+        (replicas, surge, unavailable)
+    }
 }
 
 /// One random move of the world.
@@ -83,8 +87,16 @@ fn hostile(random: &mut Random, facts: &Facts) -> Answer {
 
 fn assert_bounds(world: &World, seed: u64) {
     let (total, available) = (world.machines(), world.available());
-    assert!(total <= world.ceiling(), "seed {seed}: {total} machines, {}", world.picture());
-    assert!(available >= world.floor(), "seed {seed}: {available} available, {}", world.picture());
+    assert!(
+        total <= world.ceiling(),
+        "seed {seed}: {total} machines, {}",
+        world.picture()
+    );
+    assert!(
+        available >= world.floor(),
+        "seed {seed}: {available} available, {}",
+        world.picture()
+    );
 }
 
 #[test]
@@ -96,7 +108,11 @@ fn a_rolling_update_keeps_its_bounds_at_every_step_and_ends() {
         world.change_version("v1.36.0");
         let mut again = random.below(2) == 0;
         for moves in 0.. {
-            assert!(moves < MOVES_MAX, "seed {seed} does not end: {}", world.picture());
+            assert!(
+                moves < MOVES_MAX,
+                "seed {seed} does not end: {}",
+                world.picture()
+            );
             if again && moves == 40 {
                 // Another change in the middle of the first.
                 world.change_version("v1.37.0");
@@ -120,11 +136,17 @@ fn a_hostile_strategy_never_breaks_the_bounds_and_what_it_leaves_can_be_finished
         world.change_version("v1.36.0");
         let mut whims = Random::new(9000 + seed);
         for _ in 0..400 {
-            step(&mut world, &mut random, &mut |facts| hostile(&mut whims, facts));
+            step(&mut world, &mut random, &mut |facts| {
+                hostile(&mut whims, facts)
+            });
             assert_bounds(&world, seed);
         }
         for moves in 0.. {
-            assert!(moves < MOVES_MAX, "seed {seed} cannot be finished: {}", world.picture());
+            assert!(
+                moves < MOVES_MAX,
+                "seed {seed} cannot be finished: {}",
+                world.picture()
+            );
             step(&mut world, &mut random, &mut oracle::rolling_update);
             assert_bounds(&world, seed);
             if world.is_done() {
@@ -142,12 +164,20 @@ fn machines_that_fail_on_their_own_do_not_stop_a_rollout() {
         let mut world = World::settled(replicas, surge, unavailable);
         world.change_version("v1.36.0");
         for moves in 0.. {
-            assert!(moves < MOVES_MAX, "seed {seed} does not end: {}", world.picture());
+            assert!(
+                moves < MOVES_MAX,
+                "seed {seed} does not end: {}",
+                world.picture()
+            );
             step(&mut world, &mut random, &mut oracle::rolling_update);
             if moves < 200 && random.below(20) == 0 {
                 world.some_machine_fails(&mut random);
             }
-            assert!(world.machines() <= world.ceiling(), "seed {seed}: {}", world.picture());
+            assert!(
+                world.machines() <= world.ceiling(),
+                "seed {seed}: {}",
+                world.picture()
+            );
             if moves >= 200 && world.is_done() {
                 break;
             }
@@ -163,7 +193,11 @@ fn scaling_in_the_middle_of_a_rollout_ends_at_the_new_size() {
         let mut world = World::settled(replicas, surge, unavailable);
         world.change_version("v1.36.0");
         for moves in 0.. {
-            assert!(moves < MOVES_MAX, "seed {seed} does not end: {}", world.picture());
+            assert!(
+                moves < MOVES_MAX,
+                "seed {seed} does not end: {}",
+                world.picture()
+            );
             if moves == 20 || moves == 60 {
                 world.scale(random.below(7));
             }
@@ -178,7 +212,10 @@ fn scaling_in_the_middle_of_a_rollout_ends_at_the_new_size() {
 #[test]
 fn nothing_is_written_once_all_is_done() {
     let mut world = World::settled(3, 1, 0);
-    assert_eq!(world.reconcile_deployment(&mut oracle::rolling_update, None), 0);
+    assert_eq!(
+        world.reconcile_deployment(&mut oracle::rolling_update, None),
+        0
+    );
     assert_eq!(world.reconcile_sets(), 0);
 }
 

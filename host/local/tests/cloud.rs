@@ -503,7 +503,10 @@ async fn refusals_name_the_field() {
     assert_eq!(http.delete(&path).await.json()["error"]["code"], "InUse");
 }
 
-#[expect(clippy::too_many_lines, reason = "one rule after the other on the same cloud")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one rule after the other on the same cloud"
+)]
 #[tokio::test]
 async fn faults_do_what_their_rules_say() {
     let dir = TempDir::new().unwrap();

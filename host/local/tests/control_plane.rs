@@ -308,7 +308,10 @@ async fn up_start_stop_and_down_keep_the_books() {
     .await
     .unwrap();
     let alive: Vec<bool> = extras.iter().map(is_alive).collect();
-    assert_eq!((alive, recorded(&dir).extras.len()), (vec![true, false, true], 2));
+    assert_eq!(
+        (alive, recorded(&dir).extras.len()),
+        (vec![true, false, true], 2)
+    );
 
     let records: Vec<Record> = recorded(&dir).processes().cloned().collect();
     run(LocalCommand::Down(home(&dir))).await.unwrap();

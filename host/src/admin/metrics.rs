@@ -14,6 +14,9 @@ use prometheus_client::registry::Registry;
 
 use super::Phase;
 
+/// Reads one figure of a line.
+type Seconds = fn(&Line) -> f64;
+
 /// Everything that is known in this phase.
 pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -145,7 +148,7 @@ impl Collector for Calls {
                 ConstCounter::new(*count).encode(calls.encode_family(&labels)?)?;
             }
         }
-        let seconds: [(&str, &str, fn(&Line) -> f64); 2] = [
+        let seconds: [(&str, &str, Seconds); 2] = [
             (
                 "capstan_plugin_call_seconds",
                 "Time of calls, waiting for turns and servers included",

@@ -8,9 +8,13 @@ use crate::contract::Role;
 /// The columns of a kind. A plugin that brings a column of its own for something that the role shows decides how it is shown.
 pub(super) fn of(owned: &OwnedKind) -> Vec<Value> {
     let own = owned.columns.iter();
-    let own: Vec<Value> =
-        own.map(|own| column(&own.name, &own.type_, &own.json_path, own.priority)).collect();
-    let is_own = |standard: &Value| own.iter().any(|own| own.get("jsonPath") == standard.get("jsonPath"));
+    let own: Vec<Value> = own
+        .map(|own| column(&own.name, &own.type_, &own.json_path, own.priority))
+        .collect();
+    let is_own = |standard: &Value| {
+        own.iter()
+            .any(|own| own.get("jsonPath") == standard.get("jsonPath"))
+    };
     let (mut columns, last) = of_contract(owned);
     columns.retain(|standard| !is_own(standard));
     columns.extend(own.iter().cloned());
@@ -30,7 +34,10 @@ fn of_contract(owned: &OwnedKind) -> (Vec<Value>, Vec<Value>) {
             0,
         ));
     }
-    if matches!(role, Role::InfraMachineTemplate | Role::BootstrapConfigTemplate) {
+    if matches!(
+        role,
+        Role::InfraMachineTemplate | Role::BootstrapConfigTemplate
+    ) {
         first.push(column(
             "Cluster",
             "string",
@@ -44,7 +51,10 @@ fn of_contract(owned: &OwnedKind) -> (Vec<Value>, Vec<Value>) {
     }
     first.extend(of_role(role));
     let mut last = Vec::new();
-    if matches!(role, Role::InfraCluster | Role::InfraMachine | Role::ControlPlane) {
+    if matches!(
+        role,
+        Role::InfraCluster | Role::InfraMachine | Role::ControlPlane
+    ) {
         last.push(condition("Paused", "Paused", 10));
     }
     if role == Role::ControlPlane {

@@ -29,13 +29,18 @@ pub struct InfraClusterController {
 
 impl Default for InfraClusterController {
     fn default() -> Self {
-        Self { spec: spec("infra-cluster", &["infra-cluster"]), asked: Asked::default() }
+        Self {
+            spec: spec("infra-cluster", &["infra-cluster"]),
+            asked: Asked::default(),
+        }
     }
 }
 
 /// The infrastructure cluster of a Cluster that appeared.
 fn of_cluster(_: &Ctx, change: &Change) -> Vec<Locator> {
-    let (None, Some(cluster)) = (&change.old, &change.new) else { return Vec::new() };
+    let (None, Some(cluster)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
     let text = |pointer: &str| cluster.text(pointer).unwrap_or_default().to_owned();
     vec![Locator {
         kind: GroupKind {
@@ -51,7 +56,10 @@ fn of_cluster(_: &Ctx, change: &Change) -> Vec<Locator> {
 
 impl InfraClusterController {
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec.name, manager: self.spec.manager }
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
     }
 
     fn input(
@@ -74,10 +82,16 @@ impl InfraClusterController {
         let context = plugin.context(ctx, &subject.object, "cluster", 1);
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
-        let answer =
-            plugin.loaded.ensure_cluster(env, input).await.map_err(|error| error.failure())?;
-        answer::check_cluster(&answer, core::known_endpoint(&subject.object.value).as_ref())
-            .map_err(|violation| violation.failure(&plugin.name))?;
+        let answer = plugin
+            .loaded
+            .ensure_cluster(env, input)
+            .await
+            .map_err(|error| error.failure())?;
+        answer::check_cluster(
+            &answer,
+            core::known_endpoint(&subject.object.value).as_ref(),
+        )
+        .map_err(|violation| violation.failure(&plugin.name))?;
         let state = answer.state.as_deref().map(encode_state);
         let patch = core::patch(&subject.object.value, &answer, state.as_deref());
         subject.write(ctx, &self.writer(), patch).await?;
@@ -91,8 +105,11 @@ impl InfraClusterController {
         let context = plugin.context(ctx, &subject.object, "cluster", 1);
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
-        let answer =
-            plugin.loaded.delete_cluster(env, input).await.map_err(|error| error.failure())?;
+        let answer = plugin
+            .loaded
+            .delete_cluster(env, input)
+            .await
+            .map_err(|error| error.failure())?;
         answer::check_deletion(&answer).map_err(|violation| violation.failure(&plugin.name))?;
         subject.keep_state(ctx, &self.writer(), &answer).await?;
         Ok(Effect::Deletion(answer))
@@ -109,11 +126,16 @@ impl Controller for InfraClusterController {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster }]
+        vec![Watch {
+            source: Source::Kind(&kinds::CLUSTER),
+            map: of_cluster,
+        }]
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        let owner = object.owners().find(|o| o.kind == "Cluster" && o.group == kinds::CLUSTER.group);
+        let owner = object
+            .owners()
+            .find(|o| o.kind == "Cluster" && o.group == kinds::CLUSTER.group);
         owner
             .map(|owner| ObjectKey {
                 namespace: object.key.namespace.clone(),
@@ -123,9 +145,14 @@ impl Controller for InfraClusterController {
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
-        let cluster = self.cluster(&object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
+        let cluster = self
+            .cluster(&object)
+            .and_then(|key| ctx.get(&kinds::CLUSTER, &key));
         Ok(Observed {
-            plugin: ctx.plugins.owner_of(&object.group_kind()).map(|p| p.name.clone()),
+            plugin: ctx
+                .plugins
+                .owner_of(&object.group_kind())
+                .map(|p| p.name.clone()),
             asked: self.asked.at(&object.uid),
             cluster: cluster.map_or(Lookup::Missing, |c| Lookup::Found(c.value.clone())),
             object: object.value.clone(),
@@ -136,7 +163,12 @@ impl Controller for InfraClusterController {
         core::decide(observed, now)
     }
 
-    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<Effect, Failure> {
+    async fn perform(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        step: &Step,
+    ) -> Result<Effect, Failure> {
         match step {
             Step::Ensure => self.ensure(ctx, observed).await,
             Step::Delete => self.delete(ctx, observed).await,

@@ -31,7 +31,10 @@ pub struct InfraMachineController {
 
 impl Default for InfraMachineController {
     fn default() -> Self {
-        Self { spec: spec("infra-machine", &["infra-machine"]), asked: Asked::default() }
+        Self {
+            spec: spec("infra-machine", &["infra-machine"]),
+            asked: Asked::default(),
+        }
     }
 }
 
@@ -39,12 +42,17 @@ impl Default for InfraMachineController {
 fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
     let waits_for = |o: &Option<Arc<Object>>| {
         let o = o.as_ref()?;
-        Some((o.text("/spec/bootstrap/dataSecretName").map(str::to_owned), o.uid.clone()))
+        Some((
+            o.text("/spec/bootstrap/dataSecretName").map(str::to_owned),
+            o.uid.clone(),
+        ))
     };
     if waits_for(&change.old) == waits_for(&change.new) {
         return Vec::new();
     }
-    let Some(machine) = change.object() else { return Vec::new() };
+    let Some(machine) = change.object() else {
+        return Vec::new();
+    };
     let text = |pointer: &str| machine.text(pointer).unwrap_or_default().to_owned();
     vec![Locator {
         kind: GroupKind {
@@ -62,31 +70,51 @@ fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
 fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let provisioned = |o: &Option<Arc<Object>>| {
         o.as_ref().is_some_and(|o| {
-            o.value.pointer("/status/initialization/infrastructureProvisioned")
+            o.value
+                .pointer("/status/initialization/infrastructureProvisioned")
                 == Some(&Value::Bool(true))
         })
     };
     if provisioned(&change.old) == provisioned(&change.new) {
         return Vec::new();
     }
-    let Some(cluster) = change.object() else { return Vec::new() };
+    let Some(cluster) = change.object() else {
+        return Vec::new();
+    };
     let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
     machines
         .into_iter()
-        .flat_map(|machine| of_machine(ctx, &Change { old: None, new: Some(machine) }))
+        .flat_map(|machine| {
+            of_machine(
+                ctx,
+                &Change {
+                    old: None,
+                    new: Some(machine),
+                },
+            )
+        })
         .collect()
 }
 
 impl InfraMachineController {
     fn writer(&self) -> Writer {
-        Writer { controller: self.spec.name, manager: self.spec.manager }
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
     }
 
-    fn input(observed: &Observed, context: capstan_core::call::Context, object: &Object) -> MachineInput {
+    fn input(
+        observed: &Observed,
+        context: capstan_core::call::Context,
+        object: &Object,
+    ) -> MachineInput {
         let found = |lookup: &Lookup<Value>| lookup.found().cloned().unwrap_or_default();
         let machine = found(&observed.machine);
         let deleting = |value: &Value| {
-            value.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+            value
+                .pointer("/metadata/deletionTimestamp")
+                .is_some_and(|t| !t.is_null())
         };
         MachineInput {
             context,
@@ -113,8 +141,11 @@ impl InfraMachineController {
         let mut secrets = SecretTable::new();
         input.bootstrap = Some(bootstrap_data(ctx, observed, &subject.object, &mut secrets).await?);
         let env = plugin.env(ctx, &subject.resource, &subject.object, secrets);
-        let answer =
-            plugin.loaded.ensure_machine(env, input).await.map_err(|error| error.failure())?;
+        let answer = plugin
+            .loaded
+            .ensure_machine(env, input)
+            .await
+            .map_err(|error| error.failure())?;
         answer::check_machine(&answer, subject.object.text("/spec/providerID"))
             .map_err(|violation| violation.failure(&plugin.name))?;
         let state = answer.state.as_deref().map(encode_state);
@@ -130,8 +161,11 @@ impl InfraMachineController {
         let context = plugin.context(ctx, &subject.object, "machine", 1);
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
-        let answer =
-            plugin.loaded.delete_machine(env, input).await.map_err(|error| error.failure())?;
+        let answer = plugin
+            .loaded
+            .delete_machine(env, input)
+            .await
+            .map_err(|error| error.failure())?;
         answer::check_deletion(&answer).map_err(|violation| violation.failure(&plugin.name))?;
         subject.keep_state(ctx, &self.writer(), &answer).await?;
         Ok(Effect::Deletion(answer))
@@ -151,24 +185,36 @@ async fn bootstrap_data(
         .and_then(|m| m.pointer("/spec/bootstrap/dataSecretName"))
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let key = ObjectKey { namespace: object.key.namespace.clone(), name: name.to_owned() };
+    let key = ObjectKey {
+        namespace: object.key.namespace.clone(),
+        name: name.to_owned(),
+    };
     let secret = ctx
         .secrets
         .get(&*ctx.api, &key)
         .await
         .map_err(|error| failure(&format!("reading bootstrap data from Secret {key}"), &error))?
         .ok_or_else(|| {
-            Failure::transient("BootstrapDataMissing", format!("Secret {key} does not exist"))
+            Failure::transient(
+                "BootstrapDataMissing",
+                format!("Secret {key} does not exist"),
+            )
         })?;
     let value = secret.data.get("value").ok_or_else(|| {
-        Failure::terminal("BootstrapDataMissing", format!("Secret {key} has no key value"))
+        Failure::terminal(
+            "BootstrapDataMissing",
+            format!("Secret {key} has no key value"),
+        )
     })?;
     let format = secret
         .data
         .get("format")
         .and_then(|bytes| String::from_utf8(bytes.clone()).ok())
         .unwrap_or_else(|| "cloud-config".to_owned());
-    Ok(BootstrapData { data: secrets.add(value.clone()), format })
+    Ok(BootstrapData {
+        data: secrets.add(value.clone()),
+        format,
+    })
 }
 
 impl Controller for InfraMachineController {
@@ -182,8 +228,14 @@ impl Controller for InfraMachineController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { source: Source::Kind(&kinds::MACHINE), map: of_machine },
-            Watch { source: Source::Kind(&kinds::CLUSTER), map: of_cluster },
+            Watch {
+                source: Source::Kind(&kinds::MACHINE),
+                map: of_machine,
+            },
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
+            },
         ]
     }
 
@@ -196,7 +248,9 @@ impl Controller for InfraMachineController {
             namespace: object.key.namespace.clone(),
             name: name.to_owned(),
         };
-        let owner = object.owners().find(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
+        let owner = object
+            .owners()
+            .find(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
         let machine = owner
             .and_then(|owner| ctx.get(&kinds::MACHINE, &in_namespace(owner.name)))
             .map_or(Lookup::Missing, Lookup::Found);
@@ -213,12 +267,20 @@ impl Controller for InfraMachineController {
                     group: text("/spec/infrastructureRef/apiGroup"),
                     kind: text("/spec/infrastructureRef/kind"),
                 };
-                lookup(ctx, &kind, &in_namespace(&text("/spec/infrastructureRef/name"))).await
+                lookup(
+                    ctx,
+                    &kind,
+                    &in_namespace(&text("/spec/infrastructureRef/name")),
+                )
+                .await
             }
             None => Lookup::Missing,
         };
         Ok(Observed {
-            plugin: ctx.plugins.owner_of(&object.group_kind()).map(|p| p.name.clone()),
+            plugin: ctx
+                .plugins
+                .owner_of(&object.group_kind())
+                .map(|p| p.name.clone()),
             asked: self.asked.at(&object.uid),
             machine: machine.map(|o| o.value.clone()),
             cluster: cluster.map(|o| o.value.clone()),
@@ -231,7 +293,12 @@ impl Controller for InfraMachineController {
         core::decide(observed, now)
     }
 
-    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<Effect, Failure> {
+    async fn perform(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        step: &Step,
+    ) -> Result<Effect, Failure> {
         match step {
             Step::Ensure => self.ensure(ctx, observed).await,
             Step::Delete => self.delete(ctx, observed).await,

@@ -62,7 +62,10 @@ impl RealApi {
 fn project(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
-        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        if let Some(annotations) = metadata
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+        {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
     }
@@ -124,7 +127,10 @@ fn request(
     accept: &str,
     body: Option<(&str, Vec<u8>)>,
 ) -> Result<Request<Vec<u8>>, ApiError> {
-    let mut builder = Request::builder().method(method).uri(uri).header(header::ACCEPT, accept);
+    let mut builder = Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(header::ACCEPT, accept);
     let body = match body {
         Some((content_type, bytes)) => {
             builder = builder.header(header::CONTENT_TYPE, content_type);
@@ -132,7 +138,9 @@ fn request(
         }
         None => Vec::new(),
     };
-    builder.body(body).map_err(|error| ApiError::Invalid(format!("not a request: {error}")))
+    builder
+        .body(body)
+        .map_err(|error| ApiError::Invalid(format!("not a request: {error}")))
 }
 
 fn encode(value: &Value) -> Vec<u8> {
@@ -188,7 +196,11 @@ impl KubeApi for RealApi {
                 pairs.push(("continue", next.to_owned()));
             }
             let path = resource.path(selection.namespace.as_deref(), None) + &query(&pairs);
-            let accept = if selection.metadata_only { METADATA_LIST } else { "application/json" };
+            let accept = if selection.metadata_only {
+                METADATA_LIST
+            } else {
+                "application/json"
+            };
             let text = self.text(request(Method::GET, path, accept, None)?).await?;
             let mut list: Value = serde_json::from_str(&text).map_err(not_json)?;
             let mut items = match list.get_mut("items").map(Value::take) {
@@ -199,7 +211,9 @@ impl KubeApi for RealApi {
                 project(item);
                 if let Some(object) = item.as_object_mut() {
                     object.entry("kind").or_insert_with(|| json!(resource.kind));
-                    object.entry("apiVersion").or_insert_with(|| json!(resource.api_version()));
+                    object
+                        .entry("apiVersion")
+                        .or_insert_with(|| json!(resource.api_version()));
                 }
             }
             let metadata = |name: &str| {
@@ -230,9 +244,17 @@ impl KubeApi for RealApi {
             pairs.push(("resourceVersion", resource_version.to_owned()));
             pairs.push(("timeoutSeconds", WATCH_SECONDS.to_string()));
             let path = resource.path(selection.namespace.as_deref(), None) + &query(&pairs);
-            let accept = if selection.metadata_only { METADATA } else { "application/json" };
+            let accept = if selection.metadata_only {
+                METADATA
+            } else {
+                "application/json"
+            };
             let request = request(Method::GET, path, accept, None)?;
-            let body = self.client.request_stream(request).await.map_err(translate)?;
+            let body = self
+                .client
+                .request_stream(request)
+                .await
+                .map_err(translate)?;
             Ok(events(body))
         }
         .boxed()
@@ -244,7 +266,13 @@ impl KubeApi for RealApi {
         key: &'a ObjectKey,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
         async move {
-            self.object(request(Method::GET, of_key(resource, key), "application/json", None)?).await
+            self.object(request(
+                Method::GET,
+                of_key(resource, key),
+                "application/json",
+                None,
+            )?)
+            .await
         }
         .boxed()
     }
@@ -260,7 +288,8 @@ impl KubeApi for RealApi {
             let path = resource.path(Some(namespace), None)
                 + &query(&[("fieldManager", manager.to_owned())]);
             let body = Some(("application/json", encode(object)));
-            self.object(request(Method::POST, path, "application/json", body)?).await
+            self.object(request(Method::POST, path, "application/json", body)?)
+                .await
         }
         .boxed()
     }
@@ -275,7 +304,8 @@ impl KubeApi for RealApi {
         async move {
             let path = format!("{}/{subresource}", of_key(resource, key));
             let body = Some(("application/json", encode(body)));
-            self.object(request(Method::POST, path, "application/json", body)?).await
+            self.object(request(Method::POST, path, "application/json", body)?)
+                .await
         }
         .boxed()
     }
@@ -306,7 +336,8 @@ impl KubeApi for RealApi {
             };
             path.push_str(&query(&pairs));
             let body = Some((content_type, encode(body)));
-            self.object(request(Method::PATCH, path, "application/json", body)?).await
+            self.object(request(Method::PATCH, path, "application/json", body)?)
+                .await
         }
         .boxed()
     }
@@ -331,13 +362,19 @@ impl KubeApi for RealApi {
             });
             let body = Some(("application/json", encode(&options)));
             let path = of_key(resource, key);
-            self.text(request(Method::DELETE, path, "application/json", body)?).await.map(drop)
+            self.text(request(Method::DELETE, path, "application/json", body)?)
+                .await
+                .map(drop)
         }
         .boxed()
     }
 
     fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
-        async move { self.text(request(Method::GET, path.to_owned(), "*/*", None)?).await }.boxed()
+        async move {
+            self.text(request(Method::GET, path.to_owned(), "*/*", None)?)
+                .await
+        }
+        .boxed()
     }
 }
 
@@ -401,14 +438,19 @@ fn event(line: &[u8]) -> Result<WatchEvent, ApiError> {
                 .to_owned(),
         )),
         Some("ERROR") => {
-            let message =
-                object.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let message = object
+                .get("message")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             match object.get("code").and_then(Value::as_u64) {
                 Some(410) => Err(ApiError::Expired(message)),
                 Some(401 | 403) => Err(ApiError::Forbidden(message)),
                 _ => Err(ApiError::Unavailable(message)),
             }
         }
-        other => Err(ApiError::Unavailable(format!("unknown watch event {other:?}"))),
+        other => Err(ApiError::Unavailable(format!(
+            "unknown watch event {other:?}"
+        ))),
     }
 }

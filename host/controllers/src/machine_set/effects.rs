@@ -45,13 +45,25 @@ impl Effects<'_> {
             }
             Step::OwnTemplate { reference, patch } => self.patch_reference(reference, patch).await,
             Step::Change(changes) => {
-                all(changes.iter().map(|change| self.change(change).boxed()).collect()).await
+                all(changes
+                    .iter()
+                    .map(|change| self.change(change).boxed())
+                    .collect())
+                .await
             }
             Step::Complete(lacking) => {
-                all(lacking.iter().map(|completion| self.complete(completion).boxed()).collect()).await
+                all(lacking
+                    .iter()
+                    .map(|completion| self.complete(completion).boxed())
+                    .collect())
+                .await
             }
             Step::Create(made) => {
-                all(made.iter().map(|machine| self.create(machine).boxed()).collect()).await
+                all(made
+                    .iter()
+                    .map(|machine| self.create(machine).boxed())
+                    .collect())
+                .await
             }
             Step::Delete(names) => {
                 all(names.iter().map(|name| self.delete(name).boxed()).collect()).await
@@ -65,8 +77,10 @@ impl Effects<'_> {
 
     async fn patch(&self, resource: &Resource, name: &str, patch: &Value) -> Result<(), Failure> {
         let key = self.key(name);
-        let answer =
-            self.ctx.patch(&self.writer, resource, &key, &Patch::Merge(patch.clone())).await;
+        let answer = self
+            .ctx
+            .patch(&self.writer, resource, &key, &Patch::Merge(patch.clone()))
+            .await;
         let doing = format!("changing {} {key}", resource.kind);
         answer.map(drop).map_err(|error| failure(&doing, &error))
     }
@@ -99,11 +113,17 @@ impl Effects<'_> {
 
     /// The Machine first: if the host stops then, it is completed, and nothing is left that no Machine names.
     async fn create(&self, made: &NewMachine) -> Result<(), Failure> {
-        let answer = self.ctx.create(&self.writer, &kinds::MACHINE, &made.machine).await;
+        let answer = self
+            .ctx
+            .create(&self.writer, &kinds::MACHINE, &made.machine)
+            .await;
         let machine = answer.map_err(|error| failure("creating a Machine", &error))?;
         let owner = owner_reference(&machine, true);
         let objects = made.bootstrap.iter().chain([&made.infra]);
-        all(objects.map(|object| self.create_object(object, &owner).boxed()).collect()).await
+        all(objects
+            .map(|object| self.create_object(object, &owner).boxed())
+            .collect())
+        .await
     }
 
     async fn complete(&self, completion: &Completion) -> Result<(), Failure> {
@@ -116,14 +136,26 @@ impl Effects<'_> {
             "blockOwnerDeletion": true,
         });
         let objects = completion.objects.iter();
-        all(objects.map(|object| self.create_object(object, &owner).boxed()).collect()).await
+        all(objects
+            .map(|object| self.create_object(object, &owner).boxed())
+            .collect())
+        .await
     }
 
     async fn create_object(&self, object: &Value, owner: &Value) -> Result<(), Failure> {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (group, version) =
-            text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
-        let kind = GroupKind { group: group.to_owned(), kind: text("/kind").to_owned() };
+        let text = |pointer: &str| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let (group, version) = text("/apiVersion")
+            .split_once('/')
+            .unwrap_or(("", text("/apiVersion")));
+        let kind = GroupKind {
+            group: group.to_owned(),
+            kind: text("/kind").to_owned(),
+        };
         let mut resource = self.resource(&kind)?;
         version.clone_into(&mut resource.version);
         let mut object = object.clone();
@@ -139,7 +171,8 @@ impl Effects<'_> {
 
     async fn delete(&self, name: &str) -> Result<(), Failure> {
         let key = self.key(name);
-        let Some(machine): Option<std::sync::Arc<Object>> = self.ctx.get(&kinds::MACHINE, &key) else {
+        let Some(machine): Option<std::sync::Arc<Object>> = self.ctx.get(&kinds::MACHINE, &key)
+        else {
             return Ok(());
         };
         let answer = self.ctx.delete(&kinds::MACHINE, &machine).await;

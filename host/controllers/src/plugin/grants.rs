@@ -15,7 +15,10 @@ use crate::plugins::SecretSource;
 /// # Errors
 /// Terminal: names the entry that is not well-formed.
 pub(super) fn grants(spec: &PluginSpec) -> Result<Grants, Failure> {
-    let mut grants = Grants { capabilities: BTreeSet::new(), ..Grants::default() };
+    let mut grants = Grants {
+        capabilities: BTreeSet::new(),
+        ..Grants::default()
+    };
     for (index, grant) in spec.grants.iter().enumerate() {
         let place = format!("spec.grants[{index}]");
         if grant.capability != "http" {
@@ -32,12 +35,20 @@ pub(super) fn grants(spec: &PluginSpec) -> Result<Grants, Failure> {
         for credential in &grant.credentials {
             let origins = credential.origins.iter();
             let origins = origins
-                .map(|origin| pattern(&format!("{place}.credentials[{}].origins", credential.name), origin))
+                .map(|origin| {
+                    pattern(
+                        &format!("{place}.credentials[{}].origins", credential.name),
+                        origin,
+                    )
+                })
                 .collect::<Result<Vec<_>, _>>()?;
-            grants.credentials.insert(credential.name.clone(), CredentialGrant {
-                scheme: scheme(credential.scheme, credential.header.as_deref()),
-                origins,
-            });
+            grants.credentials.insert(
+                credential.name.clone(),
+                CredentialGrant {
+                    scheme: scheme(credential.scheme, credential.header.as_deref()),
+                    origins,
+                },
+            );
         }
     }
     Ok(grants)
@@ -45,7 +56,10 @@ pub(super) fn grants(spec: &PluginSpec) -> Result<Grants, Failure> {
 
 fn pattern(place: &str, origin: &str) -> Result<OriginPattern, Failure> {
     origin.parse().map_err(|error| {
-        Failure::terminal(reason::GRANT_INVALID, format!("{place}: {origin:?}: {error}"))
+        Failure::terminal(
+            reason::GRANT_INVALID,
+            format!("{place}: {origin:?}: {error}"),
+        )
     })
 }
 
@@ -61,11 +75,14 @@ fn scheme(scheme: ApiScheme, header: Option<&str>) -> CredentialScheme {
 pub(super) fn credentials(spec: &PluginSpec) -> BTreeMap<String, SecretSource> {
     let all = spec.grants.iter().flat_map(|grant| &grant.credentials);
     all.map(|credential| {
-        (credential.name.clone(), SecretSource {
-            secret: credential.secret_ref.name.clone(),
-            key: credential.secret_ref.key.clone(),
-            scheme: scheme(credential.scheme, credential.header.as_deref()),
-        })
+        (
+            credential.name.clone(),
+            SecretSource {
+                secret: credential.secret_ref.name.clone(),
+                key: credential.secret_ref.key.clone(),
+                scheme: scheme(credential.scheme, credential.header.as_deref()),
+            },
+        )
     })
     .collect()
 }
@@ -73,7 +90,9 @@ pub(super) fn credentials(spec: &PluginSpec) -> BTreeMap<String, SecretSource> {
 /// What a call may use: the engine's defaults unless the object says otherwise. The engine's ceilings apply on top.
 pub(super) fn limits(spec: &PluginSpec) -> Limits {
     let mut limits = Limits::default();
-    let Some(asked) = &spec.limits else { return limits };
+    let Some(asked) = &spec.limits else {
+        return limits;
+    };
     let millis = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
     if let Some(bytes) = asked.memory_bytes {
         limits.memory_bytes = usize::try_from(bytes).unwrap_or(limits.memory_bytes);

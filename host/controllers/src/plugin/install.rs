@@ -14,16 +14,31 @@ use crate::kinds;
 use crate::kube_api::{Patch, Selection};
 
 /// Installs what is not there yet or differs.
-pub(super) async fn install(ctx: &Ctx, writer: &Writer, manifest: &Manifest) -> Result<(), Failure> {
-    let store = ctx.stores.ensure(&kinds::CRD, Selection { metadata_only: true, ..Selection::default() });
+pub(super) async fn install(
+    ctx: &Ctx,
+    writer: &Writer,
+    manifest: &Manifest,
+) -> Result<(), Failure> {
+    let store = ctx.stores.ensure(
+        &kinds::CRD,
+        Selection {
+            metadata_only: true,
+            ..Selection::default()
+        },
+    );
     store.synced().await;
     for kind in &manifest.kinds {
         let definition = definition(kind, &manifest.name)?;
         let name = format!("{}.{}", kind.plural, kind.group);
-        let key = ObjectKey { namespace: String::new(), name: name.clone() };
+        let key = ObjectKey {
+            namespace: String::new(),
+            name: name.clone(),
+        };
         let (definition, hash) = install::stamped(definition);
         let present = store.get(&key);
-        let owner = present.as_ref().and_then(|present| present.label(label::PROVIDER));
+        let owner = present
+            .as_ref()
+            .and_then(|present| present.label(label::PROVIDER));
         if let Some(owner) = owner.filter(|owner| **owner != manifest.name) {
             let message = format!(
                 "CustomResourceDefinition {name} belongs to provider {owner} (label {}): remove one of the two",
@@ -36,16 +51,25 @@ pub(super) async fn install(ctx: &Ctx, writer: &Writer, manifest: &Manifest) -> 
         }
         let doing = format!("installing CustomResourceDefinition {name}");
         let patch = Patch::Apply(definition);
-        let answer = ctx.api.patch(&kinds::CRD, &key, None, &patch, writer.manager).await;
+        let answer = ctx
+            .api
+            .patch(&kinds::CRD, &key, None, &patch, writer.manager)
+            .await;
         answer.map_err(|error| failure(&doing, &error))?;
         install::established(&*ctx.api, &key).await?;
     }
     Ok(())
 }
 
-fn definition(kind: &capstan_core::call::manifest::OwnedKind, plugin: &str) -> Result<Value, Failure> {
+fn definition(
+    kind: &capstan_core::call::manifest::OwnedKind,
+    plugin: &str,
+) -> Result<Value, Failure> {
     let invalid = |why: String| {
-        Failure::terminal(reason::MANIFEST_INVALID, format!("manifest, kind {}: {why}", kind.kind))
+        Failure::terminal(
+            reason::MANIFEST_INVALID,
+            format!("manifest, kind {}: {why}", kind.kind),
+        )
     };
     let columns: Vec<Value> = kind
         .columns

@@ -286,7 +286,10 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 ///
 /// # Errors
 /// When there is no usable certificate authority, or the Secret cannot be written.
-#[expect(clippy::too_many_lines, reason = "make, renew or leave alone: one Secret in one place")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "make, renew or leave alone: one Secret in one place"
+)]
 pub async fn kubeconfig(ctx: &Ctx, holder: Holder<'_>, server: &str) -> Result<(), Failure> {
     let key = material::secret_key(holder.cluster, KUBECONFIG);
     let ca_key = material::secret_key(holder.cluster, CLUSTER_CA);

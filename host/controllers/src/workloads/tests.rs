@@ -178,7 +178,9 @@ struct VirtualClock(tokio::time::Instant);
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        start.saturating_add(jiff::SignedDuration::try_from(self.0.elapsed()).unwrap()).unwrap()
+        start
+            .saturating_add(jiff::SignedDuration::try_from(self.0.elapsed()).unwrap())
+            .unwrap()
     }
 }
 

@@ -10,8 +10,14 @@ use crate::rollout::count;
 /// Of the control plane: what its object says; without one, what its Machines show.
 #[must_use]
 pub fn control_plane(observed: &Observed) -> Option<ClusterReplicasStatus> {
-    let status = observed.cluster.status.as_ref().and_then(|status| status.control_plane.as_ref());
-    let upgrade_plan = status.map(|status| status.upgrade_plan.clone()).unwrap_or_default();
+    let status = observed
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.control_plane.as_ref());
+    let upgrade_plan = status
+        .map(|status| status.upgrade_plan.clone())
+        .unwrap_or_default();
     if observed.control_plane.is_some() {
         let Some(object) = observed.control_plane.as_ref().and_then(Lookup::found) else {
             return status.cloned();
@@ -63,7 +69,9 @@ pub fn workers(observed: &Observed) -> ClusterReplicasStatus {
     let mut sum = Sum::default();
     for deployment in &observed.deployments {
         add(&mut sum.desired, deployment.spec.replicas);
-        let Some(status) = &deployment.status else { continue };
+        let Some(status) = &deployment.status else {
+            continue;
+        };
         add(&mut sum.replicas, status.replicas);
         add(&mut sum.up_to_date, status.up_to_date_replicas);
         add(&mut sum.ready, status.ready_replicas);
@@ -101,6 +109,12 @@ pub fn workers(observed: &Observed) -> ClusterReplicasStatus {
 
 /// What the topology wrote stays.
 fn upgrade_plan(observed: &Observed) -> Vec<ClusterUpgradePlanStep> {
-    let status = observed.cluster.status.as_ref().and_then(|status| status.workers.as_ref());
-    status.map(|status| status.upgrade_plan.clone()).unwrap_or_default()
+    let status = observed
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.workers.as_ref());
+    status
+        .map(|status| status.upgrade_plan.clone())
+        .unwrap_or_default()
 }

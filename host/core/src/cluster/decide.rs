@@ -59,7 +59,10 @@ pub fn decide(observed: &Observed, _: Timestamp) -> Plan<Step> {
         return Plan::settled();
     }
     let adopt = |object: &Option<Lookup<Value>>| {
-        object.as_ref().and_then(Lookup::found).and_then(|object| adoption(observed, object))
+        object
+            .as_ref()
+            .and_then(Lookup::found)
+            .and_then(|object| adoption(observed, object))
     };
     steps.extend(adopt(&observed.infra).map(Step::PatchInfra));
     steps.extend(adopt(&observed.control_plane).map(Step::PatchControlPlane));
@@ -67,19 +70,28 @@ pub fn decide(observed: &Observed, _: Timestamp) -> Plan<Step> {
     if !own.is_some_and(ApiEndpoint::is_complete)
         && let Some(endpoint) = observed.endpoint()
     {
-        steps.push(Step::PatchCluster(json!({"spec": {"controlPlaneEndpoint": endpoint}})));
+        steps.push(Step::PatchCluster(
+            json!({"spec": {"controlPlaneEndpoint": endpoint}}),
+        ));
     }
     if observed.is_provisioned() {
         steps.push(Step::KeepConnection);
     }
-    Plan { next: next(observed), ..Plan::of(steps) }
+    Plan {
+        next: next(observed),
+        ..Plan::of(steps)
+    }
 }
 
 fn next(observed: &Observed) -> Next {
     let mut next = Next::Settled;
     if [&observed.infra, &observed.control_plane]
         .into_iter()
-        .any(|object| object.as_ref().is_some_and(|object| object.found().is_none()))
+        .any(|object| {
+            object
+                .as_ref()
+                .is_some_and(|object| object.found().is_none())
+        })
     {
         next = next.min(Next::CheckAfter(MISSING_RECHECK));
     }
@@ -105,11 +117,15 @@ fn adoption(observed: &Observed, object: &Value) -> Option<Value> {
         owner.insert("controller".to_owned(), json!(true));
         owner.insert("blockOwnerDeletion".to_owned(), json!(true));
     }
-    let listed = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let listed = object
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array);
     let mut owners: Vec<Value> = listed.cloned().unwrap_or_default();
     let is_it = |reference: &Value| reference.get("uid").and_then(Value::as_str) == Some(uid);
     let is_managed = |reference: &Value| reference.get("controller") == Some(&json!(true));
-    let has_owner = owners.iter().any(|reference| is_it(reference) && (is_managed(reference) || !managed));
+    let has_owner = owners
+        .iter()
+        .any(|reference| is_it(reference) && (is_managed(reference) || !managed));
     if has_owner {
         return merge::patch(object, &json!({"metadata": {"labels": labels}}));
     }

@@ -52,9 +52,16 @@ pub enum Action {
 pub fn stage(observed: &Observed) -> Stage {
     if let Some(message) = left(observed) {
         let children = to_delete(observed);
-        let action =
-            if children == Children::default() { Action::Wait } else { Action::Children(children) };
-        return Stage { reason: common::WAITING_FOR_WORKERS_DELETION, message, action };
+        let action = if children == Children::default() {
+            Action::Wait
+        } else {
+            Action::Children(children)
+        };
+        return Stage {
+            reason: common::WAITING_FOR_WORKERS_DELETION,
+            message,
+            action,
+        };
     }
     let control_plane = (observed.control_plane.as_ref(), Action::ControlPlane);
     let infra = (observed.infra.as_ref(), Action::Infra);
@@ -69,7 +76,9 @@ pub fn stage(observed: &Observed) -> Stage {
             Some(Lookup::Unknown(why)) => {
                 return Stage {
                     reason: common::INTERNAL_ERROR,
-                    message: format!("Waiting because it cannot be seen whether an object still exists: {why}"),
+                    message: format!(
+                        "Waiting because it cannot be seen whether an object still exists: {why}"
+                    ),
                     action: Action::Wait,
                 };
             }
@@ -86,7 +95,11 @@ fn waiting(object: &Value, reason: &'static str, action: Action) -> Stage {
     Stage {
         reason,
         message: format!("Waiting for {} to be deleted", kind_of(object)),
-        action: if is_deleting_value(object) { Action::Wait } else { action },
+        action: if is_deleting_value(object) {
+            Action::Wait
+        } else {
+            action
+        },
     }
 }
 
@@ -102,11 +115,23 @@ fn left(observed: &Observed) -> Option<String> {
         metadata.map(name).collect()
     }
     if observed.control_plane.is_none() {
-        line("Control plane Machines", named(observed.control_plane_machines().map(|m| &m.metadata)));
+        line(
+            "Control plane Machines",
+            named(observed.control_plane_machines().map(|m| &m.metadata)),
+        );
     }
-    line("MachineDeployments", named(observed.deployments.iter().map(|d| &d.metadata)));
-    line("MachineSets", named(observed.sets.iter().map(|s| &s.metadata)));
-    line("Worker Machines", named(observed.worker_machines().map(|m| &m.metadata)));
+    line(
+        "MachineDeployments",
+        named(observed.deployments.iter().map(|d| &d.metadata)),
+    );
+    line(
+        "MachineSets",
+        named(observed.sets.iter().map(|s| &s.metadata)),
+    );
+    line(
+        "Worker Machines",
+        named(observed.worker_machines().map(|m| &m.metadata)),
+    );
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
@@ -115,14 +140,28 @@ fn to_delete(observed: &Observed) -> Children {
     let pick = |metadata: &ObjectMeta| {
         (observed.owns(metadata) && !is_deleting(metadata)).then(|| name(metadata).to_owned())
     };
-    let mut machines: Vec<String> =
-        observed.worker_machines().filter_map(|machine| pick(&machine.metadata)).collect();
+    let mut machines: Vec<String> = observed
+        .worker_machines()
+        .filter_map(|machine| pick(&machine.metadata))
+        .collect();
     if observed.control_plane.is_none() {
-        machines.extend(observed.control_plane_machines().filter_map(|machine| pick(&machine.metadata)));
+        machines.extend(
+            observed
+                .control_plane_machines()
+                .filter_map(|machine| pick(&machine.metadata)),
+        );
     }
     Children {
-        deployments: observed.deployments.iter().filter_map(|d| pick(&d.metadata)).collect(),
-        sets: observed.sets.iter().filter_map(|s| pick(&s.metadata)).collect(),
+        deployments: observed
+            .deployments
+            .iter()
+            .filter_map(|d| pick(&d.metadata))
+            .collect(),
+        sets: observed
+            .sets
+            .iter()
+            .filter_map(|s| pick(&s.metadata))
+            .collect(),
         machines,
     }
 }

@@ -47,13 +47,18 @@ impl Observed {
     /// Whether a topology makes its objects and has not named them yet.
     #[must_use]
     pub fn waits_for_topology(&self) -> bool {
-        self.cluster.spec.topology.is_some() && (self.infra.is_none() || self.control_plane.is_none())
+        self.cluster.spec.topology.is_some()
+            && (self.infra.is_none() || self.control_plane.is_none())
     }
 
     /// What the status said about the infrastructure before.
     #[must_use]
     pub fn was_provisioned(&self) -> bool {
-        let status = self.cluster.status.as_ref().and_then(|status| status.initialization.as_ref());
+        let status = self
+            .cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.initialization.as_ref());
         status.and_then(|done| done.infrastructure_provisioned) == Some(true)
     }
 
@@ -72,7 +77,11 @@ impl Observed {
     /// What the status said about the control plane before.
     #[must_use]
     pub fn was_initialized(&self) -> bool {
-        let status = self.cluster.status.as_ref().and_then(|status| status.initialization.as_ref());
+        let status = self
+            .cluster
+            .status
+            .as_ref()
+            .and_then(|status| status.initialization.as_ref());
         status.and_then(|done| done.control_plane_initialized) == Some(true)
     }
 
@@ -81,9 +90,14 @@ impl Observed {
     pub fn is_initialized(&self) -> bool {
         self.was_initialized()
             || match &self.control_plane {
-                Some(object) => object.found().is_some_and(|object| ControlPlane(object).is_initialized()),
+                Some(object) => object
+                    .found()
+                    .is_some_and(|object| ControlPlane(object).is_initialized()),
                 None => self.control_plane_machines().any(|machine| {
-                    machine.status.as_ref().is_some_and(|status| status.node_ref.is_some())
+                    machine
+                        .status
+                        .as_ref()
+                        .is_some_and(|status| status.node_ref.is_some())
                 }),
             }
     }
@@ -91,11 +105,17 @@ impl Observed {
     /// The endpoint: the Cluster's own, else the infrastructure's once that is there, else the control plane's.
     #[must_use]
     pub fn endpoint(&self) -> Option<ApiEndpoint> {
-        let own = self.cluster.spec.control_plane_endpoint.clone().filter(ApiEndpoint::is_complete);
+        let own = self
+            .cluster
+            .spec
+            .control_plane_endpoint
+            .clone()
+            .filter(ApiEndpoint::is_complete);
         own.or_else(|| {
             let infra = self.infra.as_ref().and_then(Lookup::found);
             let infra = infra.filter(|object| {
-                !is_deleting_value(object) && (self.was_provisioned() || InfraCluster(object).is_provisioned())
+                !is_deleting_value(object)
+                    && (self.was_provisioned() || InfraCluster(object).is_provisioned())
             });
             infra.and_then(|object| InfraCluster(object).endpoint())
         })
@@ -107,44 +127,64 @@ impl Observed {
 
     /// Machines of the control plane.
     pub fn control_plane_machines(&self) -> impl Iterator<Item = &Machine> {
-        self.machines.iter().filter(|machine| count::is_control_plane(machine))
+        self.machines
+            .iter()
+            .filter(|machine| count::is_control_plane(machine))
     }
 
     /// Other Machines.
     pub fn worker_machines(&self) -> impl Iterator<Item = &Machine> {
-        self.machines.iter().filter(|machine| !count::is_control_plane(machine))
+        self.machines
+            .iter()
+            .filter(|machine| !count::is_control_plane(machine))
     }
 
     /// MachineSets that belong to no MachineDeployment.
     pub fn standalone_sets(&self) -> impl Iterator<Item = &MachineSet> {
-        self.sets.iter().filter(|set| !has_controller(&set.metadata))
+        self.sets
+            .iter()
+            .filter(|set| !has_controller(&set.metadata))
     }
 
     /// Worker Machines that belong to nothing but the Cluster.
     pub fn standalone_workers(&self) -> impl Iterator<Item = &Machine> {
-        self.worker_machines().filter(|machine| !has_controller(&machine.metadata))
+        self.worker_machines()
+            .filter(|machine| !has_controller(&machine.metadata))
     }
 
     /// Whether an object is owned by this Cluster itself.
     #[must_use]
     pub fn owns(&self, metadata: &ObjectMeta) -> bool {
         let uid = self.cluster.metadata.uid.as_deref().unwrap_or_default();
-        metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
+        metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|owner| owner.uid == uid)
     }
 }
 
 fn has_controller(metadata: &ObjectMeta) -> bool {
-    metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
+    metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.controller == Some(true))
 }
 
 /// Whether an object that is not typed is being deleted.
 #[must_use]
 pub fn is_deleting_value(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|time| !time.is_null())
 }
 
 /// Kind of an object that is not typed.
 #[must_use]
 pub fn kind_of(object: &Value) -> &str {
-    object.get("kind").and_then(Value::as_str).unwrap_or_default()
+    object
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }

@@ -37,7 +37,9 @@ pub struct Reported {
 #[must_use]
 pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     let stage = observed.is_deleting().then(|| deletion::stage(observed));
-    let finished = stage.as_ref().is_some_and(|stage| stage.action == deletion::Action::Finish);
+    let finished = stage
+        .as_ref()
+        .is_some_and(|stage| stage.action == deletion::Action::Finish);
     let workers = counts::workers(observed);
     let provisioned = observed.is_provisioned();
     let initialized = observed.is_initialized();
@@ -63,7 +65,11 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
 
 /// Once provisioned what the infrastructure says now; what was known while it cannot be seen.
 fn failure_domains(observed: &Observed) -> Vec<FailureDomain> {
-    let known = observed.cluster.status.as_ref().map(|status| status.failure_domains.clone());
+    let known = observed
+        .cluster
+        .status
+        .as_ref()
+        .map(|status| status.failure_domains.clone());
     match observed.infra.as_ref().and_then(Lookup::found) {
         Some(infra) if observed.is_provisioned() && !is_deleting_value(infra) => {
             InfraCluster(infra).failure_domains()
@@ -77,7 +83,10 @@ fn phase(observed: &Observed) -> ClusterPhase {
     if observed.is_deleting() {
         ClusterPhase::Deleting
     } else if observed.is_provisioned()
-        && (spec.control_plane_endpoint.as_ref().is_some_and(ApiEndpoint::is_complete)
+        && (spec
+            .control_plane_endpoint
+            .as_ref()
+            .is_some_and(ApiEndpoint::is_complete)
             || observed.endpoint().is_some())
     {
         ClusterPhase::Provisioned

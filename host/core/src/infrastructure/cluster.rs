@@ -166,8 +166,11 @@ fn failure_domain(domain: &FailureDomain) -> Value {
     if domain.attributes.is_empty() {
         return json!({"name": domain.name, "controlPlane": domain.control_plane});
     }
-    let attributes: BTreeMap<&str, &str> =
-        domain.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let attributes: BTreeMap<&str, &str> = domain
+        .attributes
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
     json!({"name": domain.name, "controlPlane": domain.control_plane, "attributes": attributes})
 }
 

@@ -65,7 +65,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             .filter(|seen| !seen.is_deleting() && is_controlled(observed, &seen.set.metadata))
             .map(|seen| seen.name().to_owned())
             .collect();
-        return if left.is_empty() { Plan::settled() } else { Plan::of(vec![Step::DeleteSets(left)]) };
+        return if left.is_empty() {
+            Plan::settled()
+        } else {
+            Plan::of(vec![Step::DeleteSets(left)])
+        };
     }
     let verdict = verdict(observed, now);
     let mut steps = own_templates(observed);
@@ -83,7 +87,9 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             steps.push(Step::MarkMachines(unmarked));
         }
         if let Current::New { name } = observed.current(now) {
-            steps.push(Step::CreateSet(desired::new_set(observed, &name, &verdict, now)));
+            steps.push(Step::CreateSet(desired::new_set(
+                observed, &name, &verdict, now,
+            )));
         }
     }
     steps.extend(patch_sets(observed, &verdict, now));
@@ -93,7 +99,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
     // What does not fit is seen again, because the sets change.
     steps.truncate(STEPS_MAX);
-    Plan { next: next(observed, &verdict, now), ..Plan::of(steps) }
+    Plan {
+        next: next(observed, &verdict, now),
+        ..Plan::of(steps)
+    }
 }
 
 fn is_controlled(
@@ -101,17 +110,29 @@ fn is_controlled(
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> bool {
     let owners = metadata.owner_references.iter().flatten();
-    let uid = observed.deployment.metadata.uid.as_deref().unwrap_or_default();
-    owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+    let uid = observed
+        .deployment
+        .metadata
+        .uid
+        .as_deref()
+        .unwrap_or_default();
+    owners
+        .into_iter()
+        .any(|owner| owner.controller == Some(true) && owner.uid == uid)
 }
 
 /// Templates that the Cluster does not own yet.
 fn own_templates(observed: &Observed) -> Vec<Step> {
-    let Some(cluster) = observed.cluster.found() else { return Vec::new() };
+    let Some(cluster) = observed.cluster.found() else {
+        return Vec::new();
+    };
     let steps = observed.templates.iter().filter_map(|seen| {
         kind_of_template(&seen.reference.kind)?;
         let patch = crate::clone::owner_patch(seen.object.found()?, cluster)?;
-        Some(Step::OwnTemplate { reference: seen.reference.clone(), patch })
+        Some(Step::OwnTemplate {
+            reference: seen.reference.clone(),
+            patch,
+        })
     });
     steps.collect()
 }
@@ -121,7 +142,10 @@ fn own_fields(observed: &Observed, now: Timestamp) -> Option<Value> {
     let metadata = &observed.deployment.metadata;
     let mut patch = Map::new();
     if observed.deployment.spec.replicas.is_none() {
-        patch.insert("spec".to_owned(), json!({"replicas": limits::default_replicas(metadata)}));
+        patch.insert(
+            "spec".to_owned(),
+            json!({"replicas": limits::default_replicas(metadata)}),
+        );
     }
     let revision = observed.revision(now).to_string();
     let is_made = observed.existing_current(now).is_some() || !observed.is_paused();
@@ -141,24 +165,40 @@ fn unmarked(observed: &Observed, machines: &[String]) -> Vec<String> {
                 && has_annotation(&machine.metadata, annotation::DELETE_MACHINE)
         })
     };
-    machines.iter().filter(|machine| !marked(machine)).cloned().collect()
+    machines
+        .iter()
+        .filter(|machine| !marked(machine))
+        .cloned()
+        .collect()
 }
 
 /// Adoption, in-place fields and replicas of existing sets, one patch each: the current set first, then the oldest.
 fn patch_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<Step> {
-    let sets = observed.existing_current(now).into_iter().chain(observed.old_sets(now));
+    let sets = observed
+        .existing_current(now)
+        .into_iter()
+        .chain(observed.old_sets(now));
     let steps = sets.filter_map(|seen| {
         let mut patch = desired::set_patch(observed, seen, verdict, now);
         if !is_controlled(observed, &seen.set.metadata) && !seen.is_deleting() {
-            let mut owners: Vec<Value> =
-                seen.set.metadata.owner_references.iter().flatten().map(|owner| json!(owner)).collect();
+            let mut owners: Vec<Value> = seen
+                .set
+                .metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .map(|owner| json!(owner))
+                .collect();
             owners.push(desired::controller_reference(observed));
             let adoption = json!({"metadata": {
                 "ownerReferences": owners, "resourceVersion": seen.set.metadata.resource_version,
             }});
             patch = Some(joined(patch.unwrap_or_else(|| json!({})), adoption));
         }
-        Some(Step::PatchSet { name: seen.name().to_owned(), patch: patch? })
+        Some(Step::PatchSet {
+            name: seen.name().to_owned(),
+            patch: patch?,
+        })
     });
     steps.collect()
 }
@@ -169,7 +209,14 @@ fn joined(mut one: Value, other: Value) -> Value {
         for (key, value) in more {
             let before = fields.remove(key).unwrap_or(Value::Null);
             let both = before.is_object() && value.is_object();
-            fields.insert(key.clone(), if both { joined(before, value.clone()) } else { value.clone() });
+            fields.insert(
+                key.clone(),
+                if both {
+                    joined(before, value.clone())
+                } else {
+                    value.clone()
+                },
+            );
         }
     }
     one
@@ -177,9 +224,12 @@ fn joined(mut one: Value, other: Value) -> Value {
 
 /// Old sets that have nothing any more, once the rollout is complete.
 fn empty_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<String> {
-    let Some(current) = observed.existing_current(now) else { return Vec::new() };
+    let Some(current) = observed.existing_current(now) else {
+        return Vec::new();
+    };
     let replicas = limits::replicas(&observed.deployment);
-    let complete = *verdict == Verdict::Settled && current.available() == replicas
+    let complete = *verdict == Verdict::Settled
+        && current.available() == replicas
         && current.machines.len() == usize::try_from(replicas).unwrap_or(usize::MAX);
     if !complete {
         return Vec::new();
@@ -189,7 +239,11 @@ fn empty_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<Str
         !seen.is_deleting()
             && seen.desired() == 0
             && seen.machines.is_empty()
-            && seen.set.status.as_ref().is_none_or(|status| status.replicas.unwrap_or_default() == 0)
+            && seen
+                .set
+                .status
+                .as_ref()
+                .is_none_or(|status| status.replicas.unwrap_or_default() == 0)
     });
     empty.map(|seen| seen.name().to_owned()).collect()
 }
@@ -199,9 +253,12 @@ fn next(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Next {
         Verdict::Accepted(checked) => checked.waiting().map_or(Next::Settled, |waiting| {
             Next::CheckAfter(waiting.check_after.clamp(RECHECK_MIN, RECHECK_MAX))
         }),
-        Verdict::Failed(failure) => {
-            Next::CheckAfter(failure.retry_after.unwrap_or(STRATEGY_RETRY).clamp(RECHECK_MIN, RECHECK_MAX))
-        }
+        Verdict::Failed(failure) => Next::CheckAfter(
+            failure
+                .retry_after
+                .unwrap_or(STRATEGY_RETRY)
+                .clamp(RECHECK_MIN, RECHECK_MAX),
+        ),
         Verdict::Refused(_) => Next::CheckAfter(STRATEGY_RETRY),
         Verdict::NoTemplate => Next::CheckAfter(TEMPLATE_RETRY),
         _ => Next::Settled,
@@ -221,4 +278,3 @@ pub fn mark_patch() -> Value {
     annotations.insert(annotation::DELETE_MACHINE.to_owned(), json!("true"));
     json!({"metadata": {"annotations": annotations}})
 }
-

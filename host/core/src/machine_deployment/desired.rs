@@ -30,7 +30,9 @@ const OWN_PREFIX: &str = "capstan.dev/";
 /// What the annotation `max-replicas` of a set says.
 #[must_use]
 pub fn max_replicas(set: &MachineSet) -> Option<u32> {
-    annotation_of(&set.metadata, annotation::MAX_REPLICAS)?.parse().ok()
+    annotation_of(&set.metadata, annotation::MAX_REPLICAS)?
+        .parse()
+        .ok()
 }
 
 /// An owner reference to the deployment as the managing controller.
@@ -49,7 +51,12 @@ pub fn controller_reference(observed: &Observed) -> Value {
 
 /// Annotations that are passed on from the deployment's own metadata.
 fn passed_on(observed: &Observed) -> BTreeMap<String, String> {
-    let all = observed.deployment.metadata.annotations.clone().unwrap_or_default();
+    let all = observed
+        .deployment
+        .metadata
+        .annotations
+        .clone()
+        .unwrap_or_default();
     all.into_iter()
         .filter(|(key, _)| !KEPT_BACK.contains(&key.as_str()) && !key.starts_with(OWN_PREFIX))
         .collect()
@@ -58,7 +65,9 @@ fn passed_on(observed: &Observed) -> BTreeMap<String, String> {
 /// Labels of the template in a set with this hash.
 fn template_labels(observed: &Observed, hash: Option<&str>) -> BTreeMap<String, String> {
     let metadata = observed.deployment.spec.template.metadata.as_ref();
-    let mut labels = metadata.map(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let mut labels = metadata
+        .map(|metadata| metadata.labels.clone())
+        .unwrap_or_default();
     // What the selector asks for when admission did not fill the template in.
     labels.extend(observed.selector_labels());
     if let Some(hash) = hash {
@@ -69,20 +78,31 @@ fn template_labels(observed: &Observed, hash: Option<&str>) -> BTreeMap<String, 
 
 fn template_annotations(observed: &Observed) -> BTreeMap<String, String> {
     let metadata: Option<&TemplateMetadata> = observed.deployment.spec.template.metadata.as_ref();
-    metadata.map(|metadata| metadata.annotations.clone()).unwrap_or_default()
+    metadata
+        .map(|metadata| metadata.annotations.clone())
+        .unwrap_or_default()
 }
 
 fn set_labels(observed: &Observed, hash: Option<&str>) -> BTreeMap<String, String> {
     let mut labels = template_labels(observed, hash);
-    labels.insert(label::DEPLOYMENT_NAME.to_owned(), name(&observed.deployment.metadata).to_owned());
+    labels.insert(
+        label::DEPLOYMENT_NAME.to_owned(),
+        name(&observed.deployment.metadata).to_owned(),
+    );
     labels
 }
 
 fn bookkeeping(observed: &Observed) -> BTreeMap<String, String> {
     let limits = limits::of(&observed.deployment);
     BTreeMap::from([
-        (annotation::DESIRED_REPLICAS.to_owned(), limits.replicas.to_string()),
-        (annotation::MAX_REPLICAS.to_owned(), limits.ceiling().to_string()),
+        (
+            annotation::DESIRED_REPLICAS.to_owned(),
+            limits.replicas.to_string(),
+        ),
+        (
+            annotation::MAX_REPLICAS.to_owned(),
+            limits.ceiling().to_string(),
+        ),
     ])
 }
 
@@ -90,15 +110,25 @@ fn bookkeeping(observed: &Observed) -> BTreeMap<String, String> {
 #[must_use]
 pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Timestamp) -> Value {
     let deployment = &observed.deployment;
-    let hash = format!("{}-{}", template::hash(&deployment.spec.template), observed.new_ending(now));
+    let hash = format!(
+        "{}-{}",
+        template::hash(&deployment.spec.template),
+        observed.new_ending(now)
+    );
     let mut selector = deployment.spec.selector.clone();
     let mut match_labels = observed.selector_labels();
     match_labels.insert(label::MACHINE_TEMPLATE_HASH.to_owned(), hash.clone());
     selector.match_labels = Some(match_labels);
     let passed_on = passed_on(observed);
     let mut annotations = bookkeeping(observed);
-    annotations.insert(annotation::REVISION.to_owned(), observed.revision(now).to_string());
-    annotations.insert(annotation::DISABLE_MACHINE_CREATE.to_owned(), "false".to_owned());
+    annotations.insert(
+        annotation::REVISION.to_owned(),
+        observed.revision(now).to_string(),
+    );
+    annotations.insert(
+        annotation::DISABLE_MACHINE_CREATE.to_owned(),
+        "false".to_owned(),
+    );
     if let Some(keys) = Propagated::of(&BTreeMap::new(), &passed_on).write() {
         annotations.insert(PROPAGATED.to_owned(), keys);
     }
@@ -137,19 +167,31 @@ pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Time
 
 /// Template metadata without empty maps, which the server refuses.
 fn metadata(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Value {
-    json!(TemplateMetadata { labels: labels.clone(), annotations: annotations.clone() })
+    json!(TemplateMetadata {
+        labels: labels.clone(),
+        annotations: annotations.clone()
+    })
 }
 
 /// The patch that brings an existing set's in-place fields, bookkeeping and replicas to what they should be; `None` when they
 /// are.
 #[must_use]
-pub fn set_patch(observed: &Observed, seen: &SetSeen, verdict: &Verdict, now: Timestamp) -> Option<Value> {
+pub fn set_patch(
+    observed: &Observed,
+    seen: &SetSeen,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Option<Value> {
     if seen.is_deleting() {
         return None;
     }
     let before = seen.set.spec.template.metadata.clone().unwrap_or_default();
-    let hash = label_of(&seen.set.metadata, label::MACHINE_TEMPLATE_HASH)
-        .or_else(|| before.labels.get(label::MACHINE_TEMPLATE_HASH).map(String::as_str));
+    let hash = label_of(&seen.set.metadata, label::MACHINE_TEMPLATE_HASH).or_else(|| {
+        before
+            .labels
+            .get(label::MACHINE_TEMPLATE_HASH)
+            .map(String::as_str)
+    });
     let mut labels = template_labels(observed, hash);
     // An adopted set may select by more.
     labels.extend(selector_labels(&seen.set));
@@ -162,7 +204,10 @@ pub fn set_patch(observed: &Observed, seen: &SetSeen, verdict: &Verdict, now: Ti
         "spec": in_place_fields(observed),
     });
     let deployment = &observed.deployment.spec;
-    let order = deployment.deletion.as_ref().and_then(|deletion| deletion.order.as_ref());
+    let order = deployment
+        .deletion
+        .as_ref()
+        .and_then(|deletion| deletion.order.as_ref());
     let mut spec = json!({
         "template": template,
         "machineNaming": deployment.machine_naming,
@@ -178,10 +223,18 @@ pub fn set_patch(observed: &Observed, seen: &SetSeen, verdict: &Verdict, now: Ti
         },
         "spec": spec,
     });
-    merge::patch(&serde_json::to_value(&seen.set).unwrap_or_default(), &desired)
+    merge::patch(
+        &serde_json::to_value(&seen.set).unwrap_or_default(),
+        &desired,
+    )
 }
 
-fn set_annotations(observed: &Observed, seen: &SetSeen, verdict: &Verdict, now: Timestamp) -> Value {
+fn set_annotations(
+    observed: &Observed,
+    seen: &SetSeen,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Value {
     let passed_on = passed_on(observed);
     let before = Propagated::read(seen.set.metadata.annotations.as_ref());
     let mut annotations = passed_on.clone();
@@ -202,10 +255,16 @@ fn set_annotations(observed: &Observed, seen: &SetSeen, verdict: &Verdict, now: 
     if let Some(disable) = verdict.create_disabled(seen.name())
         && (disable || disabled.is_some())
     {
-        annotations.insert(annotation::DISABLE_MACHINE_CREATE.to_owned(), disable.to_string());
+        annotations.insert(
+            annotation::DISABLE_MACHINE_CREATE.to_owned(),
+            disable.to_string(),
+        );
     } else if is_current && disabled == Some("true") {
         // A rollback makes an old set the current one.
-        annotations.insert(annotation::DISABLE_MACHINE_CREATE.to_owned(), "false".to_owned());
+        annotations.insert(
+            annotation::DISABLE_MACHINE_CREATE.to_owned(),
+            "false".to_owned(),
+        );
     }
     let mut gone: Vec<String> = before.annotations.into_iter().collect();
     match Propagated::of(&BTreeMap::new(), &passed_on).write() {

@@ -131,7 +131,11 @@ impl SetSeen {
         if self.is_deleting() {
             return 0;
         }
-        self.set.spec.replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or_default()
+        self.set
+            .spec
+            .replicas
+            .and_then(|replicas| u32::try_from(replicas).ok())
+            .unwrap_or_default()
     }
 
     /// Its revision; 0 when it has none.
@@ -145,7 +149,11 @@ impl SetSeen {
     /// Machines that are available.
     #[must_use]
     pub fn available(&self) -> u32 {
-        let available = self.machines.iter().filter(|machine| count::is_available(machine)).count();
+        let available = self
+            .machines
+            .iter()
+            .filter(|machine| count::is_available(machine))
+            .count();
         u32::try_from(available).unwrap_or(u32::MAX)
     }
 }
@@ -179,7 +187,12 @@ impl Observed {
     /// `rollout.after` has passed, only sets made since count.
     #[must_use]
     pub fn current(&self, now: Timestamp) -> Current<'_> {
-        self.existing_current(now).map_or_else(|| Current::New { name: self.new_name(now) }, Current::Existing)
+        self.existing_current(now).map_or_else(
+            || Current::New {
+                name: self.new_name(now),
+            },
+            Current::Existing,
+        )
     }
 
     /// The current set, if it exists.
@@ -190,14 +203,20 @@ impl Observed {
             .sets
             .iter()
             .filter(|seen| !seen.is_deleting())
-            .filter(|seen| template::matches(&seen.set.spec.template, &self.deployment.spec.template))
+            .filter(|seen| {
+                template::matches(&seen.set.spec.template, &self.deployment.spec.template)
+            })
             .filter(|seen| match (after, created(&seen.set.metadata)) {
                 (Some(after), Some(created)) => created >= after,
                 _ => true,
             })
             .collect();
         candidates.sort_by_key(|seen| {
-            (Reverse(seen.desired()), created(&seen.set.metadata), seen.name().to_owned())
+            (
+                Reverse(seen.desired()),
+                created(&seen.set.metadata),
+                seen.name().to_owned(),
+            )
         });
         candidates.first().copied()
     }
@@ -205,15 +224,24 @@ impl Observed {
     /// `spec.rollout.after`.
     #[must_use]
     pub fn rollout_after(&self) -> Option<Timestamp> {
-        self.deployment.spec.rollout.as_ref()?.after.as_ref().map(|after| after.0)
+        self.deployment
+            .spec
+            .rollout
+            .as_ref()?
+            .after
+            .as_ref()
+            .map(|after| after.0)
     }
 
     /// Sets other than the current one, oldest first.
     #[must_use]
     pub fn old_sets(&self, now: Timestamp) -> Vec<&SetSeen> {
         let current = self.existing_current(now).map(SetSeen::name);
-        let mut old: Vec<&SetSeen> =
-            self.sets.iter().filter(|seen| Some(seen.name()) != current).collect();
+        let mut old: Vec<&SetSeen> = self
+            .sets
+            .iter()
+            .filter(|seen| Some(seen.name()) != current)
+            .collect();
         old.sort_by_key(|seen| (created(&seen.set.metadata), seen.name().to_owned()));
         old
     }
@@ -239,8 +267,16 @@ impl Observed {
     /// The revision of the current set: above all others, its own if it is that already.
     #[must_use]
     pub fn revision(&self, now: Timestamp) -> u64 {
-        let highest_old = self.old_sets(now).iter().map(|seen| seen.revision()).max().unwrap_or_default();
-        let own = self.existing_current(now).map(SetSeen::revision).unwrap_or_default();
+        let highest_old = self
+            .old_sets(now)
+            .iter()
+            .map(|seen| seen.revision())
+            .max()
+            .unwrap_or_default();
+        let own = self
+            .existing_current(now)
+            .map(SetSeen::revision)
+            .unwrap_or_default();
         own.max(highest_old.saturating_add(1))
     }
 
@@ -266,10 +302,21 @@ impl Observed {
     pub fn selector_labels(&self) -> BTreeMap<String, String> {
         let selector = &self.deployment.spec.selector;
         let mut labels = selector.match_labels.clone().unwrap_or_default();
-        if labels.is_empty() && selector.match_expressions.as_ref().is_none_or(Vec::is_empty) {
-            labels.insert(label::DEPLOYMENT_NAME.to_owned(), name(&self.deployment.metadata).to_owned());
+        if labels.is_empty()
+            && selector
+                .match_expressions
+                .as_ref()
+                .is_none_or(Vec::is_empty)
+        {
+            labels.insert(
+                label::DEPLOYMENT_NAME.to_owned(),
+                name(&self.deployment.metadata).to_owned(),
+            );
         }
-        labels.insert(label::CLUSTER_NAME.to_owned(), self.deployment.spec.cluster_name.clone());
+        labels.insert(
+            label::CLUSTER_NAME.to_owned(),
+            self.deployment.spec.cluster_name.clone(),
+        );
         labels
     }
 }

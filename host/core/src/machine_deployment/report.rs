@@ -30,8 +30,16 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     let machines = observed.machines();
     let counts = count::count(machines.iter().copied());
     let deleting = observed.is_deleting();
-    let verdict = if deleting { Verdict::Settled } else { verdict(observed, now) };
-    let wanted = if deleting { Some(0) } else { observed.deployment.spec.replicas };
+    let verdict = if deleting {
+        Verdict::Settled
+    } else {
+        verdict(observed, now)
+    };
+    let wanted = if deleting {
+        Some(0)
+    } else {
+        observed.deployment.spec.replicas
+    };
     let mut blockers = observed.missing_templates();
     blockers.extend(verdict.blocker(&observed.strategy.name));
     let slow = conditions::slow_deletions(machines.iter().copied(), now);
@@ -41,7 +49,11 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
         rolling_out(&machines, &verdict, &observed.strategy.name),
         conditions::remediating(&machines, now),
         conditions::scaling_down(counts.replicas, wanted, &slow),
-        conditions::scaling_up(counts.replicas, wanted, if deleting { &[] } else { &blockers }),
+        conditions::scaling_up(
+            counts.replicas,
+            wanted,
+            if deleting { &[] } else { &blockers },
+        ),
         conditions::of_machines(
             condition_type::MACHINES_READY,
             condition_type::READY,
@@ -64,12 +76,20 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
         versions: counts.versions,
         ..MachineDeploymentStatus::default()
     };
-    Reported { status, conditions, next: None, finished: deleting && observed.sets.is_empty() }
+    Reported {
+        status,
+        conditions,
+        next: None,
+        finished: deleting && observed.sets.is_empty(),
+    }
 }
 
 /// The selector as text, `key=value` joined by commas, sorted.
 fn selector(observed: &Observed) -> String {
-    crate::machine_set::selector_text(&observed.selector_labels(), &observed.deployment.spec.selector)
+    crate::machine_set::selector_text(
+        &observed.selector_labels(),
+        &observed.deployment.spec.selector,
+    )
 }
 
 fn phase(observed: &Observed, counts: &Counts) -> MachineDeploymentPhase {
@@ -94,7 +114,11 @@ fn available(observed: &Observed, counts: &Counts) -> Report {
         return Report::unknown(type_, common::WAITING_FOR_REPLICAS_SET)
             .with_message("Waiting for spec.replicas set");
     }
-    let is_first = observed.deployment.status.as_ref().is_none_or(|s| s.available_replicas.is_none());
+    let is_first = observed
+        .deployment
+        .status
+        .as_ref()
+        .is_none_or(|s| s.available_replicas.is_none());
     if is_first && observed.sets.is_empty() {
         return Report::unknown(type_, reason::WAITING_FOR_AVAILABLE_REPLICAS_SET)
             .with_message("Waiting for status.availableReplicas set");
@@ -122,16 +146,24 @@ fn rolling_out(machines: &[&Machine], verdict: &Verdict, strategy: &str) -> Repo
             notes.push(format!("{strategy}: {}", checked.message()));
         }
         if let Some(waiting) = checked.waiting() {
-            notes.push(format!("{strategy} waits: {} ({})", waiting.message, waiting.reason));
+            notes.push(format!(
+                "{strategy} waits: {} ({})",
+                waiting.message, waiting.reason
+            ));
         }
     }
     if outdated.is_empty() {
         let report = Report::no(type_, common::NOT_ROLLING_OUT);
         let blocked = verdict.blocker(strategy);
-        return blocked.map_or(report.clone(), |why| report.with_message(format!("* {why}")));
+        return blocked.map_or(report.clone(), |why| {
+            report.with_message(format!("* {why}"))
+        });
     }
-    let mut reasons: Vec<&str> =
-        outdated.iter().flat_map(|condition| condition.message.lines()).map(|line| line.trim_start_matches("* ")).collect();
+    let mut reasons: Vec<&str> = outdated
+        .iter()
+        .flat_map(|condition| condition.message.lines())
+        .map(|line| line.trim_start_matches("* "))
+        .collect();
     reasons.sort_unstable_by_key(|line| (!line.starts_with("Version"), *line));
     reasons.dedup();
     let mut message = format!("Rolling out {} not up-to-date replicas", outdated.len());

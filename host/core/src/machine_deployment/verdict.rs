@@ -47,13 +47,20 @@ fn before_asking(observed: &Observed, now: Timestamp) -> Option<Verdict> {
         None if !observed.missing_templates().is_empty() => return Some(Verdict::NoTemplate),
         Some(current)
             if current.desired() == replicas
-                && observed.old_sets(now).iter().all(|seen| seen.desired() == 0) =>
+                && observed
+                    .old_sets(now)
+                    .iter()
+                    .all(|seen| seen.desired() == 0) =>
         {
             return Some(Verdict::Settled);
         }
         _ => {}
     }
-    observed.strategy.settings_error.clone().map(Verdict::BadSettings)
+    observed
+        .strategy
+        .settings_error
+        .clone()
+        .map(Verdict::BadSettings)
 }
 
 /// What may be done about replicas.
@@ -77,8 +84,14 @@ pub fn verdict(observed: &Observed, now: Timestamp) -> Verdict {
 }
 
 fn paused(observed: &Observed, now: Timestamp) -> Vec<(String, u32)> {
-    let current = observed.existing_current(now).map(|seen| seen.name().to_owned());
-    let live: Vec<_> = observed.sets.iter().filter(|seen| !seen.is_deleting()).collect();
+    let current = observed
+        .existing_current(now)
+        .map(|seen| seen.name().to_owned());
+    let live: Vec<_> = observed
+        .sets
+        .iter()
+        .filter(|seen| !seen.is_deleting())
+        .collect();
     let sets: Vec<PausedSet> = live
         .iter()
         .map(|seen| PausedSet {
@@ -100,9 +113,10 @@ impl Verdict {
     pub fn replicas(&self, set: &str) -> Option<u32> {
         match self {
             Self::Accepted(checked) => checked.target(set).map(|target| target.replicas),
-            Self::Paused(scaled) => {
-                scaled.iter().find(|(name, _)| name == set).map(|(_, replicas)| *replicas)
-            }
+            Self::Paused(scaled) => scaled
+                .iter()
+                .find(|(name, _)| name == set)
+                .map(|(_, replicas)| *replicas),
             _ => None,
         }
     }
@@ -121,16 +135,19 @@ impl Verdict {
     pub fn blocker(&self, strategy: &str) -> Option<String> {
         match self {
             Self::Settled | Self::Paused(_) | Self::NoTemplate => None,
-            Self::BadSettings(why) => Some(format!("upgrade strategy {strategy} cannot be asked: {why}")),
+            Self::BadSettings(why) => Some(format!(
+                "upgrade strategy {strategy} cannot be asked: {why}"
+            )),
             Self::Missing => Some(format!(
                 "upgrade strategy plugin {strategy} is not active: install it, or see `kubectl get plugins -A` for why it is not"
             )),
-            Self::Failed(failure) => {
-                Some(format!("upgrade strategy {strategy} failed: {} ({})", failure.message, failure.reason))
-            }
-            Self::Refused(violation) => {
-                Some(format!("the answer of upgrade strategy {strategy} was refused: {violation}"))
-            }
+            Self::Failed(failure) => Some(format!(
+                "upgrade strategy {strategy} failed: {} ({})",
+                failure.message, failure.reason
+            )),
+            Self::Refused(violation) => Some(format!(
+                "the answer of upgrade strategy {strategy} was refused: {violation}"
+            )),
             Self::Accepted(checked) if checked.is_idle() => Some(format!(
                 "upgrade strategy {strategy} changes nothing and does not say what it waits for"
             )),

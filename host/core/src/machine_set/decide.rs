@@ -70,17 +70,25 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
     steps.extend(own_selector(observed).map(Step::PatchSet));
     steps.extend(own_templates(observed));
-    let changes: Vec<Change> =
-        observed.machines.iter().filter_map(|seen| desired::in_place(observed, seen)).collect();
+    let changes: Vec<Change> = observed
+        .machines
+        .iter()
+        .filter_map(|seen| desired::in_place(observed, seen))
+        .collect();
     if !changes.is_empty() {
         steps.push(Step::Change(changes));
     }
-    let completions: Vec<Completion> =
-        observed.machines.iter().filter_map(|seen| desired::completion(observed, seen)).collect();
+    let completions: Vec<Completion> = observed
+        .machines
+        .iter()
+        .filter_map(|seen| desired::completion(observed, seen))
+        .collect();
     if !completions.is_empty() {
         steps.push(Step::Complete(completions));
     }
-    let Some(wanted) = wanted(observed) else { return Plan::of(steps) };
+    let Some(wanted) = wanted(observed) else {
+        return Plan::of(steps);
+    };
     let mut next = Next::Settled;
     if observed.machines.len() < wanted {
         match new_machines(observed, wanted.saturating_sub(observed.machines.len())) {
@@ -94,13 +102,20 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             steps.push(Step::Delete(surplus));
         }
     }
-    Plan { next, ..Plan::of(steps) }
+    Plan {
+        next,
+        ..Plan::of(steps)
+    }
 }
 
 /// `spec.replicas`; `None` while it is not set.
 #[must_use]
 pub fn wanted(observed: &Observed) -> Option<usize> {
-    observed.set.spec.replicas.and_then(|replicas| usize::try_from(replicas).ok())
+    observed
+        .set
+        .spec
+        .replicas
+        .and_then(|replicas| usize::try_from(replicas).ok())
 }
 
 /// What keeps machines from being made; empty when nothing does.
@@ -127,14 +142,22 @@ fn new_machines(observed: &Observed, missing: usize) -> Result<Vec<NewMachine>, 
         return Err(Blocked { because });
     }
     let mut endings = Endings::new(observed.seed);
-    let made: Result<Vec<NewMachine>, MakeError> =
-        (0..missing.min(CREATE_MAX)).map(|_| desired::new_machine(observed, &mut endings)).collect();
-    made.map_err(|error| Blocked { because: vec![error.to_string()] })
+    let made: Result<Vec<NewMachine>, MakeError> = (0..missing.min(CREATE_MAX))
+        .map(|_| desired::new_machine(observed, &mut endings))
+        .collect();
+    made.map_err(|error| Blocked {
+        because: vec![error.to_string()],
+    })
 }
 
 /// Machines that are too many and not going yet.
 fn surplus(observed: &Observed, wanted: usize, now: Timestamp) -> Vec<String> {
-    let order = observed.set.spec.deletion.as_ref().and_then(|deletion| deletion.order);
+    let order = observed
+        .set
+        .spec
+        .deletion
+        .as_ref()
+        .and_then(|deletion| deletion.order);
     let order = order.unwrap_or(MachineSetDeletionOrder::Random);
     let too_many = observed.machines.len().saturating_sub(wanted);
     ranked(observed.bare_machines(), &order, now)
@@ -154,16 +177,27 @@ fn own_selector(observed: &Observed) -> Option<Value> {
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}},
     }});
-    merge::patch(&serde_json::to_value(&observed.set).unwrap_or_default(), &desired)
+    merge::patch(
+        &serde_json::to_value(&observed.set).unwrap_or_default(),
+        &desired,
+    )
 }
 
 /// Templates that the Cluster does not own yet.
 fn own_templates(observed: &Observed) -> Vec<Step> {
-    let Some(cluster) = observed.cluster.found() else { return Vec::new() };
-    let steps = observed.templates().into_iter().filter_map(|(reference, seen)| {
-        kind_of_template(&reference.kind)?;
-        let patch = owner_patch(seen.found()?, cluster)?;
-        Some(Step::OwnTemplate { reference: reference.clone(), patch })
-    });
+    let Some(cluster) = observed.cluster.found() else {
+        return Vec::new();
+    };
+    let steps = observed
+        .templates()
+        .into_iter()
+        .filter_map(|(reference, seen)| {
+            kind_of_template(&reference.kind)?;
+            let patch = owner_patch(seen.found()?, cluster)?;
+            Some(Step::OwnTemplate {
+                reference: reference.clone(),
+                patch,
+            })
+        });
     steps.collect()
 }

@@ -68,7 +68,9 @@ pub enum MakeError {
 /// Labels of Machines: the template's, and which set and deployment they belong to.
 fn labels(observed: &Observed) -> BTreeMap<String, String> {
     let metadata = observed.set.spec.template.metadata.as_ref();
-    let mut labels = metadata.map(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let mut labels = metadata
+        .map(|metadata| metadata.labels.clone())
+        .unwrap_or_default();
     labels.extend(fixed_labels(observed));
     labels
 }
@@ -88,7 +90,9 @@ fn fixed_labels(observed: &Observed) -> BTreeMap<String, String> {
 
 fn annotations(observed: &Observed) -> BTreeMap<String, String> {
     let metadata = observed.set.spec.template.metadata.as_ref();
-    metadata.map(|metadata| metadata.annotations.clone()).unwrap_or_default()
+    metadata
+        .map(|metadata| metadata.annotations.clone())
+        .unwrap_or_default()
 }
 
 /// Keys that a change of the template may take back.
@@ -105,18 +109,29 @@ fn propagated(observed: &Observed) -> Propagated {
 /// When a template is missing or cannot be copied, or the name template is bad.
 pub fn new_machine(observed: &Observed, endings: &mut Endings) -> Result<NewMachine, MakeError> {
     let set = &observed.set;
-    let template = set.spec.machine_naming.as_ref().and_then(|naming| naming.template.as_deref());
-    let variables =
-        [("cluster.name", set.spec.cluster_name.as_str()), ("machineSet.name", name(&set.metadata))];
+    let template = set
+        .spec
+        .machine_naming
+        .as_ref()
+        .and_then(|naming| naming.template.as_deref());
+    let variables = [
+        ("cluster.name", set.spec.cluster_name.as_str()),
+        ("machineSet.name", name(&set.metadata)),
+    ];
     let machine_name = name_from(template.unwrap_or(MACHINE_SET_DEFAULT), &variables, endings)?;
     let mut spec = set.spec.template.spec.clone();
     spec.cluster_name.clone_from(&set.spec.cluster_name);
     spec.infrastructure_ref = copied_reference(&spec.infrastructure_ref, &machine_name);
-    spec.bootstrap.config_ref =
-        spec.bootstrap.config_ref.as_ref().map(|config| copied_reference(config, &machine_name));
+    spec.bootstrap.config_ref = spec
+        .bootstrap
+        .config_ref
+        .as_ref()
+        .map(|config| copied_reference(config, &machine_name));
     spec.provider_id = None;
     let mut deletion = spec.deletion.unwrap_or_default();
-    deletion.node_deletion_timeout_seconds.get_or_insert(NODE_DELETION_TIMEOUT_S);
+    deletion
+        .node_deletion_timeout_seconds
+        .get_or_insert(NODE_DELETION_TIMEOUT_S);
     spec.deletion = Some(deletion);
     let mut annotations = annotations(observed);
     if let Some(keys) = propagated(observed).write() {
@@ -150,7 +165,9 @@ fn copied_reference(
 ) -> ContractVersionedObjectReference {
     ContractVersionedObjectReference {
         api_group: template.api_group.clone(),
-        kind: kind_of_template(&template.kind).unwrap_or(&template.kind).to_owned(),
+        kind: kind_of_template(&template.kind)
+            .unwrap_or(&template.kind)
+            .to_owned(),
         name: machine.to_owned(),
     }
 }
@@ -161,10 +178,23 @@ fn copy(observed: &Observed, template: &Lookup<Value>, machine: &str) -> Result<
         Lookup::Missing => return Err(MakeError::Template("a template does not exist".to_owned())),
         Lookup::Unknown(why) => return Err(MakeError::Template(why.clone())),
     };
-    let namespace = observed.set.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = observed
+        .set
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or_default();
     let (labels, annotations) = (labels(observed), annotations(observed));
     let cluster = &observed.set.spec.cluster_name;
-    Ok(from_template(template, machine, namespace, cluster, &labels, &annotations, None)?)
+    Ok(from_template(
+        template,
+        machine,
+        namespace,
+        cluster,
+        &labels,
+        &annotations,
+        None,
+    )?)
 }
 
 /// An owner reference to the set as the managing controller.
@@ -188,7 +218,11 @@ pub fn completion(observed: &Observed, seen: &MachineSeen) -> Option<Completion>
     if seen.is_deleting() {
         return None;
     }
-    let status = seen.machine.status.as_ref().and_then(|status| status.initialization.as_ref());
+    let status = seen
+        .machine
+        .status
+        .as_ref()
+        .and_then(|status| status.initialization.as_ref());
     let has_infra = status.and_then(|done| done.infrastructure_provisioned) == Some(true);
     let has_data = status.and_then(|done| done.bootstrap_data_secret_created) == Some(true)
         || seen.machine.spec.bootstrap.data_secret_name.is_some();
@@ -213,7 +247,11 @@ pub fn completion(observed: &Observed, seen: &MachineSeen) -> Option<Completion>
         objects.extend(copy(observed, template, machine).ok());
     }
     let uid = seen.machine.metadata.uid.clone()?;
-    (!objects.is_empty()).then(|| Completion { machine: machine.to_owned(), uid, objects })
+    (!objects.is_empty()).then(|| Completion {
+        machine: machine.to_owned(),
+        uid,
+        objects,
+    })
 }
 
 /// What must change on a Machine and its objects to match the set's template where that replaces nothing; `None` when it does.
@@ -231,7 +269,11 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
     let current = serde_json::to_value(&seen.machine).unwrap_or_default();
     if seen.is_deleting() {
         let patch = merge::patch(&current, &json!({"spec": fields}))?;
-        return Some(Change { machine: seen.name().to_owned(), patch: Some(patch), objects: Vec::new() });
+        return Some(Change {
+            machine: seen.name().to_owned(),
+            patch: Some(patch),
+            objects: Vec::new(),
+        });
     }
     let before = Propagated::read(seen.machine.metadata.annotations.as_ref());
     let (labels, passed_on) = (labels(observed), annotations(observed));
@@ -246,7 +288,9 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
         (own.bootstrap.config_ref.as_ref(), seen.bootstrap.as_ref()),
     ];
     for part in parts {
-        let (Some(reference), Some(Lookup::Found(object))) = part else { continue };
+        let (Some(reference), Some(Lookup::Found(object))) = part else {
+            continue;
+        };
         if let Some(patch) = merge::patch(object, &json!({"metadata": metadata})) {
             objects.push((reference.clone(), patch));
         }
@@ -263,24 +307,38 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
         "labels": merge::map(&labels, before.labels),
         "annotations": merge::map(&annotations, gone),
     });
-    if let (Some(metadata), Some(owners)) = (metadata.as_object_mut(), adopted_owners(observed, seen)) {
+    if let (Some(metadata), Some(owners)) =
+        (metadata.as_object_mut(), adopted_owners(observed, seen))
+    {
         metadata.insert("ownerReferences".to_owned(), owners);
     }
     let patch = merge::patch(&current, &json!({"metadata": metadata, "spec": fields}));
     if patch.is_none() && objects.is_empty() {
         return None;
     }
-    Some(Change { machine: seen.name().to_owned(), patch, objects })
+    Some(Change {
+        machine: seen.name().to_owned(),
+        patch,
+        objects,
+    })
 }
 
 /// Owner references with the set as controller, for a Machine that nobody controls.
 fn adopted_owners(observed: &Observed, seen: &MachineSeen) -> Option<Value> {
-    let owners = seen.machine.metadata.owner_references.as_deref().unwrap_or_default();
+    let owners = seen
+        .machine
+        .metadata
+        .owner_references
+        .as_deref()
+        .unwrap_or_default();
     if owners.iter().any(|owner| owner.controller == Some(true)) {
         return None;
     }
     let uid = observed.set.metadata.uid.as_deref().unwrap_or_default();
-    let others = owners.iter().filter(|owner| owner.uid != uid).map(|owner| json!(owner));
+    let others = owners
+        .iter()
+        .filter(|owner| owner.uid != uid)
+        .map(|owner| json!(owner));
     Some(others.chain([controller_reference(observed)]).collect())
 }
 

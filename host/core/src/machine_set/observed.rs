@@ -76,9 +76,9 @@ impl Observed {
     /// Whether the set's machines are of the template that its MachineDeployment has now; true for a set of its own.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.deployment
-            .found()
-            .is_none_or(|deployment| crate::machine_deployment::outdated(deployment, &self.set).is_empty())
+        self.deployment.found().is_none_or(|deployment| {
+            crate::machine_deployment::outdated(deployment, &self.set).is_empty()
+        })
     }
 
     /// The Machines.
@@ -97,7 +97,9 @@ impl Observed {
     pub fn templates(&self) -> Vec<(&ContractVersionedObjectReference, &Lookup<Value>)> {
         let spec = &self.set.spec.template.spec;
         let mut templates = vec![(&spec.infrastructure_ref, &self.infra_template)];
-        if let (Some(reference), Some(seen)) = (&spec.bootstrap.config_ref, &self.bootstrap_template) {
+        if let (Some(reference), Some(seen)) =
+            (&spec.bootstrap.config_ref, &self.bootstrap_template)
+        {
             templates.push((reference, seen));
         }
         templates
@@ -106,11 +108,14 @@ impl Observed {
     /// Templates that do not exist or cannot be seen, one sentence each.
     #[must_use]
     pub fn missing_templates(&self) -> Vec<String> {
-        let missing = self.templates().into_iter().filter_map(|(reference, seen)| match seen {
-            Lookup::Found(_) => None,
-            Lookup::Missing => Some(format!("{} does not exist", reference.kind)),
-            Lookup::Unknown(why) => Some(format!("{} cannot be read: {why}", reference.kind)),
-        });
+        let missing = self
+            .templates()
+            .into_iter()
+            .filter_map(|(reference, seen)| match seen {
+                Lookup::Found(_) => None,
+                Lookup::Missing => Some(format!("{} does not exist", reference.kind)),
+                Lookup::Unknown(why) => Some(format!("{} cannot be read: {why}", reference.kind)),
+            });
         missing.collect()
     }
 }
@@ -120,10 +125,18 @@ impl Observed {
 pub fn selector_labels(set: &MachineSet) -> BTreeMap<String, String> {
     let selector = &set.spec.selector;
     let mut labels = selector.match_labels.clone().unwrap_or_default();
-    if labels.is_empty() && selector.match_expressions.as_ref().is_none_or(Vec::is_empty) {
+    if labels.is_empty()
+        && selector
+            .match_expressions
+            .as_ref()
+            .is_none_or(Vec::is_empty)
+    {
         labels.insert(label::SET_NAME.to_owned(), label_value(name(&set.metadata)));
     }
-    labels.insert(label::CLUSTER_NAME.to_owned(), set.spec.cluster_name.clone());
+    labels.insert(
+        label::CLUSTER_NAME.to_owned(),
+        set.spec.cluster_name.clone(),
+    );
     labels
 }
 
@@ -134,17 +147,23 @@ pub fn is_selected(
     selector: &LabelSelector,
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> bool {
-    let equal = match_labels.iter().all(|(key, value)| label_of(metadata, key) == Some(value));
-    let expressions = selector.match_expressions.iter().flatten().all(|requirement| {
-        let value = label_of(metadata, &requirement.key);
-        let listed = |value: &str| requirement.values.iter().flatten().any(|one| one == value);
-        match requirement.operator.as_str() {
-            "In" => value.is_some_and(listed),
-            "NotIn" => !value.is_some_and(listed),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
-    });
+    let equal = match_labels
+        .iter()
+        .all(|(key, value)| label_of(metadata, key) == Some(value));
+    let expressions = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .all(|requirement| {
+            let value = label_of(metadata, &requirement.key);
+            let listed = |value: &str| requirement.values.iter().flatten().any(|one| one == value);
+            match requirement.operator.as_str() {
+                "In" => value.is_some_and(listed),
+                "NotIn" => !value.is_some_and(listed),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        });
     equal && expressions
 }

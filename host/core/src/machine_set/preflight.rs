@@ -28,7 +28,8 @@ const CONTROL_PLANE_VERSION_SKEW: &str = "ControlPlaneVersionSkew";
 #[must_use]
 pub fn failures(observed: &Observed) -> Vec<String> {
     let cluster = observed.cluster.found();
-    let Some(reference) = cluster.and_then(|cluster| cluster.spec.control_plane_ref.as_ref()) else {
+    let Some(reference) = cluster.and_then(|cluster| cluster.spec.control_plane_ref.as_ref())
+    else {
         return Vec::new();
     };
     let skipped = skipped(observed);
@@ -38,16 +39,27 @@ pub fn failures(observed: &Observed) -> Vec<String> {
     let object = match &observed.control_plane {
         Lookup::Found(object) => object,
         Lookup::Missing => {
-            return vec![format!("{} {} does not exist", reference.kind, reference.name)];
+            return vec![format!(
+                "{} {} does not exist",
+                reference.kind, reference.name
+            )];
         }
         Lookup::Unknown(why) => {
-            return vec![format!("{} {} cannot be read: {why}", reference.kind, reference.name)];
+            return vec![format!(
+                "{} {} cannot be read: {why}",
+                reference.kind, reference.name
+            )];
         }
     };
     let control_plane = ControlPlane(object);
-    let Some(version) = control_plane.version() else { return Vec::new() };
+    let Some(version) = control_plane.version() else {
+        return Vec::new();
+    };
     let checks: [(&str, Option<String>); 4] = [
-        (CONTROL_PLANE_IS_STABLE, stable(observed, &control_plane, version, &reference.kind)),
+        (
+            CONTROL_PLANE_IS_STABLE,
+            stable(observed, &control_plane, version, &reference.kind),
+        ),
         (KUBERNETES_VERSION_SKEW, kubernetes_skew(observed, version)),
         (KUBEADM_VERSION_SKEW, kubeadm_skew(observed, version)),
         (CONTROL_PLANE_VERSION_SKEW, same_version(observed, version)),
@@ -55,7 +67,9 @@ pub fn failures(observed: &Observed) -> Vec<String> {
     checks
         .into_iter()
         .filter(|(name, _)| !skipped.contains(name))
-        .filter_map(|(name, failure)| Some(format!("{} (\"{name}\" preflight check failed)", failure?)))
+        .filter_map(|(name, failure)| {
+            Some(format!("{} (\"{name}\" preflight check failed)", failure?))
+        })
         .collect()
 }
 
@@ -67,7 +81,11 @@ fn skipped(observed: &Observed) -> Vec<&str> {
         .and_then(|template| template.pointer("/metadata/annotations"))
         .and_then(|annotations| annotations.get(annotation::SKIP_PREFLIGHT_CHECKS))
         .and_then(serde_json::Value::as_str);
-    own.or(template).unwrap_or_default().split(',').map(str::trim).collect()
+    own.or(template)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .collect()
 }
 
 fn is_of_topology(observed: &Observed) -> Option<&str> {
@@ -75,7 +93,12 @@ fn is_of_topology(observed: &Observed) -> Option<&str> {
     Some(&topology.version)
 }
 
-fn stable(observed: &Observed, control_plane: &ControlPlane<'_>, version: &str, kind: &str) -> Option<String> {
+fn stable(
+    observed: &Observed,
+    control_plane: &ControlPlane<'_>,
+    version: &str,
+    kind: &str,
+) -> Option<String> {
     if let Some(wanted) = is_of_topology(observed) {
         let step = control_plane.0.pointer("/metadata/annotations");
         let step = step.and_then(|annotations| annotations.get(annotation::TOPOLOGY_UPGRADE_STEP));
@@ -86,18 +109,25 @@ fn stable(observed: &Observed, control_plane: &ControlPlane<'_>, version: &str, 
     if control_plane.is_provisioning() {
         return Some(format!("{kind} is provisioning"));
     }
-    control_plane.is_upgrading().then(|| format!("{kind} is upgrading to {version}"))
+    control_plane
+        .is_upgrading()
+        .then(|| format!("{kind} is upgrading to {version}"))
 }
 
 fn versions(observed: &Observed, control_plane: &str) -> Option<(Version, Version)> {
     let own = observed.set.spec.template.spec.version.as_deref()?;
-    Some((Version::parse(own).ok()?, Version::parse(control_plane).ok()?))
+    Some((
+        Version::parse(own).ok()?,
+        Version::parse(control_plane).ok()?,
+    ))
 }
 
 fn kubernetes_skew(observed: &Observed, control_plane: &str) -> Option<String> {
     let (own, theirs) = versions(observed, control_plane)?;
     if own.minor > theirs.minor {
-        return Some(format!("MachineSet version ({own}) is higher than the control plane version ({theirs})"));
+        return Some(format!(
+            "MachineSet version ({own}) is higher than the control plane version ({theirs})"
+        ));
     }
     let oldest = theirs.minor.saturating_sub(SKEW_MAX);
     (own.minor < oldest).then(|| {
@@ -106,7 +136,14 @@ fn kubernetes_skew(observed: &Observed, control_plane: &str) -> Option<String> {
 }
 
 fn kubeadm_skew(observed: &Observed, control_plane: &str) -> Option<String> {
-    let config = observed.set.spec.template.spec.bootstrap.config_ref.as_ref()?;
+    let config = observed
+        .set
+        .spec
+        .template
+        .spec
+        .bootstrap
+        .config_ref
+        .as_ref()?;
     if config.kind != "KubeadmConfigTemplate" || config.api_group != "bootstrap.cluster.x-k8s.io" {
         return None;
     }

@@ -44,8 +44,10 @@ pub fn ranked<'a>(
     order: &MachineSetDeletionOrder,
     now: Timestamp,
 ) -> Vec<&'a Machine> {
-    let mut ranked: Vec<(&Machine, f64)> =
-        machines.into_iter().map(|machine| (machine, priority(machine, order, now))).collect();
+    let mut ranked: Vec<(&Machine, f64)> = machines
+        .into_iter()
+        .map(|machine| (machine, priority(machine, order, now)))
+        .collect();
     ranked.sort_by(|(a, pa), (b, pb)| {
         Reverse(Total(*pa))
             .cmp(&Reverse(Total(*pb)))
@@ -80,7 +82,9 @@ mod tests {
     use super::*;
 
     fn machine(name: &str, age_s: i64, extra: &Value) -> Machine {
-        let created = now().saturating_sub(jiff::SignedDuration::from_secs(age_s)).expect("in range");
+        let created = now()
+            .saturating_sub(jiff::SignedDuration::from_secs(age_s))
+            .expect("in range");
         let mut value = json!({
             "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
             "metadata": {"name": name, "creationTimestamp": created.to_string()},
@@ -102,7 +106,10 @@ mod tests {
     }
 
     fn order(machines: &[Machine], order: MachineSetDeletionOrder) -> Vec<&str> {
-        ranked(machines, &order, now()).iter().map(|machine| name(&machine.metadata)).collect()
+        ranked(machines, &order, now())
+            .iter()
+            .map(|machine| name(&machine.metadata))
+            .collect()
     }
 
     #[test]
@@ -111,20 +118,47 @@ mod tests {
             machine("old", 9_000_000, &json!({})),
             machine("young", 60, &json!({})),
             machine("nodeless", 500, &json!({"status": {"nodeRef": null}})),
-            machine("updating", 500, &json!({"metadata": {"annotations": {"in-place-updates.internal.cluster.x-k8s.io/update-in-progress": ""}}})),
-            machine("marked", 500, &json!({"metadata": {"annotations": {"cluster.x-k8s.io/delete-machine": ""}}})),
-            machine("going", 500, &json!({"metadata": {"deletionTimestamp": "2026-05-31T00:00:00Z"}})),
+            machine(
+                "updating",
+                500,
+                &json!({"metadata": {"annotations": {"in-place-updates.internal.cluster.x-k8s.io/update-in-progress": ""}}}),
+            ),
+            machine(
+                "marked",
+                500,
+                &json!({"metadata": {"annotations": {"cluster.x-k8s.io/delete-machine": ""}}}),
+            ),
+            machine(
+                "going",
+                500,
+                &json!({"metadata": {"deletionTimestamp": "2026-05-31T00:00:00Z"}}),
+            ),
         ];
         let first = ["going", "marked", "updating", "nodeless"];
         let all = |rest: [&'static str; 2]| [first.as_slice(), rest.as_slice()].concat();
-        assert_eq!(order(&machines, MachineSetDeletionOrder::Oldest), all(["old", "young"]));
-        assert_eq!(order(&machines, MachineSetDeletionOrder::Newest), all(["young", "old"]));
-        assert_eq!(order(&machines, MachineSetDeletionOrder::Random), all(["old", "young"]));
+        assert_eq!(
+            order(&machines, MachineSetDeletionOrder::Oldest),
+            all(["old", "young"])
+        );
+        assert_eq!(
+            order(&machines, MachineSetDeletionOrder::Newest),
+            all(["young", "old"])
+        );
+        assert_eq!(
+            order(&machines, MachineSetDeletionOrder::Random),
+            all(["old", "young"])
+        );
     }
 
     #[test]
     fn among_equals_the_unavailable_go_first() {
-        let machines = [machine("a", 60, &json!({})), machine("b", 60, &json!({"status": {"conditions": []}}))];
-        assert_eq!(order(&machines, MachineSetDeletionOrder::Random), ["b", "a"]);
+        let machines = [
+            machine("a", 60, &json!({})),
+            machine("b", 60, &json!({"status": {"conditions": []}})),
+        ];
+        assert_eq!(
+            order(&machines, MachineSetDeletionOrder::Random),
+            ["b", "a"]
+        );
     }
 }

@@ -35,7 +35,11 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     let machines: Vec<&Machine> = observed.bare_machines().collect();
     let counts = count::count(machines.iter().copied());
     let deleting = observed.is_deleting();
-    let wanted = if deleting { Some(0) } else { observed.set.spec.replicas };
+    let wanted = if deleting {
+        Some(0)
+    } else {
+        observed.set.spec.replicas
+    };
     let slow = conditions::slow_deletions(machines.iter().copied(), now);
     let short = wanted.is_some_and(|wanted| counts.replicas < wanted);
     // Checks of the control plane only matter when machines have to be made.
@@ -66,7 +70,10 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     ];
     let next = next(observed, &counts, wanted);
     let status = MachineSetStatus {
-        selector: Some(selector_text(&observed.selector_labels(), &observed.set.spec.selector)),
+        selector: Some(selector_text(
+            &observed.selector_labels(),
+            &observed.set.spec.selector,
+        )),
         replicas: Some(counts.replicas),
         ready_replicas: Some(counts.ready),
         available_replicas: Some(counts.available),
@@ -74,7 +81,12 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
         versions: counts.versions,
         ..MachineSetStatus::default()
     };
-    Reported { status, conditions, next, finished: deleting && machines.is_empty() }
+    Reported {
+        status,
+        conditions,
+        next,
+        finished: deleting && machines.is_empty(),
+    }
 }
 
 fn next(observed: &Observed, counts: &count::Counts, wanted: Option<i32>) -> Option<Next> {
@@ -85,7 +97,13 @@ fn next(observed: &Observed, counts: &count::Counts, wanted: Option<i32>) -> Opt
     if counts.ready != wanted {
         return Some(Next::CheckAfter(NOT_READY_RECHECK));
     }
-    let min_ready = observed.set.spec.template.spec.min_ready_seconds.unwrap_or_default();
+    let min_ready = observed
+        .set
+        .spec
+        .template
+        .spec
+        .min_ready_seconds
+        .unwrap_or_default();
     let min_ready = u64::try_from(min_ready).unwrap_or_default();
     (min_ready > 0 && counts.available != wanted)
         .then(|| Next::CheckAfter(Duration::from_secs(min_ready)))

@@ -42,7 +42,9 @@ impl Checked {
     /// The target of one set.
     #[must_use]
     pub fn target(&self, machine_set: &str) -> Option<&Target> {
-        self.targets.iter().find(|target| target.machine_set == machine_set)
+        self.targets
+            .iter()
+            .find(|target| target.machine_set == machine_set)
     }
 
     /// Machines to mark before their sets shrink.
@@ -98,7 +100,9 @@ pub enum Violation {
         name: String,
     },
     /// An old set would grow.
-    #[error("it lets the outdated MachineSet {name:?} grow from {from} to {to}: the rollout could not finish")]
+    #[error(
+        "it lets the outdated MachineSet {name:?} grow from {from} to {to}: the rollout could not finish"
+    )]
     OldSetGrows {
         /// The set.
         name: String,
@@ -108,13 +112,17 @@ pub enum Violation {
         to: u32,
     },
     /// The current set could not make machines.
-    #[error("it keeps the current MachineSet {name:?} from making machines: the rollout could not finish")]
+    #[error(
+        "it keeps the current MachineSet {name:?} from making machines: the rollout could not finish"
+    )]
     CurrentDisabled {
         /// The set.
         name: String,
     },
     /// More machines than allowed.
-    #[error("there would be {total} machines, at most {ceiling} are allowed (replicas {replicas}, maxSurge {surge})")]
+    #[error(
+        "there would be {total} machines, at most {ceiling} are allowed (replicas {replicas}, maxSurge {surge})"
+    )]
     AboveSurge {
         /// Machines there would be.
         total: u32,
@@ -126,7 +134,9 @@ pub enum Violation {
         surge: u32,
     },
     /// Fewer available machines than allowed.
-    #[error("only {available} available machines could be left, at least {floor} are required (replicas {replicas}, maxUnavailable {unavailable})")]
+    #[error(
+        "only {available} available machines could be left, at least {floor} are required (replicas {replicas}, maxUnavailable {unavailable})"
+    )]
     BelowFloor {
         /// Available machines left at worst.
         available: u32,
@@ -153,12 +163,22 @@ pub fn check(facts: &Facts, answer: Answer) -> Result<Checked, Violation> {
     let targets = resolve(facts, &answer)?;
     let delete_first: BTreeSet<&str> = answer.delete_first.iter().map(String::as_str).collect();
     let known = |name: &str| {
-        facts.machine_sets.iter().flat_map(|set| &set.machines).any(|machine| machine.name == name)
+        facts
+            .machine_sets
+            .iter()
+            .flat_map(|set| &set.machines)
+            .any(|machine| machine.name == name)
     };
     if let Some(foreign) = delete_first.iter().find(|name| !known(name)) {
-        return Err(Violation::ForeignMachine { name: (*foreign).to_owned() });
+        return Err(Violation::ForeignMachine {
+            name: (*foreign).to_owned(),
+        });
     }
-    if let Some(state) = answer.state.as_ref().filter(|state| state.len() > STATE_BYTES_MAX) {
+    if let Some(state) = answer
+        .state
+        .as_ref()
+        .filter(|state| state.len() > STATE_BYTES_MAX)
+    {
         return Err(Violation::StateTooLarge { bytes: state.len() });
     }
     check_old_sets(facts, &targets)?;
@@ -181,10 +201,14 @@ fn resolve(facts: &Facts, answer: &Answer) -> Result<Vec<Target>, Violation> {
     for target in &answer.targets {
         let name = target.machine_set.as_str();
         if !facts.machine_sets.iter().any(|set| set.name == name) {
-            return Err(Violation::ForeignSet { name: name.to_owned() });
+            return Err(Violation::ForeignSet {
+                name: name.to_owned(),
+            });
         }
         if named.insert(name, target).is_some() {
-            return Err(Violation::TwoTargets { name: name.to_owned() });
+            return Err(Violation::TwoTargets {
+                name: name.to_owned(),
+            });
         }
     }
     let targets = facts.machine_sets.iter().map(|set| {
@@ -194,20 +218,28 @@ fn resolve(facts: &Facts, answer: &Answer) -> Result<Vec<Target>, Violation> {
                 replicas: set.desired_replicas,
                 create_disabled: false,
             },
-            |target| Target { replicas: target.replicas.min(REPLICAS_MAX), ..(*target).clone() },
+            |target| Target {
+                replicas: target.replicas.min(REPLICAS_MAX),
+                ..(*target).clone()
+            },
         )
     });
     Ok(targets.collect())
 }
 
-fn pairs<'a>(facts: &'a Facts, targets: &'a [Target]) -> impl Iterator<Item = (&'a MachineSetFacts, &'a Target)> {
+fn pairs<'a>(
+    facts: &'a Facts,
+    targets: &'a [Target],
+) -> impl Iterator<Item = (&'a MachineSetFacts, &'a Target)> {
     facts.machine_sets.iter().zip(targets)
 }
 
 fn check_old_sets(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
     for (set, target) in pairs(facts, targets) {
         if set.current && target.create_disabled {
-            return Err(Violation::CurrentDisabled { name: set.name.clone() });
+            return Err(Violation::CurrentDisabled {
+                name: set.name.clone(),
+            });
         }
         if !set.current && target.replicas > set.desired_replicas {
             return Err(Violation::OldSetGrows {
@@ -222,13 +254,16 @@ fn check_old_sets(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
 
 /// Machines of a set that are there or will be.
 fn occupied(set: &MachineSetFacts, replicas: u32) -> u32 {
-    replicas.max(set.actual_replicas).max(u32::try_from(set.machines.len()).unwrap_or(u32::MAX))
+    replicas
+        .max(set.actual_replicas)
+        .max(u32::try_from(set.machines.len()).unwrap_or(u32::MAX))
 }
 
 fn check_surge(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
     let grows = pairs(facts, targets).any(|(set, target)| target.replicas > set.desired_replicas);
-    let total = pairs(facts, targets)
-        .fold(0_u32, |total, (set, target)| total.saturating_add(occupied(set, target.replicas)));
+    let total = pairs(facts, targets).fold(0_u32, |total, (set, target)| {
+        total.saturating_add(occupied(set, target.replicas))
+    });
     let ceiling = facts.replicas.saturating_add(facts.max_surge);
     if grows && total > ceiling {
         return Err(Violation::AboveSurge {
@@ -242,10 +277,9 @@ fn check_surge(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
 }
 
 fn check_floor(facts: &Facts, targets: &[Target], first: &BTreeSet<&str>) -> Result<(), Violation> {
-    let by_age = facts
-        .extra
-        .iter()
-        .any(|(name, value)| name == DELETION_ORDER && value.as_str().is_some_and(|order| order != "Random"));
+    let by_age = facts.extra.iter().any(|(name, value)| {
+        name == DELETION_ORDER && value.as_str().is_some_and(|order| order != "Random")
+    });
     let lost = |replicas: &dyn Fn(&MachineSetFacts, &Target) -> u32, first: &BTreeSet<&str>| {
         pairs(facts, targets).fold(0_u32, |lost, (set, target)| {
             lost.saturating_add(lost_available(set, replicas(set, target), first, by_age))
@@ -254,8 +288,12 @@ fn check_floor(facts: &Facts, targets: &[Target], first: &BTreeSet<&str>) -> Res
     let already = lost(&|set, _| set.desired_replicas, &BTreeSet::new());
     let then = lost(&|_, target| target.replicas, first);
     let available = facts.machine_sets.iter().flat_map(|set| &set.machines);
-    let available = available.filter(|machine| machine.available && !machine.deleting).count();
-    let left = u32::try_from(available).unwrap_or(u32::MAX).saturating_sub(then);
+    let available = available
+        .filter(|machine| machine.available && !machine.deleting)
+        .count();
+    let left = u32::try_from(available)
+        .unwrap_or(u32::MAX)
+        .saturating_sub(then);
     let floor = facts.replicas.saturating_sub(facts.max_unavailable);
     if then > already && left < floor {
         return Err(Violation::BelowFloor {
@@ -273,13 +311,26 @@ const MARKS: [&str; 2] = [annotation::DELETE_MACHINE, annotation::UPDATE_IN_PROG
 
 /// How many available machines go, at worst, when a set shrinks to `replicas`, in the order in which MachineSets choose
 /// ([`crate::machine_set::priority`]).
-fn lost_available(set: &MachineSetFacts, replicas: u32, first: &BTreeSet<&str>, by_age: bool) -> u32 {
-    let mut staying: Vec<&MachineFacts> =
-        set.machines.iter().filter(|machine| !machine.deleting).collect();
-    let excess = staying.len().saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
+fn lost_available(
+    set: &MachineSetFacts,
+    replicas: u32,
+    first: &BTreeSet<&str>,
+    by_age: bool,
+) -> u32 {
+    let mut staying: Vec<&MachineFacts> = set
+        .machines
+        .iter()
+        .filter(|machine| !machine.deleting)
+        .collect();
+    let excess = staying
+        .len()
+        .saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
     staying.sort_by_key(|machine| {
         let marked = first.contains(machine.name.as_str())
-            || machine.annotations.iter().any(|(key, _)| MARKS.contains(&key.as_str()));
+            || machine
+                .annotations
+                .iter()
+                .any(|(key, _)| MARKS.contains(&key.as_str()));
         let group = match (marked, machine.healthy) {
             (true, _) => 0_u8,
             (false, false) => 1,
@@ -289,7 +340,11 @@ fn lost_available(set: &MachineSetFacts, replicas: u32, first: &BTreeSet<&str>, 
         let worst_first = group == 2 && by_age;
         (group, machine.available != worst_first)
     });
-    let gone = staying.iter().take(excess).filter(|machine| machine.available).count();
+    let gone = staying
+        .iter()
+        .take(excess)
+        .filter(|machine| machine.available)
+        .count();
     u32::try_from(gone).unwrap_or(u32::MAX)
 }
 
@@ -311,7 +366,10 @@ fn is_still(facts: &Facts, targets: &[Target]) -> bool {
     pairs(facts, targets).all(|(set, target)| {
         target.replicas == set.desired_replicas
             && set.desired_replicas == set.actual_replicas
-            && set.machines.iter().all(|machine| !machine.deleting && machine.available)
+            && set
+                .machines
+                .iter()
+                .all(|machine| !machine.deleting && machine.available)
     })
 }
 

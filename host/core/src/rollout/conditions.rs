@@ -19,7 +19,13 @@ pub type Blockers = [String];
 pub fn bullets(lines: &[String]) -> String {
     let lines: Vec<String> = lines
         .iter()
-        .map(|line| if line.starts_with("* ") { line.clone() } else { format!("* {line}") })
+        .map(|line| {
+            if line.starts_with("* ") {
+                line.clone()
+            } else {
+                format!("* {line}")
+            }
+        })
         .collect();
     lines.join("\n")
 }
@@ -43,7 +49,10 @@ pub fn scaling_up(current: i32, wanted: Option<i32>, blockers: &Blockers) -> Rep
     if blockers.is_empty() {
         return report;
     }
-    report.with_message(format!("Scaling up would be blocked because {}", blockers.join("; ")))
+    report.with_message(format!(
+        "Scaling up would be blocked because {}",
+        blockers.join("; ")
+    ))
 }
 
 /// `ScalingDown`: from how many machines to how many, and which ones take long.
@@ -65,7 +74,10 @@ pub fn scaling_down(current: i32, wanted: Option<i32>, slow: &[String]) -> Repor
 }
 
 /// Machines that have been going for long, with what holds them.
-pub fn slow_deletions<'a>(machines: impl IntoIterator<Item = &'a Machine>, now: Timestamp) -> Vec<String> {
+pub fn slow_deletions<'a>(
+    machines: impl IntoIterator<Item = &'a Machine>,
+    now: Timestamp,
+) -> Vec<String> {
     let slow = machines.into_iter().filter_map(|machine| {
         let since = machine.metadata.deletion_timestamp.as_ref()?.0;
         let age = u64::try_from(now.duration_since(since).as_millis()).unwrap_or_default();
@@ -75,7 +87,9 @@ pub fn slow_deletions<'a>(machines: impl IntoIterator<Item = &'a Machine>, now: 
         let deleting = condition::get(count::conditions(machine), condition_type::DELETING);
         let why = deleting.map_or("unknown causes", |condition| condition.reason.as_str());
         let name = count::name(&machine.metadata);
-        Some(format!("Machine {name} is in deletion since more than 15m, delay likely due to {why}"))
+        Some(format!(
+            "Machine {name} is in deletion since more than 15m, delay likely due to {why}"
+        ))
     });
     slow.collect()
 }
@@ -106,11 +120,17 @@ pub fn of_machines(target: &str, source_type: &str, sources: &[Source<'_>]) -> R
 #[must_use]
 pub fn remediating(machines: &[&Machine], now: Timestamp) -> Report {
     let type_ = condition_type::REMEDIATING;
-    let given_up: Vec<&Machine> =
-        machines.iter().copied().filter(|machine| count::is_to_be_remediated(machine)).collect();
+    let given_up: Vec<&Machine> = machines
+        .iter()
+        .copied()
+        .filter(|machine| count::is_to_be_remediated(machine))
+        .collect();
     if !given_up.is_empty() {
-        let sources =
-            count::sources(given_up.iter().copied(), condition_type::OWNER_REMEDIATED, now);
+        let sources = count::sources(
+            given_up.iter().copied(),
+            condition_type::OWNER_REMEDIATED,
+            now,
+        );
         let reasons = Reasons {
             on_true: common::REMEDIATING,
             on_false: common::REMEDIATING,
@@ -123,14 +143,19 @@ pub fn remediating(machines: &[&Machine], now: Timestamp) -> Report {
     let unhealthy: Vec<&str> = machines
         .iter()
         .filter(|machine| {
-            condition::is_false(count::conditions(machine), condition_type::HEALTH_CHECK_SUCCEEDED)
+            condition::is_false(
+                count::conditions(machine),
+                condition_type::HEALTH_CHECK_SUCCEEDED,
+            )
         })
         .map(|machine| count::name(&machine.metadata))
         .collect();
     let report = Report::no(type_, common::NOT_REMEDIATING);
     match unhealthy.as_slice() {
         [] => report,
-        [one] => report.with_message(format!("Machine {one} is not healthy (not to be remediated)")),
+        [one] => report.with_message(format!(
+            "Machine {one} is not healthy (not to be remediated)"
+        )),
         several => report.with_message(format!(
             "Machines {} are not healthy (not to be remediated)",
             combine::names(several)

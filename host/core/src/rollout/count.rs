@@ -36,7 +36,10 @@ pub fn count<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> Counts {
     for machine in machines {
         counts.replicas = counts.replicas.saturating_add(1);
         if let Some(version) = version_of(machine) {
-            versions.push(StatusVersion { version: version.to_owned(), replicas: Some(1) });
+            versions.push(StatusVersion {
+                version: version.to_owned(),
+                replicas: Some(1),
+            });
         }
         if has_annotation(&machine.metadata, annotation::UPDATE_IN_PROGRESS) {
             continue;
@@ -57,8 +60,13 @@ pub fn count<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> Counts {
 /// The version that a machine runs, or will.
 #[must_use]
 pub fn version_of(machine: &Machine) -> Option<&str> {
-    let running = machine.status.as_ref().and_then(|status| status.node_info.as_ref());
-    let running = running.map(|info| info.kubelet_version.as_str()).filter(|version| !version.is_empty());
+    let running = machine
+        .status
+        .as_ref()
+        .and_then(|status| status.node_info.as_ref());
+    let running = running
+        .map(|info| info.kubelet_version.as_str())
+        .filter(|version| !version.is_empty());
     running.or(machine.spec.version.as_deref())
 }
 
@@ -72,19 +80,27 @@ pub fn versions_of(versions: impl IntoIterator<Item = StatusVersion>) -> Vec<Sta
     }
     let mut versions: Vec<StatusVersion> = by_version
         .into_iter()
-        .map(|(version, replicas)| StatusVersion { version, replicas: Some(replicas) })
+        .map(|(version, replicas)| StatusVersion {
+            version,
+            replicas: Some(replicas),
+        })
         .collect();
-    versions.sort_by(|a, b| match (Version::parse(&a.version), Version::parse(&b.version)) {
-        (Ok(a), Ok(b)) => a.compare_with_build(&b),
-        _ => a.version.cmp(&b.version),
-    });
+    versions.sort_by(
+        |a, b| match (Version::parse(&a.version), Version::parse(&b.version)) {
+            (Ok(a), Ok(b)) => a.compare_with_build(&b),
+            _ => a.version.cmp(&b.version),
+        },
+    );
     versions
 }
 
 /// A Machine's conditions.
 #[must_use]
 pub fn conditions(machine: &Machine) -> &[Condition] {
-    machine.status.as_ref().map_or(&[], |status| &status.conditions)
+    machine
+        .status
+        .as_ref()
+        .map_or(&[], |status| &status.conditions)
 }
 
 /// Whether a Machine has condition Available and is not being deleted.
@@ -96,7 +112,10 @@ pub fn is_available(machine: &Machine) -> bool {
 /// Whether a Machine goes before healthy ones when there are too many.
 #[must_use]
 pub fn is_unhealthy(machine: &Machine) -> bool {
-    let has_node = machine.status.as_ref().is_some_and(|status| status.node_ref.is_some());
+    let has_node = machine
+        .status
+        .as_ref()
+        .is_some_and(|status| status.node_ref.is_some());
     !has_node
         || condition::is_false(conditions(machine), "NodeHealthy")
         || condition::is_false(conditions(machine), "HealthCheckSucceeded")
@@ -118,7 +137,10 @@ pub fn is_deleting(metadata: &ObjectMeta) -> bool {
 /// Whether an object has an annotation, with any value.
 #[must_use]
 pub fn has_annotation(metadata: &ObjectMeta, name: &str) -> bool {
-    metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(name))
+    metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|annotations| annotations.contains_key(name))
 }
 
 /// An annotation's value.

@@ -21,7 +21,11 @@ use crate::machine_deployment::observed::{Current, Observed, SetSeen};
 pub const DELETION_ORDER: &str = "deletionOrder";
 
 /// Prefixes of labels and annotations that a strategy sees.
-const SELECTED: [&str; 3] = ["topology.kubernetes.io/", "node.cluster.x-k8s.io/", "capstan.dev/"];
+const SELECTED: [&str; 3] = [
+    "topology.kubernetes.io/",
+    "node.cluster.x-k8s.io/",
+    "capstan.dev/",
+];
 
 /// Label of a Machine with the class of scarce capacity that it uses.
 pub const CAPACITY_CLASS: &str = "capstan.dev/capacity-class";
@@ -41,13 +45,21 @@ pub fn facts(observed: &Observed, now: Timestamp) -> Facts {
             ..MachineSetFacts::default()
         });
     }
-    let mut sets: Vec<MachineSetFacts> =
-        observed.sets.iter().map(|seen| set_facts(seen, seen.name() == current_name, now)).collect();
+    let mut sets: Vec<MachineSetFacts> = observed
+        .sets
+        .iter()
+        .map(|seen| set_facts(seen, seen.name() == current_name, now))
+        .collect();
     sets.sort_by(|a, b| {
         (Reverse(a.current), a.age_ms, &a.name).cmp(&(Reverse(b.current), b.age_ms, &b.name))
     });
     machine_sets.append(&mut sets);
-    let order = observed.deployment.spec.deletion.as_ref().and_then(|deletion| deletion.order.as_ref());
+    let order = observed
+        .deployment
+        .spec
+        .deletion
+        .as_ref()
+        .and_then(|deletion| deletion.order.as_ref());
     let metadata = &observed.deployment.metadata;
     Facts {
         now_ms: u64::try_from(now.as_millisecond()).unwrap_or_default(),
@@ -56,7 +68,14 @@ pub fn facts(observed: &Observed, now: Timestamp) -> Facts {
             metadata.namespace.as_deref().unwrap_or_default(),
             name(metadata)
         ),
-        version: observed.deployment.spec.template.spec.version.clone().unwrap_or_default(),
+        version: observed
+            .deployment
+            .spec
+            .template
+            .spec
+            .version
+            .clone()
+            .unwrap_or_default(),
         replicas: limits.replicas,
         max_surge: limits.max_surge,
         max_unavailable: limits.max_unavailable,
@@ -71,8 +90,11 @@ pub fn facts(observed: &Observed, now: Timestamp) -> Facts {
 }
 
 fn set_facts(seen: &SetSeen, current: bool, now: Timestamp) -> MachineSetFacts {
-    let mut machines: Vec<MachineFacts> =
-        seen.machines.iter().map(|machine| machine_facts(machine, now)).collect();
+    let mut machines: Vec<MachineFacts> = seen
+        .machines
+        .iter()
+        .map(|machine| machine_facts(machine, now))
+        .collect();
     if seen.is_deleting() {
         // All of them go with it.
         for machine in &mut machines {
@@ -103,11 +125,20 @@ fn machine_facts(machine: &Machine, now: Timestamp) -> MachineFacts {
             [annotation::DELETE_MACHINE, annotation::UPDATE_IN_PROGRESS].contains(&key.as_str())
                 || SELECTED.iter().any(|prefix| key.starts_with(prefix))
         });
-        wanted.map(|(key, value)| (key.clone(), value.clone())).collect()
+        wanted
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     };
     let metadata = &machine.metadata;
-    let placed = machine.status.as_ref().and_then(|status| status.failure_domain.clone());
-    let class = metadata.labels.as_ref().and_then(|labels| labels.get(CAPACITY_CLASS)).cloned();
+    let placed = machine
+        .status
+        .as_ref()
+        .and_then(|status| status.failure_domain.clone());
+    let class = metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(CAPACITY_CLASS))
+        .cloned();
     MachineFacts {
         name: name(metadata).to_owned(),
         age_ms: age_ms(metadata, now),
@@ -132,8 +163,12 @@ pub fn settings(observed: &capstan_api::v1beta2::MachineDeployment) -> Result<Va
     };
     match serde_json::from_str::<Value>(text) {
         Ok(value) if value.is_object() => Ok(value),
-        Ok(_) => Err(format!("annotation {STRATEGY_SETTINGS} must be a JSON object")),
-        Err(error) => Err(format!("annotation {STRATEGY_SETTINGS} must be a JSON object: {error}")),
+        Ok(_) => Err(format!(
+            "annotation {STRATEGY_SETTINGS} must be a JSON object"
+        )),
+        Err(error) => Err(format!(
+            "annotation {STRATEGY_SETTINGS} must be a JSON object: {error}"
+        )),
     }
 }
 

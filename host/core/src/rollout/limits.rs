@@ -63,7 +63,10 @@ pub fn strategy_type(deployment: &MachineDeployment) -> MachineDeploymentRollout
     let rollout = deployment.spec.rollout.as_ref();
     rollout
         .and_then(|rollout| rollout.strategy.as_ref())
-        .map_or(MachineDeploymentRolloutStrategyType::RollingUpdate, |strategy| strategy.type_)
+        .map_or(
+            MachineDeploymentRolloutStrategyType::RollingUpdate,
+            |strategy| strategy.type_,
+        )
 }
 
 /// The limits of a MachineDeployment. Left out: surge 1, unavailable 0. Both 0 would never move, so one may then be
@@ -72,7 +75,10 @@ pub fn strategy_type(deployment: &MachineDeployment) -> MachineDeploymentRollout
 pub fn of(deployment: &MachineDeployment) -> Limits {
     let replicas = replicas(deployment);
     if strategy_type(deployment) != MachineDeploymentRolloutStrategyType::RollingUpdate {
-        return Limits { replicas, ..Limits::default() };
+        return Limits {
+            replicas,
+            ..Limits::default()
+        };
     }
     let rolling = deployment
         .spec
@@ -83,20 +89,27 @@ pub fn of(deployment: &MachineDeployment) -> Limits {
     let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref());
     let max_surge = surge.map_or(Some(1), |value| scaled(value, replicas, Rounding::Up));
     let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
-    let max_unavailable = unavailable.map_or(Some(0), |value| scaled(value, replicas, Rounding::Down));
+    let max_unavailable =
+        unavailable.map_or(Some(0), |value| scaled(value, replicas, Rounding::Down));
     let max_surge = max_surge.unwrap_or(1);
     let max_unavailable = match (max_surge, max_unavailable.unwrap_or(0)) {
         (0, 0) => 1,
         (_, unavailable) => unavailable,
     };
-    Limits { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
+    Limits {
+        replicas,
+        max_surge,
+        max_unavailable: max_unavailable.min(replicas),
+    }
 }
 
 /// Wanted machines; when left out, what [`default_replicas`] says.
 #[must_use]
 pub fn replicas(deployment: &MachineDeployment) -> u32 {
-    let replicas =
-        deployment.spec.replicas.unwrap_or_else(|| default_replicas(&deployment.metadata));
+    let replicas = deployment
+        .spec
+        .replicas
+        .unwrap_or_else(|| default_replicas(&deployment.metadata));
     u32::try_from(replicas).unwrap_or_default()
 }
 
@@ -105,7 +118,10 @@ pub fn replicas(deployment: &MachineDeployment) -> u32 {
 #[must_use]
 pub fn default_replicas(metadata: &ObjectMeta) -> i32 {
     let minimum = super::count::annotation(metadata, annotation::AUTOSCALER_MIN_SIZE);
-    minimum.and_then(|minimum| minimum.parse().ok()).filter(|minimum| *minimum >= 0).unwrap_or(1)
+    minimum
+        .and_then(|minimum| minimum.parse().ok())
+        .filter(|minimum| *minimum >= 0)
+        .unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -128,10 +144,45 @@ mod tests {
     #[test]
     fn surge_is_rounded_up_and_unavailability_down() {
         let some = |surge, unavailable| json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
-        assert_eq!(limits(3, some(json!("25%"), json!("50%"))), Limits { replicas: 3, max_surge: 1, max_unavailable: 1 });
-        assert_eq!(limits(3, some(json!(2), json!(9))), Limits { replicas: 3, max_surge: 2, max_unavailable: 3 });
-        assert_eq!(limits(3, some(json!("0%"), json!("10%"))), Limits { replicas: 3, max_surge: 0, max_unavailable: 1 });
-        assert_eq!(limits(3, json!({"type": "RollingUpdate"})), Limits { replicas: 3, max_surge: 1, max_unavailable: 0 });
-        assert_eq!(limits(3, json!({"type": "OnDelete"})), Limits { replicas: 3, max_surge: 0, max_unavailable: 0 });
+        assert_eq!(
+            limits(3, some(json!("25%"), json!("50%"))),
+            Limits {
+                replicas: 3,
+                max_surge: 1,
+                max_unavailable: 1
+            }
+        );
+        assert_eq!(
+            limits(3, some(json!(2), json!(9))),
+            Limits {
+                replicas: 3,
+                max_surge: 2,
+                max_unavailable: 3
+            }
+        );
+        assert_eq!(
+            limits(3, some(json!("0%"), json!("10%"))),
+            Limits {
+                replicas: 3,
+                max_surge: 0,
+                max_unavailable: 1
+            }
+        );
+        assert_eq!(
+            limits(3, json!({"type": "RollingUpdate"})),
+            Limits {
+                replicas: 3,
+                max_surge: 1,
+                max_unavailable: 0
+            }
+        );
+        assert_eq!(
+            limits(3, json!({"type": "OnDelete"})),
+            Limits {
+                replicas: 3,
+                max_surge: 0,
+                max_unavailable: 0
+            }
+        );
     }
 }

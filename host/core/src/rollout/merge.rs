@@ -40,7 +40,9 @@ pub fn patch(current: &Value, desired: &Value) -> Option<Value> {
 }
 
 fn without_nulls(value: &Value) -> Option<Value> {
-    let Some(fields) = value.as_object() else { return Some(value.clone()) };
+    let Some(fields) = value.as_object() else {
+        return Some(value.clone());
+    };
     let kept: Map<String, Value> = fields
         .iter()
         .filter(|(_, value)| !value.is_null())
@@ -52,8 +54,11 @@ fn without_nulls(value: &Value) -> Option<Value> {
 /// A map with nulls for the keys that go.
 #[must_use]
 pub fn map(set: &BTreeMap<String, String>, gone: impl IntoIterator<Item = String>) -> Value {
-    let mut map: Map<String, Value> =
-        gone.into_iter().filter(|key| !set.contains_key(key)).map(|key| (key, Value::Null)).collect();
+    let mut map: Map<String, Value> = gone
+        .into_iter()
+        .filter(|key| !set.contains_key(key))
+        .map(|key| (key, Value::Null))
+        .collect();
     map.extend(set.iter().map(|(key, value)| (key.clone(), json!(value))));
     Value::Object(map)
 }
@@ -71,26 +76,40 @@ impl Propagated {
     /// The keys of these maps.
     #[must_use]
     pub fn of(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Self {
-        Self { labels: labels.keys().cloned().collect(), annotations: annotations.keys().cloned().collect() }
+        Self {
+            labels: labels.keys().cloned().collect(),
+            annotations: annotations.keys().cloned().collect(),
+        }
     }
 
     /// What the annotation says; nothing when it is absent or cannot be read.
     #[must_use]
     pub fn read(annotations: Option<&BTreeMap<String, String>>) -> Self {
         let text = annotations.and_then(|annotations| annotations.get(PROPAGATED));
-        let value: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let value: Value = text
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
         let keys = |name: &str| {
             let listed = value.get(name).and_then(Value::as_array);
-            listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+            listed
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
         };
-        Self { labels: keys("labels"), annotations: keys("annotations") }
+        Self {
+            labels: keys("labels"),
+            annotations: keys("annotations"),
+        }
     }
 
     /// The annotation's value; `None` when there is nothing to remember.
     #[must_use]
     pub fn write(&self) -> Option<String> {
         let is_empty = self.labels.is_empty() && self.annotations.is_empty();
-        (!is_empty).then(|| json!({"labels": self.labels, "annotations": self.annotations}).to_string())
+        (!is_empty)
+            .then(|| json!({"labels": self.labels, "annotations": self.annotations}).to_string())
     }
 }
 
@@ -101,10 +120,19 @@ mod tests {
     #[test]
     fn only_what_differs_is_patched() {
         let current = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1]});
-        assert_eq!(patch(&current, &json!({"a": 1, "b": {"c": 2}, "l": [1], "z": null})), None);
+        assert_eq!(
+            patch(
+                &current,
+                &json!({"a": 1, "b": {"c": 2}, "l": [1], "z": null})
+            ),
+            None
+        );
         assert_eq!(patch(&current, &json!({"m": {}, "n": {"x": {}}})), None);
         assert_eq!(
-            patch(&current, &json!({"a": 2, "b": {"c": null, "e": {"f": 1, "g": null}}, "n": {"x": null}})),
+            patch(
+                &current,
+                &json!({"a": 2, "b": {"c": null, "e": {"f": 1, "g": null}}, "n": {"x": null}})
+            ),
             Some(json!({"a": 2, "b": {"c": null, "e": {"f": 1}}}))
         );
     }
@@ -113,7 +141,10 @@ mod tests {
     fn passed_on_keys_are_remembered_only_when_there_are_any() {
         let none = Propagated::default();
         assert_eq!(none.write(), None);
-        let some = Propagated { labels: BTreeSet::from(["a".to_owned()]), annotations: BTreeSet::new() };
+        let some = Propagated {
+            labels: BTreeSet::from(["a".to_owned()]),
+            annotations: BTreeSet::new(),
+        };
         let written = BTreeMap::from([(PROPAGATED.to_owned(), some.write().expect("keys"))]);
         assert_eq!(Propagated::read(Some(&written)), some);
         assert_eq!(Propagated::read(None), none);

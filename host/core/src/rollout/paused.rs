@@ -27,8 +27,12 @@ pub struct PausedSet {
 /// Replicas of each set, in the given order.
 #[must_use]
 pub fn scale(limits: &Limits, sets: &[PausedSet]) -> Vec<u32> {
-    let active: Vec<usize> =
-        sets.iter().enumerate().filter(|(_, set)| set.replicas > 0).map(|(index, _)| index).collect();
+    let active: Vec<usize> = sets
+        .iter()
+        .enumerate()
+        .filter(|(_, set)| set.replicas > 0)
+        .map(|(index, _)| index)
+        .collect();
     let keep: Vec<u32> = sets.iter().map(|set| set.replicas).collect();
     let only = match active.as_slice() {
         [] => newest(sets),
@@ -42,14 +46,20 @@ pub fn scale(limits: &Limits, sets: &[PausedSet]) -> Vec<u32> {
         set.current && set.replicas == limits.replicas && set.available == limits.replicas
     });
     if saturated {
-        return sets.iter().map(|set| if set.current { set.replicas } else { 0 }).collect();
+        return sets
+            .iter()
+            .map(|set| if set.current { set.replicas } else { 0 })
+            .collect();
     }
     proportional(limits, sets, keep)
 }
 
 /// The set to scale when none has replicas: the current one, else the newest.
 fn newest(sets: &[PausedSet]) -> Option<usize> {
-    let newest = sets.iter().enumerate().max_by_key(|(_, set)| (set.current, set.created));
+    let newest = sets
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, set)| (set.current, set.created));
     newest.map(|(index, _)| index)
 }
 
@@ -61,25 +71,48 @@ fn replaced(mut replicas: Vec<u32>, index: usize, value: u32) -> Vec<u32> {
 }
 
 fn proportional(limits: &Limits, sets: &[PausedSet], mut replicas: Vec<u32>) -> Vec<u32> {
-    let total = replicas.iter().fold(0_u32, |total, count| total.saturating_add(*count));
-    let allowed = if limits.replicas == 0 { 0 } else { limits.ceiling() };
+    let total = replicas
+        .iter()
+        .fold(0_u32, |total, count| total.saturating_add(*count));
+    let allowed = if limits.replicas == 0 {
+        0
+    } else {
+        limits.ceiling()
+    };
     if total == allowed {
         return replicas;
     }
     let growing = allowed > total;
-    let mut order: Vec<(usize, &PausedSet)> =
-        sets.iter().enumerate().filter(|(_, set)| set.replicas > 0).collect();
+    let mut order: Vec<(usize, &PausedSet)> = sets
+        .iter()
+        .enumerate()
+        .filter(|(_, set)| set.replicas > 0)
+        .collect();
     // Largest first; of equal ones the newest when growing, the oldest when shrinking.
     if growing {
-        order.sort_by_key(|(_, set)| (Reverse(set.replicas), Reverse(set.created), set.name.clone()));
+        order.sort_by_key(|(_, set)| {
+            (
+                Reverse(set.replicas),
+                Reverse(set.created),
+                set.name.clone(),
+            )
+        });
     } else {
         order.sort_by_key(|(_, set)| (Reverse(set.replicas), set.created, set.name.clone()));
     }
-    let mut left = if growing { allowed.saturating_sub(total) } else { total.saturating_sub(allowed) };
+    let mut left = if growing {
+        allowed.saturating_sub(total)
+    } else {
+        total.saturating_sub(allowed)
+    };
     for (index, set) in &order {
         let share = share(set, allowed, total, growing).min(left);
         left = left.saturating_sub(share);
-        let scaled = if growing { set.replicas.saturating_add(share) } else { set.replicas.saturating_sub(share) };
+        let scaled = if growing {
+            set.replicas.saturating_add(share)
+        } else {
+            set.replicas.saturating_sub(share)
+        };
         replicas = replaced(replicas, *index, scaled);
     }
     // What rounding left over goes to the largest; never below nothing.
@@ -87,7 +120,11 @@ fn proportional(limits: &Limits, sets: &[PausedSet], mut replicas: Vec<u32>) -> 
         let now = replicas.get(*index).copied().unwrap_or_default();
         let step = if growing { left } else { left.min(now) };
         left = left.saturating_sub(step);
-        let scaled = if growing { now.saturating_add(step) } else { now.saturating_sub(step) };
+        let scaled = if growing {
+            now.saturating_add(step)
+        } else {
+            now.saturating_sub(step)
+        };
         replicas = replaced(replicas, *index, scaled);
     }
     replicas
@@ -95,12 +132,24 @@ fn proportional(limits: &Limits, sets: &[PausedSet], mut replicas: Vec<u32>) -> 
 
 /// By how much a set changes: its part of the size that the deployment had when the set was last scaled.
 fn share(set: &PausedSet, allowed: u32, total: u32, growing: bool) -> u32 {
-    let before = u64::from(set.max_replicas.filter(|max| *max > 0).unwrap_or(total).max(1));
+    let before = u64::from(
+        set.max_replicas
+            .filter(|max| *max > 0)
+            .unwrap_or(total)
+            .max(1),
+    );
     let product = u64::from(set.replicas).saturating_mul(u64::from(allowed));
     // Rounded to the nearest.
-    let scaled = product.saturating_add(before.div_euclid(2)).checked_div(before).unwrap_or_default();
+    let scaled = product
+        .saturating_add(before.div_euclid(2))
+        .checked_div(before)
+        .unwrap_or_default();
     let scaled = u32::try_from(scaled).unwrap_or(u32::MAX);
-    if growing { scaled.saturating_sub(set.replicas) } else { set.replicas.saturating_sub(scaled) }
+    if growing {
+        scaled.saturating_sub(set.replicas)
+    } else {
+        set.replicas.saturating_sub(scaled)
+    }
 }
 
 #[cfg(test)]
@@ -119,19 +168,41 @@ mod tests {
     }
 
     fn limits(replicas: u32, max_surge: u32) -> Limits {
-        Limits { replicas, max_surge, max_unavailable: 0 }
+        Limits {
+            replicas,
+            max_surge,
+            max_unavailable: 0,
+        }
     }
 
     #[test]
     fn one_active_set_takes_all() {
-        assert_eq!(scale(&limits(5, 1), &[set("a", 3, 4, 1, true), set("b", 0, 4, 0, false)]), [5, 0]);
-        assert_eq!(scale(&limits(2, 1), &[set("a", 0, 4, 1, false), set("b", 0, 4, 2, true)]), [0, 2]);
+        assert_eq!(
+            scale(
+                &limits(5, 1),
+                &[set("a", 3, 4, 1, true), set("b", 0, 4, 0, false)]
+            ),
+            [5, 0]
+        );
+        assert_eq!(
+            scale(
+                &limits(2, 1),
+                &[set("a", 0, 4, 1, false), set("b", 0, 4, 2, true)]
+            ),
+            [0, 2]
+        );
     }
 
     #[test]
     fn a_saturated_current_set_sends_the_others_away() {
-        let current = PausedSet { available: 3, ..set("a", 3, 4, 1, true) };
-        assert_eq!(scale(&limits(3, 1), &[current, set("b", 2, 4, 0, false)]), [3, 0]);
+        let current = PausedSet {
+            available: 3,
+            ..set("a", 3, 4, 1, true)
+        };
+        assert_eq!(
+            scale(&limits(3, 1), &[current, set("b", 2, 4, 0, false)]),
+            [3, 0]
+        );
     }
 
     #[test]
@@ -147,10 +218,18 @@ mod tests {
     fn the_total_is_always_what_is_allowed() {
         for replicas in 0..30_u32 {
             for (a, b, c) in [(1, 1, 1), (5, 2, 9), (10, 1, 3)] {
-                let sets = [set("a", a, a + b + c, 3, true), set("b", b, a + b + c, 2, false), set("c", c, a + b + c, 1, false)];
+                let sets = [
+                    set("a", a, a + b + c, 3, true),
+                    set("b", b, a + b + c, 2, false),
+                    set("c", c, a + b + c, 1, false),
+                ];
                 let scaled = scale(&limits(replicas, 2), &sets);
                 let allowed = if replicas == 0 { 0 } else { replicas + 2 };
-                assert_eq!(scaled.iter().sum::<u32>(), allowed, "{replicas} {a} {b} {c} {scaled:?}");
+                assert_eq!(
+                    scaled.iter().sum::<u32>(),
+                    allowed,
+                    "{replicas} {a} {b} {c} {scaled:?}"
+                );
             }
         }
     }

@@ -14,23 +14,39 @@ pub fn differences(current: &MachineTemplateSpec, desired: &MachineTemplateSpec)
     let mut text = |what: &str, current: &Option<String>, desired: &Option<String>| {
         if current != desired {
             let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-            found.push(format!("{what} {}, {} required", shown(current), shown(desired)));
+            found.push(format!(
+                "{what} {}, {} required",
+                shown(current),
+                shown(desired)
+            ));
         }
     };
     text("Version", &current.version, &desired.version);
-    text("Failure domain", &current.failure_domain, &desired.failure_domain);
+    text(
+        "Failure domain",
+        &current.failure_domain,
+        &desired.failure_domain,
+    );
     match (&current.bootstrap.config_ref, &desired.bootstrap.config_ref) {
-        (None, None) if current.bootstrap.data_secret_name != desired.bootstrap.data_secret_name => {
+        (None, None)
+            if current.bootstrap.data_secret_name != desired.bootstrap.data_secret_name =>
+        {
             found.push("Bootstrap data Secret is not up-to-date".to_owned());
         }
         (before, after) if before != after => {
             let named = after.as_ref().or(before.as_ref());
-            found.push(format!("{} is not up-to-date", named.map_or("Bootstrap object", copied_kind)));
+            found.push(format!(
+                "{} is not up-to-date",
+                named.map_or("Bootstrap object", copied_kind)
+            ));
         }
         _ => {}
     }
     if current.infrastructure_ref != desired.infrastructure_ref {
-        found.push(format!("{} is not up-to-date", copied_kind(&desired.infrastructure_ref)));
+        found.push(format!(
+            "{} is not up-to-date",
+            copied_kind(&desired.infrastructure_ref)
+        ));
     }
     found
 }
@@ -60,7 +76,10 @@ fn rollout_fields(spec: &MachineSpec) -> Value {
 }
 
 fn copied_kind(reference: &ContractVersionedObjectReference) -> &str {
-    reference.kind.strip_suffix("Template").unwrap_or(&reference.kind)
+    reference
+        .kind
+        .strip_suffix("Template")
+        .unwrap_or(&reference.kind)
 }
 
 #[cfg(test)]
@@ -82,7 +101,9 @@ mod tests {
     #[test]
     fn what_can_be_changed_in_place_makes_no_difference() {
         let before = template(json!({}));
-        let after = template(json!({"minReadySeconds": 7, "deletion": {"nodeDrainTimeoutSeconds": 3}, "providerID": "x"}));
+        let after = template(
+            json!({"minReadySeconds": 7, "deletion": {"nodeDrainTimeoutSeconds": 3}, "providerID": "x"}),
+        );
         assert!(matches(&before, &after) && differences(&before, &after).is_empty());
         assert_eq!(hash(&before), hash(&after));
     }

@@ -48,10 +48,9 @@ fn on_delete_waits_for_somebody_to_delete() {
     world.change_version("v1.36.0");
     tell(&mut world, oracle::on_delete);
     assert_eq!(world.picture(), "v1.35.0 2/2/2  v1.36.0 0/0/0");
-    let disabled = world
-        .sets()
-        .values()
-        .filter(|set| set["metadata"]["annotations"]["cluster.x-k8s.io/disable-machine-create"] == "true");
+    let disabled = world.sets().values().filter(|set| {
+        set["metadata"]["annotations"]["cluster.x-k8s.io/disable-machine-create"] == "true"
+    });
     assert_eq!(disabled.count(), 1);
     world.delete_machine_of("v1.35.0");
     let story = tell(&mut world, oracle::on_delete);
@@ -72,8 +71,14 @@ fn a_rollback_finds_the_old_set_and_gives_it_a_new_revision() {
     assert!(world.is_done(), "{}", world.picture());
     let set = world.sets().values().next().expect("one set");
     let annotations = &set["metadata"]["annotations"];
-    assert_eq!(annotations["machinedeployment.clusters.x-k8s.io/revision"], "3");
-    assert_eq!(annotations["machinedeployment.clusters.x-k8s.io/revision-history"], "1");
+    assert_eq!(
+        annotations["machinedeployment.clusters.x-k8s.io/revision"],
+        "3"
+    );
+    assert_eq!(
+        annotations["machinedeployment.clusters.x-k8s.io/revision-history"],
+        "1"
+    );
 }
 
 #[test]
@@ -85,12 +90,18 @@ fn labels_and_timeouts_change_in_place() {
     template["spec"]["deletion"] = json!({"nodeDrainTimeoutSeconds": 7});
     tell(&mut world, oracle::rolling_update);
     assert!(world.is_done(), "{}", world.picture());
-    assert_eq!(world.machine_values().keys().cloned().collect::<Vec<_>>(), before);
+    assert_eq!(
+        world.machine_values().keys().cloned().collect::<Vec<_>>(),
+        before
+    );
     for machine in world.machine_values().values() {
         let metadata = &machine["metadata"];
         assert_eq!(metadata["labels"]["tier"], "b");
         assert_eq!(metadata["annotations"]["note"], "x");
-        assert!(metadata["labels"]["team"].is_null(), "the old label left the template: {metadata}");
+        assert!(
+            metadata["labels"]["team"].is_null(),
+            "the old label left the template: {metadata}"
+        );
         assert_eq!(machine["spec"]["deletion"]["nodeDrainTimeoutSeconds"], 7);
     }
 }
@@ -105,7 +116,12 @@ fn a_rollout_in_the_future_begins_when_its_time_has_come() {
     world.pass_time(3600);
     tell(&mut world, oracle::rolling_update);
     assert!(world.is_done(), "{}", world.picture());
-    assert!(world.machine_values().keys().all(|name| !before.contains(name)));
+    assert!(
+        world
+            .machine_values()
+            .keys()
+            .all(|name| !before.contains(name))
+    );
 }
 
 #[test]

@@ -174,7 +174,10 @@ impl World {
     }
 
     pub(super) fn available(&self) -> usize {
-        self.machines.values().filter(|machine| is_available(machine)).count()
+        self.machines
+            .values()
+            .filter(|machine| is_available(machine))
+            .count()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -189,8 +192,14 @@ impl World {
         self.sets.len() == 1
             && self.machines.len() == wanted
             && self.available() == wanted
-            && self.machines.values().all(|machine| machine["spec"]["version"] == json!(version))
-            && self.sets.values().all(|set| set["spec"]["replicas"] == json!(wanted))
+            && self
+                .machines
+                .values()
+                .all(|machine| machine["spec"]["version"] == json!(version))
+            && self
+                .sets
+                .values()
+                .all(|set| set["spec"]["replicas"] == json!(wanted))
     }
 
     /// `version desired/actual/available` of each set, oldest version first.
@@ -201,8 +210,14 @@ impl World {
             .map(|set| {
                 let of_it: Vec<&Value> = self.machines_of(set).collect();
                 let available = of_it.iter().filter(|machine| is_available(machine)).count();
-                let version = set["spec"]["template"]["spec"]["version"].as_str().unwrap_or_default();
-                format!("{version} {}/{}/{available}", set["spec"]["replicas"], of_it.len())
+                let version = set["spec"]["template"]["spec"]["version"]
+                    .as_str()
+                    .unwrap_or_default();
+                format!(
+                    "{version} {}/{}/{available}",
+                    set["spec"]["replicas"],
+                    of_it.len()
+                )
             })
             .collect();
         lines.sort();
@@ -211,14 +226,19 @@ impl World {
 
     fn machines_of<'a>(&'a self, set: &Value) -> impl Iterator<Item = &'a Value> {
         let uid = set["metadata"]["uid"].clone();
-        self.machines.values().filter(move |machine| machine["metadata"]["ownerReferences"][0]["uid"] == uid)
+        self.machines
+            .values()
+            .filter(move |machine| machine["metadata"]["ownerReferences"][0]["uid"] == uid)
     }
 
     fn identify(&mut self, mut object: Value) -> (String, Value) {
         self.made += 1;
         object["metadata"]["uid"] = json!(format!("uid-{}", self.made));
         object["metadata"]["creationTimestamp"] = json!(self.now.to_string());
-        (object["metadata"]["name"].as_str().unwrap().to_owned(), object)
+        (
+            object["metadata"]["name"].as_str().unwrap().to_owned(),
+            object,
+        )
     }
 
     /// One reconcile of the deployment; with `crash`, only so many steps of its plan. Answers how many steps were taken.
@@ -302,7 +322,10 @@ impl World {
     /// Reconciles every set once. Answers how many steps were taken.
     pub(super) fn reconcile_sets(&mut self) -> usize {
         let names: Vec<String> = self.sets.keys().cloned().collect();
-        names.iter().map(|name| self.reconcile_set(name, None)).sum()
+        names
+            .iter()
+            .map(|name| self.reconcile_set(name, None))
+            .sum()
     }
 
     pub(super) fn reconcile_some_set(&mut self, random: &mut Random, crash: Option<usize>) {
@@ -323,7 +346,10 @@ impl World {
             machines: machines.collect(),
             set: serde_json::from_value(set).unwrap(),
             cluster: Lookup::Found(cluster()),
-            deployment: self.deployment.as_ref().map_or(Lookup::Missing, |_| Lookup::Found(self.typed())),
+            deployment: self
+                .deployment
+                .as_ref()
+                .map_or(Lookup::Missing, |_| Lookup::Found(self.typed())),
             infra_template: Lookup::Found(template("LocalMachineTemplate")),
             bootstrap_template: None,
             control_plane: Lookup::Missing,
@@ -354,7 +380,10 @@ impl World {
             Step::Create(made) => {
                 for new in made {
                     let (name, machine) = self.identify(new.machine);
-                    assert!(self.machines.insert(name, machine).is_none(), "names differ");
+                    assert!(
+                        self.machines.insert(name, machine).is_none(),
+                        "names differ"
+                    );
                 }
             }
             Step::Delete(names) => {
@@ -368,9 +397,14 @@ impl World {
     }
 
     fn pick(&self, random: &mut Random, wanted: impl Fn(&Value) -> bool) -> Option<String> {
-        let all: Vec<&String> =
-            self.machines.iter().filter(|(_, machine)| wanted(machine)).map(|(name, _)| name).collect();
-        all.get(random.below(u32::try_from(all.len()).unwrap()) as usize).map(|name| (*name).clone())
+        let all: Vec<&String> = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| wanted(machine))
+            .map(|(name, _)| name)
+            .collect();
+        all.get(random.below(u32::try_from(all.len()).unwrap()) as usize)
+            .map(|name| (*name).clone())
     }
 
     fn become_available(&mut self, name: &str) {
@@ -381,7 +415,9 @@ impl World {
     }
 
     pub(super) fn some_machine_becomes_available(&mut self, random: &mut Random) {
-        if let Some(name) = self.pick(random, |machine| !is_available(machine) && !is_deleting(machine)) {
+        if let Some(name) = self.pick(random, |machine| {
+            !is_available(machine) && !is_deleting(machine)
+        }) {
             self.become_available(&name);
         }
     }
@@ -418,7 +454,8 @@ impl World {
     pub(super) fn delete_machine_of(&mut self, version: &str) {
         let now = self.now.to_string();
         let machine = self.machines.values_mut().find(|machine| {
-            machine["spec"]["version"] == json!(version) && machine["metadata"]["deletionTimestamp"].is_null()
+            machine["spec"]["version"] == json!(version)
+                && machine["metadata"]["deletionTimestamp"].is_null()
         });
         machine.unwrap()["metadata"]["deletionTimestamp"] = json!(now);
     }
@@ -431,6 +468,8 @@ fn is_deleting(machine: &Value) -> bool {
 fn is_available(machine: &Value) -> bool {
     let conditions = machine["status"]["conditions"].as_array();
     !is_deleting(machine)
-        && conditions
-            .is_some_and(|all| all.iter().any(|c| c["type"] == "Available" && c["status"] == "True"))
+        && conditions.is_some_and(|all| {
+            all.iter()
+                .any(|c| c["type"] == "Available" && c["status"] == "True")
+        })
 }

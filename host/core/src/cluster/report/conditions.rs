@@ -28,17 +28,33 @@ pub(super) fn all(observed: &Observed, stage: Option<&Stage>, now: Timestamp) ->
     let ready = condition_type::READY;
     let up_to_date = condition_type::UP_TO_DATE;
     let machines = |target: &str, type_: &str, machines: &[&Machine]| {
-        of_machines(target, type_, &count::sources(machines.iter().copied(), type_, now))
+        of_machines(
+            target,
+            type_,
+            &count::sources(machines.iter().copied(), type_, now),
+        )
     };
     let mut reports = vec![
         infrastructure_ready(observed),
         control_plane_available(observed),
         control_plane_initialized(observed),
         workers_available(observed),
-        machines(condition_type::CONTROL_PLANE_MACHINES_READY, ready, &control_plane),
+        machines(
+            condition_type::CONTROL_PLANE_MACHINES_READY,
+            ready,
+            &control_plane,
+        ),
         machines(condition_type::WORKER_MACHINES_READY, ready, &workers),
-        machines(condition_type::CONTROL_PLANE_MACHINES_UP_TO_DATE, up_to_date, &control_plane),
-        machines(condition_type::WORKER_MACHINES_UP_TO_DATE, up_to_date, &workers),
+        machines(
+            condition_type::CONTROL_PLANE_MACHINES_UP_TO_DATE,
+            up_to_date,
+            &control_plane,
+        ),
+        machines(
+            condition_type::WORKER_MACHINES_UP_TO_DATE,
+            up_to_date,
+            &workers,
+        ),
         moving(observed, &ROLLING_OUT),
         moving(observed, &SCALING_UP),
         moving(observed, &SCALING_DOWN),
@@ -50,8 +66,17 @@ pub(super) fn all(observed: &Observed, stage: Option<&Stage>, now: Timestamp) ->
         },
     ];
     reports.extend(remote_connection_probe(observed, now));
-    let current = observed.cluster.status.as_ref().map(|status| status.conditions.clone());
-    let merged = condition::merge(&current.unwrap_or_default(), reports.iter().cloned(), None, now);
+    let current = observed
+        .cluster
+        .status
+        .as_ref()
+        .map(|status| status.conditions.clone());
+    let merged = condition::merge(
+        &current.unwrap_or_default(),
+        reports.iter().cloned(),
+        None,
+        now,
+    );
     reports.push(available(observed, &merged));
     reports
 }
@@ -60,8 +85,15 @@ fn available(observed: &Observed, conditions: &[Condition]) -> Report {
     let deleting = observed.is_deleting();
     let gone = |part: Part, type_: &str| {
         let reason = condition::get(conditions, type_).map(|condition| condition.reason.as_str());
-        let is_gone = matches!(reason, Some(common::OBJECT_DELETED | common::OBJECT_DOES_NOT_EXIST));
-        if deleting && is_gone { part.as_info() } else { part }
+        let is_gone = matches!(
+            reason,
+            Some(common::OBJECT_DELETED | common::OBJECT_DOES_NOT_EXIST)
+        );
+        if deleting && is_gone {
+            part.as_info()
+        } else {
+            part
+        }
     };
     let part = |type_: &str| gone(Part::of(conditions, type_, Polarity::Positive), type_);
     let mut parts = vec![
@@ -75,9 +107,15 @@ fn available(observed: &Observed, conditions: &[Condition]) -> Report {
         let type_ = condition_type::TOPOLOGY_RECONCILED;
         let reason = condition::get(conditions, type_).map(|condition| condition.reason.as_str());
         let topology = Part::of(conditions, type_, Polarity::Positive);
-        let matters =
-            matches!(reason, None | Some(reason::RECONCILE_FAILED | reason::CLUSTER_CLASS_NOT_RECONCILED));
-        parts.push(if matters { topology } else { topology.as_info() });
+        let matters = matches!(
+            reason,
+            None | Some(reason::RECONCILE_FAILED | reason::CLUSTER_CLASS_NOT_RECONCILED)
+        );
+        parts.push(if matters {
+            topology
+        } else {
+            topology.as_info()
+        });
     }
     for gate in &observed.cluster.spec.availability_gates {
         let polarity = gate.polarity.unwrap_or(Polarity::Positive);
@@ -106,7 +144,9 @@ fn remote_connection_probe(observed: &Observed, now: Timestamp) -> Option<Report
     let age = std::time::Duration::try_from(now.duration_since(last)).unwrap_or_default();
     if age > PROBE_GRACE {
         let last = Timestamp::from_second(last.as_second()).unwrap_or(last);
-        return Some(failed(format!("Remote connection probe failed, probe last succeeded at {last}")));
+        return Some(failed(format!(
+            "Remote connection probe failed, probe last succeeded at {last}"
+        )));
     }
     Some(Report::yes(type_, reason::PROBE_SUCCEEDED))
 }
@@ -122,7 +162,11 @@ fn absent(
     let deleting = observed.is_deleting();
     let Some(reference) = reference else {
         observed.cluster.spec.topology.as_ref()?;
-        let message = if deleting { "" } else { "Waiting for cluster topology to be reconciled" };
+        let message = if deleting {
+            ""
+        } else {
+            "Waiting for cluster topology to be reconciled"
+        };
         return Some(Report::no(type_, common::OBJECT_DOES_NOT_EXIST).with_message(message));
     };
     let kind = &reference.kind;
@@ -133,7 +177,11 @@ fn absent(
                 .with_message(format!("{kind} {} cannot be read: {why}", reference.name)),
         ),
         Lookup::Missing if done => {
-            let suffix = if deleting { "" } else { " while the Cluster still exists" };
+            let suffix = if deleting {
+                ""
+            } else {
+                " while the Cluster still exists"
+            };
             Some(
                 Report::no(type_, common::OBJECT_DELETED)
                     .with_message(format!("{kind} has been deleted{suffix}")),
@@ -156,21 +204,34 @@ fn infrastructure_ready(observed: &Observed) -> Report {
     let Some(object) = observed.infra.as_ref().and_then(Lookup::found) else {
         return Report::yes(type_, common::READY);
     };
-    let message = format!("{} status.initialization.provisioned is false", kind_of(object));
+    let message = format!(
+        "{} status.initialization.provisioned is false",
+        kind_of(object)
+    );
     let fallback = Fallback {
         done,
         reason_when_done: common::READY,
         reason_until_done: common::NOT_READY,
         message_until_done: &message,
     };
-    mirror(type_, condition::read(object, condition_type::READY).as_ref(), &fallback)
+    mirror(
+        type_,
+        condition::read(object, condition_type::READY).as_ref(),
+        &fallback,
+    )
 }
 
 fn control_plane_available(observed: &Observed) -> Report {
     let type_ = condition_type::CONTROL_PLANE_AVAILABLE;
     let reference = observed.cluster.spec.control_plane_ref.as_ref();
     let done = observed.is_initialized();
-    if let Some(report) = absent(type_, observed, reference, observed.control_plane.as_ref(), done) {
+    if let Some(report) = absent(
+        type_,
+        observed,
+        reference,
+        observed.control_plane.as_ref(),
+        done,
+    ) {
         return report;
     }
     let Some(object) = observed.control_plane.as_ref().and_then(Lookup::found) else {
@@ -181,15 +242,21 @@ fn control_plane_available(observed: &Observed) -> Report {
             Report::no(type_, common::NOT_AVAILABLE).with_message(waiting)
         };
     };
-    let message =
-        format!("{} status.initialization.controlPlaneInitialized is false", kind_of(object));
+    let message = format!(
+        "{} status.initialization.controlPlaneInitialized is false",
+        kind_of(object)
+    );
     let fallback = Fallback {
         done,
         reason_when_done: common::AVAILABLE,
         reason_until_done: common::NOT_AVAILABLE,
         message_until_done: &message,
     };
-    mirror(type_, condition::read(object, condition_type::AVAILABLE).as_ref(), &fallback)
+    mirror(
+        type_,
+        condition::read(object, condition_type::AVAILABLE).as_ref(),
+        &fallback,
+    )
 }
 
 fn control_plane_initialized(observed: &Observed) -> Report {
@@ -200,7 +267,10 @@ fn control_plane_initialized(observed: &Observed) -> Report {
     let reference = observed.cluster.spec.control_plane_ref.as_ref();
     let object = observed.control_plane.as_ref();
     if let Some(report) = absent(type_, observed, reference, object, false) {
-        return Report { status: condition::ConditionStatus::Unknown, ..report };
+        return Report {
+            status: condition::ConditionStatus::Unknown,
+            ..report
+        };
     }
     Report::no(type_, reason::NOT_INITIALIZED).with_message("Control plane not yet initialized")
 }
@@ -280,25 +350,36 @@ fn moving(observed: &Observed, moving: &Moving) -> Report {
     {
         sources.push(Source {
             kind: kind_of(object),
-            name: object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default(),
+            name: object
+                .pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
             is_control_plane: true,
             condition: Some(condition),
         });
     }
     sources.extend(deployments(observed, moving.type_));
     if moving.of_sets {
-        sources.extend(observed.standalone_sets().map(|set| Source {
-            kind: "MachineSet",
-            name: count::name(&set.metadata),
-            is_control_plane: false,
-            condition: set
-                .status
-                .as_ref()
-                .and_then(|status| condition::get(&status.conditions, moving.type_).cloned()),
+        sources.extend(observed.standalone_sets().map(|set| {
+            Source {
+                kind: "MachineSet",
+                name: count::name(&set.metadata),
+                is_control_plane: false,
+                condition: set
+                    .status
+                    .as_ref()
+                    .and_then(|status| condition::get(&status.conditions, moving.type_).cloned()),
+            }
         }));
     }
     if sources.is_empty() {
         return Report::no(moving.type_, moving.reasons.on_false);
     }
-    combine::aggregate(moving.type_, moving.type_, &sources, Polarity::Negative, &moving.reasons)
+    combine::aggregate(
+        moving.type_,
+        moving.type_,
+        &sources,
+        Polarity::Negative,
+        &moving.reasons,
+    )
 }

@@ -160,12 +160,7 @@ fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
     let mut observed = observed();
     let first = reported(&observed);
     observed.machine.status = Some(MachineStatus {
-        conditions: condition::merge(
-            &[],
-            first.conditions.clone(),
-            None,
-            Timestamp::UNIX_EPOCH,
-        ),
+        conditions: condition::merge(&[], first.conditions.clone(), None, Timestamp::UNIX_EPOCH),
         ..first.status
     });
     observed.node = NodeLookup::NotLooked;

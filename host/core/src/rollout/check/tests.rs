@@ -47,7 +47,12 @@ fn facts(current: MachineSetFacts, old: MachineSetFacts) -> Facts {
 }
 
 fn old_of_three() -> MachineSetFacts {
-    set("old", false, 3, ["a", "b", "c"].map(|name| machine(name, true)).to_vec())
+    set(
+        "old",
+        false,
+        3,
+        ["a", "b", "c"].map(|name| machine(name, true)).to_vec(),
+    )
 }
 
 fn answer(targets: &[(&str, u32)]) -> Answer {
@@ -56,7 +61,10 @@ fn answer(targets: &[(&str, u32)]) -> Answer {
         replicas: *replicas,
         create_disabled: false,
     });
-    Answer { targets: targets.collect(), ..Answer::default() }
+    Answer {
+        targets: targets.collect(),
+        ..Answer::default()
+    }
 }
 
 fn start() -> Facts {
@@ -66,27 +74,45 @@ fn start() -> Facts {
 #[test]
 fn a_set_that_is_not_named_keeps_its_replicas() {
     let checked = check(&start(), answer(&[("new", 1)])).expect("within surge");
-    let replicas: Vec<u32> = checked.targets().iter().map(|target| target.replicas).collect();
+    let replicas: Vec<u32> = checked
+        .targets()
+        .iter()
+        .map(|target| target.replicas)
+        .collect();
     assert_eq!(replicas, [1, 3]);
     assert!(!checked.is_idle());
 }
 
 #[test]
 fn what_belongs_to_others_is_not_touched() {
-    assert!(matches!(check(&start(), answer(&[("x", 1)])), Err(Violation::ForeignSet { .. })));
+    assert!(matches!(
+        check(&start(), answer(&[("x", 1)])),
+        Err(Violation::ForeignSet { .. })
+    ));
     assert!(matches!(
         check(&start(), answer(&[("new", 1), ("new", 0)])),
         Err(Violation::TwoTargets { .. })
     ));
-    let foreign = Answer { delete_first: vec!["z".to_owned()], ..Answer::default() };
-    assert!(matches!(check(&start(), foreign), Err(Violation::ForeignMachine { .. })));
+    let foreign = Answer {
+        delete_first: vec!["z".to_owned()],
+        ..Answer::default()
+    };
+    assert!(matches!(
+        check(&start(), foreign),
+        Err(Violation::ForeignMachine { .. })
+    ));
 }
 
 #[test]
 fn growth_stops_at_replicas_and_surge() {
     assert_eq!(
         check(&start(), answer(&[("new", 2)])),
-        Err(Violation::AboveSurge { total: 5, ceiling: 4, replicas: 3, surge: 1 })
+        Err(Violation::AboveSurge {
+            total: 5,
+            ceiling: 4,
+            replicas: 3,
+            surge: 1
+        })
     );
     // What still has to go counts, also if it was told to go.
     assert!(matches!(
@@ -99,7 +125,12 @@ fn growth_stops_at_replicas_and_surge() {
 fn available_machines_stay_above_the_floor() {
     assert_eq!(
         check(&start(), answer(&[("old", 2)])),
-        Err(Violation::BelowFloor { available: 2, floor: 3, replicas: 3, unavailable: 0 })
+        Err(Violation::BelowFloor {
+            available: 2,
+            floor: 3,
+            replicas: 3,
+            unavailable: 0
+        })
     );
     let ready = set("new", true, 1, vec![machine("n", true)]);
     assert!(check(&facts(ready.clone(), old_of_three()), answer(&[("old", 2)])).is_ok());
@@ -112,31 +143,67 @@ fn available_machines_stay_above_the_floor() {
 fn what_is_promised_already_counts() {
     // The old set was told to shrink to two and has not done so yet.
     let ready = set("new", true, 1, vec![machine("n", true)]);
-    let old = MachineSetFacts { desired_replicas: 2, ..old_of_three() };
+    let old = MachineSetFacts {
+        desired_replicas: 2,
+        ..old_of_three()
+    };
     assert!(check(&facts(ready.clone(), old.clone()), answer(&[("old", 1)])).is_err());
     assert!(check(&facts(ready, old), answer(&[])).is_ok());
 }
 
 #[test]
 fn unavailable_machines_may_go_as_far_as_they_go_first() {
-    let one_sick = set("old", false, 3, vec![machine("a", true), machine("b", true), machine("c", false)]);
+    let one_sick = set(
+        "old",
+        false,
+        3,
+        vec![machine("a", true), machine("b", true), machine("c", false)],
+    );
     let none = set("new", true, 0, Vec::new());
-    assert!(check(&facts(none.clone(), one_sick.clone()), answer(&[("old", 2)])).is_ok());
-    assert!(check(&facts(none.clone(), one_sick.clone()), answer(&[("old", 1)])).is_err());
+    assert!(
+        check(
+            &facts(none.clone(), one_sick.clone()),
+            answer(&[("old", 2)])
+        )
+        .is_ok()
+    );
+    assert!(
+        check(
+            &facts(none.clone(), one_sick.clone()),
+            answer(&[("old", 1)])
+        )
+        .is_err()
+    );
     // Marking an available one turns that around.
-    let marked = Answer { delete_first: vec!["a".to_owned()], ..answer(&[("old", 2)]) };
+    let marked = Answer {
+        delete_first: vec!["a".to_owned()],
+        ..answer(&[("old", 2)])
+    };
     assert!(check(&facts(none, one_sick), marked).is_err());
 }
 
 #[test]
 fn by_age_a_healthy_machine_that_is_not_available_does_not_go_first() {
-    let waiting = MachineFacts { healthy: true, ..machine("c", false) };
-    let old = set("old", false, 3, vec![machine("a", true), machine("b", true), waiting]);
+    let waiting = MachineFacts {
+        healthy: true,
+        ..machine("c", false)
+    };
+    let old = set(
+        "old",
+        false,
+        3,
+        vec![machine("a", true), machine("b", true), waiting],
+    );
     let mut facts = facts(set("new", true, 0, Vec::new()), old);
     assert!(check(&facts, answer(&[("old", 2)])).is_ok());
-    facts.extra.push((DELETION_ORDER.to_owned(), json!("Oldest")));
+    facts
+        .extra
+        .push((DELETION_ORDER.to_owned(), json!("Oldest")));
     assert!(check(&facts, answer(&[("old", 2)])).is_err());
-    let named = Answer { delete_first: vec!["c".to_owned()], ..answer(&[("old", 2)]) };
+    let named = Answer {
+        delete_first: vec!["c".to_owned()],
+        ..answer(&[("old", 2)])
+    };
     assert!(check(&facts, named).is_ok());
 }
 
@@ -150,19 +217,35 @@ fn the_rollout_can_always_finish() {
     ));
     let mut disabled = answer(&[("new", 1)]);
     disabled.targets[0].create_disabled = true;
-    assert!(matches!(check(&start(), disabled), Err(Violation::CurrentDisabled { .. })));
-    assert!(check(&start(), Answer::default()).expect("nothing changes").is_idle());
+    assert!(matches!(
+        check(&start(), disabled),
+        Err(Violation::CurrentDisabled { .. })
+    ));
+    assert!(
+        check(&start(), Answer::default())
+            .expect("nothing changes")
+            .is_idle()
+    );
     let waiting = Waiting {
         reason: "Window".to_owned(),
         message: "waits for the night".to_owned(),
         check_after: std::time::Duration::from_secs(60),
     };
-    let waits = Answer { waiting: Some(waiting), ..Answer::default() };
+    let waits = Answer {
+        waiting: Some(waiting),
+        ..Answer::default()
+    };
     assert!(!check(&start(), waits).expect("nothing changes").is_idle());
 }
 
 #[test]
 fn too_much_state_is_refused() {
-    let large = Answer { state: Some(vec![0; STATE_BYTES_MAX + 1]), ..Answer::default() };
-    assert!(matches!(check(&start(), large), Err(Violation::StateTooLarge { .. })));
+    let large = Answer {
+        state: Some(vec![0; STATE_BYTES_MAX + 1]),
+        ..Answer::default()
+    };
+    assert!(matches!(
+        check(&start(), large),
+        Err(Violation::StateTooLarge { .. })
+    ));
 }

@@ -9,7 +9,10 @@ use super::request::Target;
 use super::status::Status;
 
 /// Applies `wanted` for this manager; conflicts are refused unless `force`.
-#[expect(clippy::too_many_lines, reason = "one pass over the fields: create, change, give up, refuse")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one pass over the fields: create, change, give up, refuse"
+)]
 pub(crate) fn apply(
     target: &Target,
     object: &mut Value,

@@ -110,7 +110,10 @@ where
 
 /// Finds the cluster's CA and endpoint: reads `cluster-info` from whoever answers, believes it only with the token's signature and the pin, then
 /// reads it again over a connection that the CA vouches for.
-#[expect(clippy::too_many_lines, reason = "the steps of one discovery, in the order in which kubeadm takes them")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "the steps of one discovery, in the order in which kubeadm takes them"
+)]
 async fn discover(
     boot: &Boot<'_>,
     discovery: &Discovery,

@@ -267,9 +267,7 @@ fn make_ready(cluster: &Cluster, node: &str) {
     let Some(present) = cluster.store.get(resources::nodes(), "", node) else {
         return;
     };
-    let is_tainted = taints(&present.value)
-        .iter()
-        .any(is_lifecycle_taint);
+    let is_tainted = taints(&present.value).iter().any(is_lifecycle_taint);
     if condition_status(&present.value, "Ready") == "True" && !is_tainted {
         return;
     }

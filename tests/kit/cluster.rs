@@ -86,7 +86,7 @@ impl TestCluster {
                     "spec": {
                         "replicas": 1, "version": VERSION,
                         "machineTemplate": {"spec": {"infrastructureRef": infra_template(&plane)}},
-                        "kubeadmConfigSpec": {},
+                        "kubeadmConfigSpec": {"initConfiguration": node_registration()},
                     },
                 }),
             ),
@@ -97,7 +97,8 @@ impl TestCluster {
                 BOOTSTRAP_TEMPLATE,
                 json!({
                     "apiVersion": BOOTSTRAP_TEMPLATE.api_version, "kind": "KubeadmConfigTemplate",
-                    "metadata": named(&self.deployment()), "spec": {"template": {"spec": {}}},
+                    "metadata": named(&self.deployment()),
+                    "spec": {"template": {"spec": {"joinConfiguration": node_registration()}}},
                 }),
             ),
         ]
@@ -279,6 +280,10 @@ impl TestCluster {
             .then_some(())
             .ok_or(format!("not all Nodes are Ready: {all:?}"))
     }
+}
+
+fn node_registration() -> Value {
+    json!({"nodeRegistration": {"name": "{{ ds.meta_data.local_hostname }}"}})
 }
 
 fn infra_template(name: &str) -> Value {

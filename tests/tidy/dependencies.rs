@@ -34,7 +34,10 @@ const EDGES: [(&str, &[&str]); 7] = [
 const ONLY: [(&str, &[&str]); 3] = [
     ("wasmtime", &["capstan-engine"]),
     ("wasmtime-wasi", &["capstan-engine"]),
-    ("wit-bindgen", &["capstan-sdk", "engine-probe"]),
+    (
+        "wit-bindgen",
+        &["capstan-sdk", "engine-probe", "unknown-import"],
+    ),
 ];
 
 /// What must not be in a crate that only decides.

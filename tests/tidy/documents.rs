@@ -136,7 +136,8 @@ fn paths_in_the_root_documents_exist() {
     let mut dead = Vec::new();
     for document in documents().into_iter().filter(|file| !file.contains('/')) {
         for piece in code(&tree::text(document)) {
-            let path = piece.trim_end_matches('/');
+            let path = piece.split("::").next().unwrap_or_default();
+            let path = path.trim_end_matches('/');
             let first = path.split('/').next().unwrap_or_default();
             let is_ours =
                 ["host", "wit", "plugins", "sdk-guest", "examples", "tests"].contains(&first);

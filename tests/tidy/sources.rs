@@ -114,7 +114,7 @@ fn nothing_names_a_machine_or_configures_a_registry() {
             for pattern in &patterns {
                 let begins = line.find(pattern.as_str());
                 let before = begins.and_then(|at| line[..at].chars().last());
-                // `/home/` inside a longer path or URL names no machine.
+                // Inside of a longer path or of a URL it names no machine.
                 let is_inside =
                     before.is_some_and(|c| c.is_alphanumeric() || c == '.' || c == '-' || c == '_');
                 if begins.is_some() && !is_inside {

@@ -34,7 +34,7 @@ bench *args: release plugins
 
 # Build the host for development.
 build:
-    cargo build --workspace
+    cargo build --workspace --all-targets
 
 # Build the host as it is released.
 release:

@@ -1,5 +1,5 @@
 //! The order of a Cluster's deletion: workers, then the control plane, then the infrastructure. What cannot be seen is waited
-//! for, never taken for gone, once the Cluster has been provisioned.
+//! for, never taken for gone.
 
 use capstan_api::condition::combine::names;
 use capstan_api::reason::{cluster as reason, common};
@@ -73,8 +73,6 @@ pub fn stage(observed: &Observed) -> Stage {
         match object {
             None | Some(Lookup::Missing) => {}
             Some(Lookup::Found(object)) => return waiting(object, reason, action),
-            // A kind that was never installed keeps no Cluster from going that never got as far as having something to lose.
-            Some(Lookup::Unknown(_)) if !was_provisioned(observed) => {}
             Some(Lookup::Unknown(why)) => {
                 return Stage {
                     reason: common::INTERNAL_ERROR,
@@ -91,13 +89,6 @@ pub fn stage(observed: &Observed) -> Stage {
         message: "Deletion completed".to_owned(),
         action: Action::Finish,
     }
-}
-
-fn was_provisioned(observed: &Observed) -> bool {
-    let status = observed.cluster.status.as_ref();
-    status
-        .and_then(|status| status.initialization.as_ref()?.infrastructure_provisioned)
-        .unwrap_or(false)
 }
 
 fn waiting(object: &Value, reason: &'static str, action: Action) -> Stage {

@@ -53,8 +53,11 @@ async fn rolls_within(namespace: &str, workers: u32, rolling: Value, bounds: Bou
     rolled(host, &cluster, workers).await;
     let seen = watcher.assert_kept();
     assert!(seen.events > usize::try_from(workers).unwrap(), "{seen:?}");
-    let sets = host.kube().list(MACHINE_SET, namespace).await;
-    assert_eq!(sets.len(), 2, "the old MachineSet stays for a way back");
+    eventually("the empty old MachineSet goes", PATIENCE, async || {
+        let sets = host.kube().list(MACHINE_SET, namespace).await.len();
+        (sets == 1).then_some(()).ok_or(format!("{sets} sets"))
+    })
+    .await;
     cluster.delete(host).await;
 }
 

@@ -1,6 +1,7 @@
 //! A guest that does on demand what the engine must survive: `context.config.do` (or `settings.do`) says what.
 //!
 //! The manifest takes no input; tests change [`MANIFEST`] in the built file, byte for byte, to get another one.
+#![cfg(target_arch = "wasm32")]
 
 wit_bindgen::generate!({
     path: "../../../wit/v0.1",

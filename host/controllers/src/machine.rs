@@ -417,6 +417,7 @@ impl Controller for MachineController {
         core::decide(observed, now)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per kind of step")]
     async fn perform(
         &self,
         ctx: &Ctx,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use capstan_api::annotation;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
 
 use super::{
     DELETION_CHECK, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, is_deleting,
@@ -166,14 +167,18 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
     if !pre_terminate.is_empty() {
         return Stage::PreTerminateHook(pre_terminate);
     }
-    if !observed.infra.is_missing() {
+    // Without bootstrap data no instance was ever asked for: a kind that was never installed keeps no such Machine from going.
+    let known = observed.known();
+    let nothing_made = !known.provisioned && known.data_secret_name.is_none();
+    let holds = |object: &Lookup<Value>| match object {
+        Lookup::Found(_) => true,
+        Lookup::Missing => false,
+        Lookup::Unknown(_) => !nothing_made,
+    };
+    if holds(&observed.infra) {
         return Stage::Infrastructure;
     }
-    if observed
-        .bootstrap
-        .as_ref()
-        .is_some_and(|config| !config.is_missing())
-    {
+    if observed.bootstrap.as_ref().is_some_and(holds) {
         return Stage::Bootstrap;
     }
     if is_node_deletion_allowed(facts)

@@ -243,7 +243,11 @@ fn a_plugin_that_goes_away_is_named_and_everything_goes_on_when_it_is_back() {
             machines.iter().any(says).then_some(()).ok_or(all)
         })
         .await;
-        assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 3);
+        eventually("three machines", PATIENCE, async || {
+            let count = kube.list(MACHINE, &cluster.namespace).await.len();
+            (count == 3).then_some(()).ok_or(format!("{count}"))
+        })
+        .await;
         let instances = host
             .cloud
             .of_cluster("instances", &cluster.namespace, &cluster.name)

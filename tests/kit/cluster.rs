@@ -10,9 +10,9 @@ use crate::kube_client::{
     NODE, SECRET, condition, conditions, name,
 };
 
-/// The Kubernetes version that clusters begin with.
-pub const VERSION: &str = "v1.35.4";
-/// The one that they are upgraded to.
+/// The Kubernetes version that workers begin with.
+pub const VERSION: &str = "v1.36.1";
+/// The one that they are upgraded to: that of the control plane, which workers must not be ahead of.
 pub const VERSION_NEXT: &str = "v1.36.3";
 
 /// Kinds that may hold objects of a cluster.
@@ -84,7 +84,7 @@ impl TestCluster {
                     "apiVersion": CONTROL_PLANE.api_version, "kind": "KubeadmControlPlane",
                     "metadata": named(&plane),
                     "spec": {
-                        "replicas": 1, "version": VERSION,
+                        "replicas": 1, "version": VERSION_NEXT,
                         "machineTemplate": {"spec": {"infrastructureRef": infra_template(&plane)}},
                         "kubeadmConfigSpec": {"initConfiguration": node_registration()},
                     },

@@ -126,6 +126,7 @@ impl Controller for BootstrapController {
             config: object.value.clone(),
             machine: typed(machine.as_deref(), "Machine"),
             cluster: typed(cluster.as_deref(), "Cluster"),
+            owner: ctx.provider_of(&object.group_kind()),
             plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
             is_serialized,
             token: Token::Settled,

@@ -190,14 +190,20 @@ async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Res
     Ok(())
 }
 
+/// What a reference names. Where a kind is not served, there are no objects of it: nothing to wait for when the Cluster goes.
 async fn see(
     ctx: &Ctx,
     namespace: &str,
     reference: Option<&ContractVersionedObjectReference>,
+    is_deleting: bool,
 ) -> Option<Lookup<Value>> {
     let reference = reference?;
     let key = ObjectKey::new(namespace, reference.name.clone());
-    let seen = lookup(ctx, &reference_kind(reference), &key).await;
+    let kind = reference_kind(reference);
+    if is_deleting && ctx.is_not_installed(&kind).await {
+        return Some(Lookup::Missing);
+    }
+    let seen = lookup(ctx, &kind, &key).await;
     Some(seen.map(|object| object.value.clone()))
 }
 
@@ -246,8 +252,20 @@ impl Controller for ClusterController {
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
         let cluster: Cluster = typed(&object)?;
         let namespace = &object.key.namespace;
-        let infra = see(ctx, namespace, cluster.spec.infrastructure_ref.as_ref()).await;
-        let control_plane = see(ctx, namespace, cluster.spec.control_plane_ref.as_ref()).await;
+        let infra = see(
+            ctx,
+            namespace,
+            cluster.spec.infrastructure_ref.as_ref(),
+            object.is_deleting(),
+        )
+        .await;
+        let control_plane = see(
+            ctx,
+            namespace,
+            cluster.spec.control_plane_ref.as_ref(),
+            object.is_deleting(),
+        )
+        .await;
         let connection = ctx.workloads.status(&object.key);
         Ok(Observed {
             machines: members(ctx, &kinds::MACHINE, &object.key).await?,

@@ -116,6 +116,30 @@ impl Ctx {
         ))
     }
 
+    /// Whether a kind is known not to be served: then there are no objects of it. False while definitions are not known yet.
+    pub async fn is_not_installed(&self, kind: &GroupKind) -> bool {
+        let Some(definitions) = self.stores.get(&kinds::CRD.group_kind()) else {
+            return false;
+        };
+        definitions.synced().await;
+        self.definition(kind).is_none()
+    }
+
+    /// Name of the provider that installed the kind, such as `infrastructure-local`.
+    #[must_use]
+    pub fn provider_of(&self, kind: &GroupKind) -> Option<String> {
+        let definition = self.definition(kind)?;
+        definition.label(label::PROVIDER).map(str::to_owned)
+    }
+
+    fn definition(&self, kind: &GroupKind) -> Option<Arc<Object>> {
+        let key = ObjectKey {
+            namespace: String::new(),
+            name: contract::crd_name(&kind.kind, &kind.group),
+        };
+        self.get(&kinds::CRD, &key)
+    }
+
     /// The store of a kind that a reference names; watches it from now on, and waits for its first list.
     ///
     /// # Errors

@@ -335,12 +335,9 @@ impl Controller for PluginController {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&locator.key);
-        if ctx
-            .plugins
-            .get(&locator.key.name)
-            .is_some_and(|plugin| plugin.key == locator.key)
-        {
-            ctx.plugins.deactivate(&locator.key.name);
+        // Those of other namespaces never were active.
+        if locator.key.namespace == ctx.namespace {
+            ctx.plugins.remove(&locator.key.name);
         }
     }
 

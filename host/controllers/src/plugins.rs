@@ -92,7 +92,7 @@ impl Plugins {
         let _ = self.inner.changed.set(Box::new(changed));
     }
 
-    /// Role in which an active plugin owns the kind.
+    /// Role in which a plugin owns the kind that is, or in this process was, active.
     #[must_use]
     pub fn role_of(&self, kind: &GroupKind) -> Option<String> {
         self.inner
@@ -111,7 +111,7 @@ impl Plugins {
         snapshot.active.get(&owned.plugin).cloned()
     }
 
-    /// Kinds that active plugins own in one of these roles.
+    /// Kinds in one of these roles, of plugins that are, or in this process were, active.
     #[must_use]
     pub fn kinds_with(&self, roles: &[&str]) -> Vec<Resource> {
         let snapshot = self.inner.snapshot.load();
@@ -168,10 +168,18 @@ impl Plugins {
     pub fn deactivate(&self, name: &str) {
         if self.get(name).is_some() {
             self.change(|snapshot| {
+                // Its kinds stay known: their objects say that the plugin is missing.
                 snapshot.active.remove(name);
-                snapshot.kinds.retain(|_, owned| owned.plugin != name);
             });
         }
+    }
+
+    /// Forgets a plugin whose object is gone: its kinds may belong to another provider from now on.
+    pub fn remove(&self, name: &str) {
+        self.change(|snapshot| {
+            snapshot.active.remove(name);
+            snapshot.kinds.retain(|_, owned| owned.plugin != name);
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {

@@ -61,7 +61,9 @@ pub struct Observed {
     pub machine: Lookup<Machine>,
     /// The Cluster.
     pub cluster: Lookup<Cluster>,
-    /// Name of the plugin that owns the kind.
+    /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
+    pub owner: Option<String>,
+    /// Name of the plugin that owns the kind; `None` when none is active.
     pub plugin: Option<String>,
     /// The Machine's controller is a control plane of this host, which makes one first machine and no other before that
     /// one is up: no lock is needed.
@@ -169,8 +171,7 @@ fn wait_for(observed: &Observed) -> Option<(&'static str, String)> {
             .get("kind")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let message =
-            format!("no active plugin owns kind {kind}: see `kubectl get plugins -A` for why");
+        let message = crate::infrastructure::plugin_missing(kind, observed.owner.as_deref());
         return Some((common::NOT_AVAILABLE, message));
     }
     None

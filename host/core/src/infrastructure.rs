@@ -35,6 +35,19 @@ impl NotYet {
     }
 }
 
+/// The words for a kind whose plugin is not active.
+#[must_use]
+pub fn plugin_missing(kind: &str, owner: Option<&str>) -> String {
+    match owner {
+        Some(plugin) => format!(
+            "plugin {plugin}, which owns kind {kind}, is not active: see `kubectl get plugins -A` for why"
+        ),
+        None => format!(
+            "no active plugin owns kind {kind}: install it, or see `kubectl get plugins -A` for why it is not active"
+        ),
+    }
+}
+
 /// What became of a call, or why there was none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing<'a> {

@@ -193,10 +193,9 @@ pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Fail
             }
         }
         None => {
-            let message = format!(
-                "no active plugin owns kind {}: see `kubectl get plugins -A` for why",
-                object.kind()
-            );
+            let owner = ctx.provider_of(&object.group_kind());
+            let message =
+                capstan_core::infrastructure::plugin_missing(object.kind(), owner.as_deref());
             seen.core.desired = Err(Failure::transient("PluginMissing", message));
         }
     }

@@ -149,6 +149,7 @@ impl Controller for InfraClusterController {
             .cluster(&object)
             .and_then(|key| ctx.get(&kinds::CLUSTER, &key));
         Ok(Observed {
+            owner: ctx.provider_of(&object.group_kind()),
             plugin: ctx
                 .plugins
                 .owner_of(&object.group_kind())

@@ -277,6 +277,7 @@ impl Controller for InfraMachineController {
             None => Lookup::Missing,
         };
         Ok(Observed {
+            owner: ctx.provider_of(&object.group_kind()),
             plugin: ctx
                 .plugins
                 .owner_of(&object.group_kind())

@@ -41,6 +41,7 @@ fn observed(control_plane: bool, initialized: bool) -> Observed {
         config: json!({"kind": "KubeadmConfig", "metadata": {"name": "m"}, "spec": {}}),
         machine: Lookup::Found(machine(&labels, &json!({}), &json!({}))),
         cluster: Lookup::Found(cluster(true, initialized)),
+        owner: Some("bootstrap-kubeadm".to_owned()),
         plugin: Some("bootstrap-kubeadm".to_owned()),
         is_serialized: true,
         token: Token::Settled,

@@ -23,6 +23,8 @@ pub struct Observed {
     pub object: Value,
     /// The Cluster that owns it.
     pub cluster: Lookup<Value>,
+    /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
+    pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
     pub plugin: Option<String>,
     /// When the plugin was last asked about this object, in this process.
@@ -53,13 +55,13 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
     if observed.plugin.is_none() {
         return Some(NotYet::new(
             "PluginMissing",
-            format!(
-                "no active plugin owns kind {}: install it, or see `kubectl get plugins -A` for why it is not active",
+            super::plugin_missing(
                 observed
                     .object
                     .get("kind")
                     .and_then(Value::as_str)
-                    .unwrap_or_default()
+                    .unwrap_or_default(),
+                observed.owner.as_deref(),
             ),
         ));
     }
@@ -230,6 +232,7 @@ mod tests {
         Observed {
             object: json!({"kind": "LocalCluster", "metadata": {"uid": "u", "generation": 1}}),
             cluster: Lookup::Found(json!({})),
+            owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
             asked: None,
         }

@@ -25,6 +25,8 @@ pub struct Observed {
     pub cluster: Lookup<Value>,
     /// The infrastructure cluster.
     pub infra_cluster: Lookup<Value>,
+    /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
+    pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
     pub plugin: Option<String>,
     /// When the plugin was last asked about this object, in this process.
@@ -55,10 +57,7 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
     let plugin_missing = || {
         NotYet::new(
             "PluginMissing",
-            format!(
-                "no active plugin owns kind {}: install it, or see `kubectl get plugins -A` for why it is not active",
-                text(&observed.object, "/kind")
-            ),
+            super::plugin_missing(text(&observed.object, "/kind"), observed.owner.as_deref()),
         )
     };
     if is_deleting(&observed.object) {
@@ -280,6 +279,7 @@ mod tests {
                 json!({"status": {"initialization": {"infrastructureProvisioned": true}}}),
             ),
             infra_cluster: Lookup::Found(json!({})),
+            owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
             asked: None,
         }

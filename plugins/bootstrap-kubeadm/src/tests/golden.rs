@@ -50,7 +50,7 @@ fn everything() -> Value {
         "verbosity": 5,
         "ntp": {"enabled": true, "servers": ["0.pool.example.com"]},
         "users": [
-            {"name": "ops", "gecos": "Ops, team", "groups": "sudo,adm", "homeDir": "/home/ops", "inactive": false, "lockPassword": true,
+            {"name": "ops", "gecos": "Ops, team", "groups": "sudo,adm", "homeDir": "/var/lib/ops", "inactive": false, "lockPassword": true,
              "passwd": "$6$x", "primaryGroup": "ops", "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "sshAuthorizedKeys": ["ssh-ed25519 AAAA ops@x"]},
             {"name": "root", "passwdFrom": {"secret": {"name": "p", "key": "h"}}}
         ],

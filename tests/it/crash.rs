@@ -108,7 +108,7 @@ fn a_host_that_is_killed_again_and_again_converges_and_leaks_nothing() {
             let new = machines
                 .iter()
                 .filter(|m| m["spec"]["version"] == VERSION_NEXT);
-            (new.count() == 2 && machines.len() == 3)
+            (new.count() == 3 && machines.len() == 3)
                 .then_some(())
                 .ok_or(format!("{} machines", machines.len()))
         })

@@ -37,7 +37,7 @@ static SPEC: Spec = Spec {
     pausable: true,
     concurrency: 32,
     settle: Duration::from_millis(50),
-    hold: Duration::from_secs(10),
+    hold: Duration::from_millis(1500),
 };
 
 /// Looks after control planes.

@@ -274,7 +274,8 @@ async fn objects(server: &Server, told: &mut Told) -> anyhow::Result<Option<()>>
             told.object(word, object);
             let name = object.pointer("/metadata/name").and_then(Value::as_str);
             if plural == "clusters" && name == Some(CLUSTER) {
-                is_available = told::condition(object, "Available") == Some("True");
+                is_available = told::condition(object, "Available") == Some("True")
+                    && told::is_counted(object);
             }
         }
         told.only(word, &items);

@@ -191,6 +191,14 @@ fn short(line: &str) -> String {
     short
 }
 
+/// Whether a Cluster's counters have caught up with its machines: they follow its conditions by a moment.
+pub(super) fn is_counted(cluster: &Value) -> bool {
+    ["controlPlane", "workers"].iter().all(|part| {
+        let count = |key: &str| cluster.pointer(&format!("/status/{part}/{key}"));
+        count("availableReplicas") == count("desiredReplicas")
+    })
+}
+
 /// Replicas of those objects that have them.
 fn counts(object: &Value) -> Option<String> {
     let wanted = object.pointer("/spec/replicas")?.as_u64()?;
@@ -207,6 +215,18 @@ fn counts(object: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    #[test]
+    fn a_cluster_is_counted_when_all_wanted_replicas_are_available() {
+        let cluster = |available: u64| {
+            json!({"status": {
+                "controlPlane": {"desiredReplicas": 1, "availableReplicas": 1},
+                "workers": {"desiredReplicas": 2, "availableReplicas": available},
+            }})
+        };
+        assert!(is_counted(&cluster(2)));
+        assert!(!is_counted(&cluster(0)));
+    }
 
     use super::*;
 

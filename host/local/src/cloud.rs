@@ -3,6 +3,10 @@
 //! `CLOUD.md` beside this crate's manifest describes the HTTP API.
 
 mod answer;
+#[allow(
+    dead_code,
+    reason = "the parts for real machines have their callers with that backend"
+)]
 mod backend;
 mod balancer;
 mod console;
@@ -11,6 +15,7 @@ mod faults;
 mod http;
 mod lifecycle;
 mod light;
+mod networks;
 mod records;
 mod region;
 mod requests;
@@ -212,12 +217,12 @@ fn raise_file_limit() {
     }
 }
 
-/// Binds a loopback port outside the range that the system hands out to clients, so that it is free again after a restart.
-pub(crate) fn free_port() -> io::Result<(std::net::TcpListener, u16)> {
+/// Binds a port of an address outside the range that the system hands out to clients, so that it is free again after a restart.
+pub(crate) fn free_port(host: IpAddr) -> io::Result<(std::net::TcpListener, u16)> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..500 {
         let port = rand::random_range(20_000..32_000);
-        match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        match std::net::TcpListener::bind((host, port)) {
             Ok(listener) => return Ok((listener, port)),
             Err(error) => last = error,
         }
@@ -237,7 +242,7 @@ async fn listen(options: &Options, port_before: u16) -> Result<TcpListener, Clou
             .await
             .map_err(|error| CloudError::Listen(address, error));
     }
-    let made = free_port().and_then(|(listener, _)| {
+    let made = free_port(Ipv4Addr::LOCALHOST.into()).and_then(|(listener, _)| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     });

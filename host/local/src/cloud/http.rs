@@ -1,5 +1,10 @@
 //! The cloud's HTTP API: authorization, routing, fault rules, and one function per operation.
 
+mod balancers;
+mod instances;
+mod listing;
+mod networks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +18,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::answer::Refusal;
 use super::faults::{Faults, Rules};
-use super::records::{
-    BootstrapState, Instance, InstanceState, LoadBalancer, Network, Record, TYPES, Tags, ZONES,
-};
+use super::records::{Head, Record, TYPES, Tags};
 use super::region::{Records, Region};
-use super::requests::{self, NewInstance, NewLoadBalancer, NewNetwork};
-use super::{free_port, lifecycle};
+use super::requests;
+use listing::{find, list};
 
 /// Largest request body: user data in base64 and room to spare.
 const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -261,8 +265,8 @@ async fn answer_call(region: &Arc<Region>, call: &Call) -> Result<Option<Answer>
         tokio::time::sleep(Duration::from_millis(verdict.delay_ms)).await;
     }
     let answer = match operation {
-        "CreateInstance" => create_instance(region, call, verdict.fate),
-        _ => perform(region, call, operation, rest, id),
+        "CreateInstance" => instances::create_instance(region, call, verdict.fate),
+        _ => perform(region, call, operation, rest, id).await,
     };
     if verdict.loses_answer {
         return Ok(None);
@@ -272,7 +276,7 @@ async fn answer_call(region: &Arc<Region>, call: &Call) -> Result<Option<Answer>
 
 /// Name and tags of what a request is about, for the fault rules.
 fn subject(records: &Records, body: &[u8], operation: &str, id: &str) -> (String, Tags) {
-    let of = |head: &super::records::Head| (head.name.clone(), head.tags.clone());
+    let of = |head: &Head| (head.name.clone(), head.tags.clone());
     if operation.starts_with("Create") {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let name = body
@@ -295,7 +299,7 @@ fn subject(records: &Records, body: &[u8], operation: &str, id: &str) -> (String
     heads.into_iter().flatten().next().unwrap_or_default()
 }
 
-fn perform(
+async fn perform(
     region: &Arc<Region>,
     call: &Call,
     operation: &str,
@@ -304,19 +308,23 @@ fn perform(
 ) -> Result<Answer, Refusal> {
     let ok = |value: Value| Ok(json_answer(StatusCode::OK, &value));
     match operation {
-        "CreateNetwork" => create_network(region, call),
+        "CreateNetwork" => networks::create_network(region, call).await,
         "ListNetworks" => ok(list(region.lock().networks.values(), &call.query)?),
         "GetNetwork" => ok(find(&region.lock().networks, id)?.view()),
-        "DeleteNetwork" => delete_network(region, id),
-        "CreateLoadBalancer" => create_balancer(region, call),
+        "DeleteNetwork" => networks::delete_network(region, id).await,
+        "CreateLoadBalancer" => balancers::create_balancer(region, call),
         "ListLoadBalancers" => ok(list(region.lock().balancers.values(), &call.query)?),
         "GetLoadBalancer" => ok(find(&region.lock().balancers, id)?.view()),
-        "DeleteLoadBalancer" => delete_balancer(region, id),
-        "AddTarget" => set_target(region, id, path.get(3).copied().unwrap_or_default(), true),
-        "RemoveTarget" => set_target(region, id, path.get(3).copied().unwrap_or_default(), false),
+        "DeleteLoadBalancer" => balancers::delete_balancer(region, id),
+        "AddTarget" => {
+            balancers::set_target(region, id, path.get(3).copied().unwrap_or_default(), true)
+        }
+        "RemoveTarget" => {
+            balancers::set_target(region, id, path.get(3).copied().unwrap_or_default(), false)
+        }
         "ListInstances" => ok(list(region.lock().instances.values(), &call.query)?),
         "GetInstance" => ok(find(&region.lock().instances, id)?.view()),
-        "DeleteInstance" => delete_instance(region, id),
+        "DeleteInstance" => instances::delete_instance(region, id),
         "GetConsole" => {
             find(&region.lock().instances, id)?;
             let text = region
@@ -325,7 +333,9 @@ fn perform(
                 .map_err(|error| Refusal::disk(&error))?;
             Ok(answer(StatusCode::OK, "text/plain; charset=utf-8", text))
         }
-        "StopInstance" | "StartInstance" | "RebootInstance" => act(region, id, operation),
+        "StopInstance" | "StartInstance" | "RebootInstance" => {
+            instances::act(region, id, operation).await
+        }
         _ => {
             let types: Vec<Value> = TYPES
                 .iter()
@@ -336,68 +346,6 @@ fn perform(
     }
 }
 
-fn find<T: Record>(records: &BTreeMap<String, T>, id: &str) -> Result<T, Refusal> {
-    records
-        .get(id)
-        .cloned()
-        .ok_or_else(|| Refusal::not_found(T::KIND, id))
-}
-
-fn list<'a, T: Record + 'a>(
-    records: impl Iterator<Item = &'a T>,
-    query: &[(String, String)],
-) -> Result<Value, Refusal> {
-    let mut limit = 100_usize;
-    let mut after = 0_u64;
-    let mut name = None;
-    let mut tags = Vec::new();
-    for (key, value) in query {
-        match key.as_str() {
-            "limit" => {
-                limit = value
-                    .parse()
-                    .ok()
-                    .filter(|limit| (1..=500).contains(limit))
-                    .ok_or_else(|| Refusal::invalid("limit: must be 1 to 500"))?;
-            }
-            "pageToken" => {
-                after = value
-                    .parse()
-                    .map_err(|_| Refusal::invalid("pageToken: is not one of this cloud's"))?
-            }
-            "name" => name = Some(value.as_str()),
-            "tag" => tags.push(
-                value
-                    .split_once('=')
-                    .ok_or_else(|| Refusal::invalid("tag: must be key=value"))?,
-            ),
-            other => {
-                return Err(Refusal::invalid(format!(
-                    "{other}: there is no such query parameter"
-                )));
-            }
-        }
-    }
-    let mut found: Vec<&T> = records
-        .filter(|record| {
-            let head = record.head();
-            head.serial > after
-                && name.is_none_or(|name| head.name == name)
-                && tags
-                    .iter()
-                    .all(|(key, value)| head.tags.get(*key).is_some_and(|found| found == value))
-        })
-        .collect();
-    found.sort_by_key(|record| record.head().serial);
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    let items: Vec<Value> = found.iter().map(|record| record.view()).collect();
-    match found.last().filter(|_| has_more) {
-        Some(last) => Ok(json!({"items": items, "nextPageToken": last.head().serial.to_string()})),
-        None => Ok(json!({"items": items})),
-    }
-}
-
 fn key_of<T: serde::Serialize>(call: &Call, body: &T) -> Result<Option<(String, String)>, Refusal> {
     match &call.key {
         Some(key) => Ok(Some((key.clone(), requests::digest(body)?))),
@@ -405,262 +353,13 @@ fn key_of<T: serde::Serialize>(call: &Call, body: &T) -> Result<Option<(String, 
     }
 }
 
-fn create_network(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> {
-    let body: NewNetwork = requests::parse(&call.body)?;
-    body.check()?;
-    let key = key_of(call, &body)?;
-    let mut records = region.lock();
-    if let Some(id) = records.replayed(Network::KIND, key.as_ref())? {
-        return Ok(json_answer(
-            StatusCode::OK,
-            &find(&records.networks, &id)?.view(),
-        ));
-    }
-    let network = Network {
-        head: records.new_head("net", &body.name, &body.tags, key),
-    };
-    region
-        .save(&network)
-        .map_err(|error| Refusal::disk(&error))?;
-    records.remember_key(&network);
-    let view = network.view();
-    records.networks.insert(network.head.id.clone(), network);
-    Ok(json_answer(StatusCode::CREATED, &view))
-}
+/// How long an answer waits for what it started, so that it can tell the result.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-fn delete_network(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
-    let mut records = region.lock();
-    let network = find(&records.networks, id)?;
-    let instances = records
-        .instances
-        .values()
-        .filter(|instance| instance.network_id == id)
-        .count();
-    let balancers = records
-        .balancers
-        .values()
-        .filter(|balancer| balancer.network_id == id)
-        .count();
-    if instances > 0 || balancers > 0 {
-        let message = format!(
-            "network {id:?} still has {instances} instances and {balancers} load balancers"
-        );
-        return Err(Refusal::conflict("InUse", message));
-    }
-    region
-        .forget(&mut records, &network)
-        .map_err(|error| Refusal::disk(&error))?;
-    records.networks.remove(id);
-    Ok(answer(
-        StatusCode::NO_CONTENT,
-        "application/json",
-        String::new(),
-    ))
-}
-
-fn create_balancer(region: &Arc<Region>, call: &Call) -> Result<Answer, Refusal> {
-    let body: NewLoadBalancer = requests::parse(&call.body)?;
-    body.check()?;
-    let key = key_of(call, &body)?;
-    let mut records = region.lock();
-    if let Some(id) = records.replayed(LoadBalancer::KIND, key.as_ref())? {
-        return Ok(json_answer(
-            StatusCode::OK,
-            &find(&records.balancers, &id)?.view(),
-        ));
-    }
-    find(&records.networks, &body.network_id)?;
-    let (listener, port) = free_port().map_err(|error| Refusal::disk(&error))?;
-    let balancer = LoadBalancer {
-        head: records.new_head("lb", &body.name, &body.tags, key),
-        network_id: body.network_id,
-        state: "provisioning".into(),
-        state_message: String::new(),
-        port,
-        target_port: body.target_port,
-        targets: Vec::new(),
-    };
-    region
-        .save(&balancer)
-        .map_err(|error| Refusal::disk(&error))?;
-    records.remember_key(&balancer);
-    let (view, id) = (balancer.view(), balancer.head.id.clone());
-    records.balancers.insert(id.clone(), balancer);
-    drop(records);
-    lifecycle::start_balancer(region, &id, port, Some(listener));
-    Ok(json_answer(StatusCode::ACCEPTED, &view))
-}
-
-fn delete_balancer(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
-    let mut records = region.lock();
-    let mut balancer = find(&records.balancers, id)?;
-    if balancer.state != "deleting" {
-        balancer.state = "deleting".into();
-        region
-            .save(&balancer)
-            .map_err(|error| Refusal::disk(&error))?;
-        records.balancers.insert(id.to_owned(), balancer.clone());
-        drop(records);
-        lifecycle::delete_balancer(region, id);
-    }
-    Ok(json_answer(StatusCode::ACCEPTED, &balancer.view()))
-}
-
-fn set_target(
-    region: &Arc<Region>,
-    id: &str,
-    instance: &str,
-    wanted: bool,
-) -> Result<Answer, Refusal> {
-    let mut records = region.lock();
-    let mut balancer = find(&records.balancers, id)?;
-    if wanted {
-        find(&records.instances, instance)?;
-    }
-    let is_there = balancer.targets.iter().any(|target| target == instance);
-    if is_there != wanted {
-        balancer.targets.retain(|target| target != instance);
-        if wanted {
-            balancer.targets.push(instance.to_owned());
-        }
-        region
-            .save(&balancer)
-            .map_err(|error| Refusal::disk(&error))?;
-        records.balancers.insert(id.to_owned(), balancer.clone());
-        region.refresh_targets(&records);
-    }
-    Ok(json_answer(StatusCode::OK, &balancer.view()))
-}
-
-fn create_instance(
-    region: &Arc<Region>,
-    call: &Call,
-    fate: super::records::Fate,
-) -> Result<Answer, Refusal> {
-    let body: NewInstance = requests::parse(&call.body)?;
-    body.check()?;
-    let key = key_of(call, &body)?;
-    let mut records = region.lock();
-    if let Some(id) = records.replayed(Instance::KIND, key.as_ref())? {
-        return Ok(json_answer(
-            StatusCode::OK,
-            &find(&records.instances, &id)?.view(),
-        ));
-    }
-    find(&records.networks, &body.network_id)?;
-    let mut balancers = Vec::new();
-    for id in &body.load_balancer_ids {
-        balancers.push(find(&records.balancers, id)?);
-    }
-    let zone = body
-        .zone
-        .clone()
-        .unwrap_or_else(|| emptiest_zone(&records, &body.network_id));
-    let instance = Instance {
-        head: records.new_head("i", &body.name, &body.tags, key),
-        network_id: body.network_id,
-        zone,
-        type_: body.type_,
-        image: body.image,
-        backend: body.backend,
-        user_data: body.user_data,
-        state: InstanceState::Pending,
-        state_message: String::new(),
-        address: String::new(),
-        bootstrap: BootstrapState::Waiting,
-        bootstrap_message: String::new(),
-        fate,
-    };
-    let id = instance.head.id.clone();
-    for mut balancer in balancers {
-        balancer.targets.push(id.clone());
-        region
-            .save(&balancer)
-            .map_err(|error| Refusal::disk(&error))?;
-        records.balancers.insert(balancer.head.id.clone(), balancer);
-    }
-    region
-        .save(&instance)
-        .map_err(|error| Refusal::disk(&error))?;
-    records.remember_key(&instance);
-    let view = instance.view();
-    records.instances.insert(id.clone(), instance);
-    drop(records);
-    lifecycle::spawn(region, &id, lifecycle::provision);
-    Ok(json_answer(StatusCode::ACCEPTED, &view))
-}
-
-fn emptiest_zone(records: &Records, network: &str) -> String {
-    let count = |zone: &str| {
-        records
-            .instances
-            .values()
-            .filter(|instance| instance.network_id == network && instance.zone == zone)
-            .count()
-    };
-    ZONES
-        .iter()
-        .min_by_key(|zone| count(zone))
-        .map_or_else(String::new, |zone| (*zone).to_owned())
-}
-
-fn delete_instance(region: &Arc<Region>, id: &str) -> Result<Answer, Refusal> {
-    let mut records = region.lock();
-    let mut instance = find(&records.instances, id)?;
-    if !matches!(
-        instance.state,
-        InstanceState::Terminating | InstanceState::Terminated
-    ) {
-        instance.state = InstanceState::Terminating;
-        region
-            .save(&instance)
-            .map_err(|error| Refusal::disk(&error))?;
-        records.instances.insert(id.to_owned(), instance.clone());
-        drop(records);
-        lifecycle::spawn(region, id, lifecycle::terminate);
-        region.backend(&instance.backend).stop(id);
-    }
-    Ok(json_answer(StatusCode::ACCEPTED, &instance.view()))
-}
-
-fn act(region: &Arc<Region>, id: &str, operation: &str) -> Result<Answer, Refusal> {
-    let mut records = region.lock();
-    let mut instance = find(&records.instances, id)?;
-    let allowed = match operation {
-        "StartInstance" => instance.state == InstanceState::Stopped,
-        _ => instance.state == InstanceState::Running,
-    };
-    if !allowed {
-        let message = format!(
-            "instance {id:?} is {}, which does not allow this action",
-            instance.state.as_str()
-        );
-        return Err(Refusal::conflict("InvalidState", message));
-    }
-    let stops = operation == "StopInstance";
-    instance.state = if stops {
-        InstanceState::Stopped
-    } else {
-        InstanceState::Running
-    };
-    region
-        .save(&instance)
-        .map_err(|error| Refusal::disk(&error))?;
-    records.instances.insert(id.to_owned(), instance.clone());
-    if let Some(task) = records.tasks.remove(id) {
-        task.abort();
-    }
-    drop(records);
-    if operation != "StartInstance" {
-        region.backend(&instance.backend).stop(id);
-    }
-    region
-        .console(id)
-        .line(if stops { "powering off" } else { "powering on" });
-    if !stops {
-        lifecycle::spawn(region, id, lifecycle::run);
-    }
-    Ok(json_answer(StatusCode::ACCEPTED, &instance.view()))
+/// Waits for work that was started, not longer than an answer may take.
+async fn patiently(ended: oneshot::Receiver<()>) {
+    // Ended or too slow: the answer tells the state as it is then.
+    drop(tokio::time::timeout(PATIENCE, ended).await);
 }
 
 fn status(region: &Region) -> Value {

@@ -1,21 +1,27 @@
 //! What becomes of load balancers and instances after they were asked for: one task for each that is on its way.
 
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
-use super::backend::{BootOutcome, MachineSpec};
+use super::backend::{BootOutcome, MachineSpec, NetworkSpec};
 use super::balancer::Balancer;
-use super::records::{BootstrapState, Instance, InstanceState, TYPES};
+use super::networks;
+use super::records::{BootstrapState, Instance, InstanceState, LoadBalancer, Network, TYPES};
 use super::region::Region;
 use super::userdata::MachineFacts;
 
 /// Between two tries to get a load balancer's port back.
 const PORT_RETRY: Duration = Duration::from_millis(200);
+
+/// Between two tries of something that the backend could not do.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// One of so many equal parts.
 fn part(of: Duration, parts: u32) -> Duration {
@@ -24,68 +30,86 @@ fn part(of: Duration, parts: u32) -> Duration {
 
 /// Takes up again what an earlier process left.
 pub(crate) fn resume(region: &Arc<Region>) {
-    let (balancers, instances) = {
+    let (networks, balancers, instances) = {
         let records = region.lock();
-        let balancers: Vec<(String, u16, String)> = records
-            .balancers
-            .values()
-            .map(|balancer| {
-                (
-                    balancer.head.id.clone(),
-                    balancer.port,
-                    balancer.state.clone(),
-                )
-            })
-            .collect();
+        let networks: Vec<Network> = records.networks.values().cloned().collect();
+        let balancers: Vec<LoadBalancer> = records.balancers.values().cloned().collect();
         let instances: Vec<Instance> = records.instances.values().cloned().collect();
-        (balancers, instances)
+        (networks, balancers, instances)
     };
-    for (id, port, state) in balancers {
-        if state == "deleting" {
-            delete_balancer(region, &id);
+    for network in networks {
+        let id = network.head.id.as_str();
+        if network.state == "deleting" {
+            spawn(region, id, networks::remove);
         } else {
-            start_balancer(region, &id, port, None);
+            spawn(region, id, networks::make);
+        }
+    }
+    for balancer in balancers {
+        if balancer.state == "deleting" {
+            delete_balancer(region, &balancer.head.id);
+        } else {
+            start_balancer(region, &balancer, None);
         }
     }
     for instance in instances {
         let id = instance.head.id.as_str();
         match instance.state {
-            InstanceState::Pending | InstanceState::Provisioning => spawn(region, id, provision),
-            InstanceState::Running => spawn(region, id, run),
-            InstanceState::Terminating | InstanceState::Terminated => spawn(region, id, terminate),
+            InstanceState::Pending | InstanceState::Provisioning => {
+                spawn(region, id, provision);
+            }
+            InstanceState::Running => {
+                spawn(region, id, run);
+            }
+            InstanceState::Stopping => {
+                spawn(region, id, power_off);
+            }
+            InstanceState::Terminating | InstanceState::Terminated => {
+                spawn(region, id, terminate);
+            }
             InstanceState::Stopped | InstanceState::Failed => {}
         }
     }
 }
 
-/// Starts what an instance needs next, in place of what was going on.
-pub(crate) fn spawn<F, R>(region: &Arc<Region>, id: &str, work: F)
+/// Starts what a resource needs next, in place of what was going on, once that is over. The receiver hears when it has ended.
+pub(crate) fn spawn<F, R>(region: &Arc<Region>, id: &str, work: F) -> oneshot::Receiver<()>
 where
     F: FnOnce(Arc<Region>, String) -> R,
     R: Future<Output = ()> + Send + 'static,
 {
-    let task = tokio::spawn(work(Arc::clone(region), id.to_owned()));
-    if let Some(before) = region.lock().tasks.insert(id.to_owned(), task) {
+    let (alive, ended) = oneshot::channel();
+    let work = work(Arc::clone(region), id.to_owned());
+    let mut records = region.lock();
+    let before = records.tasks.remove(id);
+    if let Some(before) = &before {
         before.abort();
     }
+    let task = tokio::spawn(async move {
+        if let Some(before) = before {
+            // Aborted or finished: both are the end of it.
+            drop(before.await);
+        }
+        work.await;
+        drop::<oneshot::Sender<()>>(alive);
+    });
+    records.tasks.insert(id.to_owned(), task);
+    ended
 }
 
 /// Opens a load balancer's port; `listener` is there when it is new.
 pub(crate) fn start_balancer(
     region: &Arc<Region>,
-    id: &str,
-    port: u16,
+    balancer: &LoadBalancer,
     listener: Option<std::net::TcpListener>,
 ) {
-    let (region, id) = (Arc::clone(region), id.to_owned());
-    let key = id.clone();
-    let again = Arc::clone(&region);
-    let task = tokio::spawn(async move {
+    let (host, port): (IpAddr, u16) = (balancer.host, balancer.port);
+    spawn(region, &balancer.head.id, move |region, id| async move {
         let mut ready = match listener {
             Some(listener) => listener
                 .set_nonblocking(true)
                 .and_then(|()| TcpListener::from_std(listener)),
-            None => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await,
+            None => TcpListener::bind((host, port)).await,
         };
         loop {
             match ready {
@@ -97,14 +121,13 @@ pub(crate) fn start_balancer(
                     &region,
                     &id,
                     "provisioning",
-                    &format!("port {port} cannot be opened: {error}"),
+                    &format!("port {port} of {host} cannot be opened: {error}"),
                 ),
             }
             tokio::time::sleep(PORT_RETRY).await;
-            ready = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+            ready = TcpListener::bind((host, port)).await;
         }
     });
-    again.lock().tasks.insert(key, task);
 }
 
 fn activate(region: &Region, id: &str, balancer: Balancer) {
@@ -181,22 +204,18 @@ pub(crate) async fn provision(region: Arc<Region>, id: String) {
         });
         return;
     }
-    {
-        let mut records = region.lock();
-        let address = if instance.address.is_empty() {
-            region.new_address(&mut records)
-        } else {
-            instance.address
-        };
-        if let Some(instance) = records.instances.get_mut(&id) {
-            instance.address = address;
-            instance.state = InstanceState::Provisioning;
-        }
-        region.refresh_targets(&records);
+    let network = network_of(&region, &instance).await;
+    if let Err(error) = settle(&region, &instance, &network) {
+        region.change_instance(&id, |instance| {
+            instance.state = InstanceState::Failed;
+            instance.state_message = format!("it has no address: {error}");
+        });
+        return;
     }
     tokio::time::sleep(half).await;
     region.change_instance(&id, |instance| {
         instance.state = InstanceState::Running;
+        instance.state_message.clear();
         if !instance.bootstrap.is_over() {
             instance.bootstrap = BootstrapState::Running;
         }
@@ -204,7 +223,40 @@ pub(crate) async fn provision(region: Arc<Region>, id: String) {
     run(region, id).await;
 }
 
-fn spec(instance: &Instance) -> MachineSpec {
+/// The network of an instance, ready: waits until the backend has it, and says meanwhile what is in the way.
+async fn network_of(region: &Region, instance: &Instance) -> NetworkSpec {
+    loop {
+        match networks::ready(region, &instance.network_id).await {
+            Ok(network) => return network,
+            Err(error) => region.change_instance(&instance.head.id, |instance| {
+                instance.state_message = format!("its network is not ready: {error}");
+            }),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Gives an instance its address, if it has none, and tells the load balancers.
+fn settle(region: &Region, instance: &Instance, network: &NetworkSpec) -> io::Result<()> {
+    let mut records = region.lock();
+    let address = if instance.address.is_empty() {
+        let taken = Region::taken_addresses(&records);
+        let backend = region.backend(&instance.backend);
+        backend
+            .address(network, &instance.zone, &taken)?
+            .to_string()
+    } else {
+        instance.address.clone()
+    };
+    if let Some(instance) = records.instances.get_mut(&instance.head.id) {
+        instance.address = address;
+        instance.state = InstanceState::Provisioning;
+    }
+    region.refresh_targets(&records);
+    Ok(())
+}
+
+fn spec(instance: &Instance, network: NetworkSpec) -> MachineSpec {
     let (_, cpu, memory_mib) = TYPES
         .into_iter()
         .find(|(name, _, _)| *name == instance.type_)
@@ -217,6 +269,7 @@ fn spec(instance: &Instance) -> MachineSpec {
             address: instance.address.clone(),
             zone: instance.zone.clone(),
         },
+        network,
         version: instance.image.clone(),
         type_: instance.type_.clone(),
         cpu,
@@ -226,22 +279,45 @@ fn spec(instance: &Instance) -> MachineSpec {
     }
 }
 
-/// A machine that is on: boots it, for the first time or again, and lets it disappear when that is its fate.
+/// A machine that is on: boots it, for the first time or again, sees when it goes off, and lets it disappear when that is its fate.
 pub(crate) async fn run(region: Arc<Region>, id: String) {
     let Some(instance) = find(&region, &id) else {
         return;
     };
-    let backend = region.backend(&instance.backend);
-    let console = region.console(&id);
-    let boots = async {
-        if instance.bootstrap.is_over() {
-            if let Err(error) = backend.boot(spec(&instance), console.clone()).await {
-                console.line(format!("boot: ERROR: {error}"));
+    match instance.fate.disappear_after_ms {
+        None => run_until_off(&region, &instance).await,
+        Some(after_ms) => {
+            let ends = tokio::time::sleep(Duration::from_millis(after_ms));
+            tokio::pin!(ends);
+            let ended_early = tokio::select! {
+                () = run_until_off(&region, &instance) => false,
+                () = &mut ends => true,
+            };
+            if !ended_early {
+                ends.await;
             }
+            finish(&region, &id).await;
+        }
+    }
+}
+
+async fn run_until_off(region: &Region, instance: &Instance) {
+    let id = instance.head.id.as_str();
+    let backend = region.backend(&instance.backend);
+    let console = region.console(id);
+    let machine = spec(instance, network_of(region, instance).await);
+    if instance.bootstrap.is_over() {
+        let booted = backend.boot(machine, console.clone()).await;
+        region.change_instance(id, |instance| {
+            instance.state_message = booted.as_ref().err().cloned().unwrap_or_default();
+        });
+        if let Err(error) = booted {
+            console.line(format!("boot: ERROR: {error}"));
             return;
         }
-        let outcome = backend.bootstrap(spec(&instance), console.clone()).await;
-        region.change_instance(&id, |instance| {
+    } else {
+        let outcome = backend.bootstrap(machine, console.clone()).await;
+        region.change_instance(id, |instance| {
             let (state, message) = match outcome {
                 BootOutcome::Done(message) => (BootstrapState::Done, message),
                 BootOutcome::Failed(message) => (BootstrapState::Failed, message),
@@ -249,60 +325,87 @@ pub(crate) async fn run(region: Arc<Region>, id: String) {
             instance.bootstrap = state;
             instance.bootstrap_message = message;
         });
-    };
-    match instance.fate.disappear_after_ms {
-        None => boots.await,
-        Some(after_ms) => {
-            let ends = tokio::time::sleep(Duration::from_millis(after_ms));
-            tokio::pin!(ends);
-            let ended_early = tokio::select! {
-                () = boots => false,
-                () = &mut ends => true,
-            };
-            if !ended_early {
-                ends.await;
-            }
-            finish(&region, &id);
-        }
+    }
+    let reason = backend.until_off(id).await;
+    console.line(format!("the machine is off: {reason}"));
+    region.change_instance(id, |instance| {
+        instance.state = InstanceState::Stopped;
+        instance.state_message = reason;
+    });
+}
+
+/// Turns a machine off, in order.
+pub(crate) async fn power_off(region: Arc<Region>, id: String) {
+    turn_off(&region, &id).await;
+    region.change_instance(&id, |instance| {
+        instance.state = InstanceState::Stopped;
+        instance.state_message.clear();
+    });
+}
+
+/// Turns a machine off and on again.
+pub(crate) async fn reboot(region: Arc<Region>, id: String) {
+    turn_off(&region, &id).await;
+    run(region, id).await;
+}
+
+async fn turn_off(region: &Region, id: &str) {
+    while let Some(instance) = find(region, id) {
+        let Err(error) = region.backend(&instance.backend).stop(id).await else {
+            return;
+        };
+        region.change_instance(id, |instance| {
+            instance.state_message = format!("it cannot be turned off yet: {error}");
+        });
+        tokio::time::sleep(RETRY).await;
     }
 }
 
 /// Deletes the machine and forgets the instance.
 pub(crate) async fn terminate(region: Arc<Region>, id: String) {
+    if let Some(instance) = find(&region, &id) {
+        // At once, so that nothing of it answers any more; whether that worked does not matter, since what follows removes it.
+        drop(region.backend(&instance.backend).stop(&id).await);
+    }
     tokio::time::sleep(part(region.provision_delay, 4)).await;
     region.change_instance(&id, |instance| instance.state = InstanceState::Terminated);
     tokio::time::sleep(part(region.provision_delay, 4)).await;
-    finish(&region, &id);
+    finish(&region, &id).await;
 }
 
-fn finish(region: &Region, id: &str) {
-    let Some(instance) = find(region, id) else {
-        return;
-    };
-    if let Err(error) = region.backend(&instance.backend).delete(id) {
-        tracing::error!(%error, instance = id, "a machine's files could not be removed");
+async fn finish(region: &Region, id: &str) {
+    while let Some(instance) = find(region, id) {
+        let removed = match region.backend(&instance.backend).delete(id).await {
+            Ok(()) => forget(region, &instance),
+            Err(error) => Err(error),
+        };
+        let Err(error) = removed else {
+            return;
+        };
+        tracing::error!(%error, instance = id, "an instance could not be removed");
+        region.change_instance(id, |instance| {
+            instance.state_message = format!("it cannot be removed yet: {error}");
+        });
+        tokio::time::sleep(RETRY).await;
     }
+}
+
+fn forget(region: &Region, instance: &Instance) -> io::Result<()> {
+    let id = instance.head.id.as_str();
     let mut records = region.lock();
     for balancer in records.balancers.values_mut() {
         if balancer.targets.iter().any(|target| target == id) {
             balancer.targets.retain(|target| target != id);
-            if let Err(error) = region.save(&balancer.clone()) {
-                tracing::error!(%error, "a load balancer's targets could not be written to disk");
-            }
+            region.save(&balancer.clone())?;
         }
     }
-    match region.forget(&mut records, &instance) {
-        Ok(()) => {
-            records.instances.remove(id);
-        }
-        Err(error) => {
-            tracing::error!(%error, instance = id, "an instance could not be removed from disk")
-        }
-    }
+    region.forget(&mut records, instance)?;
+    records.instances.remove(id);
     region.refresh_targets(&records);
     records.tasks.remove(id);
     drop(records);
     if let Err(error) = region.console(id).remove() {
         tracing::warn!(%error, "a console could not be removed");
     }
+    Ok(())
 }

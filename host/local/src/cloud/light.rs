@@ -31,14 +31,17 @@ mod token;
 mod verbs;
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 
-use super::backend::{Backend, BackendDir, BootOutcome, Counts, MachineSpec};
+use super::backend::{
+    Backend, BackendDir, BootOutcome, Counts, ExecOutput, Fault, MachineSpec, NetworkSpec,
+};
 use super::console::Console;
 use cluster::Cluster;
 pub use cluster::Tempo;
@@ -46,16 +49,25 @@ pub use cluster::Tempo;
 /// Port on which a control-plane machine's API server listens.
 pub(crate) const API_PORT: u16 = 6443;
 
+/// The first machine's number in 127.x.0.0/16: the ones before are the cloud's own.
+const FIRST_ADDRESS: u16 = 9;
+
+/// The last machine's number.
+const LAST_ADDRESS: u16 = 64_999;
+
 /// The backend: its clusters by UID.
 pub(crate) struct Light {
     dir: BackendDir,
     tempo: Tempo,
     clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
+    second_octet: u8,
+    /// Third and fourth octet of the address that is tried next; absent until the first one is asked for.
+    next_address: Mutex<Option<u16>>,
 }
 
 impl Light {
-    /// Opens the backend's directory with the clusters that are in it; none serves until its machines boot.
-    pub(crate) fn open(dir: BackendDir, tempo: Tempo) -> io::Result<Self> {
+    /// Opens the backend's directory with the clusters that are in it; none serves until its machines boot. Machines get addresses 127.x.0.0/16.
+    pub(crate) fn open(dir: BackendDir, tempo: Tempo, second_octet: u8) -> io::Result<Self> {
         fs::create_dir_all(&dir.0)?;
         let mut clusters = BTreeMap::new();
         for entry in fs::read_dir(&dir.0)? {
@@ -71,6 +83,8 @@ impl Light {
             dir,
             tempo,
             clusters: Mutex::new(clusters),
+            second_octet,
+            next_address: Mutex::new(None),
         })
     }
 
@@ -96,26 +110,16 @@ impl Light {
     fn add(&self, cluster: Arc<Cluster>) {
         self.lock().insert(cluster.uid.clone(), cluster);
     }
-}
 
-impl Backend for Light {
-    fn bootstrap(&self, machine: MachineSpec, console: Console) -> BoxFuture<'_, BootOutcome> {
-        Box::pin(async move { boot::first(self, &machine, &console).await })
-    }
-
-    fn boot(&self, machine: MachineSpec, console: Console) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move { boot::again(self, &machine, &console).await })
-    }
-
-    fn stop(&self, instance: &str) {
+    fn turn_off(&self, instance: &str) {
         for cluster in self.all() {
             cluster.stop_serving(instance);
             cluster.remove_kubelet(instance);
         }
     }
 
-    fn delete(&self, instance: &str) -> io::Result<()> {
-        self.stop(instance);
+    fn remove(&self, instance: &str) -> io::Result<()> {
+        self.turn_off(instance);
         for cluster in self.all() {
             if cluster.remove_member(instance)? {
                 self.lock().remove(&cluster.uid);
@@ -125,6 +129,114 @@ impl Backend for Light {
             }
         }
         Ok(())
+    }
+}
+
+/// The number behind the highest one that is taken of these addresses: one that was in use a moment ago is not handed out again at once.
+fn after_the_last(second_octet: u8, taken: &BTreeSet<IpAddr>) -> u16 {
+    let numbers = taken.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => match address.octets() {
+            [127, second, third, fourth] if second == second_octet => {
+                Some(u16::from_be_bytes([third, fourth]))
+            }
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    });
+    let last = numbers.max().unwrap_or_default();
+    last.saturating_add(1).clamp(FIRST_ADDRESS, LAST_ADDRESS)
+}
+
+/// A light machine has no processes and no disk.
+#[allow(dead_code, reason = "called by parts of the trait that await theirs")]
+fn only_on_real_machines(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("the backend \"light\" does not have {what}; the backend \"machines\" does"),
+    )
+}
+
+impl Backend for Light {
+    fn ensure_network(&self, _network: NetworkSpec) -> BoxFuture<'_, io::Result<IpAddr>> {
+        Box::pin(async { Ok(Ipv4Addr::LOCALHOST.into()) })
+    }
+
+    fn delete_network(&self, _id: &str) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn address(
+        &self,
+        _network: &NetworkSpec,
+        _zone: &str,
+        taken: &BTreeSet<IpAddr>,
+    ) -> io::Result<IpAddr> {
+        let mut next = self
+            .next_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut number = next.unwrap_or_else(|| after_the_last(self.second_octet, taken));
+        for _ in 0..u16::MAX {
+            let [third, fourth] = number.to_be_bytes();
+            number = number
+                .checked_add(1)
+                .filter(|number| *number <= LAST_ADDRESS)
+                .unwrap_or(FIRST_ADDRESS);
+            let address = IpAddr::from([127, self.second_octet, third, fourth]);
+            if fourth != 0 && fourth != 255 && !taken.contains(&address) {
+                *next = Some(number);
+                return Ok(address);
+            }
+        }
+        Err(io::Error::other(format!(
+            "no address of 127.{}.0.0/16 is free",
+            self.second_octet
+        )))
+    }
+
+    fn bootstrap(&self, machine: MachineSpec, console: Console) -> BoxFuture<'_, BootOutcome> {
+        Box::pin(async move { boot::first(self, &machine, &console).await })
+    }
+
+    fn boot(&self, machine: MachineSpec, console: Console) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { boot::again(self, &machine, &console).await })
+    }
+
+    fn until_off(&self, _instance: &str) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stop(&self, instance: &str) -> BoxFuture<'_, io::Result<()>> {
+        self.turn_off(instance);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn delete(&self, instance: &str) -> BoxFuture<'_, io::Result<()>> {
+        let removed = self.remove(instance);
+        Box::pin(async { removed })
+    }
+
+    fn fault(&self, instance: &str, fault: Fault) -> BoxFuture<'_, io::Result<()>> {
+        let played = match fault {
+            Fault::Kill => {
+                self.turn_off(instance);
+                Ok(())
+            }
+            _ => Err(only_on_real_machines("this fault")),
+        };
+        Box::pin(async { played })
+    }
+
+    fn exec(&self, _instance: &str, _argv: Vec<String>) -> BoxFuture<'_, io::Result<ExecOutput>> {
+        Box::pin(async { Err(only_on_real_machines("running a command")) })
+    }
+
+    fn unit_log(&self, _instance: &str, _unit: &str) -> io::Result<Vec<u8>> {
+        Err(only_on_real_machines("the log of a unit"))
+    }
+
+    fn checks_readiness(&self) -> bool {
+        false
     }
 
     fn shut_down(&self) {

@@ -1,9 +1,12 @@
 //! The cloud's resources as they are kept on disk and as clients see them.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use super::backend::NetworkSpec;
 
 /// Tags.
 pub(crate) type Tags = BTreeMap<String, String>;
@@ -49,12 +52,52 @@ pub(crate) trait Record: Clone + Serialize {
     fn view(&self) -> Value;
 }
 
+/// What the records of a cloud had before backends could be chosen.
+fn light() -> String {
+    "light".into()
+}
+
+fn active() -> String {
+    "active".into()
+}
+
+fn localhost() -> IpAddr {
+    Ipv4Addr::LOCALHOST.into()
+}
+
+fn at_localhost() -> Option<IpAddr> {
+    Some(localhost())
+}
+
 /// A network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Network {
     /// What every resource has.
     pub(crate) head: Head,
+    /// Backend's name.
+    #[serde(default = "light")]
+    pub(crate) backend: String,
+    /// `pending`, `active` or `deleting`.
+    #[serde(default = "active")]
+    pub(crate) state: String,
+    /// Why it is not active.
+    #[serde(default)]
+    pub(crate) state_message: String,
+    /// Address of this host that its machines reach; absent until it is active.
+    #[serde(default = "at_localhost")]
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Network {
+    /// As its backend sees it.
+    pub(crate) fn spec(&self) -> NetworkSpec {
+        NetworkSpec {
+            id: self.head.id.clone(),
+            name: self.head.name.clone(),
+            zones: ZONES.map(str::to_owned).to_vec(),
+        }
+    }
 }
 
 impl Record for Network {
@@ -67,7 +110,10 @@ impl Record for Network {
 
     fn view(&self) -> Value {
         let head = &self.head;
-        json!({"id": head.id, "name": head.name, "state": "active", "zones": ZONES, "tags": head.tags, "createdAt": head.created_at})
+        json!({
+            "id": head.id, "name": head.name, "state": self.state, "stateMessage": self.state_message, "backend": self.backend,
+            "zones": ZONES, "tags": head.tags, "createdAt": head.created_at,
+        })
     }
 }
 
@@ -83,7 +129,10 @@ pub(crate) struct LoadBalancer {
     pub(crate) state: String,
     /// Why it is not active.
     pub(crate) state_message: String,
-    /// Port on 127.0.0.1.
+    /// Address on which it listens.
+    #[serde(default = "localhost")]
+    pub(crate) host: IpAddr,
+    /// Port there.
     pub(crate) port: u16,
     /// Port on the targets.
     pub(crate) target_port: u16,
@@ -103,7 +152,7 @@ impl Record for LoadBalancer {
         let head = &self.head;
         json!({
             "id": head.id, "name": head.name, "networkId": self.network_id, "state": self.state,
-            "stateMessage": self.state_message, "host": "127.0.0.1", "port": self.port, "targetPort": self.target_port,
+            "stateMessage": self.state_message, "host": self.host, "port": self.port, "targetPort": self.target_port,
             "targets": self.targets, "tags": head.tags, "createdAt": head.created_at,
         })
     }
@@ -119,6 +168,8 @@ pub(crate) enum InstanceState {
     Provisioning,
     /// On.
     Running,
+    /// On its way off.
+    Stopping,
     /// Off.
     Stopped,
     /// Being deleted.
@@ -136,6 +187,7 @@ impl InstanceState {
             Self::Pending => "pending",
             Self::Provisioning => "provisioning",
             Self::Running => "running",
+            Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Terminating => "terminating",
             Self::Terminated => "terminated",

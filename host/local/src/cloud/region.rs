@@ -1,9 +1,9 @@
 //! Everything the cloud holds, in memory and on disk; all changes of resources go through here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -60,13 +60,11 @@ pub(crate) struct Records {
     /// Fault rules.
     pub(crate) faults: Faults,
     next_serial: u64,
-    next_address: u16,
 }
 
 /// The cloud's content and what runs it.
 pub(crate) struct Region {
     dir: PathBuf,
-    second_octet: u8,
     /// How long provisioning takes.
     pub(crate) provision_delay: Duration,
     backend: Arc<dyn Backend>,
@@ -100,13 +98,6 @@ impl Region {
             .chain(balancers.values().map(|record| record.head.serial))
             .chain(instances.values().map(|record| record.head.serial));
         let next_serial = serials.max().unwrap_or(0).saturating_add(1);
-        let next_address = instances
-            .values()
-            .filter_map(|instance| instance.address.parse::<Ipv4Addr>().ok())
-            .map(|address| u16::from_be_bytes([address.octets()[2], address.octets()[3]]))
-            .max()
-            .unwrap_or(8)
-            .saturating_add(1);
         let rules: Rules = disk::load(&dir.join("faults.json"))?.unwrap_or_default();
         let records = Records {
             networks,
@@ -118,13 +109,14 @@ impl Region {
             requests: BTreeMap::new(),
             faults: Faults::new(rules),
             next_serial,
-            next_address,
         };
-        let backend: Arc<dyn Backend> =
-            Arc::new(Light::open(BackendDir(dir.join("light")), options.tempo)?);
+        let backend: Arc<dyn Backend> = Arc::new(Light::open(
+            BackendDir(dir.join("light")),
+            options.tempo,
+            second_octet,
+        )?);
         Ok(Arc::new(Self {
             dir,
-            second_octet,
             provision_delay: options.provision_delay,
             backend,
             records: Mutex::new(records),
@@ -136,7 +128,7 @@ impl Region {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The backend of an instance. There is one; the name was checked when the instance was made.
+    /// The backend of an instance or a network. There is one; the name was checked when the instance was made.
     pub(crate) fn backend(&self, _name: &str) -> Arc<dyn Backend> {
         Arc::clone(&self.backend)
     }
@@ -213,7 +205,7 @@ impl Region {
                         .instances
                         .get(target)?
                         .address
-                        .parse::<Ipv4Addr>()
+                        .parse::<IpAddr>()
                         .ok()
                 })
                 .map(|address| SocketAddr::from((address, balancer.target_port)))
@@ -222,25 +214,11 @@ impl Region {
         }
     }
 
-    /// An address that no instance has.
-    pub(crate) fn new_address(&self, records: &mut Records) -> String {
-        for _ in 0..u16::MAX {
-            let [third, fourth] = records.next_address.to_be_bytes();
-            records.next_address = records
-                .next_address
-                .checked_add(1)
-                .filter(|next| *next < 65_000)
-                .unwrap_or(9);
-            let address = Ipv4Addr::new(127, self.second_octet, third, fourth).to_string();
-            let is_taken = records
-                .instances
-                .values()
-                .any(|instance| instance.address == address);
-            if !is_taken && fourth != 0 && fourth != 255 {
-                return address;
-            }
-        }
-        String::new()
+    /// The addresses that instances have.
+    pub(crate) fn taken_addresses(records: &Records) -> BTreeSet<IpAddr> {
+        let all = records.instances.values();
+        all.filter_map(|instance| instance.address.parse().ok())
+            .collect()
     }
 
     /// Stops everything that runs.

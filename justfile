@@ -24,6 +24,10 @@ down *args: _program
 status *args: _program
     @"$({{just_executable()}} _any)" local status {{args}}
 
+# Any subcommand of `capstan local`, such as exec, console, logs and fault.
+local *args: _program
+    @"$({{just_executable()}} _any)" local {{args}}
+
 # All checks and tests; what CI runs.
 test: fmt-check lint build plugins
     cargo test --workspace

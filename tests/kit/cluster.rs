@@ -39,6 +39,12 @@ pub struct TestCluster {
     pub name: String,
     /// Workers at the beginning.
     pub workers: u32,
+    /// The Kubernetes version that workers begin with.
+    pub worker_version: String,
+    /// `spec.backend` of the LocalCluster.
+    pub backend: Option<String>,
+    /// Annotations of the MachineDeployment.
+    pub annotations: Value,
     /// `spec.rollout` of the MachineDeployment.
     pub rollout: Option<Value>,
 }
@@ -50,6 +56,9 @@ impl TestCluster {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             workers,
+            worker_version: VERSION.to_owned(),
+            backend: None,
+            annotations: json!({}),
             rollout: None,
         }
     }
@@ -69,13 +78,15 @@ impl TestCluster {
             })
         };
         let plane = format!("{}-cp", self.name);
+        let backend = self.backend.as_ref();
+        let local = backend.map_or(json!({}), |backend| json!({"backend": backend}));
         vec![
             (CLUSTER, self.cluster(&plane)),
             (
                 LOCAL_CLUSTER,
                 json!({
                     "apiVersion": LOCAL_CLUSTER.api_version, "kind": "LocalCluster",
-                    "metadata": named(&self.name), "spec": {},
+                    "metadata": named(&self.name), "spec": local,
                 }),
             ),
             (
@@ -131,7 +142,7 @@ impl TestCluster {
         });
         let mut deployment = json!({
             "apiVersion": MACHINE_DEPLOYMENT.api_version, "kind": "MachineDeployment",
-            "metadata": {"namespace": self.namespace, "name": name},
+            "metadata": {"namespace": self.namespace, "name": name, "annotations": self.annotations},
             "spec": {
                 "clusterName": self.name,
                 "replicas": self.workers,
@@ -140,7 +151,7 @@ impl TestCluster {
                     "metadata": {"labels": labels},
                     "spec": {
                         "clusterName": self.name,
-                        "version": VERSION,
+                        "version": self.worker_version,
                         "bootstrap": {"configRef": {
                             "apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfigTemplate", "name": name,
                         }},
@@ -246,8 +257,8 @@ impl TestCluster {
         Ok(())
     }
 
-    /// A client for its workload cluster, by the kubeconfig that its owner would take.
-    pub async fn workload(&self, kube: &Kube) -> Kube {
+    /// The kubeconfig that its owner would take.
+    pub async fn kubeconfig(&self, kube: &Kube) -> String {
         use base64::Engine as _;
         let secret = format!("{}-kubeconfig", self.name);
         let secret = kube.get(SECRET, &self.namespace, &secret).await.unwrap();
@@ -255,7 +266,12 @@ impl TestCluster {
         let text = base64::engine::general_purpose::STANDARD
             .decode(value)
             .unwrap();
-        Kube::from_kubeconfig(&String::from_utf8(text).unwrap()).await
+        String::from_utf8(text).unwrap()
+    }
+
+    /// A client for its workload cluster.
+    pub async fn workload(&self, kube: &Kube) -> Kube {
+        Kube::from_kubeconfig(&self.kubeconfig(kube).await).await
     }
 
     /// Compares the Nodes of the workload cluster with the Machines: as many, Ready, with the same provider IDs.

@@ -2,12 +2,10 @@
 //!
 //! `CLOUD.md` beside this crate's manifest describes the HTTP API.
 
+mod absent;
 mod answer;
-#[allow(
-    dead_code,
-    reason = "the parts for real machines have their callers with that backend"
-)]
 mod backend;
+mod backends;
 mod balancer;
 mod console;
 mod disk;
@@ -19,6 +17,7 @@ mod networks;
 mod records;
 mod region;
 mod requests;
+mod tls;
 pub mod userdata;
 
 use std::io;
@@ -32,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use backends::{BackendChoice, can_run_machines, remove_machines};
 pub use light::Tempo;
 use region::Region;
 
@@ -49,6 +49,9 @@ pub enum CloudError {
     /// The address cannot be listened on.
     #[error("the cloud cannot listen on {0}; choose another --listen")]
     Listen(SocketAddr, #[source] io::Error),
+    /// The backend that was chosen cannot be had.
+    #[error("{0}; choose --backend light, or change that")]
+    Backend(String),
     /// No range of loopback addresses is free.
     #[error("no loopback network 127.64.0.0 to 127.250.0.0 is free for the instances")]
     NoAddresses,
@@ -63,6 +66,10 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The token that clients must present; without it the directory's, made at its first use.
     pub token: Option<String>,
+    /// What runs instances when nobody chose. Default: `light`.
+    pub backend: BackendChoice,
+    /// The program that runs the first process of real machines as `PROGRAM local machine`; without it this one.
+    pub program: Option<PathBuf>,
     /// How long it takes until an instance runs. Default 200 ms.
     pub provision_delay: Duration,
     /// How fast things happen inside light workload clusters.
@@ -77,6 +84,8 @@ impl Options {
             dir: dir.into(),
             listen: None,
             token: None,
+            backend: BackendChoice::Light,
+            program: None,
             provision_delay: Duration::from_millis(200),
             tempo: Tempo::default(),
         }
@@ -153,7 +162,10 @@ impl Cloud {
         let (second_octet, range) = reserve_range(identity.second_octet).await?;
         identity.second_octet = second_octet;
         disk::save(&path, &identity).map_err(bad_dir)?;
-        let region = Region::open(&options, second_octet).map_err(bad_dir)?;
+        let opened = tokio::task::spawn_blocking(move || Region::open(&options, second_octet));
+        let region = opened
+            .await
+            .unwrap_or_else(|error| Err(bad_dir(io::Error::other(error))))?;
         lifecycle::resume(&region);
         let server = tokio::spawn(http::run(
             listener,
@@ -276,6 +288,9 @@ pub struct CloudArgs {
     /// Address to listen on; a free loopback port when absent, the same as last time for a directory that was used before.
     #[arg(long)]
     pub listen: Option<SocketAddr>,
+    /// What runs instances when nobody chose.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: BackendChoice,
     /// How long it takes until an instance runs, in milliseconds.
     #[arg(long, default_value_t = 200)]
     pub provision_delay_ms: u64,
@@ -292,6 +307,7 @@ pub struct CloudArgs {
 pub async fn serve(args: CloudArgs) -> anyhow::Result<()> {
     let mut options = Options::new(args.dir);
     options.listen = args.listen;
+    options.backend = args.backend;
     options.provision_delay = Duration::from_millis(args.provision_delay_ms);
     options.tempo.node_grace = Duration::from_secs(args.node_grace_s);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

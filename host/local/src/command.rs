@@ -7,17 +7,19 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::cloud::CloudArgs;
+use crate::cloud::{BackendChoice, CloudArgs};
 use crate::out;
 use crate::progress::Progress;
 use crate::toolchain;
 
 mod extra;
 mod lifecycle;
+mod machines;
 mod quickstart;
 mod status;
 
 pub use extra::{Extra, Ready};
+pub use machines::{ExecArgs, FaultArgs, InstanceArgs, LogsArgs};
 pub use quickstart::QuickstartArgs;
 
 /// The subcommands of `capstan local`.
@@ -37,6 +39,14 @@ pub enum LocalCommand {
     Tools(ToolsArgs),
     /// Run a small cloud: networks, load balancers, and instances that join clusters.
     Cloud(CloudArgs),
+    /// Run a command in a machine of the cloud.
+    Exec(ExecArgs),
+    /// Print what a machine of the cloud has printed.
+    Console(InstanceArgs),
+    /// Print the log of a machine's kubelet or containerd.
+    Logs(LogsArgs),
+    /// Kill, freeze or cut off a machine of the cloud, fill its disk, or end that.
+    Fault(FaultArgs),
     /// Bring up a management cluster, a cloud and the host, and create a first cluster with them.
     Quickstart(QuickstartArgs),
 }
@@ -61,6 +71,9 @@ pub struct UpArgs {
     /// Log every API request to control-plane/audit.log.
     #[arg(long)]
     pub audit: bool,
+    /// What runs the cloud's machines when nobody chooses for a cluster.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: BackendChoice,
     /// Do not make etcd's writes durable: faster, and a power cut loses the cluster.
     #[arg(long)]
     pub unsafe_no_fsync: bool,
@@ -135,8 +148,8 @@ impl std::str::FromStr for HttpCheck {
 /// How the processes are started that are not this crate's business.
 #[derive(Clone, Copy, Debug)]
 pub struct Programs<'a> {
-    /// The cloud, started by this program for this directory.
-    pub cloud: fn(&Path, &Path) -> Extra,
+    /// The cloud, started by this program for this directory, with this backend.
+    pub cloud: fn(&Path, &Path, BackendChoice) -> Extra,
     /// The host, started by this program for this directory; it says on this port that it is ready.
     pub host: fn(&Path, &Path, u16) -> Extra,
     /// The program that both are part of.
@@ -154,6 +167,10 @@ pub async fn run(command: LocalCommand, programs: Programs<'_>) -> anyhow::Resul
         LocalCommand::Stop(args) => extra::stop(&args, &progress)?,
         LocalCommand::Tools(args) => tools(args.name.as_deref(), &progress).await?,
         LocalCommand::Cloud(args) => Box::pin(crate::cloud::serve(args)).await?,
+        LocalCommand::Exec(args) => return machines::exec(args).await,
+        LocalCommand::Console(args) => machines::console(args).await?,
+        LocalCommand::Logs(args) => machines::logs(args).await?,
+        LocalCommand::Fault(args) => machines::fault(args).await?,
         LocalCommand::Quickstart(args) => {
             Box::pin(quickstart::run(args, programs)).await?;
         }

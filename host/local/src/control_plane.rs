@@ -382,7 +382,8 @@ impl ControlPlane {
     /// A client that speaks as this user, in at most two groups.
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<Client, Error> {
         let pair = self.authority.client(user, groups).map_err(Error::Pki)?;
-        Client::tls(self.port, &self.ca_pem(), &pair).map_err(Error::Client)
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], self.port));
+        Client::tls(address, &self.ca_pem(), &pair).map_err(Error::Client)
     }
 
     /// The log of requests, when it was asked for.

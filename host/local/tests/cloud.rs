@@ -192,6 +192,101 @@ async fn a_stopped_machine_falls_silent_and_comes_back_when_it_is_started() {
 }
 
 #[tokio::test]
+async fn what_light_machines_do_not_have_is_refused_with_a_sentence() {
+    let dir = TempDir::new().unwrap();
+    let world = World::new(quick(&dir)).await;
+    let path = format!("/v1/instances/{}", world.first);
+    let exec = format!("{path}/exec");
+    let echo = json!({"command": ["echo"]});
+    for (answer, code) in [
+        (world.http.post(&exec, &echo).await, "Unsupported"),
+        (
+            world.http.post(&exec, &json!({"command": []})).await,
+            "InvalidRequest",
+        ),
+        (
+            world
+                .http
+                .post(&format!("{path}/actions/freeze"), &Value::Null)
+                .await,
+            "Unsupported",
+        ),
+        (
+            world
+                .http
+                .post(&format!("{path}/actions/burn"), &Value::Null)
+                .await,
+            "NotFound",
+        ),
+        (
+            world.http.get(&format!("{path}/logs/kubelet")).await,
+            "Unsupported",
+        ),
+        (
+            world.http.get(&format!("{path}/logs/cron")).await,
+            "NotFound",
+        ),
+    ] {
+        assert_eq!(answer.json()["error"]["code"], code, "{}", answer.text);
+    }
+    let killed = world
+        .http
+        .post(&format!("{path}/actions/kill"), &Value::Null)
+        .await;
+    assert_eq!(killed.code, 202);
+    let instance = world.http.get(&path).await.json();
+    assert_eq!(
+        (&instance["state"], &instance["stateMessage"]),
+        (&json!("stopped"), &json!("it was killed"))
+    );
+    assert_eq!(
+        world
+            .http
+            .post(&format!("{path}/actions/kill"), &Value::Null)
+            .await
+            .code,
+        409
+    );
+    let start = format!("{path}/actions/start");
+    assert_eq!(world.http.post(&start, &Value::Null).await.code, 202);
+    world
+        .kube()
+        .until("/readyz", |reply| reply.code == 200)
+        .await;
+}
+
+#[tokio::test]
+async fn networks_say_what_runs_them_and_types_what_they_have() {
+    let dir = TempDir::new().unwrap();
+    let cloud = Cloud::start(quick(&dir)).await.unwrap();
+    let http = client(&cloud);
+    let network = http
+        .post("/v1/networks", &json!({"name": "n"}))
+        .await
+        .json();
+    assert_eq!(
+        (&network["backend"], &network["state"]),
+        (&json!("light"), &json!("active"))
+    );
+    let odd = json!({"name": "n", "backend": "vapour"});
+    let odd = http.post("/v1/networks", &odd).await;
+    assert_eq!(odd.code, 400);
+    assert!(odd.text.contains("backend: "), "{}", odd.text);
+    let backends = http.get("/v1/backends").await.json();
+    assert_eq!(backends["items"][0]["name"], "light");
+    assert_eq!(backends["items"][0]["default"], true);
+    let machines = &backends["items"][1];
+    assert_eq!(
+        machines["available"] == true,
+        machines["message"] == "",
+        "{machines}"
+    );
+    let types = http.get("/v1/instance-types").await.json();
+    assert_eq!(types["items"][0]["capacity"]["memory"], "4096Mi");
+    assert_eq!(types["items"][0]["operatingSystem"], "linux");
+}
+
+#[tokio::test]
 async fn what_was_there_is_there_after_a_restart() {
     let dir = TempDir::new().unwrap();
     let world = World::new(quick(&dir)).await;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use capstan_local::cloud::BackendChoice;
 use capstan_local::command::{
     self, DirArgs, Extra, LocalCommand, Programs, Ready, StartArgs, StopArgs, UpArgs,
 };
@@ -17,7 +18,7 @@ use http::Method;
 
 /// Runs a command with a program in the cloud's place that only waits: these tests are about the books.
 async fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
-    fn waiting(_: &Path, _: &Path) -> Extra {
+    fn waiting() -> Extra {
         Extra {
             name: "cloud".into(),
             argv: vec!["sleep".into(), "1000".into()],
@@ -26,8 +27,8 @@ async fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
         }
     }
     let programs = Programs {
-        cloud: waiting,
-        host: |program, dir, _| waiting(program, dir),
+        cloud: |_, _, _| waiting(),
+        host: |_, _, _| waiting(),
         program: Path::new("sleep"),
     };
     command::run(command, programs).await
@@ -239,6 +240,7 @@ fn home(dir: &Path) -> DirArgs {
 
 fn up(dir: &Path) -> LocalCommand {
     LocalCommand::Up(UpArgs {
+        backend: BackendChoice::Light,
         home: home(dir),
         port: None,
         audit: false,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use capstan_local::cloud::BackendChoice;
 use capstan_local::command::{Extra, LocalCommand, Programs, Ready};
 
 use crate::telemetry::{self, LogFormat};
@@ -36,13 +37,20 @@ pub(super) fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// The cloud beside the management cluster.
-fn cloud(program: &Path, dir: &Path) -> Extra {
+fn cloud(program: &Path, dir: &Path, backend: BackendChoice) -> Extra {
     let home = dir.join("cloud");
     Extra {
         name: "cloud".to_owned(),
         argv: argv(
             program,
-            &["local", "cloud", "--dir", &home.display().to_string()],
+            &[
+                "local",
+                "cloud",
+                "--dir",
+                &home.display().to_string(),
+                "--backend",
+                backend.as_str(),
+            ],
         ),
         ready: Ready::File(home.join("cloud.json")),
         patience: CLOUD_PATIENCE,

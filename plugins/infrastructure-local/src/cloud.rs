@@ -25,6 +25,9 @@ struct Config {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Network {
     pub(crate) id: String,
+    pub(crate) state: String,
+    #[serde(default, rename = "stateMessage")]
+    pub(crate) state_message: String,
     #[serde(default)]
     pub(crate) zones: Vec<String>,
 }

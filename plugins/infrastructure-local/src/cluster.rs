@@ -28,6 +28,9 @@ pub(crate) fn tag(namespace: &str, name: &str) -> String {
 pub(crate) fn ensure(input: &ClusterInput<Local>) -> Result<ClusterAnswer, Failure> {
     let cloud = Cloud::new(&input.context)?;
     let network = network(input, &cloud)?;
+    if network.state != "active" {
+        return Ok(network_not_ready(network));
+    }
     let balancer = load_balancer(input, &cloud, &network)?;
     let answer = match balancer.state.as_str() {
         "active" => ClusterAnswer::ready(),
@@ -57,6 +60,23 @@ pub(crate) fn ensure(input: &ClusterInput<Local>) -> Result<ClusterAnswer, Failu
     Ok(answer.endpoint(balancer.host, balancer.port).status(status))
 }
 
+/// Load balancers can be made in a network that is active.
+fn network_not_ready(network: Network) -> ClusterAnswer {
+    let mut message = format!(
+        "network {} is {}: the cloud is making it",
+        network.id, network.state
+    );
+    if !network.state_message.is_empty() {
+        message.push_str(": ");
+        message.push_str(&network.state_message);
+    }
+    let status = ClusterStatus {
+        network_id: Some(network.id),
+        load_balancer_id: None,
+    };
+    ClusterAnswer::waiting("NetworkProvisioning", message, SOON).status(status)
+}
+
 fn network(input: &ClusterInput<Local>, cloud: &Cloud) -> Result<Network, Failure> {
     let known = &input.infra_cluster.status.network_id;
     if let Some(id) = known {
@@ -70,7 +90,11 @@ fn network(input: &ClusterInput<Local>, cloud: &Cloud) -> Result<Network, Failur
     if let Some(network) = found.pop() {
         return Ok(network);
     }
-    let body = json!({"name": input.cluster.name(), "tags": {CLUSTER_TAG: tag}});
+    let mut body = json!({"name": input.cluster.name(), "tags": {CLUSTER_TAG: tag}});
+    if let (Some(fields), Some(backend)) = (body.as_object_mut(), &input.infra_cluster.spec.backend)
+    {
+        fields.insert("backend".to_owned(), json!(backend));
+    }
     match cloud.make(NETWORKS, &body, None)? {
         Made::There(network) => Ok(network),
         Made::Gone => Err(gone("network", "of this cluster")),
@@ -155,6 +179,7 @@ pub(crate) fn delete(input: &ClusterInput<Local>) -> Result<DeletionAnswer, Fail
     }
     // The listing has all fields; only the ID is of interest.
     let networks: Vec<Value> = cloud.tagged(NETWORKS, CLUSTER_TAG, &tag)?;
+    let mut is_leaving = false;
     for network in &networks {
         let id = network
             .get("id")
@@ -166,6 +191,14 @@ pub(crate) fn delete(input: &ClusterInput<Local>) -> Result<DeletionAnswer, Fail
             );
             return Ok(DeletionAnswer::waiting("NetworkInUse", message, LATER));
         }
+        is_leaving |= cloud.find::<Value>(NETWORKS, id)?.is_some();
+    }
+    if is_leaving {
+        return Ok(DeletionAnswer::waiting(
+            "DeletingNetwork",
+            "the cloud is deleting the network",
+            SOON,
+        ));
     }
     Ok(DeletionAnswer::gone())
 }

@@ -12,6 +12,8 @@ const GROUP: &str = "infrastructure.cluster.x-k8s.io";
 pub struct ClusterSpec {
     /// Name of an existing network to use; one is made when unset.
     pub network: Option<String>,
+    /// What runs the network and its instances; the cloud's choice when unset.
+    pub backend: Option<String>,
     /// The load balancer.
     pub load_balancer: LoadBalancerSpec,
 }
@@ -42,7 +44,7 @@ pub struct ClusterStatus {
 pub struct MachineSpec {
     /// Type of the instance; `small` when unset.
     pub instance_type: Option<String>,
-    /// What runs the instance; the cloud's default when unset.
+    /// What runs the instance: what runs its network, also when unset.
     pub backend: Option<String>,
     /// Image of the instance; the Machine's version when unset.
     pub image: Option<String>,
@@ -57,6 +59,9 @@ pub struct MachineStatus {
     pub instance_id: Option<String>,
 }
 
+/// What can run networks and instances.
+const BACKENDS: [&str; 2] = ["light", "machines"];
+
 fn cluster_spec() -> Schema {
     let port = schema::integer()
         .with("format", "int32")
@@ -69,6 +74,16 @@ fn cluster_spec() -> Schema {
             schema::string()
                 .length(1, 253)
                 .describe("Name of an existing network to use. When unset, the cluster gets one of its own.")
+                .immutable(),
+        )
+        .field(
+            "backend",
+            schema::string()
+                .one_of(&BACKENDS)
+                .describe(
+                    "What runs the cluster's network and machines: light (machines that exist only as far as their APIs show) or machines (real \
+                     ones, in namespaces of the cloud's host). The cloud's choice when unset.",
+                )
                 .immutable(),
         )
         .field(
@@ -91,9 +106,9 @@ fn machine_spec() -> Schema {
         )
         .field(
             "backend",
-            schema::string()
-                .length(1, 63)
-                .describe("What runs the instance, such as light. The cloud's default when unset."),
+            schema::string().one_of(&BACKENDS).describe(
+                "What runs the instance. What runs the cluster's network when unset; anything else is refused by the cloud.",
+            ),
         )
         .field(
             "image",

@@ -17,7 +17,11 @@ const MACHINE_TAG: &str = "machine";
 const INSTANCE_TYPE: &str = "small";
 /// The condition that tells what the instance did with its bootstrap data.
 const BOOTSTRAP_CONDITION: &str = "BootstrapSucceeded";
-/// Lines and characters of the console that are shown when bootstrapping has failed.
+/// The condition that tells that the instance has bootstrapped long ago and no Node has been seen.
+const JOINED_CONDITION: &str = "NodeJoined";
+/// A machine that bootstraps or joins takes seconds; after this long its console is shown.
+const SLOW_MS: u64 = 180_000;
+/// Lines and characters of the console that are shown when something is wrong with the machine.
 const CONSOLE_LINES: usize = 10;
 const CONSOLE_CHARACTERS: usize = 1500;
 /// Waits grow with the time waited so far, between these bounds.
@@ -49,6 +53,11 @@ impl Memory {
 
     fn bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Whether it has been waited for so long that something may be wrong with the machine.
+    fn has_waited_long(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms.unwrap_or(now_ms)) >= SLOW_MS
     }
 
     /// How long to wait: half of what has been waited so far, so that quick clouds are asked often and slow ones seldom.
@@ -179,6 +188,65 @@ fn gone(id: &str) -> Failure {
     )
 }
 
+/// How far a machine is that runs.
+fn running(
+    input: &MachineInput<Local>,
+    cloud: &Cloud,
+    memory: &Memory,
+    instance: &Instance,
+) -> MachineAnswer {
+    let id = &instance.id;
+    let is_late = memory.has_waited_long(input.context.now_ms);
+    match instance.bootstrap.state.as_str() {
+        "failed" => {
+            let why = bootstrap_failure(cloud, instance);
+            let condition = Condition::new(
+                BOOTSTRAP_CONDITION,
+                ConditionStatus::False,
+                "BootstrapFailed",
+                why.clone(),
+            );
+            MachineAnswer::waiting("BootstrapFailed", why, WAIT_FOR_PEOPLE).condition(condition)
+        }
+        "waiting" | "running" => {
+            let answer = MachineAnswer::waiting(
+                "Bootstrapping",
+                format!("instance {id} runs and works on its bootstrap data"),
+                memory.wait(input.context.now_ms),
+            );
+            if !is_late {
+                return answer;
+            }
+            let what = format!("instance {id} still works on its bootstrap data");
+            answer.condition(Condition::new(
+                BOOTSTRAP_CONDITION,
+                ConditionStatus::Unknown,
+                "BootstrapSlow",
+                with_console(&cloud.console(id), what),
+            ))
+        }
+        _ => {
+            let done = Condition::new(
+                BOOTSTRAP_CONDITION,
+                ConditionStatus::True,
+                "BootstrapSucceeded",
+                "",
+            );
+            let answer = MachineAnswer::ready(instance.provider_id.clone()).condition(done);
+            if !is_late || input.machine.status.node_ref.is_some() {
+                return answer;
+            }
+            let what = format!("instance {id} has bootstrapped, and no Node has its provider ID");
+            answer.condition(Condition::new(
+                JOINED_CONDITION,
+                ConditionStatus::False,
+                "NodeMissing",
+                with_console(&cloud.console(id), what),
+            ))
+        }
+    }
+}
+
 fn progress(
     input: &MachineInput<Local>,
     cloud: &Cloud,
@@ -190,44 +258,25 @@ fn progress(
     let waiting = |reason: &str, message: String, wait: Duration| {
         MachineAnswer::waiting(reason, message, wait)
     };
-    let answer = match (instance.state.as_str(), instance.bootstrap.state.as_str()) {
-        ("running", "failed") => {
-            let why = bootstrap_failure(cloud, &instance);
-            let condition = Condition::new(
-                BOOTSTRAP_CONDITION,
-                ConditionStatus::False,
-                "BootstrapFailed",
-                why.clone(),
-            );
-            waiting("BootstrapFailed", why, WAIT_FOR_PEOPLE).condition(condition)
-        }
-        ("running", "waiting" | "running") => waiting(
-            "Bootstrapping",
-            format!("instance {id} runs and works on its bootstrap data"),
-            wait,
-        ),
-        ("running", _) => {
-            MachineAnswer::ready(instance.provider_id.clone()).condition(Condition::new(
-                BOOTSTRAP_CONDITION,
-                ConditionStatus::True,
-                "BootstrapSucceeded",
-                "",
-            ))
-        }
-        ("failed", _) => {
+    let answer = match instance.state.as_str() {
+        "running" => running(input, cloud, memory, &instance),
+        "failed" => {
             let message = format!(
                 "the cloud could not make instance {id}: {}",
                 instance.state_message
             );
             return Err(Failure::terminal("InstanceFailed", message));
         }
-        ("terminating" | "terminated", _) => return Err(gone(id)),
-        ("stopped", _) => waiting(
+        "terminating" | "terminated" => return Err(gone(id)),
+        "stopping" | "stopped" => waiting(
             "InstanceStopped",
-            format!("instance {id} is stopped: somebody has to start it"),
+            match instance.state_message.as_str() {
+                "" => format!("instance {id} is stopped: somebody has to start it"),
+                why => format!("instance {id} is stopped ({why}): somebody has to start it"),
+            },
             WAIT_FOR_PEOPLE,
         ),
-        (state, _) => waiting(
+        state => waiting(
             "InstanceProvisioning",
             format!("instance {id} is {state}: the cloud is making it"),
             wait,
@@ -267,7 +316,15 @@ fn address_type(name: &str) -> Option<AddressType> {
 
 /// What the guest reported and the end of its console, which never has secrets of the user data.
 fn bootstrap_failure(cloud: &Cloud, instance: &Instance) -> String {
-    let console = cloud.console(&instance.id);
+    let what = format!(
+        "instance {} has failed to bootstrap: {}",
+        instance.id, instance.bootstrap.message
+    );
+    with_console(&cloud.console(&instance.id), what)
+}
+
+/// A sentence with the end of a console behind it.
+fn with_console(console: &str, what: String) -> String {
     let lines: Vec<&str> = console
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -278,10 +335,6 @@ fn bootstrap_failure(cloud: &Cloud, instance: &Instance) -> String {
         .join("\n");
     let skipped = last.chars().count().saturating_sub(CONSOLE_CHARACTERS);
     let tail: String = last.chars().skip(skipped).collect();
-    let what = format!(
-        "instance {} has failed to bootstrap: {}",
-        instance.id, instance.bootstrap.message
-    );
     if tail.is_empty() {
         what
     } else {

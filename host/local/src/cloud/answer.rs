@@ -49,6 +49,16 @@ impl Refusal {
         Self::new(409, code, message)
     }
 
+    /// The backend does not have this.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(400, "Unsupported", message)
+    }
+
+    /// A machine does not do what it should.
+    pub(crate) fn machine(message: impl Into<String>) -> Self {
+        Self::new(500, "InternalError", message)
+    }
+
     /// By a fault rule.
     pub(crate) fn by_fault(status: u16, retry_after_s: Option<u64>, rule: &str) -> Self {
         let message = format!("refused by the fault rule {rule:?}");

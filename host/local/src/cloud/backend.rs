@@ -24,6 +24,7 @@ pub(crate) struct NetworkSpec {
 
 /// A machine as a backend sees it.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "a backend need not look at everything")]
 pub(crate) struct MachineSpec {
     /// Identity and place.
     pub(crate) facts: MachineFacts,
@@ -39,6 +40,8 @@ pub(crate) struct MachineSpec {
     pub(crate) memory_mib: u32,
     /// User data, decoded.
     pub(crate) user_data: Arc<Vec<u8>>,
+    /// Whether the distribution's own cloud-init is to run the user data, instead of the backend's interpreter.
+    pub(crate) cloud_init: bool,
     /// From readiness of its Node until its kubelet falls silent, by a fault.
     pub(crate) silent_after_ms: Option<u64>,
 }
@@ -123,6 +126,9 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Removes a network in which nothing is; "not there" is success.
     fn delete_network(&self, id: &str) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Whether machines with this Kubernetes version can be made; otherwise what to do for that.
+    fn check_image(&self, version: &str) -> Result<(), String>;
 
     /// An address for a new machine that is none of `taken`, the addresses of all instances of the cloud. Called with the cloud locked, and never blocks.
     fn address(

@@ -1,5 +1,8 @@
-//! A load balancer's port: forwards TCP to the next target that accepts a connection.
+//! A load balancer's port: forwards TCP to the next good target.
 
+mod health;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,51 +11,63 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use health::Health;
+
 /// How long a target may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is known about targets that are checked.
+type Healths = watch::Receiver<BTreeMap<SocketAddr, Health>>;
 
 /// A port that forwards. Dropping it closes the port and every connection through it.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     targets: watch::Sender<Vec<SocketAddr>>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
 impl Balancer {
-    /// Forwards what this listener accepts.
-    pub(crate) fn start(listener: TcpListener) -> Self {
+    /// Forwards what this listener accepts. When readiness is checked, targets that are not ready are left out as long as there are others, and
+    /// connections to one that does not answer any more are closed; otherwise a target is good that accepts a connection.
+    pub(crate) fn start(listener: TcpListener, checks_readiness: bool) -> Self {
         let (targets, receiver) = watch::channel(Vec::new());
-        Self {
-            targets,
-            task: tokio::spawn(run(listener, receiver)),
+        let (healths, known) = watch::channel(BTreeMap::new());
+        let mut tasks = vec![tokio::spawn(run(listener, receiver.clone(), known))];
+        if checks_readiness {
+            tasks.push(tokio::spawn(health::watch(receiver, healths)));
         }
+        Self { targets, tasks }
     }
 
     /// Replaces the targets, for connections from now on.
     pub(crate) fn set_targets(&self, targets: Vec<SocketAddr>) {
-        self.targets.send_replace(targets);
+        self.targets.send_if_modified(|before| {
+            let is_new = *before != targets;
+            *before = targets;
+            is_new
+        });
     }
 }
 
-async fn run(listener: TcpListener, targets: watch::Receiver<Vec<SocketAddr>>) {
+async fn run(listener: TcpListener, targets: watch::Receiver<Vec<SocketAddr>>, healths: Healths) {
     let mut connections = JoinSet::new();
     let mut turn = 0_usize;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let mut candidates = targets.borrow().clone();
+                    let candidates = candidates(&targets.borrow(), &healths.borrow(), turn);
                     if !candidates.is_empty() {
-                        let first = turn.checked_rem(candidates.len()).unwrap_or(0);
-                        candidates.rotate_left(first);
                         turn = turn.wrapping_add(1);
-                        connections.spawn(forward(stream, candidates));
+                        connections.spawn(forward(stream, candidates, healths.clone()));
                     }
                 }
                 Err(error) => {
@@ -65,7 +80,23 @@ async fn run(listener: TcpListener, targets: watch::Receiver<Vec<SocketAddr>>) {
     }
 }
 
-async fn forward(mut client: TcpStream, candidates: Vec<SocketAddr>) {
+/// The targets in the order in which a connection tries them: the ready ones in turn; all when none is, since one of them may just have become so.
+fn candidates(
+    targets: &[SocketAddr],
+    healths: &BTreeMap<SocketAddr, Health>,
+    turn: usize,
+) -> Vec<SocketAddr> {
+    let is_ready = |target: &&SocketAddr| healths.get(target) == Some(&Health::Ready);
+    let mut candidates: Vec<SocketAddr> = targets.iter().filter(is_ready).copied().collect();
+    if candidates.is_empty() {
+        candidates = targets.to_vec();
+    }
+    let first = turn.checked_rem(candidates.len()).unwrap_or(0);
+    candidates.rotate_left(first);
+    candidates
+}
+
+async fn forward(mut client: TcpStream, candidates: Vec<SocketAddr>, healths: Healths) {
     for candidate in candidates {
         let Ok(Ok(mut target)) =
             tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(candidate)).await
@@ -73,9 +104,69 @@ async fn forward(mut client: TcpStream, candidates: Vec<SocketAddr>) {
             continue;
         };
         if client.set_nodelay(true).is_ok() && target.set_nodelay(true).is_ok() {
-            // Either side may end the connection in any way; there is nobody to tell.
-            drop(copy_bidirectional(&mut client, &mut target).await);
+            tokio::select! {
+                // Either side may end the connection in any way; there is nobody to tell.
+                _ = copy_bidirectional(&mut client, &mut target) => {}
+                () = silent(healths, candidate) => {}
+            }
         }
         return;
+    }
+}
+
+/// Resolves when a target does not answer any more.
+async fn silent(mut healths: Healths, target: SocketAddr) {
+    let is_silent =
+        |healths: &BTreeMap<SocketAddr, Health>| healths.get(&target) == Some(&Health::Silent);
+    if healths.wait_for(is_silent).await.is_err() {
+        // Nobody checks.
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
+        let address = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
+        ports.iter().map(address).collect()
+    }
+
+    #[test]
+    fn targets_take_turns_and_those_that_are_not_ready_are_left_out() {
+        let all = addresses(&[1, 2, 3]);
+        let nothing_known = BTreeMap::new();
+        assert_eq!(candidates(&all, &nothing_known, 1), addresses(&[2, 3, 1]));
+        let states = [Health::Ready, Health::Missed, Health::Ready];
+        let mut healths: BTreeMap<_, _> = all.iter().copied().zip(states).collect();
+        assert_eq!(candidates(&all, &healths, 0), addresses(&[1, 3]));
+        assert_eq!(candidates(&all, &healths, 1), addresses(&[3, 1]));
+        healths
+            .values_mut()
+            .for_each(|health| *health = Health::Silent);
+        assert_eq!(candidates(&all, &healths, 0), all);
+        assert_eq!(candidates(&[], &healths, 7), []);
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_a_target_that_falls_silent_is_closed() {
+        use tokio::io::AsyncReadExt as _;
+
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = target.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let front = listener.local_addr().unwrap();
+        let (healths, known) = watch::channel(BTreeMap::new());
+        let mut client = TcpStream::connect(front).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let forwarding = tokio::spawn(forward(accepted, vec![address], known));
+        let (_held, _) = target.accept().await.unwrap();
+        healths.send_replace(BTreeMap::from([(address, Health::Missed)]));
+        tokio::task::yield_now().await;
+        assert!(!forwarding.is_finished());
+        healths.send_replace(BTreeMap::from([(address, Health::Silent)]));
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        forwarding.await.unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! The cloud's HTTP API: authorization, routing, fault rules, and one function per operation.
 
 mod balancers;
+mod debugging;
 mod instances;
 mod listing;
 mod networks;
@@ -22,8 +23,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::answer::Refusal;
+use super::backend::Fault;
+use super::backends::Backends;
 use super::faults::{Faults, Rules};
-use super::records::{Head, Record, TYPES, Tags};
+use super::records::{Head, InstanceType, Record, TYPES, Tags};
 use super::region::{Records, Region};
 use super::requests;
 use listing::{find, list};
@@ -50,7 +53,11 @@ const OPERATIONS: &[&str] = &[
     "StopInstance",
     "StartInstance",
     "RebootInstance",
+    "FaultInstance",
+    "ExecInstance",
+    "GetUnitLog",
     "ListInstanceTypes",
+    "ListBackends",
 ];
 
 /// The connection is closed without an answer.
@@ -218,7 +225,13 @@ fn operation<'a>(method: &Method, path: &[&'a str]) -> Option<(&'static str, &'a
         ("POST", ["instances", id, "actions", "stop"]) => ("StopInstance", *id),
         ("POST", ["instances", id, "actions", "start"]) => ("StartInstance", *id),
         ("POST", ["instances", id, "actions", "reboot"]) => ("RebootInstance", *id),
+        ("POST", ["instances", id, "actions", fault]) if Fault::parse(fault).is_some() => {
+            ("FaultInstance", *id)
+        }
+        ("POST", ["instances", id, "exec"]) => ("ExecInstance", *id),
+        ("GET", ["instances", id, "logs", _]) => ("GetUnitLog", *id),
         ("GET", ["instance-types"]) => ("ListInstanceTypes", ""),
+        ("GET", ["backends"]) => ("ListBackends", ""),
         _ => return None,
     };
     Some(found)
@@ -336,13 +349,15 @@ async fn perform(
         "StopInstance" | "StartInstance" | "RebootInstance" => {
             instances::act(region, id, operation).await
         }
-        _ => {
-            let types: Vec<Value> = TYPES
-                .iter()
-                .map(|(name, cpu, memory)| json!({"name": name, "cpu": cpu, "memoryMiB": memory}))
-                .collect();
-            ok(json!({"items": types}))
+        "FaultInstance" => {
+            let name = path.get(3).copied().unwrap_or_default();
+            let fault = Fault::parse(name).ok_or_else(|| Refusal::not_found("fault", name))?;
+            debugging::fault(region, id, name, fault).await
         }
+        "ExecInstance" => debugging::exec(region, call, id).await,
+        "GetUnitLog" => debugging::unit_log(region, id, path.get(3).copied().unwrap_or_default()),
+        "ListBackends" => ok(with_backends(region, Backends::view).await?),
+        _ => ok(json!({"items": TYPES.iter().map(InstanceType::view).collect::<Vec<_>>()})),
     }
 }
 
@@ -351,6 +366,16 @@ fn key_of<T: serde::Serialize>(call: &Call, body: &T) -> Result<Option<(String, 
         Some(key) => Ok(Some((key.clone(), requests::digest(body)?))),
         None => Ok(None),
     }
+}
+
+/// Looks at the backends; the first look at real machines takes a moment.
+async fn with_backends<T: Send + 'static>(
+    region: &Arc<Region>,
+    look: impl FnOnce(&Backends) -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let region = Arc::clone(region);
+    let looked = tokio::task::spawn_blocking(move || look(&region.backends)).await;
+    looked.map_err(|error| Refusal::machine(error.to_string()))
 }
 
 /// How long an answer waits for what it started, so that it can tell the result.
@@ -363,7 +388,7 @@ async fn patiently(ended: oneshot::Receiver<()>) {
 }
 
 fn status(region: &Region) -> Value {
-    let counts = region.backend("light").counts();
+    let counts = region.backends.counts();
     let records = region.lock();
     let mut by_state: BTreeMap<&str, u64> = BTreeMap::new();
     for instance in records.instances.values() {

@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 use super::backend::{BootOutcome, MachineSpec, NetworkSpec};
 use super::balancer::Balancer;
 use super::networks;
-use super::records::{BootstrapState, Instance, InstanceState, LoadBalancer, Network, TYPES};
+use super::records::{
+    BootstrapState, Instance, InstanceState, InstanceType, LoadBalancer, Network,
+};
 use super::region::Region;
 use super::userdata::MachineFacts;
 
@@ -114,7 +116,7 @@ pub(crate) fn start_balancer(
         loop {
             match ready {
                 Ok(listener) => {
-                    activate(&region, &id, Balancer::start(listener));
+                    activate(&region, &id, listener);
                     return;
                 }
                 Err(error) => set_balancer_state(
@@ -130,12 +132,16 @@ pub(crate) fn start_balancer(
     });
 }
 
-fn activate(region: &Region, id: &str, balancer: Balancer) {
+fn activate(region: &Region, id: &str, listener: TcpListener) {
     let mut records = region.lock();
-    if !records.balancers.contains_key(id) {
+    let Some(balancer) = records.balancers.get(id) else {
         return;
-    }
-    records.ports.insert(id.to_owned(), balancer);
+    };
+    let network = records.networks.get(&balancer.network_id);
+    let checks = network.is_some_and(|network| region.backend(&network.backend).checks_readiness());
+    records
+        .ports
+        .insert(id.to_owned(), Balancer::start(listener, checks));
     region.refresh_targets(&records);
     drop(records);
     set_balancer_state(region, id, "active", "");
@@ -257,10 +263,9 @@ fn settle(region: &Region, instance: &Instance, network: &NetworkSpec) -> io::Re
 }
 
 fn spec(instance: &Instance, network: NetworkSpec) -> MachineSpec {
-    let (_, cpu, memory_mib) = TYPES
-        .into_iter()
-        .find(|(name, _, _)| *name == instance.type_)
-        .unwrap_or(("", 2, 4096));
+    // Checked when the instance was made; a type that has gone since is the smallest.
+    let (cpu, memory_mib) = InstanceType::find(&instance.type_)
+        .map_or((2, 4096), |known| (known.cpu, known.memory_mib));
     MachineSpec {
         facts: MachineFacts {
             hostname: instance.head.name.clone(),
@@ -275,6 +280,7 @@ fn spec(instance: &Instance, network: NetworkSpec) -> MachineSpec {
         cpu,
         memory_mib,
         user_data: Arc::new(STANDARD.decode(&instance.user_data).unwrap_or_default()),
+        cloud_init: instance.cloud_init,
         silent_after_ms: instance.fate.silent_after_ms,
     }
 }
@@ -296,6 +302,7 @@ pub(crate) async fn run(region: Arc<Region>, id: String) {
             if !ended_early {
                 ends.await;
             }
+            remove(&region, &id).await;
             finish(&region, &id).await;
         }
     }
@@ -343,6 +350,14 @@ pub(crate) async fn power_off(region: Arc<Region>, id: String) {
     });
 }
 
+/// What a machine that was killed is.
+pub(crate) async fn killed(region: Arc<Region>, id: String) {
+    region.change_instance(&id, |instance| {
+        instance.state = InstanceState::Stopped;
+        "it was killed".clone_into(&mut instance.state_message);
+    });
+}
+
 /// Turns a machine off and on again.
 pub(crate) async fn reboot(region: Arc<Region>, id: String) {
     turn_off(&region, &id).await;
@@ -354,39 +369,46 @@ async fn turn_off(region: &Region, id: &str) {
         let Err(error) = region.backend(&instance.backend).stop(id).await else {
             return;
         };
-        region.change_instance(id, |instance| {
-            instance.state_message = format!("it cannot be turned off yet: {error}");
-        });
-        tokio::time::sleep(RETRY).await;
+        held_up(region, id, "turned off", &error).await;
     }
+}
+
+/// Says what is in the way, and waits before the next try.
+async fn held_up(region: &Region, id: &str, what: &str, error: &io::Error) {
+    tracing::error!(%error, instance = id, "an instance could not be {what}");
+    region.change_instance(id, |instance| {
+        instance.state_message = format!("it cannot be {what} yet: {error}");
+    });
+    tokio::time::sleep(RETRY).await;
 }
 
 /// Deletes the machine and forgets the instance.
 pub(crate) async fn terminate(region: Arc<Region>, id: String) {
-    if let Some(instance) = find(&region, &id) {
-        // At once, so that nothing of it answers any more; whether that worked does not matter, since what follows removes it.
-        drop(region.backend(&instance.backend).stop(&id).await);
-    }
+    // At once, so that nothing of it answers any more.
+    remove(&region, &id).await;
     tokio::time::sleep(part(region.provision_delay, 4)).await;
     region.change_instance(&id, |instance| instance.state = InstanceState::Terminated);
     tokio::time::sleep(part(region.provision_delay, 4)).await;
     finish(&region, &id).await;
 }
 
-async fn finish(region: &Region, id: &str) {
+/// Removes the machine of an instance, however often that has to be tried.
+async fn remove(region: &Region, id: &str) {
     while let Some(instance) = find(region, id) {
-        let removed = match region.backend(&instance.backend).delete(id).await {
-            Ok(()) => forget(region, &instance),
-            Err(error) => Err(error),
-        };
-        let Err(error) = removed else {
+        let Err(error) = region.backend(&instance.backend).delete(id).await else {
             return;
         };
-        tracing::error!(%error, instance = id, "an instance could not be removed");
-        region.change_instance(id, |instance| {
-            instance.state_message = format!("it cannot be removed yet: {error}");
-        });
-        tokio::time::sleep(RETRY).await;
+        held_up(region, id, "removed", &error).await;
+    }
+}
+
+/// Forgets an instance whose machine is gone.
+async fn finish(region: &Region, id: &str) {
+    while let Some(instance) = find(region, id) {
+        let Err(error) = forget(region, &instance) else {
+            return;
+        };
+        held_up(region, id, "forgotten", &error).await;
     }
 }
 

@@ -14,11 +14,58 @@ pub(crate) type Tags = BTreeMap<String, String>;
 /// The zones of every network.
 pub(crate) const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 
-/// Instance types: name, CPUs, memory in MiB.
-pub(crate) const TYPES: [(&str, u32, u32); 3] = [
-    ("small", 2, 4096),
-    ("medium", 4, 8192),
-    ("large", 8, 16_384),
+/// Pods that a machine of any type takes: kubelet's own default.
+const PODS: u32 = 110;
+
+/// An instance type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InstanceType {
+    /// Name.
+    pub(crate) name: &'static str,
+    /// CPUs.
+    pub(crate) cpu: u32,
+    /// Memory.
+    pub(crate) memory_mib: u32,
+}
+
+impl InstanceType {
+    /// The one with this name.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        TYPES.into_iter().find(|known| known.name == name)
+    }
+
+    /// What clients see: what a Node of this type has, as Kubernetes writes quantities.
+    pub(crate) fn view(&self) -> Value {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        json!({
+            "name": self.name, "cpu": self.cpu, "memoryMiB": self.memory_mib,
+            "architecture": architecture, "operatingSystem": "linux",
+            "capacity": {"cpu": self.cpu.to_string(), "memory": format!("{}Mi", self.memory_mib), "pods": PODS.to_string()},
+        })
+    }
+}
+
+/// All instance types.
+pub(crate) const TYPES: [InstanceType; 3] = [
+    InstanceType {
+        name: "small",
+        cpu: 2,
+        memory_mib: 4096,
+    },
+    InstanceType {
+        name: "medium",
+        cpu: 4,
+        memory_mib: 8192,
+    },
+    InstanceType {
+        name: "large",
+        cpu: 8,
+        memory_mib: 16_384,
+    },
 ];
 
 /// What every resource has.
@@ -262,6 +309,9 @@ pub(crate) struct Instance {
     pub(crate) backend: String,
     /// User data, base64.
     pub(crate) user_data: String,
+    /// Whether the distribution's own cloud-init runs it.
+    #[serde(default)]
+    pub(crate) cloud_init: bool,
     /// State.
     pub(crate) state: InstanceState,
     /// Why it is in this state.

@@ -12,15 +12,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use super::Options;
+use super::absent::Absent;
 use super::answer::Refusal;
 use super::backend::{Backend, BackendDir};
+use super::backends::{Backends, MACHINES};
 use super::balancer::Balancer;
 use super::console::Console;
 use super::disk;
 use super::faults::{Faults, Rules};
 use super::light::Light;
 use super::records::{Head, Instance, LoadBalancer, Network, Record, Tags};
+use super::{CloudError, Options};
 
 /// How long a used idempotency key is remembered after its resource is gone.
 const KEY_LIFETIME_S: i64 = 24 * 3600;
@@ -67,7 +69,8 @@ pub(crate) struct Region {
     dir: PathBuf,
     /// How long provisioning takes.
     pub(crate) provision_delay: Duration,
-    backend: Arc<dyn Backend>,
+    /// What runs networks and instances.
+    pub(crate) backends: Backends,
     records: Mutex<Records>,
 }
 
@@ -79,46 +82,65 @@ fn load<T: Record + DeserializeOwned>(dir: &Path) -> io::Result<BTreeMap<String,
         .collect())
 }
 
+/// Everything that an earlier process left in the directory.
+fn read(dir: &Path) -> io::Result<Records> {
+    std::fs::create_dir_all(dir.join("consoles"))?;
+    let networks: BTreeMap<String, Network> = load(dir)?;
+    let mut balancers: BTreeMap<String, LoadBalancer> = load(dir)?;
+    let instances: BTreeMap<String, Instance> = load(dir)?;
+    for balancer in balancers.values_mut() {
+        balancer
+            .targets
+            .retain(|target| instances.contains_key(target));
+    }
+    let keys = load_keys(dir, &networks, &balancers, &instances)?;
+    let serials = networks.values().map(|record| record.head.serial);
+    let serials = serials
+        .chain(balancers.values().map(|record| record.head.serial))
+        .chain(instances.values().map(|record| record.head.serial));
+    let next_serial = serials.max().unwrap_or(0).saturating_add(1);
+    let rules: Rules = disk::load(&dir.join("faults.json"))?.unwrap_or_default();
+    Ok(Records {
+        networks,
+        balancers,
+        instances,
+        keys,
+        ports: BTreeMap::new(),
+        tasks: BTreeMap::new(),
+        requests: BTreeMap::new(),
+        faults: Faults::new(rules),
+        next_serial,
+    })
+}
+
 impl Region {
     /// Opens the directory.
-    pub(crate) fn open(options: &Options, second_octet: u8) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(options: &Options, second_octet: u8) -> Result<Arc<Self>, CloudError> {
         let dir = options.dir.clone();
-        std::fs::create_dir_all(dir.join("consoles"))?;
-        let networks: BTreeMap<String, Network> = load(&dir)?;
-        let mut balancers: BTreeMap<String, LoadBalancer> = load(&dir)?;
-        let instances: BTreeMap<String, Instance> = load(&dir)?;
-        for balancer in balancers.values_mut() {
-            balancer
-                .targets
-                .retain(|target| instances.contains_key(target));
-        }
-        let keys = load_keys(&dir, &networks, &balancers, &instances)?;
-        let serials = networks.values().map(|record| record.head.serial);
-        let serials = serials
-            .chain(balancers.values().map(|record| record.head.serial))
-            .chain(instances.values().map(|record| record.head.serial));
-        let next_serial = serials.max().unwrap_or(0).saturating_add(1);
-        let rules: Rules = disk::load(&dir.join("faults.json"))?.unwrap_or_default();
-        let records = Records {
-            networks,
-            balancers,
-            instances,
-            keys,
-            ports: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            faults: Faults::new(rules),
-            next_serial,
+        let bad_dir = |error| CloudError::Dir(dir.clone(), error);
+        let records = read(&dir).map_err(bad_dir)?;
+        let has_machines = records
+            .networks
+            .values()
+            .any(|network| network.backend == MACHINES);
+        let light = Light::open(BackendDir(dir.join("light")), options.tempo, second_octet)
+            .map_err(bad_dir)?;
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().map_err(bad_dir)?,
         };
-        let backend: Arc<dyn Backend> = Arc::new(Light::open(
-            BackendDir(dir.join("light")),
-            options.tempo,
-            second_octet,
-        )?);
+        let backends = Backends::open(
+            Arc::new(light),
+            BackendDir(dir.join("machines")),
+            program,
+            options.backend,
+            has_machines,
+        )
+        .map_err(CloudError::Backend)?;
         Ok(Arc::new(Self {
             dir,
             provision_delay: options.provision_delay,
-            backend,
+            backends,
             records: Mutex::new(records),
         }))
     }
@@ -128,9 +150,11 @@ impl Region {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The backend of an instance or a network. There is one; the name was checked when the instance was made.
-    pub(crate) fn backend(&self, _name: &str) -> Arc<dyn Backend> {
-        Arc::clone(&self.backend)
+    /// The backend of an instance or a network that is there; one that says why, where this host cannot have it any more.
+    pub(crate) fn backend(&self, name: &str) -> Arc<dyn Backend> {
+        self.backends
+            .get(name)
+            .unwrap_or_else(|reason| Arc::new(Absent(reason)))
     }
 
     /// The console of an instance.
@@ -229,7 +253,9 @@ impl Region {
         }
         records.ports.clear();
         drop(records);
-        self.backend.shut_down();
+        for backend in self.backends.opened() {
+            backend.shut_down();
+        }
     }
 
     /// Waits until the tasks that were stopped are gone.

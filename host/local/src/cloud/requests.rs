@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::answer::Refusal;
-use super::records::{TYPES, Tags};
+use super::records::{InstanceType, Tags};
 
 /// Largest user data.
 const MAX_USER_DATA: usize = 1024 * 1024;
@@ -18,6 +18,9 @@ const MAX_USER_DATA: usize = 1024 * 1024;
 pub(crate) struct NewNetwork {
     /// Name.
     pub(crate) name: String,
+    /// Backend; the cloud's choice when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backend: Option<String>,
     /// Tags.
     #[serde(default)]
     pub(crate) tags: Tags,
@@ -43,12 +46,37 @@ pub(crate) struct NewLoadBalancer {
     pub(crate) tags: Tags,
 }
 
-fn light() -> String {
-    "light".into()
-}
-
 fn cloud_config() -> String {
     "cloud-config".into()
+}
+
+/// What runs user data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UserDataRunner {
+    /// The backend's own interpreter.
+    #[default]
+    Builtin,
+    /// The distribution's cloud-init.
+    CloudInit,
+}
+
+impl UserDataRunner {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_builtin(&self) -> bool {
+        *self == Self::Builtin
+    }
+}
+
+/// `POST /v1/instances/{id}/exec`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Exec {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
 }
 
 /// `POST /v1/instances`.
@@ -67,15 +95,18 @@ pub(crate) struct NewInstance {
     pub(crate) type_: String,
     /// Kubernetes version.
     pub(crate) image: String,
-    /// Backend.
-    #[serde(default = "light")]
-    pub(crate) backend: String,
+    /// Backend; the network's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backend: Option<String>,
     /// User data, base64.
     #[serde(default)]
     pub(crate) user_data: String,
     /// Its format.
     #[serde(default = "cloud_config")]
     pub(crate) user_data_format: String,
+    /// What runs it.
+    #[serde(default, skip_serializing_if = "UserDataRunner::is_builtin")]
+    pub(crate) user_data_runner: UserDataRunner,
     /// Tags.
     #[serde(default)]
     pub(crate) tags: Tags,
@@ -157,7 +188,7 @@ impl NewInstance {
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         check_name(&self.name)?;
         check_tags(&self.tags)?;
-        if !TYPES.iter().any(|(name, _, _)| *name == self.type_) {
+        if InstanceType::find(&self.type_).is_none() {
             return Err(Refusal::invalid(format!(
                 "type: there is no instance type {:?}; see /v1/instance-types",
                 self.type_
@@ -186,12 +217,6 @@ impl NewInstance {
             return Err(Refusal::invalid(format!(
                 "image: {:?} is not a Kubernetes version such as v1.36.3",
                 self.image
-            )));
-        }
-        if self.backend != "light" {
-            return Err(Refusal::invalid(format!(
-                "backend: {:?} is not one of: light",
-                self.backend
             )));
         }
         if self.user_data_format != "cloud-config" {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::extra::{self, Extra, stop_one};
 use super::{Programs, UpArgs, status};
+use crate::cloud;
 use crate::control_plane::watchdog::Watchdog;
 use crate::control_plane::{ControlPlane, Options, make_dir, write_private};
 use crate::out;
@@ -36,7 +37,7 @@ pub(super) async fn bring_up(
     progress: &Progress,
 ) -> anyhow::Result<(State, bool)> {
     let home = Home::create(&args.home.dir, progress)?;
-    let extras = [(programs.cloud)(programs.program, home.dir())];
+    let extras = [(programs.cloud)(programs.program, home.dir(), args.backend)];
     if let Some(state) = home.load()? {
         let dead: Vec<&Record> = state
             .control_plane
@@ -57,6 +58,7 @@ pub(super) async fn bring_up(
         for record in state.processes().rev() {
             process::stop(record, extra::STOP_PATIENCE)?;
         }
+        remove_machines(home.dir())?;
         home.clear()?;
     }
     // From here on the marker is there, and the watchdog undoes everything if this process ends
@@ -161,6 +163,15 @@ fn announce(headline: &str, dir: &Path, state: &State) {
     out::result(format!("  stop        capstan local down{dir_option}"));
 }
 
+/// Real machines outlive the cloud's process, and their directories hold what they run on.
+fn remove_machines(dir: &Path) -> anyhow::Result<()> {
+    let cloud = dir.join("cloud");
+    if cloud.is_dir() {
+        cloud::remove_machines(&cloud).context("the cloud's machines could not be removed")?;
+    }
+    Ok(())
+}
+
 /// `capstan local down`.
 pub(super) fn down(dir: &Path, progress: &Progress) -> anyhow::Result<()> {
     let Some(home) = Home::open(dir, progress)? else {
@@ -172,6 +183,7 @@ pub(super) fn down(dir: &Path, progress: &Progress) -> anyhow::Result<()> {
             stop_one(record)?;
         }
     }
+    remove_machines(home.dir())?;
     home.remove()?;
     out::result(format!("removed {}", dir.display()));
     Ok(())

@@ -1,20 +1,22 @@
 //! `capstan local quickstart`: from nothing to a cluster that is Available, saying what happens
 //! meanwhile. Run again it says what is there and does only what is missing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+mod backend;
 mod kubectl;
 mod plugins;
 mod server;
+mod show;
 mod told;
 
 use super::{DirArgs, Programs, UpArgs, extra, lifecycle};
-use crate::control_plane::write_private;
+use crate::cloud::BackendChoice;
 use crate::out;
 use crate::port;
 use crate::process::{self, Record};
@@ -48,6 +50,9 @@ pub struct QuickstartArgs {
     /// Directory with the cluster and the grants.
     #[arg(long, default_value = "examples/quickstart", value_name = "DIR")]
     pub example: PathBuf,
+    /// What the machines are: real ones (machines), ones that exist only as far as their APIs show (light), or real ones where this host can run them.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: BackendChoice,
     /// How long nothing may change before it is given up, in seconds.
     #[arg(long, default_value_t = 300)]
     pub patience_s: u64,
@@ -75,11 +80,23 @@ pub(super) async fn run(args: QuickstartArgs, programs: Programs<'_>) -> anyhow:
     // What is missing is said before anything is started.
     let components = plugins::read(&args.plugins)?;
     let kubectl = Kubectl::find(&args.home.dir, progress).await?;
-    let host = Box::pin(start(&args, programs, &story, progress)).await?;
+    let backend = Box::pin(backend::choose(
+        args.backend,
+        &args.home.dir,
+        &args.example,
+        &story,
+        progress,
+    ));
+    let backend = tokio::select! {
+        backend = backend => backend?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was started"),
+    };
+    let host = Box::pin(start(&args, backend, programs, &story, progress)).await?;
     let server = Server::of(&args.home.dir.join("kubeconfig"))?;
     let scene = Scene {
         args: &args,
         story: &story,
+        backend,
         kubectl: &kubectl,
         server: &server,
         host: &host,
@@ -97,13 +114,14 @@ async fn play(scene: &Scene<'_>, components: &[plugins::Component]) -> anyhow::R
     plugins::install(scene, components).await?;
     create(scene).await?;
     follow(scene).await?;
-    finish(scene).await
+    show::finish(scene).await
 }
 
 /// What every part needs.
 struct Scene<'a> {
     args: &'a QuickstartArgs,
     story: &'a Story,
+    backend: BackendChoice,
     kubectl: &'a Kubectl,
     server: &'a Server,
     host: &'a Record,
@@ -160,6 +178,7 @@ impl Scene<'_> {
 /// Starts the management cluster, the cloud and the host. When the host does not start, what was started for it is stopped.
 async fn start(
     args: &QuickstartArgs,
+    backend: BackendChoice,
     programs: Programs<'_>,
     story: &Story,
     progress: &Progress,
@@ -168,6 +187,7 @@ async fn start(
         home: args.home.clone(),
         port: None,
         audit: false,
+        backend,
         unsafe_no_fsync: false,
     };
     let (state, is_new) = Box::pin(lifecycle::bring_up(&up, programs, progress)).await?;
@@ -241,7 +261,11 @@ async fn create(scene: &Scene<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     let file = scene.args.example.join("cluster.yaml");
-    scene.kubectl.apply_file(&file).await?;
+    let what = || format!("could not use {}", file.display());
+    let text = std::fs::read_to_string(&file).with_context(what)?;
+    let items = backend::documents(&text, Some(scene.backend)).with_context(what)?;
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    scene.kubectl.apply_new(&list).await.with_context(what)?;
     scene.story.say(format!(
         "cluster {CLUSTER} is created from {}",
         file.display()
@@ -281,52 +305,4 @@ async fn objects(server: &Server, told: &mut Told) -> anyhow::Result<Option<()>>
         told.only(word, &items);
     }
     Ok(is_available.then_some(()))
-}
-
-/// Shows what there is and what can be done with it.
-async fn finish(scene: &Scene<'_>) -> anyhow::Result<()> {
-    let workload = scene.args.home.dir.join("quickstart.kubeconfig");
-    let path = format!("/api/v1/namespaces/default/secrets/{CLUSTER}-kubeconfig");
-    let secret = scene.server.get(&path).await?;
-    let secret =
-        secret.with_context(|| format!("Secret default/{CLUSTER}-kubeconfig is missing"))?;
-    let kubeconfig = server::secret_text(&secret, "value")
-        .with_context(|| format!("Secret default/{CLUSTER}-kubeconfig has no kubeconfig"))?;
-    write_private(&workload, &kubeconfig)?;
-    scene.story.say(format!("cluster {CLUSTER} is Available"));
-    let management = scene.args.home.dir.join("kubeconfig");
-    let kinds = "clusters,kubeadmcontrolplanes,machinedeployments,machinesets,machines,plugins";
-    out::result("");
-    scene
-        .kubectl
-        .show(&management, &["get", kinds, "-A"])
-        .await?;
-    out::result(format!("\nThe Nodes of cluster {CLUSTER}:\n"));
-    scene
-        .kubectl
-        .show(&workload, &["get", "nodes", "-o", "wide"])
-        .await?;
-    out::result(next(scene, &management, &workload));
-    Ok(())
-}
-
-fn next(scene: &Scene<'_>, management: &Path, workload: &Path) -> String {
-    let mut text = String::from("\nNext, in this directory:\n\n");
-    if let Some(path) = scene.kubectl.unless_on_path() {
-        text.push_str(&format!("  alias kubectl={}\n", path.display()));
-    }
-    let (management, workload) = (management.display(), workload.display());
-    text.push_str(&format!(
-        "  export KUBECONFIG={management}
-  kubectl scale machinedeployment/{CLUSTER}-md-0 --replicas=5     # more workers
-  kubectl patch machinedeployment/{CLUSTER}-md-0 --type merge \\
-    -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"version\":\"v1.36.4\"}}}}}}}}'    # another version, machine by machine
-  kubectl get machines --watch                                   # see it happen
-  kubectl --kubeconfig {workload} get nodes    # the workload cluster
-  kubectl delete cluster {CLUSTER}                              # and everything that belongs to it
-  ./dev status                                                   # what runs here
-  ./dev down                                                     # stop it all
-"
-    ));
-    text
 }

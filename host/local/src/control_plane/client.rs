@@ -1,6 +1,7 @@
-//! One HTTP request at a time, over TLS with a client certificate or in the clear, on loopback.
+//! One HTTP request at a time, over TLS with a client certificate or in the clear, to an address of this machine.
 //! Enough to ask "are you ready"; anything more wants a real Kubernetes client.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,18 +24,19 @@ fn error(what: &str, cause: impl std::fmt::Display) -> Error {
     Error(format!("{what}: {cause}"))
 }
 
-/// A server on loopback and, with TLS, who to be when talking to it.
+/// A server and who to be when talking to it.
 #[derive(Clone)]
 pub struct Client {
-    port: u16,
+    address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
+    bearer: Option<String>,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Client")
-            .field("port", &self.port)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
@@ -42,11 +44,24 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Talks plain HTTP to a loopback port.
     pub fn plain(port: u16) -> Self {
-        Self { port, tls: None }
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            tls: None,
+            bearer: None,
+        }
     }
 
-    /// Talks HTTPS to a loopback port, trusting one authority and presenting one certificate.
-    pub fn tls(port: u16, ca_pem: &str, identity: &pki::Pair) -> Result<Self, Error> {
+    /// The same client, presenting a token.
+    #[must_use]
+    pub fn with_bearer(self, token: impl Into<String>) -> Self {
+        Self {
+            bearer: Some(token.into()),
+            ..self
+        }
+    }
+
+    /// Talks HTTPS to an address, trusting one authority and presenting one certificate.
+    pub fn tls(address: SocketAddr, ca_pem: &str, identity: &pki::Pair) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             let certificate = certificate.map_err(|cause| error("CA certificate", cause))?;
@@ -67,8 +82,9 @@ impl Client {
             .with_client_auth_cert(chain, key)
             .map_err(|cause| error("client certificate", cause))?;
         Ok(Self {
-            port,
+            address,
             tls: Some(Arc::new(config)),
+            bearer: None,
         })
     }
 
@@ -79,21 +95,25 @@ impl Client {
         path: &str,
         body: Option<String>,
     ) -> Result<(http::StatusCode, Bytes), Error> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::HOST, format!("127.0.0.1:{}", self.port))
+            .header(http::header::HOST, self.address.to_string())
             .header(http::header::CONTENT_TYPE, "application/json")
-            .header(http::header::USER_AGENT, "capstan-local")
+            .header(http::header::USER_AGENT, "capstan-local");
+        if let Some(token) = &self.bearer {
+            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|cause| error("request", cause))?;
-        let stream = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, self.port))
+        let stream = TcpStream::connect(self.address)
             .await
             .map_err(|cause| error("connect", cause))?;
         match &self.tls {
             None => exchange(stream, request).await,
             Some(config) => {
-                let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
+                let name = ServerName::from(self.address.ip());
                 let stream = tokio_rustls::TlsConnector::from(Arc::clone(config))
                     .connect(name, stream)
                     .await

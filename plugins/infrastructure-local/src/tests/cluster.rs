@@ -31,6 +31,32 @@ fn a_cluster_gets_a_network_and_a_load_balancer_and_waits_for_it() {
 }
 
 #[test]
+fn the_backend_is_the_networks_and_a_network_that_is_not_active_is_waited_for() {
+    let model = Model::new();
+    let mut input = cluster_input(json!({"backend": "machines"}));
+    model.slow_networks("no free range of addresses");
+    let answer = Local::ensure_cluster(input.clone()).unwrap();
+    assert_eq!(wait_reason(&answer.progress), "NetworkProvisioning");
+    let Progress::Waiting(waiting) = &answer.progress else {
+        panic!("ready")
+    };
+    assert!(waiting.message.ends_with("no free range of addresses"));
+    assert_eq!(answer.endpoint, None);
+    assert_eq!(model.all("networks")[0]["backend"], "machines");
+    assert!(model.all("load-balancers").is_empty());
+    keep_cluster(&mut input, &answer);
+    model.set("networks", "state", json!("active"));
+    let answer = Local::ensure_cluster(input.clone()).unwrap();
+    assert_eq!(wait_reason(&answer.progress), "LoadBalancerProvisioning");
+    assert_eq!(model.made(), 2);
+    model.clear("load-balancers");
+    let answer = Local::delete_cluster(input.clone()).unwrap();
+    assert_eq!(answer.waiting.unwrap().reason, "DeletingNetwork");
+    model.clear("networks");
+    assert!(Local::delete_cluster(input).unwrap().is_gone());
+}
+
+#[test]
 fn neither_lost_answers_nor_crashes_nor_throttling_make_a_second_one() {
     for kind in ["networks", "load-balancers"] {
         let model = Model::new();

@@ -66,6 +66,9 @@ fn a_settled_machine_answers_the_same_again() {
     let first = Local::ensure_machine(input.clone()).unwrap();
     keep_machine(&mut input, &first);
     boots(&model, "done");
+    let mut machine = input.machine.raw.clone();
+    machine["status"]["nodeRef"] = json!({"name": "m"});
+    input.machine = Object::from_value(machine).unwrap();
     let settled = Local::ensure_machine(input.clone()).unwrap();
     keep_machine(&mut input, &settled);
     input.context.now_ms = input.context.now_ms.saturating_add(600_000);
@@ -176,6 +179,58 @@ fn a_failed_bootstrap_shows_the_end_of_the_console() {
         condition.message.ends_with("line 39") && !condition.message.contains("line 29\n"),
         "{}",
         condition.message
+    );
+}
+
+#[test]
+fn a_machine_that_does_not_get_on_shows_the_end_of_its_console() {
+    let (model, cluster) = with_cluster();
+    let mut input = machine_input(&cluster, "m", false);
+    let first = Local::ensure_machine(input.clone()).unwrap();
+    keep_machine(&mut input, &first);
+    model.print("kubeadm: waiting for the kubelet");
+    boots(&model, "running");
+    let answer = Local::ensure_machine(input.clone()).unwrap();
+    assert!(answer.conditions.is_empty(), "it is early");
+    input.context.now_ms = input.context.now_ms.saturating_add(200_000);
+    let answer = Local::ensure_machine(input.clone()).unwrap();
+    let slow = &answer.conditions[0];
+    assert_eq!(
+        (slow.status, slow.reason.as_str()),
+        (ConditionStatus::Unknown, "BootstrapSlow")
+    );
+    assert!(slow.message.ends_with("waiting for the kubelet"));
+    boots(&model, "done");
+    let answer = Local::ensure_machine(input.clone()).unwrap();
+    assert_eq!(answer.progress, Progress::Ready);
+    let missing = &answer.conditions[1];
+    assert_eq!(
+        (missing.condition_type.as_str(), missing.reason.as_str()),
+        ("NodeJoined", "NodeMissing")
+    );
+    assert!(missing.message.ends_with("waiting for the kubelet"));
+    let mut machine = input.machine.raw.clone();
+    machine["status"]["nodeRef"] = json!({"name": "m"});
+    input.machine = Object::from_value(machine).unwrap();
+    assert_eq!(Local::ensure_machine(input).unwrap().conditions.len(), 1);
+}
+
+#[test]
+fn a_machine_that_went_off_says_why() {
+    let (model, cluster) = with_cluster();
+    let input = machine_input(&cluster, "m", false);
+    Local::ensure_machine(input.clone()).unwrap();
+    model.set("instances", "state", json!("stopped"));
+    model.set("instances", "stateMessage", json!("it was killed"));
+    let answer = Local::ensure_machine(input).unwrap();
+    let Progress::Waiting(waiting) = answer.progress else {
+        panic!("ready")
+    };
+    assert_eq!(waiting.reason, "InstanceStopped");
+    assert!(
+        waiting.message.contains("it was killed"),
+        "{}",
+        waiting.message
     );
 }
 

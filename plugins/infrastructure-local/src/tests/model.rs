@@ -25,6 +25,8 @@ struct Cloud {
     keys: BTreeMap<String, (Value, String)>,
     made: usize,
     faults: Vec<(&'static str, Fault)>,
+    /// Networks take their time, and say so.
+    slow_networks: Option<&'static str>,
     console: String,
 }
 
@@ -69,6 +71,11 @@ impl Model {
         {
             resource[field] = value.clone();
         }
+    }
+
+    /// From now on networks are made and deleted in the background, and say this meanwhile.
+    pub(super) fn slow_networks(&self, message: &'static str) {
+        self.cloud.borrow_mut().slow_networks = Some(message);
     }
 
     /// Makes all resources of a kind disappear.
@@ -199,7 +206,10 @@ impl Cloud {
         let mut resource = body.clone();
         resource["id"] = json!(id);
         let added = match kind {
-            "networks" => json!({"state": "active", "zones": ["zone-a", "zone-b"]}),
+            "networks" => json!({
+                "state": if self.slow_networks.is_some() { "pending" } else { "active" },
+                "stateMessage": self.slow_networks.unwrap_or_default(), "zones": ["zone-a", "zone-b"],
+            }),
             "load-balancers" => {
                 json!({"state": "provisioning", "host": "127.0.0.1", "port": 23456, "targets": []})
             }
@@ -243,6 +253,11 @@ impl Cloud {
         if kind == "networks" {
             if in_use("instances") || in_use("load-balancers") {
                 return error(409, "InUse");
+            }
+            if self.slow_networks.is_some() {
+                let network = self.find(kind, id).unwrap();
+                network["state"] = json!("deleting");
+                return Response::new(202).with_json(network);
             }
             self.resources
                 .get_mut(kind)

@@ -11,7 +11,7 @@ use crate::cloud::answer::Refusal;
 use crate::cloud::lifecycle;
 use crate::cloud::records::{BootstrapState, Fate, Instance, InstanceState, Record, ZONES};
 use crate::cloud::region::{Records, Region};
-use crate::cloud::requests::{self, NewInstance};
+use crate::cloud::requests::{self, NewInstance, UserDataRunner};
 
 pub(super) fn create_instance(
     region: &Arc<Region>,
@@ -28,7 +28,21 @@ pub(super) fn create_instance(
             &find(&records.instances, &id)?.view(),
         ));
     }
-    network_for_new(&records, &body.network_id)?;
+    let network = network_for_new(&records, &body.network_id)?;
+    if body
+        .backend
+        .as_ref()
+        .is_some_and(|name| *name != network.backend)
+    {
+        return Err(Refusal::invalid(format!(
+            "backend: the network {:?} is one of backend {:?}, and so are its instances",
+            network.head.id, network.backend
+        )));
+    }
+    region
+        .backend(&network.backend)
+        .check_image(&body.image)
+        .map_err(|reason| Refusal::invalid(format!("image: {reason}")))?;
     let mut balancers = Vec::new();
     for id in &body.load_balancer_ids {
         balancers.push(find(&records.balancers, id)?);
@@ -43,8 +57,9 @@ pub(super) fn create_instance(
         zone,
         type_: body.type_,
         image: body.image,
-        backend: body.backend,
+        backend: network.backend,
         user_data: body.user_data,
+        cloud_init: body.user_data_runner == UserDataRunner::CloudInit,
         state: InstanceState::Pending,
         state_message: String::new(),
         address: String::new(),

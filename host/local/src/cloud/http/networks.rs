@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::http::StatusCode;
 
 use super::listing::find;
-use super::{Answer, Call, answer, json_answer, key_of, patiently};
+use super::{Answer, Call, answer, json_answer, key_of, patiently, with_backends};
 use crate::cloud::answer::Refusal;
 use crate::cloud::records::{Network, Record};
 use crate::cloud::region::{Records, Region};
@@ -16,6 +16,14 @@ pub(super) async fn create_network(region: &Arc<Region>, call: &Call) -> Result<
     let body: NewNetwork = requests::parse(&call.body)?;
     body.check()?;
     let key = key_of(call, &body)?;
+    let asked = body.backend.clone();
+    let backend = with_backends(region, move |backends| {
+        let name = asked.unwrap_or_else(|| backends.default().to_owned());
+        backends.get(&name).map(|_| name)
+    });
+    let backend = backend
+        .await?
+        .map_err(|reason| Refusal::invalid(format!("backend: {reason}")))?;
     let id = {
         let mut records = region.lock();
         if let Some(id) = records.replayed(Network::KIND, key.as_ref())? {
@@ -26,7 +34,7 @@ pub(super) async fn create_network(region: &Arc<Region>, call: &Call) -> Result<
         }
         let network = Network {
             head: records.new_head("net", &body.name, &body.tags, key),
-            backend: "light".into(),
+            backend,
             state: "pending".into(),
             state_message: String::new(),
             address: None,
@@ -65,6 +73,9 @@ pub(super) async fn delete_network(region: &Arc<Region>, id: &str) -> Result<Ans
                 "network {id:?} still has {instances} instances and {balancers} load balancers"
             );
             return Err(Refusal::conflict("InUse", message));
+        }
+        if network.state == "deleting" {
+            return Ok(json_answer(StatusCode::ACCEPTED, &network.view()));
         }
         "deleting".clone_into(&mut network.state);
         region

@@ -40,12 +40,10 @@ impl Kubectl {
         (!has_one).then_some(&*self.program)
     }
 
-    /// Applies a file of the person's, as its sole owner.
-    pub(super) async fn apply_file(&self, file: &Path) -> anyhow::Result<()> {
-        let words = ["apply", "--server-side", MANAGER, "-f"];
-        let mut command = self.command(&words);
-        command.arg(file);
-        quietly(command, None).await
+    /// Applies what is the person's from now on: what somebody else has set stays.
+    pub(super) async fn apply_new(&self, document: &Value) -> anyhow::Result<()> {
+        let words = ["apply", "--server-side", MANAGER, "-f", "-"];
+        quietly(self.command(&words), Some(document)).await
     }
 
     /// Applies a document.

@@ -1,4 +1,4 @@
-//! Reads from the management cluster, many times a second if need be, without a process for each.
+//! Reads from a cluster, many times a second if need be, without a process for each.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::control_plane::Client;
 use crate::pki::Pair;
 
-/// The management cluster that a kubeconfig made by `up` names.
+/// The cluster on this machine that a kubeconfig names.
 pub(super) struct Server {
     client: Client,
 }
@@ -30,13 +30,14 @@ impl Server {
             Ok(String::from_utf8(STANDARD.decode(field(path)?)?)?)
         };
         let server = url::Url::parse(field("/clusters/0/cluster/server")?)?;
-        let port = server.port().with_context(what)?;
+        let addresses = server.socket_addrs(|| None)?;
+        let address = addresses.first().copied().with_context(what)?;
         let identity = Pair {
             certificate_pem: pem("/users/0/user/client-certificate-data")?,
             key_pem: pem("/users/0/user/client-key-data")?,
         };
         let ca = pem("/clusters/0/cluster/certificate-authority-data")?;
-        let client = Client::tls(port, &ca, &identity)?;
+        let client = Client::tls(address, &ca, &identity)?;
         Ok(Self { client })
     }
 

@@ -21,6 +21,8 @@ resources! {
     MACHINE_DEPLOYMENT = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDeployment", "machinedeployments");
     /// MachineDrainRule
     MACHINE_DRAIN_RULE = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDrainRule", "machinedrainrules");
+    /// MachineHealthCheck
+    MACHINE_HEALTH_CHECK = namespaced("cluster.x-k8s.io", "v1beta2", "MachineHealthCheck", "machinehealthchecks");
     /// Plugin
     PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
     /// ConfigMap

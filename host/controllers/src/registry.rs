@@ -36,6 +36,7 @@ pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
         crate::machine::MachineController::default(),
         crate::machine_set::MachineSetController::default(),
         crate::machine_deployment::MachineDeploymentController::default(),
+        crate::machine_health_check::MachineHealthCheckController::default(),
         crate::infrastructure::InfraClusterController::default(),
         crate::infrastructure::InfraMachineController::default(),
         crate::bootstrap::BootstrapController::default(),
@@ -64,6 +65,7 @@ fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
         &*kinds::MACHINE_SET,
         &*kinds::MACHINE_DEPLOYMENT,
         &*kinds::MACHINE_DRAIN_RULE,
+        &*kinds::MACHINE_HEALTH_CHECK,
         &*kinds::PLUGIN,
     ] {
         stores.push(ctx.stores.ensure(resource, Selection::default()));

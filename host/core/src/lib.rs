@@ -21,6 +21,7 @@ pub mod lease;
 pub mod lookup;
 pub mod machine;
 pub mod machine_deployment;
+pub mod machine_health_check;
 pub mod machine_set;
 pub mod material;
 pub mod naming;

@@ -6,6 +6,7 @@ pub mod desired;
 pub mod observed;
 pub mod preflight;
 pub mod priority;
+pub mod remediation;
 pub mod report;
 
 use std::collections::BTreeMap;

@@ -79,6 +79,8 @@ words! {
     DELETING = "Deleting",
     /// A MachineHealthCheck may have Machines replaced. If False too many Machines are unhealthy at once: find the common cause.
     REMEDIATION_ALLOWED = "RemediationAllowed",
+    /// No other MachineHealthCheck selects a Machine of this one. If False give them selectors that have no Machine in common.
+    TARGETS_EXCLUSIVE = "TargetsExclusive",
     /// The Secret with the bootstrap data is there, set by the bootstrap provider. If False read the message.
     DATA_SECRET_AVAILABLE = "DataSecretAvailable",
     /// The plugin's bytes were found and have the digest that was asked for. If False check spec.source and spec.digest.

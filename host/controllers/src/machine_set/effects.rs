@@ -3,20 +3,18 @@
 use capstan_api::name::ObjectKey;
 use capstan_api::v1beta2::ContractVersionedObjectReference;
 use capstan_core::machine_set::desired::{Change, Completion, NewMachine};
+use capstan_core::machine_set::remediation::Remediation;
 use capstan_core::machine_set::{Observed, Step};
 use capstan_core::plan::Failure;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::object::Object;
+use crate::parallel::all;
 use crate::reference::reference_kind;
-
-/// Requests of one set that are under way at the same time.
-const PARALLEL: usize = 10;
 
 /// Performs the steps of one set.
 pub(super) struct Effects<'a> {
@@ -26,13 +24,6 @@ pub(super) struct Effects<'a> {
     pub(super) writer: Writer,
     /// Where.
     pub(super) namespace: String,
-}
-
-/// Waits for effects, several at a time; tries all, and answers the first failure.
-async fn all(effects: Vec<BoxFuture<'_, Result<(), Failure>>>) -> Result<(), Failure> {
-    let effects = futures::stream::iter(effects).buffer_unordered(PARALLEL);
-    let results: Vec<Result<(), Failure>> = effects.collect().await;
-    results.into_iter().collect()
 }
 
 impl Effects<'_> {
@@ -62,6 +53,13 @@ impl Effects<'_> {
                 all(made
                     .iter()
                     .map(|machine| self.create(machine).boxed())
+                    .collect())
+                .await
+            }
+            Step::Remediate(machines) => {
+                all(machines
+                    .iter()
+                    .map(|machine| self.remediate(machine).boxed())
                     .collect())
                 .await
             }
@@ -166,6 +164,24 @@ impl Effects<'_> {
             // Made by an earlier try whose answer was lost.
             Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
             Err(error) => Err(failure(&format!("creating a {}", kind.kind), &error)),
+        }
+    }
+
+    /// The Machine says that it goes before it goes: who looks at it then knows why.
+    async fn remediate(&self, remediation: &Remediation) -> Result<(), Failure> {
+        let key = self.key(&remediation.machine);
+        let patch = Patch::Merge(remediation.patch());
+        let answer = self
+            .ctx
+            .patch_status(&self.writer, &kinds::MACHINE, &key, &patch)
+            .await;
+        match answer {
+            Ok(_) if remediation.delete => self.delete(&remediation.machine).await,
+            Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+            Err(error) => Err(failure(
+                &format!("saying to Machine {key} what becomes of it"),
+                &error,
+            )),
         }
     }
 

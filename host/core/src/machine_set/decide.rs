@@ -10,6 +10,7 @@ use super::desired::{self, Change, Completion, MakeError, NewMachine};
 use super::observed::Observed;
 use super::preflight;
 use super::priority::ranked;
+use super::remediation::{Remediation, remediations};
 use crate::clone::{kind_of_template, owner_patch};
 use crate::naming::Endings;
 use crate::plan::{Next, Plan};
@@ -41,6 +42,8 @@ pub enum Step {
     Complete(Vec<Completion>),
     /// Make Machines.
     Create(Vec<NewMachine>),
+    /// Say to unhealthy Machines what becomes of them, and delete those that are replaced now.
+    Remediate(Vec<Remediation>),
     /// Delete Machines, by name.
     Delete(Vec<String>),
 }
@@ -70,6 +73,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
     steps.extend(own_selector(observed).map(Step::PatchSet));
     steps.extend(own_templates(observed));
+    let remediations = remediations(observed, now);
+    if !remediations.machines.is_empty() {
+        steps.push(Step::Remediate(remediations.machines));
+    }
+    let mut next = remediations.recheck.map_or(Next::Settled, Next::CheckAfter);
     let changes: Vec<Change> = observed
         .machines
         .iter()
@@ -87,9 +95,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         steps.push(Step::Complete(completions));
     }
     let Some(wanted) = wanted(observed) else {
-        return Plan::of(steps);
+        return Plan {
+            next,
+            ..Plan::of(steps)
+        };
     };
-    let mut next = Next::Settled;
     if observed.machines.len() < wanted {
         match new_machines(observed, wanted.saturating_sub(observed.machines.len())) {
             Ok(made) if made.is_empty() => {}

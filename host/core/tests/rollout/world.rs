@@ -386,6 +386,7 @@ impl World {
                     );
                 }
             }
+            Step::Remediate(_) => panic!("no health check in this world: {step:?}"),
             Step::Delete(names) => {
                 let now = self.now.to_string();
                 for name in names {

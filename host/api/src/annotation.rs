@@ -108,5 +108,7 @@ pub const CRD_MIGRATION_OBSERVED_GENERATION: &str =
     "crd-migration.cluster.x-k8s.io/observed-generation";
 /// Prefix of annotations that tell the autoscaler the size of a machine that does not exist yet.
 pub const AUTOSCALER_CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubernetes.io/";
+/// On a Machine that is being deleted: what bound hooks have answered, as JSON by name of the MachineHook. Written by the host.
+pub const HOOKS: &str = "capstan.dev/hooks";
 /// A plugin's state of its own object: base64 of at most 64 KiB. Written by the host for the plugin.
 pub const PLUGIN_STATE: &str = "capstan.dev/state";

@@ -12,6 +12,7 @@ pub mod contract;
 pub mod crd;
 pub mod finalizer;
 pub mod label;
+pub mod machine_hook;
 pub mod manifests;
 pub mod name;
 pub mod plugin;

@@ -7,6 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
+use crate::machine_hook::MachineHook;
 use crate::plugin::Plugin;
 use crate::v1beta2::{
     Cluster, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
@@ -62,6 +63,7 @@ fn crd_values() -> Vec<Value> {
         label_crd(value, CORE_PROVIDER);
     }
     values.extend(serde_json::to_value(Plugin::crd()).ok());
+    values.extend(serde_json::to_value(MachineHook::crd()).ok());
     for value in &mut values {
         publish(value);
     }

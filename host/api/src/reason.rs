@@ -22,6 +22,7 @@ pub mod kubeadm;
 pub mod machine;
 pub mod machine_deployment;
 pub mod machine_health_check;
+pub mod machine_hook;
 pub mod plugin;
 
 static ALL: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
@@ -33,6 +34,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
         machine_deployment::TABLE,
         machine_health_check::TABLE,
         kubeadm::TABLE,
+        machine_hook::TABLE,
         plugin::TABLE,
     ];
     tables

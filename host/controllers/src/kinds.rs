@@ -25,6 +25,8 @@ resources! {
     MACHINE_HEALTH_CHECK = namespaced("cluster.x-k8s.io", "v1beta2", "MachineHealthCheck", "machinehealthchecks");
     /// Plugin
     PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
+    /// MachineHook
+    MACHINE_HOOK = namespaced("capstan.dev", "v1alpha1", "MachineHook", "machinehooks");
     /// ConfigMap
     CONFIG_MAP = namespaced("", "v1", "ConfigMap", "configmaps");
     /// Secret
@@ -43,6 +45,8 @@ resources! {
     DAEMON_SET = namespaced("apps", "v1", "DaemonSet", "daemonsets");
     /// VolumeAttachment, in workload clusters
     VOLUME_ATTACHMENT = cluster_scoped("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments");
+    /// PersistentVolume, in workload clusters
+    PERSISTENT_VOLUME = cluster_scoped("", "v1", "PersistentVolume", "persistentvolumes");
     /// Namespace
     NAMESPACE = cluster_scoped("", "v1", "Namespace", "namespaces");
 }

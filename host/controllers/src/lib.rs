@@ -18,6 +18,7 @@ pub mod lease;
 pub mod machine;
 pub mod machine_deployment;
 pub mod machine_health_check;
+pub mod machine_hook;
 pub mod machine_set;
 pub mod metrics;
 pub mod object;

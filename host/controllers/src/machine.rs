@@ -1,14 +1,17 @@
 //! Machine: reads what `capstan_core::machine` needs, does what it asks.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod hook;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_api::v1beta2::{Machine, MachineDeployment, MachineSet};
 use capstan_api::{annotation, finalizer, label};
 use capstan_core::lookup::Lookup;
-use capstan_core::machine::deletion::Facts;
+use capstan_core::machine::deletion::{Facts, Turn};
+use capstan_core::machine::hook::Said;
 use capstan_core::machine::{self as core, Connection, Effect, NodeLookup, Observed, Step};
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
@@ -17,6 +20,7 @@ use serde_json::{Value, json};
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
+use crate::event::{self, Event};
 use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
@@ -29,9 +33,18 @@ const MANAGER: &str = "capi-machine";
 /// The Machine controller.
 pub struct MachineController {
     spec: Spec,
-    /// Machines (by UID) whose Node was found drained, and those whose volumes were found detached.
-    drained: Mutex<HashSet<String>>,
-    detached: Mutex<HashSet<String>>,
+    /// How far the deletions under way have come; another host finds out again.
+    progress: Mutex<HashMap<ObjectKey, Progress>>,
+}
+
+/// What is remembered of one Machine's deletion.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    /// Of the Machine that is meant.
+    uid: String,
+    drain: Option<Turn>,
+    volumes: Option<Turn>,
+    said: BTreeMap<String, Said>,
 }
 
 impl Default for MachineController {
@@ -47,8 +60,7 @@ impl Default for MachineController {
                 settle: Duration::from_millis(30),
                 hold: Duration::from_millis(1000),
             },
-            drained: Mutex::default(),
-            detached: Mutex::default(),
+            progress: Mutex::default(),
         }
     }
 }
@@ -160,6 +172,30 @@ impl MachineController {
         }
     }
 
+    fn progress(&self) -> MutexGuard<'_, HashMap<ObjectKey, Progress>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress_of(&self, machine: &Machine) -> Progress {
+        let uid = machine.metadata.uid.clone().unwrap_or_default();
+        let found = self.progress().get(&key_of(machine)).cloned();
+        found.filter(|found| found.uid == uid).unwrap_or_default()
+    }
+
+    /// Remembers something of the deletion of this very Machine.
+    fn remember(&self, machine: &Machine, what: impl FnOnce(&mut Progress)) {
+        let uid = machine.metadata.uid.clone().unwrap_or_default();
+        let mut all = self.progress();
+        let progress = all.entry(key_of(machine)).or_default();
+        if progress.uid != uid {
+            *progress = Progress {
+                uid,
+                ..Progress::default()
+            };
+        }
+        what(progress);
+    }
+
     fn observe_node(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> NodeLookup {
         let (Some(workload), Some(id)) = (ctx.workloads.get(cluster), observed.known().provider_id)
         else {
@@ -177,7 +213,7 @@ impl MachineController {
 
     async fn deletion_facts(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> Facts {
         let machine = &observed.machine;
-        let uid = machine.metadata.uid.clone().unwrap_or_default();
+        let progress = self.progress_of(machine);
         let machines = ctx.store(&kinds::MACHINE).of_cluster(cluster);
         let active = machines
             .iter()
@@ -189,8 +225,11 @@ impl MachineController {
                 .found()
                 .is_none_or(|c| c.metadata.deletion_timestamp.is_some()),
             active_control_plane_machines: active,
-            drained: has(&self.drained, &uid),
-            detached: has(&self.detached, &uid),
+            drain: progress.drain,
+            volumes: progress.volumes,
+            hooks: object_of(machine)
+                .map(|machine| hook::bound(ctx, &machine, &progress.said))
+                .unwrap_or_default(),
             ..Facts::default()
         };
         if let Some(reference) = observed
@@ -275,16 +314,15 @@ fn key(cluster: &ObjectKey, name: &str) -> ObjectKey {
     }
 }
 
-fn has(set: &Mutex<HashSet<String>>, uid: &str) -> bool {
-    set.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .contains(uid)
+fn key_of(machine: &Machine) -> ObjectKey {
+    ObjectKey::new(
+        machine.metadata.namespace.clone().unwrap_or_default(),
+        machine.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
-fn put(set: &Mutex<HashSet<String>>, uid: &str) {
-    set.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(uid.to_owned());
+fn object_of(machine: &Machine) -> Option<Object> {
+    serde_json::to_value(machine).ok().and_then(Object::new)
 }
 
 /// An object as a typed one; the failure names the object and the field.
@@ -328,6 +366,10 @@ impl Controller for MachineController {
                 map: of_template,
             },
             Watch {
+                source: Source::Kind(&kinds::MACHINE_HOOK),
+                map: hook::of_binding,
+            },
+            Watch {
                 source: Source::Workload,
                 map: of_workload,
             },
@@ -358,14 +400,8 @@ impl Controller for MachineController {
         adoption
     }
 
-    fn forget(&self, _: &Ctx, _: &Locator) {
-        // UIDs of Machines that are gone are few and small; they go when none is being deleted.
-        for set in [&self.drained, &self.detached] {
-            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-            if set.len() > 4096 {
-                set.clear();
-            }
-        }
+    fn forget(&self, _: &Ctx, locator: &Locator) {
+        self.progress().remove(&locator.key);
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
@@ -426,7 +462,6 @@ impl Controller for MachineController {
     ) -> Result<Effect, Failure> {
         let machine = &observed.machine;
         let cluster = key_of_cluster(machine);
-        let uid = machine.metadata.uid.as_deref().unwrap_or_default();
         match step {
             Step::OwnInfra => {
                 self.own(ctx, machine, observed.infra.found(), "infrastructure")
@@ -437,10 +472,7 @@ impl Controller for MachineController {
                 self.own(ctx, machine, config, "bootstrap config").await
             }
             Step::PatchMachine(patch) => {
-                let own = key(
-                    &cluster,
-                    machine.metadata.name.as_deref().unwrap_or_default(),
-                );
+                let own = key_of(machine);
                 let patch = Patch::Merge(patch.clone());
                 let answer = ctx
                     .patch(&self.writer(), &kinds::MACHINE, &own, &patch)
@@ -472,19 +504,36 @@ impl Controller for MachineController {
                 done(answer.map(drop), &format!("labelling Node {name}"))
             }
             Step::Drain { node } => {
-                let left =
-                    drain::drain(ctx, &*connected(ctx, &cluster)?.api, observed, node).await?;
-                if left.is_empty() {
-                    put(&self.drained, uid);
-                }
+                let workload = connected(ctx, &cluster)?;
+                let left = drain::drain(ctx, &workload, observed, node).await;
+                let left = self.told(ctx, machine, &drain::DRAIN_EVENTS, left).await?;
+                let turn = Turn {
+                    at: ctx.now(),
+                    left: left.clone(),
+                };
+                self.remember(machine, |progress| progress.drain = Some(turn));
                 Ok(Effect::Drain(left))
             }
             Step::CheckVolumes { node } => {
-                let left = drain::attached(&*connected(ctx, &cluster)?.api, node).await?;
-                if left.is_empty() {
-                    put(&self.detached, uid);
-                }
+                let workload = connected(ctx, &cluster)?;
+                let left = drain::attached(ctx, &workload, observed, node).await;
+                let left = self.told(ctx, machine, &drain::VOLUME_EVENTS, left).await?;
+                let turn = Turn {
+                    at: ctx.now(),
+                    left: left.clone(),
+                };
+                self.remember(machine, |progress| progress.volumes = Some(turn));
                 Ok(Effect::Volumes(left))
+            }
+            Step::AskHook { name } => {
+                let turn = hook::ask(ctx, &self.writer(), observed, name).await?;
+                self.heard(machine, &turn);
+                Ok(Effect::Hook(turn))
+            }
+            Step::RecordHook(turn) => {
+                hook::record(ctx, &self.writer(), observed, turn).await?;
+                self.heard(machine, turn);
+                Ok(Effect::Hook(turn.clone()))
             }
             Step::DeleteInfra => delete(ctx, observed.infra.found()).await,
             Step::DeleteBootstrap => {
@@ -526,6 +575,33 @@ impl Controller for MachineController {
 }
 
 impl MachineController {
+    fn heard(&self, machine: &Machine, turn: &capstan_core::machine::hook::Turn) {
+        self.remember(machine, |progress| {
+            progress.said.insert(turn.hook.clone(), turn.said.clone());
+        });
+    }
+
+    /// Tells of the end of something that took turns, and of its failure.
+    async fn told(
+        &self,
+        ctx: &Ctx,
+        machine: &Machine,
+        words: &drain::Events,
+        left: Result<Vec<String>, Failure>,
+    ) -> Result<Vec<String>, Failure> {
+        let event = match &left {
+            Ok(left) if left.is_empty() => {
+                Event::normal(words.done, words.action, words.note.to_owned())
+            }
+            Ok(_) => return left,
+            Err(why) => Event::warning(words.failed, words.action, why.message.clone()),
+        };
+        if let Some(machine) = ctx.get(&kinds::MACHINE, &key_of(machine)) {
+            event::record(ctx, &self.writer(), &machine, &event).await;
+        }
+        left
+    }
+
     async fn own(
         &self,
         ctx: &Ctx,

@@ -37,6 +37,7 @@ pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
         crate::machine_set::MachineSetController::default(),
         crate::machine_deployment::MachineDeploymentController::default(),
         crate::machine_health_check::MachineHealthCheckController::default(),
+        crate::machine_hook::MachineHookController::default(),
         crate::infrastructure::InfraClusterController::default(),
         crate::infrastructure::InfraMachineController::default(),
         crate::bootstrap::BootstrapController::default(),
@@ -67,6 +68,7 @@ fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
         &*kinds::MACHINE_DRAIN_RULE,
         &*kinds::MACHINE_HEALTH_CHECK,
         &*kinds::PLUGIN,
+        &*kinds::MACHINE_HOOK,
     ] {
         stores.push(ctx.stores.ensure(resource, Selection::default()));
     }

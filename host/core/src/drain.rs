@@ -2,14 +2,28 @@
 //!
 //! Contract: upstream `core/reconcilers/machine/drain`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use capstan_api::label;
 use capstan_api::v1beta2::{MachineDrainRule, MachineDrainRuleDrainBehavior as Behavior};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::selector::selects;
+use crate::selector::{self, selects};
+
+/// Between two looks at a drain that goes on: a quarter of the time that it has taken, within these (upstream: 20 s always).
+const CHECK_MIN: Duration = Duration::from_secs(2);
+const CHECK_MAX: Duration = Duration::from_secs(20);
+
+/// When a drain, or a wait for volumes, that began at this time is looked at again.
+#[must_use]
+pub fn check_after(began: Option<Timestamp>, now: Timestamp) -> Duration {
+    let took = began.map(|began| now.duration_since(began));
+    let took = took.and_then(|took| Duration::try_from(took).ok());
+    let quarter = took.unwrap_or_default().checked_div(4).unwrap_or_default();
+    quarter.clamp(CHECK_MIN, CHECK_MAX)
+}
 
 /// A pod on the Node.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +58,60 @@ pub struct Drain {
     pub completing: Vec<String>,
     /// Evicted after those above are gone.
     pub later: Vec<String>,
+    /// Waited for after those above are gone.
+    pub completing_later: Vec<String>,
+}
+
+/// Why the server did not evict a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// A disruption budget forbids it; the server's words.
+    Budget(String),
+    /// The pod's namespace is going: its pods will be deleted by others.
+    TerminatingNamespace,
+    /// The server has too much to do; its words.
+    Busy(String),
+    /// The time of this turn was over.
+    TurnOver,
+    /// Something else; the server's words.
+    Other(String),
+}
+
+impl Refusal {
+    /// The refusal in the words of the condition (contract 3.3, drain details).
+    #[must_use]
+    pub fn text(&self) -> String {
+        const BUDGET: &str = "cannot evict pod as it would violate the pod's disruption budget.";
+        match self {
+            Self::Budget(words) => {
+                let rest = words.get(..BUDGET.len()).filter(|start| start.eq_ignore_ascii_case(BUDGET));
+                let rest = rest.and_then(|_| words.get(BUDGET.len()..));
+                format!("{BUDGET}{}", rest.unwrap_or(&format!(" {words}"))).trim_end().to_owned()
+            }
+            Self::TerminatingNamespace => "failed to evict Pod, Cannot evict pod from terminating namespace: unable to create eviction (kube-controller-manager should set deletionTimestamp)".to_owned(),
+            Self::Busy(words) | Self::Other(words) => format!("failed to evict Pod, {words}"),
+            Self::TurnOver => "failed to evict Pod, eviction timeout of 10s reached, eviction will be retried".to_owned(),
+        }
+    }
+}
+
+/// What holds a drain, in the words of the contract, as far as the condition's message says it.
+#[must_use]
+pub fn delays(message: &str) -> Vec<&'static str> {
+    const SAID: [(&str, &str); 4] = [
+        (
+            "cannot evict pod as it would violate the pod's disruption budget",
+            "PodDisruptionBudgets",
+        ),
+        (
+            "deletionTimestamp set, but still not removed from the Node",
+            "Pods not terminating",
+        ),
+        ("failed to evict Pod", "Pod eviction errors"),
+        ("waiting for completion", "Pods not completed yet"),
+    ];
+    let said = SAID.iter().filter(|(words, _)| message.contains(words));
+    said.map(|(_, delay)| *delay).collect()
 }
 
 impl Drain {
@@ -85,17 +153,90 @@ pub fn plan(
     for (seen, verdict) in &judged {
         let (namespace, name) = key(&seen.pod);
         let full = format!("{namespace}/{name}");
-        if text(&seen.pod, "/metadata/deletionTimestamp").is_some() {
-            drain.terminating.push(full);
-        } else if order(verdict) > first {
-            drain.later.push(full);
-        } else if *verdict == Verdict::WaitCompleted {
-            drain.completing.push(full);
-        } else {
-            drain.evict.push((namespace.to_owned(), name.to_owned()));
+        let is_later = order(verdict) > first;
+        match verdict {
+            Verdict::WaitCompleted if is_later => drain.completing_later.push(full),
+            Verdict::WaitCompleted => drain.completing.push(full),
+            _ if text(&seen.pod, "/metadata/deletionTimestamp").is_some() => {
+                drain.terminating.push(full);
+            }
+            _ if is_later => drain.later.push(full),
+            _ => drain.evict.push((namespace.to_owned(), name.to_owned())),
         }
     }
+    for names in [
+        &mut drain.terminating,
+        &mut drain.completing,
+        &mut drain.later,
+        &mut drain.completing_later,
+    ] {
+        names.sort();
+    }
+    drain.evict.sort();
     Ok(drain)
+}
+
+/// Claims of the pods that a drain leaves alone, by namespace and name: their volumes are not waited for.
+///
+/// # Errors
+/// As [`plan`].
+pub fn claims_left_alone(
+    pods: &[PodSeen],
+    rules: &[MachineDrainRule],
+    machine: &BTreeMap<String, String>,
+    cluster: &BTreeMap<String, String>,
+    node_unreachable: bool,
+    now: Timestamp,
+) -> Result<BTreeSet<(String, String)>, String> {
+    let rules = applicable(rules, machine, cluster)?;
+    let mut claims = BTreeSet::new();
+    for seen in pods {
+        if verdict(seen, &rules, node_unreachable, now)? == Verdict::Skip {
+            claims.extend(claims_of(&seen.pod));
+        }
+    }
+    Ok(claims)
+}
+
+/// The claims that a pod uses, those that are made for it included.
+fn claims_of(pod: &Value) -> Vec<(String, String)> {
+    let (namespace, name) = key(pod);
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
+    let claims = volumes.into_iter().flatten().filter_map(|volume| {
+        let claim = text(volume, "/persistentVolumeClaim/claimName").map(str::to_owned);
+        claim.or_else(|| {
+            volume.get("ephemeral")?;
+            Some(format!("{name}-{}", text(volume, "/name")?))
+        })
+    });
+    claims.map(|claim| (namespace.to_owned(), claim)).collect()
+}
+
+/// Whether the labels of pods' namespaces are needed to judge them.
+#[must_use]
+pub fn needs_namespaces(rules: &[MachineDrainRule]) -> bool {
+    let entries = rules.iter().flat_map(|rule| &rule.spec.pods);
+    entries
+        .into_iter()
+        .any(|entry| entry.namespace_selector.is_some())
+}
+
+/// Whether a rule can be read; what is wrong if it cannot.
+fn check(rule: &MachineDrainRule) -> Result<(), String> {
+    let of_machines = rule
+        .spec
+        .machines
+        .iter()
+        .flat_map(|entry| [&entry.selector, &entry.cluster_selector]);
+    let of_pods = rule
+        .spec
+        .pods
+        .iter()
+        .flat_map(|entry| [&entry.selector, &entry.namespace_selector]);
+    of_machines
+        .chain(of_pods)
+        .flatten()
+        .try_for_each(selector::check)
 }
 
 /// Rules that apply to the Machine, by name.
@@ -108,6 +249,7 @@ fn applicable<'a>(
     for rule in rules {
         let name = rule.metadata.name.as_deref().unwrap_or_default();
         let named = |why: String| format!("MachineDrainRule {name}: {why}");
+        check(rule).map_err(named)?;
         let mut applies = rule.spec.machines.is_empty();
         for entry in &rule.spec.machines {
             let on_machine = entry
@@ -145,13 +287,8 @@ fn verdict(
         // Its kubelet will not confirm the deletion: waiting for it would be waiting for ever.
         return Ok(Verdict::Skip);
     }
-    if controller_kind(pod) == Some("DaemonSet") {
-        let finished = matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
-        return Ok(if finished || seen.daemon_set_missing {
-            Verdict::Evict(0)
-        } else {
-            Verdict::Skip
-        });
+    if controller_kind(pod) == Some("DaemonSet") && !is_finished(pod) && !seen.daemon_set_missing {
+        return Ok(Verdict::Skip);
     }
     let annotations = pod.pointer("/metadata/annotations");
     if annotations.is_some_and(|a| a.get("kubernetes.io/config.mirror").is_some()) {
@@ -163,19 +300,32 @@ fn verdict(
         .as_deref()
     {
         Some("skip") => return Ok(Verdict::Skip),
-        Some("wait-completed" | "waitcompleted") => return Ok(Verdict::WaitCompleted),
+        Some("wait-completed" | "waitcompleted") => return Ok(wait_for(pod)),
         _ => {}
     }
     for rule in rules {
         if is_for(rule, seen, &labels)? {
             return Ok(match rule.spec.drain.behavior {
                 Behavior::Skip => Verdict::Skip,
-                Behavior::WaitCompleted => Verdict::WaitCompleted,
+                Behavior::WaitCompleted => wait_for(pod),
                 Behavior::Drain => Verdict::Evict(rule.spec.drain.order.unwrap_or(0)),
             });
         }
     }
     Ok(Verdict::Evict(0))
+}
+
+fn is_finished(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"))
+}
+
+/// A pod that has completed is not waited for.
+fn wait_for(pod: &Value) -> Verdict {
+    if is_finished(pod) {
+        Verdict::Skip
+    } else {
+        Verdict::WaitCompleted
+    }
 }
 
 fn is_for(
@@ -210,22 +360,47 @@ fn is_for(
     Ok(false)
 }
 
+/// How many different refusals are shown.
+const FAILURES_MAX: usize = 5;
+
 /// What is left of a drain, in words; empty when it is complete. `refused` holds what the server said to evictions.
 #[must_use]
-pub fn describe(drain: &Drain, refused: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+pub fn describe(drain: &Drain, refused: &BTreeMap<Refusal, Vec<String>>) -> Vec<String> {
     let mut lines = Vec::new();
-    if !drain.terminating.is_empty() {
+    // What was evicted in this turn is on its way like what was before.
+    let refused_names: BTreeSet<&String> = refused.values().flatten().collect();
+    let evicted = drain
+        .evict
+        .iter()
+        .map(|(namespace, name)| format!("{namespace}/{name}"));
+    let mut going = drain.terminating.clone();
+    going.extend(evicted.filter(|name| !refused_names.contains(name)));
+    going.sort();
+    if !going.is_empty() {
         lines.push(format!(
             "* {}: deletionTimestamp set, but still not removed from the Node",
-            pods(&drain.terminating)
+            pods(&going)
         ));
     }
-    for (why, names) in refused.iter().take(5) {
+    let mut by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (why, names) in refused {
+        by_text
+            .entry(why.text())
+            .or_default()
+            .extend(names.iter().cloned());
+    }
+    for (why, names) in by_text.iter().take(FAILURES_MAX) {
         lines.push(format!("* {}: {why}", pods(names)));
     }
-    let others: usize = refused.iter().skip(5).map(|(_, names)| names.len()).sum();
-    if others > 0 {
-        lines.push(format!("* {others} Pods with other issues"));
+    let others: usize = by_text
+        .iter()
+        .skip(FAILURES_MAX)
+        .map(|(_, names)| names.len())
+        .sum();
+    match others {
+        0 => {}
+        1 => lines.push("* 1 Pod with other issues".to_owned()),
+        others => lines.push(format!("* {others} Pods with other issues")),
     }
     if !drain.completing.is_empty() {
         lines.push(format!(
@@ -237,6 +412,12 @@ pub fn describe(drain: &Drain, refused: &BTreeMap<String, Vec<String>>) -> Vec<S
         lines.push(format!(
             "After above Pods have been removed from the Node, the following Pods will be evicted: {}",
             names(&drain.later)
+        ));
+    }
+    if !drain.completing_later.is_empty() {
+        lines.push(format!(
+            "After above Pods have been removed from the Node, waiting for the following Pods to complete without eviction: {}",
+            names(&drain.completing_later)
         ));
     }
     lines
@@ -290,135 +471,4 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn pod(name: &str, change: Value) -> PodSeen {
-        let mut pod = json!({"metadata": {"namespace": "ns", "name": name}});
-        for (pointer, value) in change.as_object().into_iter().flatten() {
-            pod["metadata"][pointer] = value.clone();
-        }
-        PodSeen {
-            pod,
-            namespace_labels: Some(BTreeMap::new()),
-            daemon_set_missing: false,
-        }
-    }
-
-    fn rule(name: &str, spec: Value) -> MachineDrainRule {
-        serde_json::from_value(json!({
-            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineDrainRule",
-            "metadata": {"name": name}, "spec": spec,
-        }))
-        .expect("a MachineDrainRule")
-    }
-
-    fn run(pods: &[PodSeen], rules: &[MachineDrainRule], unreachable: bool) -> Drain {
-        let none = BTreeMap::new();
-        let now = Timestamp::from_second(1_800_000_000).expect("in range");
-        plan(pods, rules, &none, &none, unreachable, now).expect("a plan")
-    }
-
-    fn evicted(drain: &Drain) -> Vec<&str> {
-        drain.evict.iter().map(|(_, name)| name.as_str()).collect()
-    }
-
-    #[test]
-    fn daemon_set_and_mirror_and_labelled_pods_stay() {
-        let owner = |kind: &str| json!([{"kind": kind, "controller": true}]);
-        let mut orphan = pod("orphan", json!({"ownerReferences": owner("DaemonSet")}));
-        orphan.daemon_set_missing = true;
-        let pods = [
-            pod("daemon", json!({"ownerReferences": owner("DaemonSet")})),
-            orphan,
-            pod(
-                "mirror",
-                json!({"annotations": {"kubernetes.io/config.mirror": "x"}}),
-            ),
-            pod(
-                "labelled",
-                json!({"labels": {"cluster.x-k8s.io/drain": "Skip"}}),
-            ),
-            pod(
-                "waiting",
-                json!({"labels": {"cluster.x-k8s.io/drain": "wait-completed"}}),
-            ),
-            pod("plain", json!({"ownerReferences": owner("ReplicaSet")})),
-        ];
-        let drain = run(&pods, &[], false);
-        assert_eq!(evicted(&drain), ["orphan", "plain"]);
-        assert_eq!(drain.completing, ["ns/waiting"]);
-    }
-
-    #[test]
-    fn lower_orders_go_first_and_the_first_rule_by_name_counts() {
-        let pods = [
-            pod("db", json!({"labels": {"app": "db"}})),
-            pod("web", json!({"labels": {"app": "web"}})),
-        ];
-        let rules = [
-            rule(
-                "b",
-                json!({"drain": {"behavior": "Skip"}, "pods": [{"selector": {"matchLabels": {"app": "db"}}}]}),
-            ),
-            rule(
-                "a",
-                json!({"drain": {"behavior": "Drain", "order": 5}, "pods": [{"selector": {"matchLabels": {"app": "db"}}}]}),
-            ),
-        ];
-        let drain = run(&pods, &rules, false);
-        assert_eq!(evicted(&drain), ["web"]);
-        assert_eq!(drain.later, ["ns/db"]);
-        assert_eq!(evicted(&run(&pods[..1], &rules, false)), ["db"]);
-    }
-
-    #[test]
-    fn terminating_pods_hold_the_drain_unless_their_node_is_unreachable() {
-        let pods = [pod(
-            "going",
-            json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
-        )];
-        assert_eq!(run(&pods, &[], false).terminating, ["ns/going"]);
-        assert!(run(&pods, &[], true).is_complete());
-    }
-
-    #[test]
-    fn a_rule_that_cannot_be_read_stops_the_drain() {
-        let selector = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
-        let rules = [rule(
-            "bad",
-            json!({"drain": {"behavior": "Skip"}, "machines": [{"selector": selector}]}),
-        )];
-        let none = BTreeMap::new();
-        let error = plan(
-            &[pod("a", json!({}))],
-            &rules,
-            &none,
-            &none,
-            false,
-            Timestamp::UNIX_EPOCH,
-        );
-        assert!(error.expect_err("refused").contains("MachineDrainRule bad"));
-    }
-
-    #[test]
-    fn what_is_left_is_said_in_a_few_lines() {
-        let many: Vec<PodSeen> = (0..5)
-            .map(|i| {
-                pod(
-                    &format!("p{i}"),
-                    json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
-                )
-            })
-            .collect();
-        let lines = describe(&run(&many, &[], false), &BTreeMap::new());
-        assert_eq!(
-            lines,
-            [
-                "* Pods ns/p0, ns/p1, ns/p2, ... (2 more): deletionTimestamp set, but still not removed from the Node"
-            ]
-        );
-    }
-}
+mod tests;

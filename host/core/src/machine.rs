@@ -3,10 +3,9 @@
 //! Contract: upstream `core/reconcilers/machine/machine_controller*.go`.
 
 pub mod deletion;
+pub mod hook;
 pub mod node;
 pub mod report;
-
-use std::time::Duration;
 
 use capstan_api::v1beta2::{Cluster, Machine};
 use capstan_api::{annotation, label};
@@ -117,6 +116,13 @@ pub enum Step {
         /// Name.
         node: String,
     },
+    /// Ask a bound hook.
+    AskHook {
+        /// Name of the MachineHook.
+        name: String,
+    },
+    /// Write down what became of a bound hook without asking it.
+    RecordHook(hook::Turn),
     /// Delete the infrastructure machine.
     DeleteInfra,
     /// Delete the bootstrap config.
@@ -137,6 +143,8 @@ pub enum Effect {
     Drain(Vec<String>),
     /// To `CheckVolumes`: volumes that are still attached.
     Volumes(Vec<String>),
+    /// To `AskHook` and `RecordHook`: what followed.
+    Hook(hook::Turn),
 }
 
 /// What follows from what providers report.
@@ -332,9 +340,6 @@ pub fn has_annotation(machine: &Machine, name: &str) -> bool {
         .flatten()
         .any(|(key, _)| key == name)
 }
-
-/// When a machine whose deletion waits is looked at again (contract 3.3: 20 s while draining and detaching).
-pub const DELETION_CHECK: Duration = Duration::from_secs(20);
 
 /// Annotations of hooks before the drain.
 pub const PRE_DRAIN: &str = annotation::PRE_DRAIN_HOOK_PREFIX;

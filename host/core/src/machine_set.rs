@@ -35,3 +35,6 @@ pub fn selector_text(match_labels: &BTreeMap<String, String>, selector: &LabelSe
     }
     parts.join(",")
 }
+
+#[cfg(test)]
+mod tests;

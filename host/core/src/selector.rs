@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+/// The operators that there are.
+const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
+
 /// Whether the labels match. An empty selector matches everything.
 ///
 /// # Errors
@@ -38,6 +41,22 @@ pub fn selects(
         }
     }
     Ok(equal)
+}
+
+/// Whether a selector can be read at all, whatever it is applied to.
+///
+/// # Errors
+/// The operator that is none.
+pub fn check(selector: &LabelSelector) -> Result<(), String> {
+    let mut operators = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|requirement| requirement.operator.as_str());
+    match operators.find(|operator| !OPERATORS.contains(operator)) {
+        Some(other) => Err(format!("{other:?} is not an operator of a label selector")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

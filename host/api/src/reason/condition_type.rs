@@ -81,6 +81,10 @@ words! {
     REMEDIATION_ALLOWED = "RemediationAllowed",
     /// No other MachineHealthCheck selects a Machine of this one. If False give them selectors that have no Machine in common.
     TARGETS_EXCLUSIVE = "TargetsExclusive",
+    /// The hooks that were bound to the Machine before its drain let it go, set by the Machine controller during a deletion. If False read the message.
+    PRE_DRAIN_HOOKS_SUCCEEDED = "PreDrainHooksSucceeded",
+    /// The hooks that were bound to the Machine before its termination let it go, set by the Machine controller during a deletion. If False read the message.
+    PRE_TERMINATE_HOOKS_SUCCEEDED = "PreTerminateHooksSucceeded",
     /// The Secret with the bootstrap data is there, set by the bootstrap provider. If False read the message.
     DATA_SECRET_AVAILABLE = "DataSecretAvailable",
     /// The plugin's bytes were found and have the digest that was asked for. If False check spec.source and spec.digest.

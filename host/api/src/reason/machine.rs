@@ -63,4 +63,14 @@ words! {
     REMEDIATION_DEFERRED = "RemediationDeferred",
     /// The Machine cannot be replaced safely. The message says why; act by hand.
     CANNOT_BE_REMEDIATED = "CannotBeRemediated",
+    /// All bound hooks of the phase have let the Machine go, or were passed over as the operator said. Nothing to do.
+    HOOKS_SUCCEEDED = "HooksSucceeded",
+    /// A bound hook holds the Machine. The message has its words; wait, or change the MachineHook.
+    WAITING_FOR_HOOK = "WaitingForHook",
+    /// A bound hook failed and is asked again. The message has its words; correct the cause, or set onFailure of the MachineHook to Proceed.
+    HOOK_FAILED = "HookFailed",
+    /// A bound hook did not let the Machine go in time and blocks. Find out why, or set onTimeout of the MachineHook to Proceed.
+    HOOK_TIMED_OUT = "HookTimedOut",
+    /// The plugin of a bound hook cannot be asked. Install it, or look at the conditions of the Plugin and the MachineHook.
+    HOOK_NOT_AVAILABLE = "HookNotAvailable",
 }

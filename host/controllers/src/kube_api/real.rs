@@ -92,7 +92,7 @@ fn translate(error: kube::Error) -> ApiError {
                 (400 | 405 | 413 | 415 | 422, _) => ApiError::Invalid(message),
                 (401 | 403, _) => ApiError::Forbidden(message),
                 (429, _) => ApiError::TooManyRequests {
-                    message,
+                    message: with_causes(message, status.details.as_ref()),
                     retry_after_s: status
                         .details
                         .as_ref()
@@ -103,6 +103,17 @@ fn translate(error: kube::Error) -> ApiError {
             }
         }
         other => ApiError::Unavailable(chain(&other)),
+    }
+}
+
+/// A message with the causes that the server gives beside it: of a refused eviction, which budget it is and what that lacks.
+fn with_causes(message: String, details: Option<&kube::core::response::StatusDetails>) -> String {
+    let causes = details.iter().flat_map(|details| &details.causes);
+    let causes: Vec<&str> = causes.map(|cause| cause.message.as_str()).collect();
+    if causes.is_empty() {
+        message
+    } else {
+        format!("{message} {}", causes.join(","))
     }
 }
 

@@ -6,11 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capstan_api::name::ObjectKey;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::kinds;
 use crate::kube_api::KubeApi;
 use crate::object::Object;
 use crate::store::{Change, Store};
+
+/// Nodes of one cluster that are drained at the same time: each lists its pods in each turn.
+const DRAINS_AT_ONCE: usize = 8;
+
+/// Evictions in one cluster that are under way at the same time, for all its Nodes: less than a tenth of the changes that an API
+/// server takes at once by default (`--max-mutating-requests-inflight` 200), so that everybody else gets through.
+pub const EVICTIONS_AT_ONCE: usize = 16;
 
 /// A connected workload cluster.
 pub struct Workload {
@@ -18,6 +26,10 @@ pub struct Workload {
     pub api: Arc<dyn KubeApi>,
     /// Its Nodes, watched.
     pub nodes: Arc<Store>,
+    /// Turns of drains.
+    pub drains: Semaphore,
+    /// Turns of evictions.
+    pub evictions: Semaphore,
     by_provider_id: Mutex<HashMap<String, BTreeSet<ObjectKey>>>,
 }
 
@@ -32,6 +44,8 @@ impl Workload {
         Self {
             api,
             nodes: Arc::new(Store::new(kinds::NODE.clone())),
+            drains: Semaphore::new(DRAINS_AT_ONCE),
+            evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             by_provider_id: Mutex::default(),
         }
     }

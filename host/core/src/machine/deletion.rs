@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use capstan_api::annotation;
+use capstan_api::machine_hook::MachineHookPhase as Phase;
+use capstan_api::v1beta2::MachineDeletionStatus;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
-use super::{
-    DELETION_CHECK, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, is_deleting,
-};
+use super::hook::{self, Hook, NextTurn};
+use super::{Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, is_deleting};
+use crate::drain::check_after;
 use crate::lookup::Lookup;
 use crate::plan::Plan;
 
@@ -33,10 +35,37 @@ pub struct Facts {
     pub node_exists: bool,
     /// The Node's Ready condition is Unknown: its kubelet does not answer.
     pub node_unreachable: bool,
-    /// The drain was found complete, in this process.
-    pub drained: bool,
-    /// No volume was found attached any more, in this process.
-    pub detached: bool,
+    /// The last turn of the drain, in this process.
+    pub drain: Option<Turn>,
+    /// The last look at the volumes, in this process.
+    pub volumes: Option<Turn>,
+    /// Hooks that are bound to the Machine.
+    pub hooks: Vec<Hook>,
+}
+
+/// One turn of something that takes several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// When it was.
+    pub at: Timestamp,
+    /// What was left, in words; empty when nothing was.
+    pub left: Vec<String>,
+}
+
+impl Facts {
+    /// The drain was found complete.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drain.as_ref().is_some_and(|turn| turn.left.is_empty())
+    }
+
+    /// No volume was found attached any more.
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        self.volumes
+            .as_ref()
+            .is_some_and(|turn| turn.left.is_empty())
+    }
 }
 
 /// Where the deletion is.
@@ -88,8 +117,15 @@ impl Stage {
                     hooks.join(",")
                 )
             }
-            Self::Drain(node) => format!("Drain of Node {node} not completed yet"),
-            Self::Volumes(node) => format!("Waiting for volumes to be detached from Node {node}"),
+            Self::Drain(node) => match times(observed).node_drain_start_time {
+                Some(began) => format!("Drain not completed yet (started at {})", began.0),
+                None => format!("Draining Node {node}"),
+            },
+            Self::Volumes(node) => {
+                let began = times(observed).wait_for_node_volume_detach_start_time;
+                let began = began.map_or_else(String::new, |t| format!(" (started at {})", t.0));
+                format!("Waiting for volumes to be detached from Node {node}{began}")
+            }
             Self::PreTerminateHook(hooks) => {
                 format!(
                     "Waiting for pre-terminate hooks to succeed (hooks: {})",
@@ -118,30 +154,73 @@ pub fn is_node_deletion_allowed(facts: &Facts) -> bool {
         && (facts.externally_managed_control_plane || facts.active_control_plane_machines > 0)
 }
 
+/// When the parts of the deletion began.
+fn times(observed: &Observed) -> MachineDeletionStatus {
+    let status = observed.machine.status.as_ref();
+    status.and_then(|s| s.deletion.clone()).unwrap_or_default()
+}
+
+/// The bound hooks of a phase that the Machine waits for, in their order. One that was bound when its phase was over already is
+/// not waited for: no phase is gone back to.
+#[must_use]
+pub fn pending(observed: &Observed, phase: Phase) -> Vec<&Hook> {
+    let facts = &observed.deletion;
+    let infra_gone_or_going =
+        observed.infra.is_missing() || observed.infra.found().is_some_and(is_deleting);
+    let times = times(observed);
+    let is_over = match phase {
+        Phase::PreDrain => {
+            infra_gone_or_going
+                || times.node_drain_start_time.is_some()
+                || times.wait_for_node_volume_detach_start_time.is_some()
+                || times.wait_for_pre_terminate_hook_start_time.is_some()
+        }
+        Phase::PreTerminate => infra_gone_or_going,
+    };
+    let mut pending = hook::in_order(&facts.hooks, phase);
+    pending.retain(|hook| {
+        let runs = match (facts.cluster_deleting, phase) {
+            (true, _) => hook.runs_on_cluster_deletion(),
+            (false, Phase::PreDrain) => is_node_deletion_allowed(facts),
+            (false, Phase::PreTerminate) => true,
+        };
+        runs && !hook.is_done() && !(is_over && hook.record.is_none())
+    });
+    pending
+}
+
+/// Names of all hooks of a phase that hold the Machine: annotations, where the contract honours them, and bound ones.
+fn holding(observed: &Observed, phase: Phase) -> Vec<String> {
+    let mut names = match phase {
+        Phase::PreDrain if !is_node_deletion_allowed(&observed.deletion) => Vec::new(),
+        Phase::PreDrain => hooks(&observed.machine, PRE_DRAIN),
+        Phase::PreTerminate => hooks(&observed.machine, PRE_TERMINATE),
+    };
+    let bound = pending(observed, phase);
+    names.extend(bound.into_iter().map(|hook| hook.name.clone()));
+    names
+}
+
 /// Where the deletion is.
 #[must_use]
 pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
     let facts = &observed.deletion;
     let machine = &observed.machine;
-    let times = machine
-        .status
-        .as_ref()
-        .and_then(|s| s.deletion.clone())
-        .unwrap_or_default();
+    let times = times(observed);
     let timeouts = machine.spec.deletion.clone().unwrap_or_default();
     let terminating = times.wait_for_pre_terminate_hook_start_time.is_some();
     let infra_gone_or_going =
         observed.infra.is_missing() || observed.infra.found().is_some_and(is_deleting);
+    let pre_drain = holding(observed, Phase::PreDrain);
+    if !pre_drain.is_empty() {
+        return Stage::PreDrainHook(pre_drain);
+    }
     if is_node_deletion_allowed(facts)
         && let Some(node) = &facts.node
     {
-        let pre_drain = hooks(machine, PRE_DRAIN);
-        if !pre_drain.is_empty() {
-            return Stage::PreDrainHook(pre_drain);
-        }
         let over = terminating || infra_gone_or_going;
         let drain_over = over
-            || facts.drained
+            || facts.is_drained()
             || has_annotation(machine, annotation::EXCLUDE_NODE_DRAINING)
             || !facts.node_exists
             || is_exceeded(
@@ -154,7 +233,7 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
         }
         let since = times.wait_for_node_volume_detach_start_time.as_ref();
         let volumes_over = over
-            || facts.detached
+            || facts.is_detached()
             || has_annotation(machine, annotation::EXCLUDE_WAIT_FOR_NODE_VOLUME_DETACH)
             || !facts.node_exists
             || facts.node_unreachable
@@ -163,7 +242,7 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
             return Stage::Volumes(node.clone());
         }
     }
-    let pre_terminate = hooks(machine, PRE_TERMINATE);
+    let pre_terminate = holding(observed, Phase::PreTerminate);
     if !pre_terminate.is_empty() {
         return Stage::PreTerminateHook(pre_terminate);
     }
@@ -208,12 +287,8 @@ fn is_exceeded(since: Option<&Time>, timeout_s: Option<i32>, now: Timestamp) -> 
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     let stage = stage(observed, now);
-    let times = observed
-        .machine
-        .status
-        .as_ref()
-        .and_then(|s| s.deletion.clone())
-        .unwrap_or_default();
+    let times = times(observed);
+    let facts = &observed.deletion;
     let plan = match &stage {
         // The start of a wait is in the status before the wait begins.
         Stage::Drain(_) if times.node_drain_start_time.is_none() => {
@@ -222,12 +297,20 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         Stage::Volumes(_) if times.wait_for_node_volume_detach_start_time.is_none() => {
             Plan::settled().check_after(Duration::ZERO)
         }
-        Stage::Drain(node) => {
-            Plan::of(vec![Step::Drain { node: node.clone() }]).check_after(DELETION_CHECK)
-        }
-        Stage::Volumes(node) => {
-            Plan::of(vec![Step::CheckVolumes { node: node.clone() }]).check_after(DELETION_CHECK)
-        }
+        Stage::Drain(node) => turn(
+            times.node_drain_start_time.as_ref(),
+            facts.drain.as_ref(),
+            Step::Drain { node: node.clone() },
+            now,
+        ),
+        Stage::Volumes(node) => turn(
+            times.wait_for_node_volume_detach_start_time.as_ref(),
+            facts.volumes.as_ref(),
+            Step::CheckVolumes { node: node.clone() },
+            now,
+        ),
+        Stage::PreDrainHook(_) => ask(&pending(observed, Phase::PreDrain), now),
+        Stage::PreTerminateHook(_) => ask(&pending(observed, Phase::PreTerminate), now),
         Stage::Infrastructure => match &observed.infra {
             Lookup::Found(infra) if !is_deleting(infra) => Plan::of(vec![Step::DeleteInfra]),
             _ => Plan::settled(),
@@ -240,7 +323,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         },
         Stage::Node(name) => Plan::of(vec![Step::DeleteNode { name: name.clone() }])
             .check_after(Duration::from_secs(2)),
-        Stage::PreDrainHook(_) | Stage::PreTerminateHook(_) | Stage::Completed => Plan::settled(),
+        Stage::Completed => Plan::settled(),
     };
     if stage == Stage::Completed {
         return plan;
@@ -248,149 +331,32 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     plan.waiting(stage.reason(), stage.message(observed))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use capstan_api::v1beta2::{MachineDeletionSpec, MachineDeletionStatus};
-    use serde_json::json;
-
-    use super::*;
-    use crate::machine::report::tests::observed;
-
-    fn deleting() -> Observed {
-        let mut observed = observed();
-        observed.machine.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        observed.deletion = Facts {
-            active_control_plane_machines: 1,
-            node: Some("n".to_owned()),
-            node_exists: true,
-            ..Facts::default()
-        };
-        observed
-    }
-
-    fn annotate(observed: &mut Observed, key: &str) {
-        observed.machine.metadata.annotations =
-            Some(BTreeMap::from([(key.to_owned(), String::new())]));
-    }
-
-    fn started(observed: &mut Observed, times: MachineDeletionStatus) {
-        let mut status = observed.machine.status.clone().unwrap_or_default();
-        status.deletion = Some(times);
-        observed.machine.status = Some(status);
-    }
-
-    #[test]
-    fn the_stages_follow_each_other() {
-        let now = Timestamp::UNIX_EPOCH;
-        let mut observed = deleting();
-        assert_eq!(stage(&observed, now), Stage::Drain("n".to_owned()));
-        observed.deletion.drained = true;
-        assert_eq!(stage(&observed, now), Stage::Volumes("n".to_owned()));
-        observed.deletion.detached = true;
-        assert_eq!(stage(&observed, now), Stage::Infrastructure);
-        assert_eq!(decide(&observed, now).steps, vec![Step::DeleteInfra]);
-        observed.infra = Lookup::Missing;
-        assert_eq!(stage(&observed, now), Stage::Bootstrap);
-        observed.bootstrap = Some(Lookup::Missing);
-        assert_eq!(stage(&observed, now), Stage::Node("n".to_owned()));
-        observed.deletion.node_exists = false;
-        assert_eq!(stage(&observed, now), Stage::Completed);
-    }
-
-    #[test]
-    fn hooks_hold_the_stages_that_follow_them() {
-        let now = Timestamp::UNIX_EPOCH;
-        let mut observed = deleting();
-        annotate(
-            &mut observed,
-            "pre-drain.delete.hook.machine.cluster.x-k8s.io/a",
-        );
-        assert_eq!(
-            stage(&observed, now),
-            Stage::PreDrainHook(vec!["a".to_owned()])
-        );
-        observed.deletion.cluster_deleting = true;
-        assert_eq!(
-            stage(&observed, now),
-            Stage::Infrastructure,
-            "no drain hooks when all goes"
-        );
-        annotate(
-            &mut observed,
-            "pre-terminate.delete.hook.machine.cluster.x-k8s.io/b",
-        );
-        assert_eq!(
-            stage(&observed, now),
-            Stage::PreTerminateHook(vec!["b".to_owned()])
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_seen_is_waited_for() {
-        let mut observed = deleting();
-        observed.deletion.cluster_deleting = true;
-        observed.infra = Lookup::Unknown("the plugin is missing".to_owned());
-        assert_eq!(
-            stage(&observed, Timestamp::UNIX_EPOCH),
-            Stage::Infrastructure
-        );
-        assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty());
-    }
-
-    #[test]
-    fn a_drain_starts_after_its_start_is_recorded_and_ends_at_its_timeout() {
-        let now = Timestamp::from_second(1000).expect("in range");
-        let mut observed = deleting();
-        assert!(decide(&observed, now).steps.is_empty());
-        started(
-            &mut observed,
-            MachineDeletionStatus {
-                node_drain_start_time: Some(Time(Timestamp::from_second(900).expect("in range"))),
-                ..MachineDeletionStatus::default()
-            },
-        );
-        assert_eq!(
-            decide(&observed, now).steps,
-            vec![Step::Drain {
-                node: "n".to_owned()
-            }]
-        );
-        observed.machine.spec.deletion = Some(MachineDeletionSpec {
-            node_drain_timeout_seconds: Some(99),
-            ..MachineDeletionSpec::default()
-        });
-        assert_eq!(stage(&observed, now), Stage::Volumes("n".to_owned()));
-    }
-
-    #[test]
-    fn the_last_control_plane_machine_keeps_its_node_undrained() {
-        let mut observed = deleting();
-        observed.deletion.active_control_plane_machines = 0;
-        assert_eq!(
-            stage(&observed, Timestamp::UNIX_EPOCH),
-            Stage::Infrastructure
-        );
-        observed.deletion.externally_managed_control_plane = true;
-        assert_eq!(
-            stage(&observed, Timestamp::UNIX_EPOCH),
-            Stage::Drain("n".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_drain_does_not_begin_when_the_infrastructure_is_going() {
-        let mut observed = deleting();
-        observed.infra =
-            Lookup::Found(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
-        assert_eq!(
-            stage(&observed, Timestamp::UNIX_EPOCH),
-            Stage::Infrastructure
-        );
-        assert!(
-            decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty(),
-            "asked once"
-        );
+/// The next turn of something that takes several, not sooner than it is of use.
+fn turn(began: Option<&Time>, last: Option<&Turn>, step: Step, now: Timestamp) -> Plan<Step> {
+    let began = began.map(|began| began.0);
+    let left = last.and_then(|last| {
+        let due = last.at.checked_add(check_after(began, last.at)).ok()?;
+        Duration::try_from(due.duration_since(now)).ok()
+    });
+    match left.filter(|left| !left.is_zero()) {
+        Some(left) => Plan::settled().check_after(left),
+        None => Plan::of(vec![step]).check_after(check_after(began, now)),
     }
 }
+
+/// Asks the bound hook whose turn it is; annotations are waited for beside it.
+fn ask(pending: &[&Hook], now: Timestamp) -> Plan<Step> {
+    let Some(first) = pending.first() else {
+        return Plan::settled();
+    };
+    match first.next(now) {
+        NextTurn::Ask => Plan::of(vec![Step::AskHook {
+            name: first.name.clone(),
+        }]),
+        NextTurn::GiveUp(turn) => Plan::of(vec![Step::RecordHook(turn)]),
+        NextTurn::Wait(left) => Plan::settled().check_after(left),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -270,4 +270,34 @@ mod tests {
                 .any(|t| t["key"] == OUTDATED)
         );
     }
+
+    #[test]
+    fn annotations_of_the_nodes_domain_go_over() {
+        let (mut observed, node) = with_node();
+        let own = [
+            ("x.node.cluster.x-k8s.io/a", "1"),
+            ("cluster.x-k8s.io/b", "2"),
+        ];
+        observed.machine.metadata.annotations =
+            Some(own.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        let patch = patch(&observed, &node).expect("differs");
+        let annotations = &patch["metadata"]["annotations"];
+        assert_eq!(annotations["x.node.cluster.x-k8s.io/a"], "1");
+        assert_eq!(annotations["cluster.x-k8s.io/b"], Value::Null);
+        assert_eq!(
+            annotations[annotation::ANNOTATIONS_FROM_MACHINE],
+            "x.node.cluster.x-k8s.io/a"
+        );
+    }
+
+    #[test]
+    fn the_node_of_an_interruptible_host_says_so() {
+        let (mut observed, node) = with_node();
+        let labels = |observed: &Observed| {
+            patch(observed, &node).expect("differs")["metadata"]["labels"].clone()
+        };
+        assert_eq!(labels(&observed)[label::INTERRUPTIBLE], Value::Null);
+        observed.infra = crate::lookup::Lookup::Found(json!({"status": {"interruptible": true}}));
+        assert_eq!(labels(&observed)[label::INTERRUPTIBLE], "");
+    }
 }

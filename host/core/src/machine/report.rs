@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use capstan_api::annotation;
 use capstan_api::condition::combine::{Class, Fallback, Part, Reasons, mirror, summary};
 use capstan_api::condition::{self, Report};
+use capstan_api::machine_hook::MachineHookPhase as Phase;
 use capstan_api::v1beta2::{
     ConditionPolarity as Polarity, ConditionStatus, MachineAddress, MachineDeletionStatus,
     MachineInitializationStatus, MachineNodeReference, MachinePhase, MachineStatus,
@@ -15,15 +17,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::deletion::{self, Stage};
-use super::{Effect, Known, NodeLookup, Observed, Step, text};
+use super::{Effect, Known, NodeLookup, Observed, Step, hook, text};
+use crate::drain::delays;
 use crate::lookup::Lookup;
 use crate::plan::{Next, Outcome};
+use crate::rollout::count;
 
 /// How long a connection may be silent before what it said counts as unknown (upstream `--remote-conditions-grace-period`).
 const CONNECTION_GRACE_S: i64 = 300;
 
 /// A deletion that takes longer than this explains itself in `Ready`.
 const LONG_DELETION_S: i64 = 15 * 60;
+
+/// A drain that takes longer than this is a reason for that.
+const LONG_DRAIN_S: i64 = 5 * 60;
 
 /// Status and conditions, and what follows from the outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,6 +65,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
             .and_then(|info| serde_json::from_value(info.clone()).ok())
             .or(status.node_info);
     }
+    status.certificates_expiry_date = certificates_expiry(observed);
     let stage = observed
         .is_deleting()
         .then(|| deletion::stage(observed, now));
@@ -73,6 +81,8 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
     let finished = stage == Some(Stage::Completed);
     let moved_on = outcome.done.iter().any(|(_, effect)| match effect {
         Effect::Drain(left) | Effect::Volumes(left) => left.is_empty(),
+        // Writing it down wakes the Machine; a wait that is remembered only does not.
+        Effect::Hook(_) => true,
         Effect::Done => false,
     });
     let next = moved_on.then_some(Next::CheckAfter(Duration::ZERO));
@@ -82,6 +92,23 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
         next,
         finished,
     }
+}
+
+/// When the certificates of a control-plane machine expire: the Machine's annotation says it, else that of its bootstrap config.
+fn certificates_expiry(observed: &Observed) -> Option<Time> {
+    if !count::is_control_plane(&observed.machine) {
+        return None;
+    }
+    let own = count::annotation(&observed.machine.metadata, annotation::CERTIFICATES_EXPIRY);
+    let config = observed.bootstrap.as_ref().and_then(Lookup::found);
+    let of_config = config
+        .and_then(|config| config.pointer("/metadata/annotations"))
+        .and_then(|annotations| annotations.get(annotation::CERTIFICATES_EXPIRY))
+        .and_then(Value::as_str);
+    let expires: Timestamp = own.or(of_config)?.parse().ok()?;
+    Some(Time(
+        Timestamp::from_second(expires.as_second()).unwrap_or(expires),
+    ))
 }
 
 fn initialization(known: &Known) -> Option<MachineInitializationStatus> {
@@ -158,6 +185,9 @@ fn conditions(
     ];
     reports.extend(node_conditions(observed, known, before, now));
     reports.extend(up_to_date(observed));
+    if stage.is_some() {
+        reports.extend(hook_conditions(observed, outcome, now));
+    }
     let merged = condition::merge(before, reports.clone(), None, now);
     let ready = ready(observed, &merged, stage, now);
     let merged = condition::merge(&merged, [ready.clone()], None, now);
@@ -411,12 +441,33 @@ fn node_healthy(node: &Value) -> Report {
 
 fn up_to_date(observed: &Observed) -> Option<Report> {
     let reasons = observed.outdated.as_ref()?;
-    Some(if !reasons.is_empty() {
-        let lines: Vec<String> = reasons.iter().map(|reason| format!("* {reason}")).collect();
-        Report::no("UpToDate", "NotUpToDate").with_message(lines.join("\n"))
-    } else {
-        Report::yes("UpToDate", "UpToDate")
-    })
+    Some(
+        if let Some(running) = other_version(observed).filter(|_| reasons.is_empty()) {
+            Report::no("UpToDate", "Updating").with_message(format!(
+                "* Node runs Kubernetes {running}, spec.version is {}",
+                observed.machine.spec.version.as_deref().unwrap_or_default()
+            ))
+        } else if !reasons.is_empty() {
+            let lines: Vec<String> = reasons.iter().map(|reason| format!("* {reason}")).collect();
+            Report::no("UpToDate", "NotUpToDate").with_message(lines.join("\n"))
+        } else {
+            Report::yes("UpToDate", "UpToDate")
+        },
+    )
+}
+
+/// The version that the Node runs, when it is not the one that is asked for.
+fn other_version(observed: &Observed) -> Option<&str> {
+    let wanted = observed.machine.spec.version.as_deref()?;
+    let seen = match &observed.node {
+        NodeLookup::One(node) => text(node, "/status/nodeInfo/kubeletVersion"),
+        NodeLookup::NotLooked | NodeLookup::None | NodeLookup::Several(_) => None,
+    };
+    let status = observed.machine.status.as_ref();
+    let known = status.and_then(|status| status.node_info.as_ref());
+    let running = seen.or(known.map(|info| info.kubelet_version.as_str()))?;
+    (!running.is_empty() && running.trim_start_matches('v') != wanted.trim_start_matches('v'))
+        .then_some(running)
 }
 
 fn deleting(observed: &Observed, stage: Option<&Stage>, outcome: &Outcome<Step, Effect>) -> Report {
@@ -424,18 +475,51 @@ fn deleting(observed: &Observed, stage: Option<&Stage>, outcome: &Outcome<Step, 
         return Report::no("Deleting", "NotDeleting");
     };
     let mut message = stage.message(observed);
-    for (_, effect) in &outcome.done {
-        if let Effect::Drain(left) | Effect::Volumes(left) = effect
-            && !left.is_empty()
-        {
-            message.push_str(":\n");
-            message.push_str(&left.join("\n"));
-        }
+    let facts = &observed.deletion;
+    let last = match stage {
+        Stage::Drain(_) => facts.drain.as_ref(),
+        Stage::Volumes(_) => facts.volumes.as_ref(),
+        _ => None,
+    };
+    let last = last.map(|turn| &turn.left);
+    let newest = outcome.done.iter().find_map(|(_, effect)| match effect {
+        Effect::Drain(left) | Effect::Volumes(left) => Some(left),
+        Effect::Hook(_) | Effect::Done => None,
+    });
+    if let Some(left) = newest.or(last).filter(|left| !left.is_empty()) {
+        message.push_str(":\n");
+        message.push_str(&left.join("\n"));
     }
     if let Some((_, failure)) = &outcome.failed {
         message = format!("{message}: {}", failure.message);
     }
     Report::yes("Deleting", stage.reason()).with_message(message)
+}
+
+/// What bound hooks have said, those included that were asked just now.
+fn hook_conditions(
+    observed: &Observed,
+    outcome: &Outcome<Step, Effect>,
+    now: Timestamp,
+) -> Vec<Report> {
+    let mut after = observed.clone();
+    for (_, effect) in &outcome.done {
+        let Effect::Hook(turn) = effect else {
+            continue;
+        };
+        let mut hooks = after.deletion.hooks.iter_mut();
+        if let Some(hook) = hooks.find(|hook| hook.name == turn.hook) {
+            hook.record = Some(turn.record.clone());
+            hook.said = Some(turn.said.clone());
+        }
+    }
+    [Phase::PreDrain, Phase::PreTerminate]
+        .into_iter()
+        .filter_map(|phase| {
+            let pending = deletion::pending(&after, phase);
+            hook::report(&after.deletion.hooks, phase, &pending, now)
+        })
+        .collect()
 }
 
 const GONE: [&str; 4] = [
@@ -453,7 +537,8 @@ fn ready(
 ) -> Report {
     let mut parts = vec![Part::of(conditions, "Deleting", Polarity::Negative)];
     if let (Some(part), Some(stage)) = (parts.first_mut(), stage) {
-        part.message = deletion_line(observed, stage, now);
+        let said = condition::get(conditions, "Deleting").map_or("", |c| c.message.as_str());
+        part.message = deletion_line(observed, stage, said, now);
     }
     parts.push(Part::of(conditions, "Updating", Polarity::Negative));
     for name in ["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy"] {
@@ -520,17 +605,30 @@ fn collapse_control_plane(parts: Vec<Part>) -> Vec<Part> {
     collapsed
 }
 
-fn deletion_line(observed: &Observed, stage: &Stage, now: Timestamp) -> String {
-    let since = observed.machine.metadata.deletion_timestamp.as_ref();
-    let long = since.is_some_and(|since| now.duration_since(since.0).as_secs() > LONG_DELETION_S);
-    if long {
-        format!(
-            "Machine deletion in progress since more than 15m, stage: {}",
-            stage.reason()
-        )
-    } else {
-        format!("Machine deletion in progress, stage: {}", stage.reason())
+/// The deletion in one line; when it takes long, with what holds it.
+fn deletion_line(observed: &Observed, stage: &Stage, said: &str, now: Timestamp) -> String {
+    let lasts = |since: Option<&Time>, seconds: i64| {
+        since.is_some_and(|since| now.duration_since(since.0).as_secs() > seconds)
+    };
+    let reason = stage.reason();
+    if !lasts(
+        observed.machine.metadata.deletion_timestamp.as_ref(),
+        LONG_DELETION_S,
+    ) {
+        return format!("Machine deletion in progress, stage: {reason}");
     }
+    let mut line = format!("Machine deletion in progress since more than 15m, stage: {reason}");
+    let status = observed.machine.status.as_ref();
+    let drained_since = status
+        .and_then(|status| status.deletion.as_ref())
+        .and_then(|times| times.node_drain_start_time.as_ref());
+    let delays = delays(said);
+    if matches!(stage, Stage::Drain(_)) && lasts(drained_since, LONG_DRAIN_S) && !delays.is_empty()
+    {
+        line.push_str(", delay likely due to ");
+        line.push_str(&delays.join(", "));
+    }
+    line
 }
 
 /// Since when the Machine is ready.

@@ -7,6 +7,7 @@ use capstan_api::v1beta2::Machine;
 use jiff::Timestamp;
 
 use super::count;
+use crate::drain::delays;
 
 /// How long a deletion may take before the condition says what holds it.
 const SLOW_DELETION_MS: u64 = 15 * 60 * 1000;
@@ -85,7 +86,13 @@ pub fn slow_deletions<'a>(
             return None;
         }
         let deleting = condition::get(count::conditions(machine), condition_type::DELETING);
-        let why = deleting.map_or("unknown causes", |condition| condition.reason.as_str());
+        let why = deleting.map_or_else(
+            || "unknown causes".to_owned(),
+            |condition| match delays(&condition.message).as_slice() {
+                [] => condition.reason.clone(),
+                delays => delays.join(", "),
+            },
+        );
         let name = count::name(&machine.metadata);
         Some(format!(
             "Machine {name} is in deletion since more than 15m, delay likely due to {why}"

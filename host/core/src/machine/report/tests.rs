@@ -212,3 +212,113 @@ fn a_deletion_shows_its_stage() {
             .contains("stage: WaitingForInfrastructureDeletion")
     );
 }
+
+#[test]
+fn a_long_drain_names_what_delays_it() {
+    let at = |second| Timestamp::from_second(second).expect("in range");
+    let mut observed = observed();
+    observed.machine.metadata.deletion_timestamp = Some(Time(at(0)));
+    observed.deletion = deletion::Facts {
+        active_control_plane_machines: 1,
+        node: Some("n".to_owned()),
+        node_exists: true,
+        drain: Some(deletion::Turn {
+            at: at(1000),
+            left: vec![
+                "* Pod ns/a: cannot evict pod as it would violate the pod's disruption budget."
+                    .to_owned(),
+            ],
+        }),
+        ..deletion::Facts::default()
+    };
+    let status = observed.machine.status.get_or_insert_default();
+    status.deletion = Some(MachineDeletionStatus {
+        node_drain_start_time: Some(Time(at(10))),
+        ..MachineDeletionStatus::default()
+    });
+    let reported = report(&observed, &Outcome::default(), at(1001));
+    let deleting = said(&reported, "Deleting");
+    assert_eq!(deleting.reason, "DrainingNode");
+    assert!(
+        deleting
+            .message
+            .starts_with("Drain not completed yet (started at 1970-01-01T00:00:10Z):\n* Pod ns/a"),
+        "{}",
+        deleting.message
+    );
+    let ready = &said(&reported, "Ready").message;
+    assert!(
+        ready.contains(
+            "since more than 15m, stage: DrainingNode, delay likely due to PodDisruptionBudgets"
+        ),
+        "{ready}"
+    );
+}
+
+#[test]
+fn readiness_gates_take_part_with_their_polarity() {
+    let mut observed = observed();
+    let gate = |type_: &str, polarity: &str| {
+        serde_json::from_value(json!({"conditionType": type_, "polarity": polarity}))
+            .expect("a readiness gate")
+    };
+    observed.machine.spec.readiness_gates =
+        vec![gate("Checked", "Positive"), gate("Worn", "Negative")];
+    let ready = |observed: &Observed| said(&reported(observed), "Ready").clone();
+    assert_eq!(ready(&observed).reason, "ReadyUnknown");
+    let set = |observed: &mut Observed, worn: ConditionStatus| {
+        let status = observed.machine.status.get_or_insert_default();
+        status.conditions = condition::merge(
+            &[],
+            [
+                Report::yes("Checked", "Checked"),
+                Report::new("Worn", worn, "Look"),
+            ],
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
+    };
+    set(&mut observed, ConditionStatus::False);
+    assert_eq!(ready(&observed).status, ConditionStatus::True);
+    set(&mut observed, ConditionStatus::True);
+    assert_eq!(ready(&observed).message, "* Worn: Look");
+}
+
+#[test]
+fn the_certificates_expiry_comes_from_the_machine_or_its_config() {
+    let mut observed = observed();
+    let key = annotation::CERTIFICATES_EXPIRY;
+    observed.bootstrap = Some(Lookup::Found(
+        json!({"metadata": {"annotations": {key: "2027-01-02T03:04:05Z"}}}),
+    ));
+    let expiry = |observed: &Observed| {
+        let date = reported(observed).status.certificates_expiry_date;
+        date.map(|date| date.0.to_string())
+    };
+    assert_eq!(expiry(&observed), None, "only of control-plane machines");
+    let labels = observed.machine.metadata.labels.get_or_insert_default();
+    labels.insert(capstan_api::label::CONTROL_PLANE.to_owned(), String::new());
+    assert_eq!(expiry(&observed).as_deref(), Some("2027-01-02T03:04:05Z"));
+    let annotations = observed
+        .machine
+        .metadata
+        .annotations
+        .get_or_insert_default();
+    annotations.insert(key.to_owned(), "2028-01-02T03:04:05Z".to_owned());
+    assert_eq!(expiry(&observed).as_deref(), Some("2028-01-02T03:04:05Z"));
+}
+
+#[test]
+fn a_node_of_another_version_is_updating() {
+    let mut observed = observed();
+    observed.outdated = Some(Vec::new());
+    observed.machine.spec.version = Some("v1.36.3".to_owned());
+    let status = observed.machine.status.get_or_insert_default();
+    status.node_info = Some(capstan_api::v1beta2::NodeSystemInfo {
+        kubelet_version: "v1.36.1".to_owned(),
+        ..Default::default()
+    });
+    let up_to_date = said(&reported(&observed), "UpToDate").clone();
+    assert_eq!(up_to_date.reason, "Updating");
+    assert!(up_to_date.message.contains("v1.36.1"));
+}

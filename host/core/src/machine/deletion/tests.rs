@@ -1,0 +1,260 @@
+//! The order of a deletion: each stage, what holds it, and when it is looked at again.
+
+use std::collections::BTreeMap;
+
+use capstan_api::v1beta2::{MachineDeletionSpec, MachineDeletionStatus};
+use serde_json::json;
+
+use super::*;
+use crate::machine::report::tests::observed;
+
+fn deleting() -> Observed {
+    let mut observed = observed();
+    observed.machine.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    observed.deletion = Facts {
+        active_control_plane_machines: 1,
+        node: Some("n".to_owned()),
+        node_exists: true,
+        ..Facts::default()
+    };
+    observed
+}
+
+fn annotate(observed: &mut Observed, key: &str) {
+    observed.machine.metadata.annotations = Some(BTreeMap::from([(key.to_owned(), String::new())]));
+}
+
+fn started(observed: &mut Observed, times: MachineDeletionStatus) {
+    let mut status = observed.machine.status.clone().unwrap_or_default();
+    status.deletion = Some(times);
+    observed.machine.status = Some(status);
+}
+
+#[test]
+fn the_stages_follow_each_other() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    assert_eq!(stage(&observed, now), Stage::Drain("n".to_owned()));
+    observed.deletion.drain = Some(Turn::default());
+    assert_eq!(stage(&observed, now), Stage::Volumes("n".to_owned()));
+    observed.deletion.volumes = Some(Turn::default());
+    assert_eq!(stage(&observed, now), Stage::Infrastructure);
+    assert_eq!(decide(&observed, now).steps, vec![Step::DeleteInfra]);
+    observed.infra = Lookup::Missing;
+    assert_eq!(stage(&observed, now), Stage::Bootstrap);
+    observed.bootstrap = Some(Lookup::Missing);
+    assert_eq!(stage(&observed, now), Stage::Node("n".to_owned()));
+    observed.deletion.node_exists = false;
+    assert_eq!(stage(&observed, now), Stage::Completed);
+}
+
+#[test]
+fn hooks_hold_the_stages_that_follow_them() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    annotate(
+        &mut observed,
+        "pre-drain.delete.hook.machine.cluster.x-k8s.io/a",
+    );
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreDrainHook(vec!["a".to_owned()])
+    );
+    observed.deletion.cluster_deleting = true;
+    assert_eq!(
+        stage(&observed, now),
+        Stage::Infrastructure,
+        "no drain hooks when all goes"
+    );
+    annotate(
+        &mut observed,
+        "pre-terminate.delete.hook.machine.cluster.x-k8s.io/b",
+    );
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreTerminateHook(vec!["b".to_owned()])
+    );
+}
+
+#[test]
+fn what_cannot_be_seen_is_waited_for() {
+    let mut observed = deleting();
+    observed.deletion.cluster_deleting = true;
+    observed.infra = Lookup::Unknown("the plugin is missing".to_owned());
+    assert_eq!(
+        stage(&observed, Timestamp::UNIX_EPOCH),
+        Stage::Infrastructure
+    );
+    assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty());
+}
+
+#[test]
+fn a_drain_starts_after_its_start_is_recorded_and_ends_at_its_timeout() {
+    let now = Timestamp::from_second(1000).expect("in range");
+    let mut observed = deleting();
+    assert!(decide(&observed, now).steps.is_empty());
+    started(
+        &mut observed,
+        MachineDeletionStatus {
+            node_drain_start_time: Some(Time(Timestamp::from_second(900).expect("in range"))),
+            ..MachineDeletionStatus::default()
+        },
+    );
+    assert_eq!(
+        decide(&observed, now).steps,
+        vec![Step::Drain {
+            node: "n".to_owned()
+        }]
+    );
+    observed.machine.spec.deletion = Some(MachineDeletionSpec {
+        node_drain_timeout_seconds: Some(99),
+        ..MachineDeletionSpec::default()
+    });
+    assert_eq!(stage(&observed, now), Stage::Volumes("n".to_owned()));
+}
+
+#[test]
+fn the_last_control_plane_machine_keeps_its_node_undrained() {
+    let mut observed = deleting();
+    observed.deletion.active_control_plane_machines = 0;
+    assert_eq!(
+        stage(&observed, Timestamp::UNIX_EPOCH),
+        Stage::Infrastructure
+    );
+    observed.deletion.externally_managed_control_plane = true;
+    assert_eq!(
+        stage(&observed, Timestamp::UNIX_EPOCH),
+        Stage::Drain("n".to_owned())
+    );
+}
+
+#[test]
+fn a_drain_does_not_begin_when_the_infrastructure_is_going() {
+    let mut observed = deleting();
+    observed.infra =
+        Lookup::Found(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    assert_eq!(
+        stage(&observed, Timestamp::UNIX_EPOCH),
+        Stage::Infrastructure
+    );
+    assert!(
+        decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty(),
+        "asked once"
+    );
+}
+
+fn bound(name: &str, phase: &str, choice: &str) -> Hook {
+    let hook = json!({
+        "apiVersion": "capstan.dev/v1alpha1", "kind": "MachineHook", "metadata": {"name": name},
+        "spec": {"plugin": "p", "phase": phase, "onClusterDeletion": choice},
+    });
+    Hook::bound(&serde_json::from_value(hook).expect("a MachineHook"))
+}
+
+#[test]
+fn bound_hooks_hold_their_phase_beside_annotations() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    annotate(
+        &mut observed,
+        "pre-drain.delete.hook.machine.cluster.x-k8s.io/a",
+    );
+    observed.deletion.hooks = vec![
+        bound("b", "PreDrain", "Default"),
+        bound("c", "PreTerminate", "Default"),
+    ];
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreDrainHook(vec!["a".to_owned(), "b".to_owned()])
+    );
+    let ask = |name: &str| {
+        vec![Step::AskHook {
+            name: name.to_owned(),
+        }]
+    };
+    assert_eq!(decide(&observed, now).steps, ask("b"));
+    let proceed = observed.deletion.hooks[0].answered(&hook::Answer::Proceed, now);
+    observed.deletion.hooks[0].record = Some(proceed.record);
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreDrainHook(vec!["a".to_owned()])
+    );
+    assert!(decide(&observed, now).steps.is_empty());
+    observed.machine.metadata.annotations = None;
+    assert_eq!(stage(&observed, now), Stage::Drain("n".to_owned()));
+    observed.deletion.drain = Some(Turn::default());
+    observed.deletion.volumes = Some(Turn::default());
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreTerminateHook(vec!["c".to_owned()])
+    );
+    assert_eq!(decide(&observed, now).steps, ask("c"));
+}
+
+#[test]
+fn a_hook_that_comes_too_late_is_not_gone_back_to() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    started(
+        &mut observed,
+        MachineDeletionStatus {
+            node_drain_start_time: Some(Time(now)),
+            ..MachineDeletionStatus::default()
+        },
+    );
+    observed.deletion.hooks = vec![bound("b", "PreDrain", "Default")];
+    assert_eq!(stage(&observed, now), Stage::Drain("n".to_owned()));
+    observed.infra = Lookup::Missing;
+    observed.deletion.hooks = vec![bound("c", "PreTerminate", "Default")];
+    assert_eq!(
+        stage(&observed, now),
+        Stage::Bootstrap,
+        "there is no host left to ask about"
+    );
+}
+
+#[test]
+fn the_operator_chooses_what_the_deletion_of_the_cluster_means() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    observed.deletion.cluster_deleting = true;
+    observed.deletion.hooks = vec![
+        bound("d", "PreDrain", "Default"),
+        bound("r", "PreDrain", "Run"),
+        bound("s", "PreTerminate", "Skip"),
+        bound("t", "PreTerminate", "Default"),
+    ];
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreDrainHook(vec!["r".to_owned()])
+    );
+    observed.deletion.hooks.remove(1);
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreTerminateHook(vec!["t".to_owned()])
+    );
+}
+
+#[test]
+fn a_turn_of_the_drain_is_not_repeated_before_it_is_of_use() {
+    let at = |second| Timestamp::from_second(second).expect("in range");
+    let mut observed = deleting();
+    started(
+        &mut observed,
+        MachineDeletionStatus {
+            node_drain_start_time: Some(Time(at(0))),
+            ..MachineDeletionStatus::default()
+        },
+    );
+    observed.deletion.drain = Some(Turn {
+        at: at(40),
+        left: vec!["* Pod a".to_owned()],
+    });
+    let plan = decide(&observed, at(45));
+    assert!(plan.steps.is_empty());
+    assert_eq!(
+        plan.next,
+        crate::plan::Next::CheckAfter(Duration::from_secs(5))
+    );
+    assert_eq!(decide(&observed, at(50)).steps.len(), 1);
+}

@@ -1,0 +1,93 @@
+//! MachineSets: what keeps machines from being made, which orphans are taken in.
+
+use capstan_api::annotation;
+use capstan_api::v1beta2::Cluster;
+use serde_json::{Value, json};
+
+use super::preflight::failures;
+use super::remediation::tests::{at, machine, observed};
+use super::{Observed, Step, decide};
+use crate::lookup::Lookup;
+
+/// A set of workers of a version, below a control plane that runs another.
+fn below(control_plane: &str, version: &str) -> Observed {
+    let mut seen = observed(Value::Null, Vec::new());
+    let cluster: Cluster = serde_json::from_value(json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Cluster", "metadata": {"name": "c", "namespace": "ns"},
+        "spec": {"controlPlaneRef": {"apiGroup": "controlplane.cluster.x-k8s.io", "kind": "Plane", "name": "p"}},
+    }))
+    .expect("a Cluster");
+    seen.cluster = Lookup::Found(cluster);
+    seen.control_plane = Lookup::Found(json!({
+        "kind": "Plane", "metadata": {"name": "p"},
+        "spec": {"version": control_plane},
+        "status": {"version": control_plane, "versions": [{"version": control_plane, "replicas": 1}]},
+    }));
+    seen.set.spec.template.spec.version = Some(version.to_owned());
+    seen.infra_template = Lookup::Found(json!({
+        "apiVersion": "i/v1", "kind": "InfraTemplate", "metadata": {"name": "t"},
+        "spec": {"template": {"spec": {}}},
+    }));
+    seen
+}
+
+fn makes(seen: &Observed) -> bool {
+    let steps = decide(seen, at(0)).steps;
+    steps.iter().any(|step| matches!(step, Step::Create(_)))
+}
+
+#[test]
+fn preflight_checks_hold_new_machines_and_can_be_skipped() {
+    assert!(makes(&below("v1.36.3", "v1.36.1")));
+    let mut newer = below("v1.36.3", "v1.37.0");
+    let said = failures(&newer);
+    assert!(
+        said[0].ends_with("(\"KubernetesVersionSkew\" preflight check failed)"),
+        "{said:?}"
+    );
+    assert!(!makes(&newer));
+    let skip = |seen: &mut Observed, checks: &str| {
+        let annotations = seen.set.metadata.annotations.get_or_insert_default();
+        annotations.insert(
+            annotation::SKIP_PREFLIGHT_CHECKS.to_owned(),
+            checks.to_owned(),
+        );
+    };
+    skip(&mut newer, "ControlPlaneIsStable, KubernetesVersionSkew");
+    assert!(makes(&newer));
+    let mut old = below("v1.36.3", "v1.32.9");
+    assert_eq!(failures(&old).len(), 1);
+    skip(&mut old, "All");
+    assert!(failures(&old).is_empty());
+}
+
+#[test]
+fn a_set_that_must_not_make_machines_makes_none() {
+    let mut seen = below("v1.36.3", "v1.36.3");
+    let annotations = seen.set.metadata.annotations.get_or_insert_default();
+    annotations.insert(
+        annotation::DISABLE_MACHINE_CREATE.to_owned(),
+        "true".to_owned(),
+    );
+    assert!(!makes(&seen));
+}
+
+#[test]
+fn an_orphan_is_taken_in_and_a_machine_of_another_is_left() {
+    let mut seen = observed(Value::Null, vec![machine("orphan", 1, json!([]))]);
+    seen.set.metadata.uid = Some("set".to_owned());
+    let adopted = super::desired::in_place(&seen, &seen.machines[0]).expect("differs");
+    let owners = &adopted.patch.expect("a patch")["metadata"]["ownerReferences"];
+    assert_eq!(
+        (&owners[0]["uid"], &owners[0]["controller"]),
+        (&json!("set"), &json!(true))
+    );
+    let theirs = json!([{"apiVersion": "x/v1", "kind": "Other", "name": "o", "uid": "o", "controller": true}]);
+    seen.machines[0].machine.metadata.owner_references =
+        serde_json::from_value(theirs).expect("owners");
+    let change = super::desired::in_place(&seen, &seen.machines[0]).expect("labels differ");
+    assert_eq!(
+        change.patch.expect("a patch")["metadata"]["ownerReferences"],
+        Value::Null
+    );
+}

@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capstan_api::annotation;
+use capstan_core::answer;
 use capstan_core::call::Deletion;
 use capstan_core::call::infrastructure::DeletionAnswer;
+use capstan_core::infrastructure::{self as core, Answer, Effect, Reported};
 use capstan_core::plan::Failure;
+use capstan_engine::CallError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use cluster::InfraClusterController;
 pub use machine::InfraMachineController;
 
-use crate::controller::{Primary, Spec};
+use crate::controller::{Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kube_api::{Patch, Resource};
 use crate::object::Object;
@@ -56,6 +59,67 @@ impl Asked {
             asked.clear();
         }
         asked.insert(uid.to_owned(), now);
+    }
+}
+
+impl From<Reported> for Report {
+    fn from(reported: Reported) -> Self {
+        Self {
+            status: reported.status,
+            conditions: reported.conditions,
+            next: reported.next,
+            finished: reported.finished,
+        }
+    }
+}
+
+/// What both controllers are beside what they ask their plugins.
+struct Shell {
+    spec: Spec,
+    asked: Asked,
+}
+
+impl Shell {
+    fn new(name: &'static str, roles: &'static [&'static str]) -> Self {
+        Self {
+            spec: spec(name, roles),
+            asked: Asked::default(),
+        }
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
+        }
+    }
+
+    /// Writes what a checked answer to `Ensure` says.
+    async fn ensured<A: Answer>(
+        &self,
+        ctx: &Ctx,
+        subject: &Subject,
+        answer: A,
+    ) -> Result<Effect<A>, Failure> {
+        let state = answer.state().map(encode_state);
+        let patch = core::patch(&subject.object.value, &answer, state.as_deref());
+        subject.write(ctx, &self.writer(), patch).await?;
+        self.asked.now(&subject.object.uid, ctx.now());
+        Ok(Effect::Ensured(Box::new(answer)))
+    }
+
+    /// Checks an answer to `Delete`, and keeps what the plugin wants to know at the next call.
+    async fn deleted<A>(
+        &self,
+        ctx: &Ctx,
+        subject: &Subject,
+        answer: Result<DeletionAnswer, CallError>,
+    ) -> Result<Effect<A>, Failure> {
+        let answer = answer.map_err(|error| error.failure())?;
+        answer::check_deletion(&answer)
+            .map_err(|violation| violation.failure(&subject.plugin.name))?;
+        subject.keep_state(ctx, &self.writer(), &answer).await?;
+        Ok(Effect::Deleted(answer))
     }
 }
 

@@ -5,15 +5,66 @@ pub mod machine;
 
 use std::time::Duration;
 
+use capstan_api::annotation;
 use capstan_api::condition::{ConditionStatus, Report};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::call::{PluginCondition, Progress, Waiting};
-use crate::plan::Failure;
+use crate::call::infrastructure::DeletionAnswer;
+use crate::call::{Deletion, PluginCondition, Progress, Waiting};
+use crate::plan::{Failure, Next, Outcome, Plan};
 
 /// A provisioned object is looked at again after this time: the cloud may have lost what it had.
 pub const RECHECK: Duration = Duration::from_secs(300);
+
+/// One effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Ask the plugin for what the object describes, and write what it is.
+    Ensure,
+    /// Ask the plugin to remove it.
+    Delete,
+}
+
+/// What a step answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect<A> {
+    /// To `Ensure`, checked.
+    Ensured(Box<A>),
+    /// To `Delete`, checked.
+    Deleted(DeletionAnswer),
+}
+
+/// An answer to `Ensure`, of either kind.
+pub trait Answer {
+    /// Whether all is there.
+    fn progress(&self) -> &Progress;
+
+    /// The plugin's own conditions.
+    fn conditions(&self) -> &[PluginCondition];
+
+    /// What the status says of the answer, but for conditions and the initialization.
+    fn status(&self) -> Map<String, Value>;
+
+    /// The fields of the object's spec that the contract gives to the host and that differ from what is there.
+    fn spec(&self, object: &Value) -> Option<Value>;
+
+    /// What the plugin wants to know at the next call.
+    fn state(&self) -> Option<&[u8]>;
+}
+
+/// Parts of a report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// Status without conditions.
+    pub status: Value,
+    /// Conditions.
+    pub conditions: Vec<Report>,
+    /// Sooner than the plan said.
+    pub next: Option<Next>,
+    /// The finalizer may go.
+    pub finished: bool,
+}
 
 /// What an infrastructure object waits for before its plugin is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +99,144 @@ pub fn plugin_missing(kind: &str, owner: Option<&str>) -> String {
     }
 }
 
+/// What should happen next to an object, whatever its kind. `wait` is what it waits for, `asked` when its plugin was last asked.
+#[must_use]
+pub fn decide(
+    object: &Value,
+    wait: Option<NotYet>,
+    asked: Option<Timestamp>,
+    now: Timestamp,
+) -> Plan<Step> {
+    if is_externally_managed(object) {
+        return Plan::settled();
+    }
+    if let Some(wait) = wait {
+        return Plan::settled().waiting(wait.reason, wait.message);
+    }
+    if is_deleting(object) {
+        return Plan::of(vec![Step::Delete]);
+    }
+    let uid = text(object, "/metadata/uid");
+    if is_settled(object) && !is_due(asked, now, uid) {
+        return Plan::settled().check_after(recheck_after(uid));
+    }
+    Plan::of(vec![Step::Ensure])
+}
+
+/// What the status of an object says, whatever its kind.
+#[must_use]
+pub fn report<A: Answer>(
+    object: &Value,
+    wait: Option<&NotYet>,
+    plugin: Option<&str>,
+    outcome: &Outcome<Step, Effect<A>>,
+) -> Reported {
+    let mut status = kept_status(object);
+    let deleting = is_deleting(object);
+    let mut conditions = Vec::new();
+    let mut next = None;
+    let mut finished = deleting && is_externally_managed(object);
+    let standing = match (&outcome.failed, outcome.done.first()) {
+        (Some((_, failure)), _) => Standing::Failed(failure),
+        (None, Some((_, Effect::Ensured(answer)))) => {
+            conditions.extend(own_conditions(answer.conditions()));
+            status.extend(answer.status());
+            match answer.progress() {
+                Progress::Ready => {
+                    // One-shot: once true it stays (contract 2.2, 2.3).
+                    status.insert("initialization".to_owned(), json!({"provisioned": true}));
+                    let after = recheck_after(text(object, "/metadata/uid"));
+                    next = Some(Next::CheckAfter(after));
+                    Standing::Ready
+                }
+                Progress::Waiting(waiting) => {
+                    next = Some(Next::CheckAfter(waiting.check_after));
+                    Standing::Waiting(waiting)
+                }
+            }
+        }
+        (None, Some((_, Effect::Deleted(answer)))) => {
+            conditions.extend(own_conditions(&answer.conditions));
+            match &answer.deletion {
+                Deletion::Gone => {
+                    finished = true;
+                    Standing::Unchanged
+                }
+                Deletion::Waiting(waiting) => {
+                    next = Some(Next::CheckAfter(waiting.check_after));
+                    Standing::Waiting(waiting)
+                }
+            }
+        }
+        (None, None) => wait.map_or(Standing::Unchanged, Standing::NotYet),
+    };
+    conditions.extend(ready_condition(
+        &standing,
+        plugin.unwrap_or("plugin"),
+        deleting,
+    ));
+    Reported {
+        status: Value::Object(status),
+        conditions,
+        next,
+        finished,
+    }
+}
+
+/// The merge patch of the main resource that an answer asks for; `None` when nothing differs.
+#[must_use]
+pub fn patch(object: &Value, answer: &impl Answer, state: Option<&str>) -> Option<Value> {
+    let mut patch = Map::new();
+    if let Some(spec) = answer.spec(object) {
+        patch.insert("spec".to_owned(), spec);
+    }
+    if let Some(state) = state
+        && object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get(annotation::PLUGIN_STATE))
+            != Some(&json!(state))
+    {
+        patch.insert(
+            "metadata".to_owned(),
+            json!({"annotations": {annotation::PLUGIN_STATE: state}}),
+        );
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Provisioned, with the present spec, and ready when last asked.
+fn is_settled(object: &Value) -> bool {
+    let provisioned = object.pointer("/status/initialization/provisioned") == Some(&json!(true));
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+    // Writing what the contract gives to the host is the host's own doing and no reason to ask again.
+    let seen = number("/status/observedGeneration").is_some_and(|observed| {
+        observed.saturating_add(1) >= number("/metadata/generation").unwrap_or_default()
+    });
+    let ready = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .any(|c| c.get("type") == Some(&json!("Ready")) && c.get("status") == Some(&json!("True")));
+    provisioned && seen && ready
+}
+
+fn is_deleting(object: &Value) -> bool {
+    object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|t| !t.is_null())
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
 /// What became of a call, or why there was none.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Standing<'a> {
+enum Standing<'a> {
     /// The plugin said that all is there.
     Ready,
     /// The plugin waits.
@@ -63,20 +249,8 @@ pub enum Standing<'a> {
     Unchanged,
 }
 
-impl<'a> Standing<'a> {
-    /// Of an answer's progress.
-    #[must_use]
-    pub fn of(progress: &'a Progress) -> Self {
-        match progress {
-            Progress::Ready => Self::Ready,
-            Progress::Waiting(waiting) => Self::Waiting(waiting),
-        }
-    }
-}
-
 /// The condition `Ready` of an infrastructure object; `None` leaves it as it is. A plugin's words are quoted and attributed.
-#[must_use]
-pub fn ready_condition(standing: &Standing<'_>, plugin: &str, deleting: bool) -> Option<Report> {
+fn ready_condition(standing: &Standing<'_>, plugin: &str, deleting: bool) -> Option<Report> {
     let report = match standing {
         Standing::Ready => Report::yes("Ready", "Ready"),
         Standing::Waiting(waiting) => {
@@ -95,8 +269,7 @@ pub fn ready_condition(standing: &Standing<'_>, plugin: &str, deleting: bool) ->
 }
 
 /// A plugin's own conditions.
-#[must_use]
-pub fn own_conditions(conditions: &[PluginCondition]) -> Vec<Report> {
+pub(crate) fn own_conditions(conditions: &[PluginCondition]) -> Vec<Report> {
     let reports = conditions.iter().map(|c| {
         let status = match c.status {
             "True" => ConditionStatus::True,
@@ -109,8 +282,7 @@ pub fn own_conditions(conditions: &[PluginCondition]) -> Vec<Report> {
 }
 
 /// The object's present status without what the driver writes.
-#[must_use]
-pub fn kept_status(object: &Value) -> Map<String, Value> {
+fn kept_status(object: &Value) -> Map<String, Value> {
     let mut status = object
         .get("status")
         .and_then(Value::as_object)
@@ -122,16 +294,14 @@ pub fn kept_status(object: &Value) -> Map<String, Value> {
 }
 
 /// Whether somebody else looks after the object: its plugin is never called (contract 2.2).
-#[must_use]
-pub fn is_externally_managed(object: &Value) -> bool {
+fn is_externally_managed(object: &Value) -> bool {
     let annotations = object.pointer("/metadata/annotations");
     annotations.is_some_and(|a| a.get(capstan_api::annotation::MANAGED_BY).is_some())
 }
 
 /// Whether a provisioned object, last asked about at `asked`, is due to be asked about again. `spread` (the object's UID)
 /// keeps objects that came together from being asked about together.
-#[must_use]
-pub fn is_due(asked: Option<Timestamp>, now: Timestamp, spread: &str) -> bool {
+fn is_due(asked: Option<Timestamp>, now: Timestamp, spread: &str) -> bool {
     asked.is_none_or(|asked| {
         let age = u64::try_from(now.duration_since(asked).as_secs()).unwrap_or_default();
         age >= recheck_after(spread).as_secs()
@@ -139,8 +309,7 @@ pub fn is_due(asked: Option<Timestamp>, now: Timestamp, spread: &str) -> bool {
 }
 
 /// When a provisioned object is asked about again.
-#[must_use]
-pub fn recheck_after(spread: &str) -> Duration {
+fn recheck_after(spread: &str) -> Duration {
     let jitter: u64 = spread.bytes().map(u64::from).sum::<u64>() % 60;
     RECHECK.saturating_add(Duration::from_secs(jitter))
 }

@@ -5,34 +5,29 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_core::answer;
 use capstan_core::call::infrastructure::ClusterInput;
-use capstan_core::infrastructure::cluster::{self as core, Effect, Observed, Step};
+use capstan_core::infrastructure::Step;
+use capstan_core::infrastructure::cluster::{self as core, Effect, Observed};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
 
-use super::{Asked, Subject, spec};
+use super::{Shell, Subject};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
-use crate::ctx::{Ctx, Writer};
+use crate::ctx::Ctx;
 use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::GroupKind;
 use crate::object::{Locator, Object};
-use crate::plugins::{encode_state, state_of};
+use crate::plugins::state_of;
 use crate::store::Change;
 
 /// The controller of infrastructure clusters.
-pub struct InfraClusterController {
-    spec: Spec,
-    asked: Asked,
-}
+pub struct InfraClusterController(Shell);
 
 impl Default for InfraClusterController {
     fn default() -> Self {
-        Self {
-            spec: spec("infra-cluster", &["infra-cluster"]),
-            asked: Asked::default(),
-        }
+        Self(Shell::new("infra-cluster", &["infra-cluster"]))
     }
 }
 
@@ -55,13 +50,6 @@ fn of_cluster(_: &Ctx, change: &Change) -> Vec<Locator> {
 }
 
 impl InfraClusterController {
-    fn writer(&self) -> Writer {
-        Writer {
-            controller: self.spec.name,
-            manager: self.spec.manager,
-        }
-    }
-
     fn input(
         observed: &Observed,
         context: capstan_core::call::Context,
@@ -92,11 +80,7 @@ impl InfraClusterController {
             core::known_endpoint(&subject.object.value).as_ref(),
         )
         .map_err(|violation| violation.failure(&plugin.name))?;
-        let state = answer.state.as_deref().map(encode_state);
-        let patch = core::patch(&subject.object.value, &answer, state.as_deref());
-        subject.write(ctx, &self.writer(), patch).await?;
-        self.asked.now(&subject.object.uid, ctx.now());
-        Ok(Effect::Cluster(answer))
+        self.0.ensured(ctx, &subject, answer).await
     }
 
     async fn delete(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
@@ -105,14 +89,8 @@ impl InfraClusterController {
         let context = plugin.context(ctx, &subject.object, "cluster", 1);
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
-        let answer = plugin
-            .loaded
-            .delete_cluster(env, input)
-            .await
-            .map_err(|error| error.failure())?;
-        answer::check_deletion(&answer).map_err(|violation| violation.failure(&plugin.name))?;
-        subject.keep_state(ctx, &self.writer(), &answer).await?;
-        Ok(Effect::Deletion(answer))
+        let answer = plugin.loaded.delete_cluster(env, input).await;
+        self.0.deleted(ctx, &subject, answer).await
     }
 }
 
@@ -122,7 +100,7 @@ impl Controller for InfraClusterController {
     type Effect = Effect;
 
     fn spec(&self) -> &Spec {
-        &self.spec
+        &self.0.spec
     }
 
     fn watches(&self) -> Vec<Watch> {
@@ -154,7 +132,7 @@ impl Controller for InfraClusterController {
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: self.asked.at(&object.uid),
+            asked: self.0.asked.at(&object.uid),
             cluster: cluster.map_or(Lookup::Missing, |c| Lookup::Found(c.value.clone())),
             object: object.value.clone(),
         })
@@ -183,12 +161,6 @@ impl Controller for InfraClusterController {
         outcome: &Outcome<Step, Effect>,
         _: Timestamp,
     ) -> Report {
-        let reported = core::report(observed, outcome);
-        Report {
-            status: reported.status,
-            conditions: reported.conditions,
-            next: reported.next,
-            finished: reported.finished,
-        }
+        core::report(observed, outcome).into()
     }
 }

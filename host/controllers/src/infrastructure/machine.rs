@@ -5,36 +5,31 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_core::answer;
 use capstan_core::call::infrastructure::{BootstrapData, MachineInput};
-use capstan_core::infrastructure::machine::{self as core, Effect, Observed, Step};
+use capstan_core::infrastructure::Step;
+use capstan_core::infrastructure::machine::{self as core, Effect, Observed};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Asked, Subject, spec};
+use super::{Shell, Subject};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
-use crate::ctx::{Ctx, Writer, failure};
+use crate::ctx::{Ctx, failure};
 use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::GroupKind;
 use crate::object::{Locator, Object};
-use crate::plugins::{encode_state, state_of};
+use crate::plugins::state_of;
 use crate::reference::lookup;
 use crate::store::Change;
 
 /// The controller of infrastructure machines.
-pub struct InfraMachineController {
-    spec: Spec,
-    asked: Asked,
-}
+pub struct InfraMachineController(Shell);
 
 impl Default for InfraMachineController {
     fn default() -> Self {
-        Self {
-            spec: spec("infra-machine", &["infra-machine"]),
-            asked: Asked::default(),
-        }
+        Self(Shell::new("infra-machine", &["infra-machine"]))
     }
 }
 
@@ -97,13 +92,6 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
 }
 
 impl InfraMachineController {
-    fn writer(&self) -> Writer {
-        Writer {
-            controller: self.spec.name,
-            manager: self.spec.manager,
-        }
-    }
-
     fn input(
         observed: &Observed,
         context: capstan_core::call::Context,
@@ -148,11 +136,7 @@ impl InfraMachineController {
             .map_err(|error| error.failure())?;
         answer::check_machine(&answer, subject.object.text("/spec/providerID"))
             .map_err(|violation| violation.failure(&plugin.name))?;
-        let state = answer.state.as_deref().map(encode_state);
-        let patch = core::patch(&subject.object.value, &answer, state.as_deref());
-        subject.write(ctx, &self.writer(), patch).await?;
-        self.asked.now(&subject.object.uid, ctx.now());
-        Ok(Effect::Machine(Box::new(answer)))
+        self.0.ensured(ctx, &subject, answer).await
     }
 
     async fn delete(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
@@ -161,14 +145,8 @@ impl InfraMachineController {
         let context = plugin.context(ctx, &subject.object, "machine", 1);
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
-        let answer = plugin
-            .loaded
-            .delete_machine(env, input)
-            .await
-            .map_err(|error| error.failure())?;
-        answer::check_deletion(&answer).map_err(|violation| violation.failure(&plugin.name))?;
-        subject.keep_state(ctx, &self.writer(), &answer).await?;
-        Ok(Effect::Deletion(answer))
+        let answer = plugin.loaded.delete_machine(env, input).await;
+        self.0.deleted(ctx, &subject, answer).await
     }
 }
 
@@ -223,7 +201,7 @@ impl Controller for InfraMachineController {
     type Effect = Effect;
 
     fn spec(&self) -> &Spec {
-        &self.spec
+        &self.0.spec
     }
 
     fn watches(&self) -> Vec<Watch> {
@@ -282,7 +260,7 @@ impl Controller for InfraMachineController {
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: self.asked.at(&object.uid),
+            asked: self.0.asked.at(&object.uid),
             machine: machine.map(|o| o.value.clone()),
             cluster: cluster.map(|o| o.value.clone()),
             infra_cluster: infra_cluster.map(|o| o.value.clone()),
@@ -313,12 +291,6 @@ impl Controller for InfraMachineController {
         outcome: &Outcome<Step, Effect>,
         _: Timestamp,
     ) -> Report {
-        let reported = core::report(observed, outcome);
-        Report {
-            status: reported.status,
-            conditions: reported.conditions,
-            next: reported.next,
-            finished: reported.finished,
-        }
+        core::report(observed, outcome).into()
     }
 }

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use capstan_api::annotation;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::machine::Reported;
-use super::{
-    NotYet, Standing, is_due, is_externally_managed, kept_status, own_conditions, ready_condition,
-    recheck_after,
-};
-use crate::call::infrastructure::{ClusterAnswer, DeletionAnswer, FailureDomain};
-use crate::call::{Deletion, Endpoint, Progress};
+use super::{Answer, NotYet, Reported, Step, is_deleting, text};
+use crate::call::infrastructure::{ClusterAnswer, FailureDomain};
+use crate::call::{Endpoint, PluginCondition, Progress};
 use crate::lookup::Lookup;
-use crate::plan::{Next, Outcome, Plan};
+use crate::plan::{Outcome, Plan};
+
+/// What a step answered.
+pub type Effect = super::Effect<ClusterAnswer>;
 
 /// All that the decision may look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,38 +29,13 @@ pub struct Observed {
     pub asked: Option<Timestamp>,
 }
 
-/// One effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Ask the plugin for the infrastructure, and write what it is.
-    Ensure,
-    /// Ask the plugin to remove it.
-    Delete,
-}
-
-/// What a step answered.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// To `Ensure`, checked.
-    Cluster(ClusterAnswer),
-    /// To `Delete`, checked.
-    Deletion(DeletionAnswer),
-}
-
 /// What is waited for before the plugin is called, if anything.
 #[must_use]
 pub fn not_yet(observed: &Observed) -> Option<NotYet> {
     if observed.plugin.is_none() {
         return Some(NotYet::new(
             "PluginMissing",
-            super::plugin_missing(
-                observed
-                    .object
-                    .get("kind")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default(),
-                observed.owner.as_deref(),
-            ),
+            super::plugin_missing(text(&observed.object, "/kind"), observed.owner.as_deref()),
         ));
     }
     match &observed.cluster {
@@ -79,89 +52,51 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    if is_externally_managed(&observed.object) {
-        return Plan::settled();
-    }
-    if let Some(wait) = not_yet(observed) {
-        return Plan::settled().waiting(wait.reason, wait.message);
-    }
-    if is_deleting(&observed.object) {
-        return Plan::of(vec![Step::Delete]);
-    }
-    let uid = observed
-        .object
-        .pointer("/metadata/uid")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    if super::machine::is_settled(&observed.object) && !is_due(observed.asked, now, uid) {
-        return Plan::settled().check_after(recheck_after(uid));
-    }
-    Plan::of(vec![Step::Ensure])
+    super::decide(&observed.object, not_yet(observed), observed.asked, now)
 }
 
 /// What the status says.
 #[must_use]
 pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported {
-    let mut status = kept_status(&observed.object);
     let wait = not_yet(observed);
-    let deleting = is_deleting(&observed.object);
-    let plugin = observed.plugin.as_deref().unwrap_or("plugin");
-    let uid = observed
-        .object
-        .pointer("/metadata/uid")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let mut conditions = Vec::new();
-    let mut next = None;
-    let mut finished = deleting && is_externally_managed(&observed.object);
-    let standing = match (&outcome.failed, outcome.done.first()) {
-        (Some((_, failure)), _) => Standing::Failed(failure),
-        (None, Some((_, Effect::Cluster(answer)))) => {
-            conditions.extend(own_conditions(&answer.conditions));
-            status.extend(cluster_status(answer));
-            next = Some(match &answer.progress {
-                Progress::Ready => Next::CheckAfter(recheck_after(uid)),
-                Progress::Waiting(waiting) => Next::CheckAfter(waiting.check_after),
-            });
-            Standing::of(&answer.progress)
-        }
-        (None, Some((_, Effect::Deletion(answer)))) => {
-            conditions.extend(own_conditions(&answer.conditions));
-            match &answer.deletion {
-                Deletion::Gone => {
-                    finished = true;
-                    Standing::Unchanged
-                }
-                Deletion::Waiting(waiting) => {
-                    next = Some(Next::CheckAfter(waiting.check_after));
-                    Standing::Waiting(waiting)
-                }
-            }
-        }
-        (None, None) => wait.as_ref().map_or(Standing::Unchanged, Standing::NotYet),
-    };
-    conditions.extend(ready_condition(&standing, plugin, deleting));
-    Reported {
-        status: Value::Object(status),
-        conditions,
-        next,
-        finished,
-    }
+    super::report(
+        &observed.object,
+        wait.as_ref(),
+        observed.plugin.as_deref(),
+        outcome,
+    )
 }
 
-fn cluster_status(answer: &ClusterAnswer) -> serde_json::Map<String, Value> {
-    let mut status = answer.status.as_object().cloned().unwrap_or_default();
-    if !answer.failure_domains.is_empty() {
-        let mut domains: Vec<&FailureDomain> = answer.failure_domains.iter().collect();
-        domains.sort_by(|a, b| a.name.cmp(&b.name));
-        let domains: Vec<Value> = domains.into_iter().map(failure_domain).collect();
-        status.insert("failureDomains".to_owned(), Value::Array(domains));
+impl Answer for ClusterAnswer {
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
-    if answer.progress == Progress::Ready {
-        // One-shot: once true it stays (contract 2.2).
-        status.insert("initialization".to_owned(), json!({"provisioned": true}));
+
+    fn conditions(&self) -> &[PluginCondition] {
+        &self.conditions
     }
-    status
+
+    fn status(&self) -> Map<String, Value> {
+        let mut status = self.status.as_object().cloned().unwrap_or_default();
+        if !self.failure_domains.is_empty() {
+            let mut domains: Vec<&FailureDomain> = self.failure_domains.iter().collect();
+            domains.sort_by(|a, b| a.name.cmp(&b.name));
+            let domains: Vec<Value> = domains.into_iter().map(failure_domain).collect();
+            status.insert("failureDomains".to_owned(), Value::Array(domains));
+        }
+        status
+    }
+
+    fn spec(&self, object: &Value) -> Option<Value> {
+        let endpoint = self.control_plane_endpoint.as_ref()?;
+        (known_endpoint(object).as_ref() != Some(endpoint)).then(
+            || json!({"controlPlaneEndpoint": {"host": endpoint.host, "port": endpoint.port}}),
+        )
+    }
+
+    fn state(&self) -> Option<&[u8]> {
+        self.state.as_deref()
+    }
 }
 
 fn failure_domain(domain: &FailureDomain) -> Value {
@@ -192,40 +127,9 @@ pub fn known_endpoint(object: &Value) -> Option<Endpoint> {
     })
 }
 
-/// The merge patch of the main resource that an answer asks for; `None` when nothing differs.
-#[must_use]
-pub fn patch(object: &Value, answer: &ClusterAnswer, state: Option<&str>) -> Option<Value> {
-    let mut patch = serde_json::Map::new();
-    if let Some(endpoint) = &answer.control_plane_endpoint
-        && known_endpoint(object).as_ref() != Some(endpoint)
-    {
-        patch.insert(
-            "spec".to_owned(),
-            json!({"controlPlaneEndpoint": {"host": endpoint.host, "port": endpoint.port}}),
-        );
-    }
-    if let Some(state) = state
-        && object
-            .pointer("/metadata/annotations")
-            .and_then(|a| a.get(annotation::PLUGIN_STATE))
-            != Some(&json!(state))
-    {
-        patch.insert(
-            "metadata".to_owned(),
-            json!({"annotations": {annotation::PLUGIN_STATE: state}}),
-        );
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-fn is_deleting(object: &Value) -> bool {
-    object
-        .pointer("/metadata/deletionTimestamp")
-        .is_some_and(|t| !t.is_null())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::patch;
     use super::*;
 
     fn observed() -> Observed {
@@ -273,7 +177,7 @@ mod tests {
     #[test]
     fn a_ready_answer_provisions_with_sorted_failure_domains() {
         let outcome = Outcome {
-            done: vec![(Step::Ensure, Effect::Cluster(answer()))],
+            done: vec![(Step::Ensure, Effect::Ensured(Box::new(answer())))],
             failed: None,
         };
         let report = report(&observed(), &outcome);

@@ -1,18 +1,16 @@
 //! Infrastructure machines: wait for owner, cluster and bootstrap data, then ask the plugin until the instance is there.
 
-use capstan_api::annotation;
-use capstan_api::condition::Report;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{
-    NotYet, Standing, is_due, is_externally_managed, kept_status, own_conditions, ready_condition,
-    recheck_after,
-};
-use crate::call::infrastructure::{DeletionAnswer, MachineAnswer};
-use crate::call::{Deletion, Progress};
+use super::{Answer, NotYet, Reported, Step, is_deleting, text};
+use crate::call::infrastructure::MachineAnswer;
+use crate::call::{PluginCondition, Progress};
 use crate::lookup::Lookup;
-use crate::plan::{Next, Outcome, Plan};
+use crate::plan::{Outcome, Plan};
+
+/// What a step answered.
+pub type Effect = super::Effect<MachineAnswer>;
 
 /// All that the decision may look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,24 +29,6 @@ pub struct Observed {
     pub plugin: Option<String>,
     /// When the plugin was last asked about this object, in this process.
     pub asked: Option<Timestamp>,
-}
-
-/// One effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Ask the plugin for the instance, and write what it is.
-    Ensure,
-    /// Ask the plugin to remove the instance.
-    Delete,
-}
-
-/// What a step answered.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// To `Ensure`, checked.
-    Machine(Box<MachineAnswer>),
-    /// To `Delete`, checked.
-    Deletion(DeletionAnswer),
 }
 
 /// What is waited for before the plugin is called, if anything.
@@ -103,173 +83,68 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    if is_externally_managed(&observed.object) {
-        return Plan::settled();
-    }
-    if let Some(wait) = not_yet(observed) {
-        return Plan::settled().waiting(wait.reason, wait.message);
-    }
-    if is_deleting(&observed.object) {
-        return Plan::of(vec![Step::Delete]);
-    }
-    let uid = text(&observed.object, "/metadata/uid");
-    let settled = is_settled(&observed.object);
-    if settled && !is_due(observed.asked, now, uid) {
-        return Plan::settled().check_after(recheck_after(uid));
-    }
-    Plan::of(vec![Step::Ensure])
+    super::decide(&observed.object, not_yet(observed), observed.asked, now)
 }
 
 /// What the status says.
 #[must_use]
 pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported {
-    let mut status = kept_status(&observed.object);
     let wait = not_yet(observed);
-    let plugin = observed.plugin.as_deref().unwrap_or("plugin");
-    let mut conditions = Vec::new();
-    let mut next = None;
-    let mut finished = is_deleting(&observed.object) && is_externally_managed(&observed.object);
-    let standing = match (&outcome.failed, outcome.done.first()) {
-        (Some((_, failure)), _) => Standing::Failed(failure),
-        (None, Some((_, Effect::Machine(answer)))) => {
-            conditions.extend(own_conditions(&answer.conditions));
-            status.extend(machine_status(answer));
-            next = Some(match &answer.progress {
-                Progress::Ready => {
-                    Next::CheckAfter(recheck_after(text(&observed.object, "/metadata/uid")))
-                }
-                Progress::Waiting(waiting) => Next::CheckAfter(waiting.check_after),
-            });
-            Standing::of(&answer.progress)
+    super::report(
+        &observed.object,
+        wait.as_ref(),
+        observed.plugin.as_deref(),
+        outcome,
+    )
+}
+
+impl Answer for MachineAnswer {
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn conditions(&self) -> &[PluginCondition] {
+        &self.conditions
+    }
+
+    fn status(&self) -> Map<String, Value> {
+        let mut status = self.status.as_object().cloned().unwrap_or_default();
+        if !self.addresses.is_empty() {
+            let addresses: Vec<Value> = self
+                .addresses
+                .iter()
+                .map(|(kind, address)| json!({"type": kind, "address": address}))
+                .collect();
+            status.insert("addresses".to_owned(), Value::Array(addresses));
         }
-        (None, Some((_, Effect::Deletion(answer)))) => {
-            conditions.extend(own_conditions(&answer.conditions));
-            match &answer.deletion {
-                Deletion::Gone => {
-                    finished = true;
-                    Standing::Unchanged
-                }
-                Deletion::Waiting(waiting) => {
-                    next = Some(Next::CheckAfter(waiting.check_after));
-                    Standing::Waiting(waiting)
-                }
-            }
+        if let Some(domain) = &self.failure_domain {
+            status.insert("failureDomain".to_owned(), json!(domain));
         }
-        (None, None) => wait.as_ref().map_or(Standing::Unchanged, Standing::NotYet),
-    };
-    conditions.extend(ready_condition(
-        &standing,
-        plugin,
-        is_deleting(&observed.object),
-    ));
-    Reported {
-        status: Value::Object(status),
-        conditions,
-        next,
-        finished,
+        if self.interruptible {
+            status.insert("interruptible".to_owned(), json!(true));
+        }
+        status
     }
-}
 
-/// Parts of a report.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reported {
-    /// Status without conditions.
-    pub status: Value,
-    /// Conditions.
-    pub conditions: Vec<Report>,
-    /// Sooner than the plan said.
-    pub next: Option<Next>,
-    /// The finalizer may go.
-    pub finished: bool,
-}
+    fn spec(&self, object: &Value) -> Option<Value> {
+        let id = self.provider_id.as_deref()?;
+        (text(object, "/spec/providerID") != id).then(|| json!({"providerID": id}))
+    }
 
-fn machine_status(answer: &MachineAnswer) -> serde_json::Map<String, Value> {
-    let mut status = answer.status.as_object().cloned().unwrap_or_default();
-    if !answer.addresses.is_empty() {
-        let addresses: Vec<Value> = answer
-            .addresses
-            .iter()
-            .map(|(kind, address)| json!({"type": kind, "address": address}))
-            .collect();
-        status.insert("addresses".to_owned(), Value::Array(addresses));
+    fn state(&self) -> Option<&[u8]> {
+        self.state.as_deref()
     }
-    if let Some(domain) = &answer.failure_domain {
-        status.insert("failureDomain".to_owned(), json!(domain));
-    }
-    if answer.interruptible {
-        status.insert("interruptible".to_owned(), json!(true));
-    }
-    if answer.progress == Progress::Ready {
-        // One-shot: once true it stays (contract 2.3).
-        status.insert("initialization".to_owned(), json!({"provisioned": true}));
-    }
-    status
-}
-
-/// The merge patch of the main resource that an answer asks for; `None` when nothing differs.
-#[must_use]
-pub fn patch(object: &Value, answer: &MachineAnswer, state: Option<&str>) -> Option<Value> {
-    let mut patch = serde_json::Map::new();
-    if let Some(id) = answer.provider_id.as_deref()
-        && text(object, "/spec/providerID") != id
-    {
-        patch.insert("spec".to_owned(), json!({"providerID": id}));
-    }
-    if let Some(state) = state
-        && object
-            .pointer("/metadata/annotations")
-            .and_then(|a| a.get(annotation::PLUGIN_STATE))
-            != Some(&json!(state))
-    {
-        patch.insert(
-            "metadata".to_owned(),
-            json!({"annotations": {annotation::PLUGIN_STATE: state}}),
-        );
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-/// Provisioned, with the present spec, and ready when last asked.
-pub(super) fn is_settled(object: &Value) -> bool {
-    let provisioned = object.pointer("/status/initialization/provisioned") == Some(&json!(true));
-    let observed = object
-        .pointer("/status/observedGeneration")
-        .and_then(Value::as_i64);
-    let generation = object
-        .pointer("/metadata/generation")
-        .and_then(Value::as_i64);
-    // Writing spec.providerID is the host's own doing and no reason to ask again.
-    let seen = observed.is_some()
-        && observed.unwrap_or_default().saturating_add(1) >= generation.unwrap_or_default();
-    let ready = object
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .any(|c| c.get("type") == Some(&json!("Ready")) && c.get("status") == Some(&json!("True")));
-    provisioned && seen && ready
-}
-
-fn is_deleting(object: &Value) -> bool {
-    object
-        .pointer("/metadata/deletionTimestamp")
-        .is_some_and(|t| !t.is_null())
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::patch;
     use super::*;
-    use crate::call::Waiting;
-    use crate::plan::Failure;
+    use crate::call::infrastructure::DeletionAnswer;
+    use crate::call::{Deletion, Waiting};
+    use crate::plan::{Failure, Next};
 
     fn observed() -> Observed {
         Observed {
@@ -372,7 +247,7 @@ mod tests {
     fn a_ready_answer_provisions_and_waits_for_the_next_look() {
         let report = report(
             &observed(),
-            &done(Effect::Machine(Box::new(answer(Progress::Ready)))),
+            &done(Effect::Ensured(Box::new(answer(Progress::Ready)))),
         );
         assert_eq!(report.status["initialization"]["provisioned"], json!(true));
         assert_eq!(report.status["own"], json!(1));
@@ -426,7 +301,7 @@ mod tests {
             vec![Step::Delete]
         );
         let answer = |deletion| {
-            Effect::Deletion(DeletionAnswer {
+            Effect::Deleted(DeletionAnswer {
                 deletion,
                 status: json!({}),
                 conditions: vec![],

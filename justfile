@@ -32,6 +32,10 @@ local *args: _program
 test: fmt-check lint build plugins
     cargo test --workspace
 
+# Show which rules of Cluster API hold, by the tests of each; arguments choose rules, such as 3.3 or 3.6.
+conformance *args: build plugins
+    cargo run --workspace --bin conformance -- {{args}}
+
 # Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters.
 bench *args: release plugins
     cargo run --release --workspace --bin bench -- {{args}}

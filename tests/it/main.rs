@@ -3,6 +3,9 @@
 mod bad_objects;
 mod cluster_lifecycle;
 mod crash;
+mod drain;
+mod health_check;
+mod hooks;
 mod plugin_loading;
 mod rollout;
 mod writes;

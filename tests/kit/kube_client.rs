@@ -34,6 +34,8 @@ kinds! {
     MACHINE_SET = "cluster.x-k8s.io/v1beta2" "machinesets" true;
     /// MachineDeployment
     MACHINE_DEPLOYMENT = "cluster.x-k8s.io/v1beta2" "machinedeployments" true;
+    /// MachineHealthCheck
+    MACHINE_HEALTH_CHECK = "cluster.x-k8s.io/v1beta2" "machinehealthchecks" true;
     /// KubeadmControlPlane
     CONTROL_PLANE = "controlplane.cluster.x-k8s.io/v1beta2" "kubeadmcontrolplanes" true;
     /// KubeadmConfig
@@ -48,12 +50,26 @@ kinds! {
     LOCAL_MACHINE_TEMPLATE = "infrastructure.cluster.x-k8s.io/v1beta2" "localmachinetemplates" true;
     /// Plugin
     PLUGIN = "capstan.dev/v1alpha1" "plugins" true;
+    /// MachineHook
+    MACHINE_HOOK = "capstan.dev/v1alpha1" "machinehooks" true;
+    /// MachineDrainRule
+    MACHINE_DRAIN_RULE = "cluster.x-k8s.io/v1beta2" "machinedrainrules" true;
     /// ConfigMap
     CONFIG_MAP = "v1" "configmaps" true;
     /// Secret
     SECRET = "v1" "secrets" true;
+    /// Event
+    EVENT = "events.k8s.io/v1" "events" true;
     /// Namespace
     NAMESPACE = "v1" "namespaces" false;
+    /// Pod
+    POD = "v1" "pods" true;
+    /// PodDisruptionBudget
+    BUDGET = "policy/v1" "poddisruptionbudgets" true;
+    /// PersistentVolume
+    PERSISTENT_VOLUME = "v1" "persistentvolumes" false;
+    /// VolumeAttachment
+    VOLUME_ATTACHMENT = "storage.k8s.io/v1" "volumeattachments" false;
     /// Node
     NODE = "v1" "nodes" false;
 }

@@ -14,6 +14,7 @@
 
 pub mod cloud;
 pub mod cluster;
+pub mod endpoint;
 pub mod eventually;
 pub mod host;
 pub mod kube_client;

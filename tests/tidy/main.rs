@@ -1,5 +1,6 @@
 //! The rules of this repository that a program can check, as tests: each failure says what to do.
 
+mod conformance;
 mod dependencies;
 mod documents;
 mod generated;

@@ -1,0 +1,337 @@
+//! Drains: pods go in the order that rules give, budgets and waits are respected and named, volumes are waited for.
+
+use capstan_tests::cluster::TestCluster;
+use capstan_tests::host::TestHost;
+use capstan_tests::kube_client::{
+    BUDGET, EVENT, Kube, MACHINE, MACHINE_DEPLOYMENT, MACHINE_DRAIN_RULE, NODE, PERSISTENT_VOLUME,
+    POD, VOLUME_ATTACHMENT, condition, conditions, name,
+};
+use capstan_tests::{PATIENCE, eventually, run};
+use http::Method;
+use serde_json::{Value, json};
+
+/// Puts a pod onto a Node; nobody makes it again.
+async fn pod(workload: &Kube, node: &str, name: &str, labels: Value) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "default", "name": name, "labels": labels},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+    });
+    workload.try_create(POD, &pod).await.unwrap();
+    eventually(&format!("{name} runs"), PATIENCE, async || {
+        let pod = workload.get(POD, "default", name).await.unwrap();
+        let ready = condition(&pod, "Ready").status == "True";
+        ready.then_some(()).ok_or(pod["status"].to_string())
+    })
+    .await;
+}
+
+async fn workers(host: &TestHost, cluster: &TestCluster) -> Vec<Value> {
+    let mut machines = host.kube().list(MACHINE, &cluster.namespace).await;
+    machines.retain(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
+    machines
+}
+
+fn node_of(machine: &Value) -> String {
+    machine["status"]["nodeRef"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// Waits until the deletion of the Machine says this.
+async fn deletion_says(host: &TestHost, machine: &Value, words: &[&str]) -> Value {
+    let namespace = machine["metadata"]["namespace"].as_str().unwrap();
+    eventually(
+        &format!("the deletion says {words:?}"),
+        PATIENCE,
+        async || {
+            let object = host.kube().get(MACHINE, namespace, &name(machine)).await;
+            let object = object.ok_or("the Machine is gone")?;
+            let said = condition(&object, "Deleting").message;
+            words
+                .iter()
+                .all(|word| said.contains(word))
+                .then(|| object.clone())
+                .ok_or(said)
+        },
+    )
+    .await
+}
+
+async fn goes(host: &TestHost, machine: &Value) {
+    let namespace = machine["metadata"]["namespace"].as_str().unwrap();
+    eventually("the Machine goes", PATIENCE, async || {
+        match host.kube().get(MACHINE, namespace, &name(machine)).await {
+            None => Ok(()),
+            Some(object) => Err(conditions(&object)),
+        }
+    })
+    .await;
+}
+
+#[test]
+fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("drained", "drained", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = workers(host, &cluster).await.remove(0);
+        let node = node_of(&machine);
+        let workload = cluster.workload(kube).await;
+        for (pod_name, app) in [
+            ("web", "web"),
+            ("db", "db"),
+            ("job", "job"),
+            ("agent", "agent"),
+        ] {
+            let mut labels = json!({"app": app});
+            if app == "agent" {
+                labels["cluster.x-k8s.io/drain"] = json!("skip");
+            }
+            pod(&workload, &node, pod_name, labels).await;
+        }
+        let budget = json!({
+            "apiVersion": BUDGET.api_version, "kind": "PodDisruptionBudget",
+            "metadata": {"namespace": "default", "name": "web"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+        });
+        workload.try_create(BUDGET, &budget).await.unwrap();
+        for (rule_name, drain, app) in [
+            ("a-db", json!({"behavior": "Drain", "order": 5}), "db"),
+            ("b-job", json!({"behavior": "WaitCompleted"}), "job"),
+        ] {
+            let rule = json!({
+                "apiVersion": MACHINE_DRAIN_RULE.api_version, "kind": "MachineDrainRule",
+                "metadata": {"namespace": cluster.namespace, "name": rule_name},
+                "spec": {"drain": drain, "pods": [{"selector": {"matchLabels": {"app": app}}}]},
+            });
+            kube.apply(MACHINE_DRAIN_RULE, &rule).await;
+        }
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        let held = deletion_says(
+            host,
+            &machine,
+            &[
+                "Drain not completed yet (started at ",
+                "* Pod default/web: cannot evict pod as it would violate the pod's disruption budget.",
+                "* Pod default/job: waiting for completion",
+                "the following Pods will be evicted: default/db",
+            ],
+        )
+        .await;
+        assert_eq!(condition(&held, "Deleting").reason, "DrainingNode");
+        assert!(held["status"]["deletion"]["nodeDrainStartTime"].is_string());
+        let cordoned = workload.get(NODE, "", &node).await.unwrap();
+        assert_eq!(cordoned["spec"]["unschedulable"], true);
+        workload.delete(BUDGET, "default", "web").await;
+        deletion_says(
+            host,
+            &machine,
+            &["* Pod default/job: waiting for completion"],
+        )
+        .await;
+        assert!(
+            workload.get(POD, "default", "db").await.is_some(),
+            "it has its turn later"
+        );
+        let done = json!({"status": {"phase": "Succeeded"}});
+        let path = format!("{}/status", POD.path("default", Some("job")));
+        let content = "application/strategic-merge-patch+json";
+        workload
+            .send(Method::PATCH, &path, content, Some(&done))
+            .await
+            .unwrap();
+        goes(host, &machine).await;
+        let left: Vec<String> = workload
+            .list(POD, "default")
+            .await
+            .iter()
+            .map(name)
+            .collect();
+        assert!(
+            left.iter().all(|pod| pod != "web" && pod != "db"),
+            "{left:?}"
+        );
+        let events = kube.list(EVENT, &cluster.namespace).await;
+        assert!(
+            events
+                .iter()
+                .any(|event| event["reason"] == "SuccessfulDrainNode")
+        );
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn volumes_are_waited_for_except_those_of_pods_that_stay() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("volumes", "volumes", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = workers(host, &cluster).await.remove(0);
+        let node = node_of(&machine);
+        let workload = cluster.workload(kube).await;
+        let stays = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "default", "name": "stays", "labels": {"cluster.x-k8s.io/drain": "skip"}},
+            "spec": {
+                "nodeName": node, "containers": [{"name": "c", "image": "i"}],
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "kept"}}],
+            },
+        });
+        workload.try_create(POD, &stays).await.unwrap();
+        for (volume, claim) in [("pv-kept", "kept"), ("pv-held", "held")] {
+            let object = json!({
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
+                "spec": {
+                    "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                    "csi": {"driver": "csi.example.org", "volumeHandle": volume},
+                    "claimRef": {"namespace": "default", "name": claim},
+                },
+            });
+            workload
+                .try_create(PERSISTENT_VOLUME, &object)
+                .await
+                .unwrap();
+            let attachment = json!({
+                "apiVersion": VOLUME_ATTACHMENT.api_version, "kind": "VolumeAttachment",
+                "metadata": {"name": volume},
+                "spec": {"attacher": "csi.example.org", "nodeName": node, "source": {"persistentVolumeName": volume}},
+            });
+            workload
+                .try_create(VOLUME_ATTACHMENT, &attachment)
+                .await
+                .unwrap();
+            let path = format!("{}/status", VOLUME_ATTACHMENT.path("", Some(volume)));
+            let attached = json!({"status": {"attached": true}});
+            workload
+                .send(
+                    Method::PATCH,
+                    &path,
+                    "application/merge-patch+json",
+                    Some(&attached),
+                )
+                .await
+                .unwrap();
+        }
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        let held = deletion_says(
+            host,
+            &machine,
+            &["PersistentVolume pv-held of claim default/held is attached"],
+        )
+        .await;
+        let deleting = condition(&held, "Deleting");
+        assert_eq!(deleting.reason, "WaitingForVolumeDetach");
+        assert!(
+            !deleting.message.contains("pv-kept"),
+            "{}",
+            deleting.message
+        );
+        assert!(held["status"]["deletion"]["waitForNodeVolumeDetachStartTime"].is_string());
+        workload.delete(VOLUME_ATTACHMENT, "", "pv-held").await;
+        goes(host, &machine).await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn a_timeout_ends_a_drain_that_pods_hold() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("drain-timeout", "drain-timeout", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = workers(host, &cluster).await.remove(0);
+        let workload = cluster.workload(kube).await;
+        pod(
+            &workload,
+            &node_of(&machine),
+            "never",
+            json!({"cluster.x-k8s.io/drain": "wait-completed"}),
+        )
+        .await;
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        deletion_says(
+            host,
+            &machine,
+            &["* Pod default/never: waiting for completion"],
+        )
+        .await;
+        // It reaches Machines in place, also those that are being deleted.
+        let timeout =
+            json!({"spec": {"template": {"spec": {"deletion": {"nodeDrainTimeoutSeconds": 1}}}}});
+        kube.merge(
+            MACHINE_DEPLOYMENT,
+            &cluster.namespace,
+            &cluster.deployment(),
+            &timeout,
+        )
+        .await;
+        goes(host, &machine).await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn hundreds_of_pods_on_many_machines_are_drained() {
+    run(async {
+        const WORKERS: u32 = 6;
+        const PODS: usize = 40;
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("drain-many", "drain-many", WORKERS);
+        cluster.create(kube).await;
+        cluster.available(host, WORKERS).await;
+        let workload = cluster.workload(kube).await;
+        let machines = workers(host, &cluster).await;
+        for machine in &machines {
+            let node = node_of(machine);
+            for index in 0..PODS {
+                let pod = json!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"namespace": "default", "name": format!("{node}-{index}"), "labels": {"app": "many"}},
+                    "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+                });
+                workload.try_create(POD, &pod).await.unwrap();
+            }
+        }
+        let scaled = json!({"spec": {"replicas": 0}});
+        kube.merge(
+            MACHINE_DEPLOYMENT,
+            &cluster.namespace,
+            &cluster.deployment(),
+            &scaled,
+        )
+        .await;
+        eventually("all workers are gone", PATIENCE, async || {
+            let left = workers(host, &cluster).await;
+            let first = left.first().map(conditions).unwrap_or_default();
+            left.is_empty()
+                .then_some(())
+                .ok_or(format!("{} are left: {first}", left.len()))
+        })
+        .await;
+        let left = workload.list(POD, "default").await;
+        let left: Vec<String> = left
+            .iter()
+            .filter(|pod| pod["metadata"]["labels"]["app"] == "many")
+            .map(name)
+            .collect();
+        assert!(
+            left.is_empty(),
+            "{} pods were not evicted: {left:?}",
+            left.len()
+        );
+        cluster.delete(host).await;
+    });
+}

@@ -1,0 +1,279 @@
+//! Pre-delete hooks that an operator bound: asked in order, before drain and termination, beside foreign annotations.
+
+use capstan_tests::cluster::TestCluster;
+use capstan_tests::endpoint::Endpoint;
+use capstan_tests::host::{NAMESPACE, TestHost};
+use capstan_tests::kube_client::{
+    EVENT, LOCAL_MACHINE, MACHINE, MACHINE_HOOK, NODE, PLUGIN, condition, conditions, name,
+};
+use capstan_tests::{PATIENCE, eventually, run, wasm};
+use serde_json::{Value, json};
+
+/// A host that has `pre-delete-http` with permission to ask the endpoint.
+async fn host_with_hook(endpoint: &Endpoint) -> TestHost {
+    let host = TestHost::start().await;
+    host.put_plugin(
+        "pre-delete-http",
+        &wasm::gzip(&wasm::component("pre-delete-http")),
+    )
+    .await;
+    let plugin = json!({
+        "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+        "metadata": {"namespace": NAMESPACE, "name": "pre-delete-http"},
+        "spec": {
+            "source": {"configMap": {"name": "pre-delete-http"}},
+            "grants": [{
+                "capability": "http",
+                "http": {"origins": [{"origin": endpoint.origin(), "private": true}]},
+            }],
+        },
+    });
+    host.kube().apply(PLUGIN, &plugin).await;
+    host.plugin_ready("pre-delete-http").await;
+    host
+}
+
+/// A binding of the workers of a cluster to a path of the endpoint.
+async fn bind(
+    host: &TestHost,
+    cluster: &TestCluster,
+    name: &str,
+    endpoint: &Endpoint,
+    spec: Value,
+) {
+    let mut all = json!({
+        "plugin": "pre-delete-http",
+        "namespaces": [cluster.namespace],
+        "machineSelector": {"matchLabels": {"cluster.x-k8s.io/deployment-name": cluster.deployment()}},
+        "config": {"url": format!("{}/{name}", endpoint.origin())},
+    });
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    let hook = json!({
+        "apiVersion": MACHINE_HOOK.api_version, "kind": "MachineHook",
+        "metadata": {"namespace": NAMESPACE, "name": name}, "spec": all,
+    });
+    host.kube().apply(MACHINE_HOOK, &hook).await;
+}
+
+async fn a_worker(host: &TestHost, cluster: &TestCluster) -> Value {
+    let machines = host.kube().list(MACHINE, &cluster.namespace).await;
+    let is_worker =
+        |m: &&Value| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null();
+    machines.iter().find(is_worker).unwrap().clone()
+}
+
+/// Waits until the Machine says this.
+async fn says(host: &TestHost, machine: &Value, type_: &str, reason: &str) -> Value {
+    let namespace = machine["metadata"]["namespace"].as_str().unwrap();
+    eventually(&format!("{type_} is {reason}"), PATIENCE, async || {
+        let object = host.kube().get(MACHINE, namespace, &name(machine)).await;
+        let object = object.ok_or("the Machine is gone")?;
+        let said = condition(&object, type_);
+        (said.reason == reason)
+            .then(|| object.clone())
+            .ok_or(conditions(&object))
+    })
+    .await
+}
+
+async fn goes(host: &TestHost, machine: &Value) {
+    let namespace = machine["metadata"]["namespace"].as_str().unwrap();
+    eventually("the Machine goes", PATIENCE, async || {
+        match host.kube().get(MACHINE, namespace, &name(machine)).await {
+            None => Ok(()),
+            Some(object) => Err(conditions(&object)),
+        }
+    })
+    .await;
+}
+
+#[test]
+fn bound_hooks_are_asked_in_order_beside_foreign_annotations() {
+    run(async {
+        let endpoint = Endpoint::start().await;
+        let host = host_with_hook(&endpoint).await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("hooks", "hooks", 1);
+        cluster.create(kube).await;
+        cluster.available(&host, 1).await;
+        bind(
+            &host,
+            &cluster,
+            "b-first",
+            &endpoint,
+            json!({"phase": "PreDrain", "order": -1}),
+        )
+        .await;
+        bind(
+            &host,
+            &cluster,
+            "a-second",
+            &endpoint,
+            json!({"phase": "PreDrain"}),
+        )
+        .await;
+        bind(
+            &host,
+            &cluster,
+            "last",
+            &endpoint,
+            json!({"phase": "PreTerminate"}),
+        )
+        .await;
+        let machine = a_worker(&host, &cluster).await;
+        let foreign = "pre-drain.delete.hook.machine.cluster.x-k8s.io/theirs";
+        let annotate = |value: Value| json!({"metadata": {"annotations": {foreign: value}}});
+        kube.merge(
+            MACHINE,
+            &cluster.namespace,
+            &name(&machine),
+            &annotate(json!("them")),
+        )
+        .await;
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+
+        let waiting = says(&host, &machine, "PreDrainHooksSucceeded", "WaitingForHook").await;
+        let deleting = condition(&waiting, "Deleting");
+        assert_eq!(deleting.reason, "WaitingForPreDrainHook");
+        assert_eq!(
+            deleting.message,
+            "Waiting for pre-drain hooks to succeed (hooks: theirs,b-first,a-second)"
+        );
+        let said = condition(&waiting, "PreDrainHooksSucceeded").message;
+        assert!(
+            said.starts_with("* b-first (plugin pre-delete-http): waits since "),
+            "{said}"
+        );
+        assert!(
+            said.contains("not yet") && said.ends_with("waits for its turn"),
+            "{said}"
+        );
+        assert!(waiting["status"]["deletion"]["waitForPreDrainHookStartTime"].is_string());
+        eventually("the hook shows who waits", PATIENCE, async || {
+            let hook = kube.get(MACHINE_HOOK, NAMESPACE, "b-first").await.unwrap();
+            let first = &hook["status"]["waiting"][0];
+            let shown = first["machine"] == name(&machine).as_str()
+                && first["since"].is_string()
+                && hook["status"]["waitingMachines"] == 1
+                && condition(&hook, "Ready").status == "True";
+            shown.then_some(()).ok_or(hook["status"].to_string())
+        })
+        .await;
+        assert_eq!(endpoint.asked(), ["/b-first"]);
+
+        endpoint.answers("/b-first", 200);
+        endpoint.answers("/a-second", 200);
+        says(&host, &machine, "PreDrainHooksSucceeded", "HooksSucceeded").await;
+        assert_eq!(endpoint.asked(), ["/b-first", "/a-second"]);
+        let held = says(&host, &machine, "Deleting", "WaitingForPreDrainHook").await;
+        assert!(held["status"]["deletion"]["nodeDrainStartTime"].is_null());
+        let node = machine["status"]["nodeRef"]["name"].as_str().unwrap();
+        let workload = cluster.workload(kube).await;
+        assert!(workload.get(NODE, "", node).await.unwrap()["spec"]["unschedulable"].is_null());
+
+        kube.merge(
+            MACHINE,
+            &cluster.namespace,
+            &name(&machine),
+            &annotate(Value::Null),
+        )
+        .await;
+        let held = says(&host, &machine, "Deleting", "WaitingForPreTerminateHook").await;
+        assert!(held["status"]["deletion"]["nodeDrainStartTime"].is_string());
+        says(
+            &host,
+            &machine,
+            "PreTerminateHooksSucceeded",
+            "WaitingForHook",
+        )
+        .await;
+        let infra = kube
+            .get(LOCAL_MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        assert!(infra.unwrap()["metadata"]["deletionTimestamp"].is_null());
+        endpoint.answers("/last", 204);
+        goes(&host, &machine).await;
+        assert_eq!(endpoint.asked(), ["/b-first", "/a-second", "/last"]);
+        let events = kube.list(EVENT, &cluster.namespace).await;
+        for reason in ["HookWaiting", "HookProceeded"] {
+            assert!(
+                events.iter().any(|event| event["reason"] == reason),
+                "{reason}"
+            );
+        }
+        for hook in ["b-first", "a-second", "last"] {
+            kube.delete(MACHINE_HOOK, NAMESPACE, hook).await;
+        }
+        cluster.delete(&host).await;
+    });
+}
+
+#[test]
+fn silence_failure_and_the_end_of_the_cluster_mean_what_the_operator_said() {
+    run(async {
+        let endpoint = Endpoint::start().await;
+        let host = host_with_hook(&endpoint).await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("hook-policies", "hook-policies", 1);
+        cluster.create(kube).await;
+        cluster.available(&host, 1).await;
+        let lenient = json!({"phase": "PreDrain", "timeoutSeconds": 2, "onTimeout": "Proceed"});
+        bind(&host, &cluster, "slow", &endpoint, lenient).await;
+        endpoint.answers("/refused", 404);
+        let lenient = json!({"phase": "PreDrain", "order": 1, "onFailure": "Proceed"});
+        bind(&host, &cluster, "refused", &endpoint, lenient).await;
+        let missing = json!({"phase": "PreTerminate", "plugin": "nobody", "onFailure": "Proceed"});
+        bind(&host, &cluster, "missing", &endpoint, missing).await;
+        let machine = a_worker(&host, &cluster).await;
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        says(&host, &machine, "Deleting", "WaitingForPreTerminateHook").await;
+        let held = says(
+            &host,
+            &machine,
+            "PreTerminateHooksSucceeded",
+            "HookNotAvailable",
+        )
+        .await;
+        let said = condition(&held, "PreDrainHooksSucceeded").message;
+        assert!(
+            said.contains("slow (plugin pre-delete-http): gave no answer in time"),
+            "{said}"
+        );
+        assert!(
+            said.contains("refused (plugin pre-delete-http): failed, passed over"),
+            "{said}"
+        );
+        let hook = kube.get(MACHINE_HOOK, NAMESPACE, "missing").await.unwrap();
+        assert_eq!(condition(&hook, "Ready").reason, "PluginNotFound");
+        // A binding that goes lets go.
+        kube.delete(MACHINE_HOOK, NAMESPACE, "missing").await;
+        goes(&host, &machine).await;
+        cluster.available(&host, 1).await;
+        // Hooks before the drain are left out when the Cluster goes; one before termination is left out on request.
+        for hook in ["slow", "refused"] {
+            kube.delete(MACHINE_HOOK, NAMESPACE, hook).await;
+        }
+        bind(
+            &host,
+            &cluster,
+            "drains",
+            &endpoint,
+            json!({"phase": "PreDrain"}),
+        )
+        .await;
+        let skip = json!({"phase": "PreTerminate", "onClusterDeletion": "Skip"});
+        bind(&host, &cluster, "skips", &endpoint, skip).await;
+        cluster.delete(&host).await;
+        let asked = endpoint.asked();
+        assert!(
+            !asked
+                .iter()
+                .any(|path| path == "/drains" || path == "/skips"),
+            "{asked:?}"
+        );
+    });
+}

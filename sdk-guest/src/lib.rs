@@ -18,7 +18,9 @@ mod answer;
 pub mod bootstrap;
 mod context;
 pub mod control_plane;
+pub mod event;
 mod export;
+pub mod files;
 pub mod http;
 pub mod infrastructure;
 mod kinds;
@@ -28,11 +30,13 @@ mod material;
 mod object;
 pub mod pre_delete_hook;
 pub mod schema;
+pub mod secret;
 mod slim;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod upgrade_strategy;
+pub mod workload;
 
 pub use answer::{
     Condition, ConditionStatus, Endpoint, Failure, FailureKind, Progress, Status, Waiting,

@@ -239,14 +239,33 @@ pub struct CapabilityRequest {
 }
 
 impl CapabilityRequest {
-    /// Asks for `http`.
-    pub fn http(why: impl Into<String>) -> Self {
+    fn named(name: &str, why: impl Into<String>) -> Self {
         Self {
-            name: "http".to_owned(),
+            name: name.to_owned(),
             why: why.into(),
             optional: false,
             suggestion: json!({}),
         }
+    }
+
+    /// Asks for `http`.
+    pub fn http(why: impl Into<String>) -> Self {
+        Self::named("http", why)
+    }
+
+    /// Asks for `secret`.
+    pub fn secret(why: impl Into<String>) -> Self {
+        Self::named("secret", why)
+    }
+
+    /// Asks for `workload`.
+    pub fn workload(why: impl Into<String>) -> Self {
+        Self::named("workload", why)
+    }
+
+    /// Asks for `files`.
+    pub fn files(why: impl Into<String>) -> Self {
+        Self::named("files", why)
     }
 
     /// The plugin works without it.

@@ -1,6 +1,10 @@
 //! Native fakes of all capabilities, and inputs to start tests from. Each thread has its own host: tests do not disturb each other.
 
+mod capability;
+mod workload;
+
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -9,12 +13,21 @@ use crate::answer::Failure;
 use crate::bootstrap::{Bootstrap, BootstrapInput, Role};
 use crate::context::{Context, Extra, Mode, SecretHandle};
 use crate::control_plane::{ControlPlane, ControlPlaneInput};
+use crate::event::EventType;
 use crate::http::{Error, Request, Response};
 use crate::infrastructure::{BootstrapData, ClusterInput, Infrastructure, MachineInput};
 use crate::kinds::{Cluster, Machine};
 use crate::log::Level;
 use crate::object::Object;
 use crate::pre_delete_hook::{HookInput, Phase};
+use crate::secret::SecretKey;
+use crate::workload::{ApiResource, ObjectName};
+
+pub(crate) use capability::{board, disk, vault};
+pub(crate) use workload::cluster;
+
+/// Handles from here on are of secrets that the plugin opened; those of inputs are small numbers.
+const OPENED_FROM: u64 = 1 << 32;
 
 type Handler = Rc<dyn Fn(&Request) -> Result<Response, Error>>;
 
@@ -24,6 +37,11 @@ struct Fakes {
     requests: Vec<Request>,
     logs: Vec<(Level, String)>,
     state: Option<Vec<u8>>,
+    secrets: BTreeMap<SecretKey, Vec<u8>>,
+    opened: Vec<SecretKey>,
+    files: BTreeMap<String, Vec<u8>>,
+    events: Vec<(EventType, String, String)>,
+    workload: BTreeMap<(ApiResource, ObjectName), Value>,
 }
 
 thread_local! {
@@ -47,7 +65,7 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// A host that refuses every request, has no state and no logs.
+    /// A host that refuses every request and holds nothing.
     #[must_use]
     pub fn new() -> Self {
         FAKES.take();

@@ -7,5 +7,6 @@ mod drain;
 mod health_check;
 mod hooks;
 mod plugin_loading;
+mod plugin_sources;
 mod rollout;
 mod writes;

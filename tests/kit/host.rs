@@ -9,12 +9,13 @@ use capstan_controllers::kube_api::KubeApi;
 use capstan_controllers::kube_api::real::RealApi;
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugins::Plugins;
+use capstan_controllers::plugins::event::Events;
 use capstan_controllers::secrets::Secrets;
 use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
 use capstan_controllers::workloads::{RealConnect, Workloads};
 use capstan_controllers::{install, registry};
-use capstan_engine::{Compiler, Engine, EngineOptions, Limits};
+use capstan_engine::{Ceiling, Compiler, Engine, EngineOptions, Limits, SourceOptions};
 use capstan_local::control_plane::ControlPlane;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -180,6 +181,11 @@ impl TestHost {
 
     /// Runs the controllers in this process.
     pub async fn run_in_process(&mut self) {
+        self.run_with_sources(SourceOptions::default()).await;
+    }
+
+    /// The same with what an operator says about sources of plugins.
+    pub async fn run_with_sources(&mut self, sources: SourceOptions) {
         let text = self
             .plane
             .kubeconfig_text(USER, &["system:masters"])
@@ -202,11 +208,12 @@ impl TestHost {
             plugins: Plugins::default(),
             workloads,
             secrets,
+            events: Events::default(),
             clock,
             tasks: tasks.clone(),
             namespace: NAMESPACE.to_owned(),
         });
-        registry::start(&ctx, &engine(), &Arc::new(Metrics::default()));
+        registry::start(&ctx, &engine(sources), &Arc::new(Metrics::default()));
         self.running = Running::InProcess(tasks);
     }
 
@@ -230,11 +237,13 @@ impl TestHost {
 }
 
 /// An engine with compiled code from earlier runs: each test would otherwise compile every plugin.
-fn engine() -> Arc<Engine> {
+fn engine(sources: SourceOptions) -> Arc<Engine> {
     Engine::new(EngineOptions {
         cache_dir: wasm::target_dir().join("kit-plugin-cache"),
         compiler: Compiler::InProcessForTests,
         ceilings: Limits::ceilings(),
+        ceiling: Ceiling::default(),
+        sources,
         guest_threads: 2,
     })
     .unwrap()

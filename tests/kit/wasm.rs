@@ -75,6 +75,16 @@ pub fn probe_with_manifest(mode: &str) -> Vec<u8> {
     )
 }
 
+/// The probe guest as another version, which behaves otherwise (`tests/guests/engine-probe` lists the ways).
+pub fn probe_that(behaves: &str) -> Vec<u8> {
+    let wanted = format!("{:.<24}", format!("capstan-behaves:{behaves}"));
+    patched(
+        &component("engine-probe"),
+        "capstan-behaves:plain...",
+        &wanted,
+    )
+}
+
 /// The program `capstan`, built with the profile of this test.
 ///
 /// # Panics

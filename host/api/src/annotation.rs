@@ -112,3 +112,5 @@ pub const AUTOSCALER_CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubern
 pub const HOOKS: &str = "capstan.dev/hooks";
 /// A plugin's state of its own object: base64 of at most 64 KiB. Written by the host for the plugin.
 pub const PLUGIN_STATE: &str = "capstan.dev/state";
+/// On a ConfigMap that holds a plugin, or a part: signatures of the component in base64, with white space between them.
+pub const PLUGIN_SIGNATURE: &str = "capstan.dev/signature";

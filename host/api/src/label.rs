@@ -46,3 +46,9 @@ pub const AGGREGATE_TO_MANAGER: &str = "cluster.x-k8s.io/aggregate-to-manager";
 pub const NODE_ROLE_CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// On the ConfigMap that holds a plugin; any value. A Plugin object is made for it.
 pub const PLUGIN: &str = "capstan.dev/plugin";
+/// On a ConfigMap that holds a part of a plugin: which, from 0.
+pub const PLUGIN_PART: &str = "capstan.dev/plugin-part";
+/// On a ConfigMap that holds a part of a plugin: how many there are.
+pub const PLUGIN_PARTS: &str = "capstan.dev/plugin-parts";
+/// On Secrets of the host's namespace with public keys: signatures of plugins are checked with them; any value.
+pub const SIGNING_KEY: &str = "capstan.dev/signing-key";

@@ -1,8 +1,10 @@
 //! `capstan.dev/v1alpha1` Plugin: where a WebAssembly component is, what it may do, and how it is doing.
 
+mod grant;
 mod spec;
 mod status;
 
+pub use grant::*;
 pub use spec::*;
 pub use status::*;
 

@@ -108,7 +108,7 @@ impl Controller for BootstrapController {
         let cluster = cluster_key
             .as_ref()
             .and_then(|key| ctx.get(&kinds::CLUSTER, key));
-        let plugin = ctx.plugins.owner_of(&object.group_kind());
+        let plugin = ctx.plugins.serving(ctx, &object);
         let is_serialized = machine.as_ref().is_some_and(|machine| {
             machine.controller().is_some_and(|owner| {
                 let kind = GroupKind {

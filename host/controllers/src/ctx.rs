@@ -13,6 +13,7 @@ use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, KubeApi, Patch, Preconditions, Resource, Selection};
 use crate::object::Object;
 use crate::plugins::Plugins;
+use crate::plugins::event::Events;
 use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::stores::{Origin, Stores};
@@ -46,6 +47,8 @@ pub struct Ctx {
     pub workloads: Workloads,
     /// Secrets of clusters, read when needed.
     pub secrets: Secrets,
+    /// What plugins have told of objects lately.
+    pub events: Events,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Background tasks.

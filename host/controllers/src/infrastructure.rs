@@ -136,7 +136,7 @@ impl Subject {
         let object = Object::new(object.clone())
             .ok_or_else(|| Failure::terminal("InvalidObject", "the object has no name"))?;
         let kind = object.group_kind();
-        let plugin = ctx.plugins.owner_of(&kind).ok_or_else(|| {
+        let plugin = ctx.plugins.serving(ctx, &object).ok_or_else(|| {
             Failure::denied(
                 "PluginMissing",
                 format!("no active plugin owns kind {kind}"),

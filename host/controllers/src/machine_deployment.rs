@@ -244,6 +244,7 @@ async fn ask(ctx: &Ctx, object: &Object, observed: &Observed) -> StrategyAnswer 
     let Some(plugin) = ctx.plugins.strategy(&observed.strategy.name) else {
         return StrategyAnswer::Missing;
     };
+    let plugin = plugin.serving(ctx, object);
     let env = plugin.env(ctx, &kinds::MACHINE_DEPLOYMENT, object, SecretTable::new());
     match plugin.loaded.plan_upgrade(env, facts(observed, now)).await {
         Ok(answer) => StrategyAnswer::Answer(Box::new(answer)),

@@ -2,31 +2,36 @@
 
 mod grants;
 mod install;
+mod source;
 
-use std::collections::HashMap;
+pub use grants::ceiling;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
+use capstan_api::label;
 use capstan_api::name::ObjectKey;
-use capstan_api::plugin::Plugin;
-use capstan_api::reason::plugin as reason;
+use capstan_api::plugin::{OciSource, Plugin, PluginSource};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
-use capstan_core::plugin::{self as core, Active, Attempt, Candidate, Observed, Problem, Step};
-use capstan_engine::{Engine, LoadError, Loaded};
+use capstan_core::plugin::{
+    self as core, Active, ActiveCanary, Attempt, Candidate, Missing, Observed, ObservedCanary,
+    Problem, Step,
+};
+use capstan_engine::{
+    BreakerState, CallOutcome, Engine, LoadError, Loaded, SignaturePolicy, Signed, Trust,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
-use crate::ctx::{Ctx, Writer, failure};
+use crate::ctx::{Ctx, Writer};
 use crate::kinds;
-use crate::kube_api::{ApiError, GroupKind};
+use crate::kube_api::GroupKind;
 use crate::machine::typed;
 use crate::object::{Locator, Object};
-use crate::plugins::ActivePlugin;
+use crate::plugins::{ActivePlugin, Canary};
 use crate::store::Change;
 
 /// The Plugin controller.
@@ -41,12 +46,25 @@ pub struct PluginController {
 struct Memory {
     attempt: Option<Loading>,
     active: Option<Active>,
+    /// What answered calls before, since when it does not, and a digest that was given up.
+    previous: Option<Arc<Loaded>>,
+    since: Option<Timestamp>,
+    given_up: Option<(String, String)>,
+    canary: Option<Loading>,
+    /// What references to registries meant, and when that was found out.
+    resolved: Vec<(OciSource, String, Timestamp)>,
 }
+
+/// How long a component that has taken over is watched, and the one before it is kept for that.
+const PROBATION: Duration = Duration::from_secs(600);
 
 #[derive(Clone)]
 struct Loading {
     version: String,
     at: Timestamp,
+    pinned: Option<String>,
+    /// `registry/repository@digest`.
+    resolved: Option<String>,
     result: Result<Arc<Loaded>, Problem>,
 }
 
@@ -75,57 +93,126 @@ impl PluginController {
         change(memory.entry(key.clone()).or_default())
     }
 
-    async fn load(&self, ctx: &Ctx, observed: &Observed, version: &str) -> Result<(), Failure> {
-        let key = key_of(&observed.plugin);
-        let result = match fetch(ctx, &observed.plugin).await? {
-            Ok(bytes) => self
-                .engine
-                .load(bytes)
-                .await
-                .map_err(|error| problem(&error)),
+    /// Makes what it can of a source, and tells the log.
+    async fn load(
+        &self,
+        ctx: &Ctx,
+        key: &ObjectKey,
+        from: (&PluginSource, Option<&String>),
+        version: &str,
+    ) -> Result<Loading, Failure> {
+        let (source, pinned) = from;
+        let options = self.engine.sources();
+        let fetched = source::fetch(ctx, options, key, source, version).await?;
+        let mut resolved = None;
+        let result = match fetched {
+            Ok(fetched) => {
+                resolved = fetched.resolved;
+                let keys = match options.policy {
+                    SignaturePolicy::Off => Vec::new(),
+                    SignaturePolicy::Warn | SignaturePolicy::Require => source::keys(ctx).await?,
+                };
+                let trust = Trust {
+                    digest: pinned.cloned(),
+                    policy: options.policy,
+                    keys,
+                    signatures: fetched.signatures,
+                };
+                let loaded = self.engine.load_trusted(fetched.bytes, trust).await;
+                loaded.map_err(|error| problem(&error))
+            }
             Err(problem) => Err(problem),
         };
-        let loading = Loading {
-            version: version.to_owned(),
-            at: ctx.now(),
-            result,
-        };
-        match &loading.result {
+        match &result {
             Ok(loaded) => tracing::info!(
                 plugin = %key, digest = loaded.digest(), cached = loaded.cached(),
                 compile_ms = u64::try_from(loaded.compile_time().as_millis()).unwrap_or(u64::MAX),
                 "loaded"
             ),
             Err(problem) => {
-                tracing::warn!(plugin = %key, reason = %problem.reason, "{}", problem.message)
+                tracing::warn!(plugin = %key, reason = %problem.reason, "{}", problem.message);
             }
         }
-        self.remember(&key, |memory| memory.attempt = Some(loading));
-        Ok(())
+        Ok(Loading {
+            version: version.to_owned(),
+            at: ctx.now(),
+            pinned: pinned.cloned(),
+            resolved,
+            result,
+        })
     }
 
-    fn activate(&self, ctx: &Ctx, observed: &Observed) -> Result<(), Failure> {
+    /// Lets this component answer calls, with the grants, limits and config that the object has now. Grants that make no sense are
+    /// none. What answered calls before is kept for a while.
+    fn activate(&self, ctx: &Ctx, observed: &Observed, loaded: &Arc<Loaded>) {
         let key = key_of(&observed.plugin);
-        let Some(loaded) = self.candidate(&key) else {
-            return Ok(());
-        };
-        let spec = &observed.plugin.spec;
+        let before = ctx.plugins.get(&key.name);
+        let canary = before.as_ref().and_then(|before| before.canary.as_ref());
+        let canary = canary.map(|canary| Canary {
+            plugin: Arc::new(serve(&observed.plugin, &canary.plugin.loaded)),
+            spec: canary.spec.clone(),
+        });
         ctx.plugins.activate(ActivePlugin {
-            name: key.name.clone(),
-            key: key.clone(),
-            grants: Arc::new(grants::grants(spec)?),
-            limits: grants::limits(spec),
-            config: Value::Object(spec.config.clone().into_iter().collect()),
-            credentials: grants::credentials(spec),
-            loaded: Arc::clone(&loaded),
+            canary,
+            ..serve(&observed.plugin, loaded)
         });
         let active = Active {
             digest: loaded.digest().to_owned(),
             generation: observed.plugin.metadata.generation.unwrap_or_default(),
         };
         tracing::info!(plugin = %key, digest = loaded.digest(), "active");
-        self.remember(&key, |memory| memory.active = Some(active));
-        Ok(())
+        self.remember(&key, |memory| {
+            if let Some(before) = before.filter(|before| before.loaded.digest() != loaded.digest())
+            {
+                memory.previous = Some(Arc::clone(&before.loaded));
+                memory.since = Some(ctx.now());
+            }
+            memory.active = Some(active);
+        });
+    }
+
+    /// Lets the component before answer calls again; the one that did is given up unless the operator wants it so.
+    fn fall_back(&self, ctx: &Ctx, observed: &Observed) {
+        let key = key_of(&observed.plugin);
+        let Some(previous) = self.remember(&key, |memory| memory.previous.clone()) else {
+            return;
+        };
+        if let Some(active) = observed.active.as_ref().filter(|_| observed.trapped) {
+            let why = format!(
+                "{} failed so often after it had taken over that {} answers calls again",
+                active.digest,
+                previous.digest()
+            );
+            tracing::warn!(plugin = %key, "{why}");
+            let given_up = Some((active.digest.clone(), why));
+            self.remember(&key, |memory| memory.given_up = given_up);
+        }
+        self.activate(ctx, observed, &previous);
+    }
+
+    /// Lets the canary answer for its objects, or no longer.
+    fn route(&self, ctx: &Ctx, observed: &Observed, wanted: bool) {
+        let key = key_of(&observed.plugin);
+        let Some(active) = ctx.plugins.get(&key.name) else {
+            return;
+        };
+        let loaded = self.remember(&key, |memory| memory.canary.as_ref()?.result.clone().ok());
+        let spec = observed.plugin.spec.canary.as_ref();
+        let canary = match (loaded, spec) {
+            (Some(loaded), Some(spec)) if wanted => Some(Canary {
+                plugin: Arc::new(serve(&observed.plugin, &loaded)),
+                spec: spec.clone(),
+            }),
+            _ => None,
+        };
+        tracing::info!(plugin = %key, canary = ?canary, "canary");
+        if canary.is_none() {
+            self.remember(&key, |memory| memory.canary = None);
+        }
+        ctx.plugins.activate(ActivePlugin {
+            canary,
+            ..serve(&observed.plugin, &active.loaded)
+        });
     }
 
     fn candidate(&self, key: &ObjectKey) -> Option<Arc<Loaded>> {
@@ -151,8 +238,10 @@ impl PluginController {
     }
 
     /// The memory of a Plugin as the pure side wants it.
-    fn recall(&self, ctx: &Ctx, plugin: Plugin, source: Lookup<String>) -> Observed {
+    fn recall(&self, ctx: &Ctx, plugin: Plugin, versions: &Versions) -> Observed {
+        let Versions { source, canary } = versions.clone();
         let key = key_of(&plugin);
+        let recheck = source::recheck(&plugin.spec.source);
         let memory = self.remember(&key, |memory| memory.clone());
         let misplaced = (key.namespace != ctx.namespace).then(|| {
             format!(
@@ -164,36 +253,181 @@ impl PluginController {
         let conflicts = loaded
             .map(|l| Self::conflicts(ctx, &key, l))
             .unwrap_or_default();
-        let attempt = memory.attempt.map(|loading| Attempt {
-            version: loading.version,
-            result: loading
-                .result
-                .map(|loaded| candidate(&plugin, &loaded, loading.at)),
+        let active = ctx
+            .plugins
+            .get(&key.name)
+            .filter(|active| active.key == key);
+        let route = active.as_ref().and_then(|active| active.canary.as_ref());
+        let canary = (plugin.spec.canary.is_some() || route.is_some()).then(|| ObservedCanary {
+            source: canary,
+            attempt: memory.canary.map(|loading| attempt_of(&plugin, loading)),
+            active: route.map(|canary| ActiveCanary {
+                digest: canary.plugin.loaded.digest().to_owned(),
+                spec: canary.spec.clone(),
+            }),
+            stopped: route.is_some_and(|canary| is_open(&canary.plugin.loaded)),
+            recheck: plugin
+                .spec
+                .canary
+                .as_ref()
+                .and_then(|c| source::recheck(&c.source)),
         });
+        let is_new = memory
+            .since
+            .is_some_and(|since| ctx.now().duration_since(since).unsigned_abs() < PROBATION);
+        // What was given up takes over again only when the operator names it.
+        let given_up = memory.given_up.as_ref().map(|(digest, _)| digest.as_str());
+        let pinned = plugin.spec.digest.as_deref();
+        let previous = memory.previous.as_ref().filter(|previous| {
+            let digest = Some(previous.digest());
+            is_new && (given_up != digest || pinned == digest)
+        });
+        let loaded = active.as_ref().map(|active| &active.loaded);
         Observed {
-            plugin,
             misplaced,
             source,
-            attempt,
+            attempt: memory.attempt.map(|loading| attempt_of(&plugin, loading)),
             active: memory.active,
             conflicts,
+            recheck,
+            previous: previous.map(|previous| previous.digest().to_owned()),
+            trapped: previous.is_some() && loaded.is_some_and(|loaded| is_open(loaded)),
+            given_up: memory.given_up,
+            canary,
+            calls: loaded.map(|loaded| calls_of(loaded)).unwrap_or_default(),
+            plugin,
         }
+    }
+
+    async fn versions(&self, ctx: &Ctx, key: &ObjectKey, plugin: &Plugin) -> Versions {
+        let canary = match &plugin.spec.canary {
+            Some(canary) => self.version(ctx, key, &canary.source).await,
+            None => Lookup::Missing,
+        };
+        Versions {
+            source: self.version(ctx, key, &plugin.spec.source).await,
+            canary,
+        }
+    }
+
+    /// What changes when the source does; registries are asked now and then only.
+    async fn version(&self, ctx: &Ctx, key: &ObjectKey, source: &PluginSource) -> Lookup<String> {
+        let lately = self.remember(key, |memory| {
+            memory.resolved.retain(|(.., at)| {
+                ctx.now().duration_since(*at).unsigned_abs() < source::REGISTRY_EVERY
+            });
+            memory.resolved.clone()
+        });
+        let before = lately
+            .into_iter()
+            .find(|(of, ..)| source.oci.as_ref() == Some(of));
+        let before = before.as_ref().map(|(_, digest, _)| digest.as_str());
+        let version = source::version(ctx, self.engine.sources(), key, source, before).await;
+        if let (None, Some(oci), Lookup::Found(digest)) = (before, &source.oci, &version) {
+            let resolved = (oci.clone(), digest.clone(), ctx.now());
+            self.remember(key, |memory| memory.resolved.push(resolved));
+        }
+        version
     }
 }
 
-fn candidate(plugin: &Plugin, loaded: &Loaded, at: Timestamp) -> Candidate {
-    let grants = grants::grants(&plugin.spec).unwrap_or_default();
+/// Versions of both sources.
+#[derive(Clone)]
+struct Versions {
+    source: Lookup<String>,
+    canary: Lookup<String>,
+}
+
+fn attempt_of(plugin: &Plugin, loading: Loading) -> Attempt {
+    let Loading {
+        version,
+        at,
+        pinned,
+        resolved,
+        result,
+    } = loading;
+    Attempt {
+        version,
+        pinned,
+        result: result.map(|loaded| candidate(plugin, &loaded, at, resolved)),
+    }
+}
+
+/// A component with the grants, limits and config of its object.
+fn serve(plugin: &Plugin, loaded: &Arc<Loaded>) -> ActivePlugin {
+    let (key, spec) = (key_of(plugin), &plugin.spec);
+    let granted = grants::grants(spec);
+    let credentials = match &granted {
+        Ok(_) => grants::credentials(spec),
+        Err(_) => BTreeMap::new(),
+    };
+    ActivePlugin {
+        name: key.name.clone(),
+        key,
+        grants: Arc::new(granted.unwrap_or_default()),
+        limits: grants::limits(spec),
+        config: Value::Object(spec.config.clone().into_iter().collect()),
+        credentials,
+        loaded: Arc::clone(loaded),
+        canary: None,
+    }
+}
+
+/// Whether calls are held back because of what happened to earlier ones.
+fn is_open(loaded: &Loaded) -> bool {
+    loaded.breaker() != BreakerState::Closed
+}
+
+/// All calls, and those that failed because of the plugin.
+fn calls_of(loaded: &Loaded) -> (u64, u64) {
+    let mut counts = (0_u64, 0_u64);
+    for stats in loaded.stats() {
+        for (outcome, count) in stats.outcomes {
+            counts.0 = counts.0.saturating_add(count);
+            let is_fault = matches!(
+                outcome,
+                CallOutcome::Trapped
+                    | CallOutcome::TimedOut
+                    | CallOutcome::OutOfMemory
+                    | CallOutcome::BadAnswer
+            );
+            if is_fault {
+                counts.1 = counts.1.saturating_add(count);
+            }
+        }
+    }
+    counts
+}
+
+fn candidate(
+    plugin: &Plugin,
+    loaded: &Loaded,
+    at: Timestamp,
+    resolved: Option<String>,
+) -> Candidate {
+    let (signed_by, not_signed) = match loaded.signed() {
+        Signed::Unchecked => (None, None),
+        Signed::By(key) => (Some(key.clone()), None),
+        Signed::Not(why) => (None, Some(why.clone())),
+    };
+    let granted = grants::grants(&plugin.spec);
+    let invalid = granted.as_ref().err().map(|error| error.message.clone());
+    let grants = Arc::new(granted.unwrap_or_default());
     let manifest = loaded.manifest().clone();
-    let missing = capstan_engine::missing(&manifest, loaded.imports(), &grants);
+    let missing = loaded.missing(&grants);
+    let effective = loaded.effective(&grants);
     let granted = manifest
         .capabilities
         .iter()
         .map(|request| request.name.clone())
-        .filter(|name| grants.allows(name))
+        .filter(|name| effective.allows(name))
         .collect();
     Candidate {
         digest: loaded.digest().to_owned(),
         abi: loaded.abi().to_owned(),
+        resolved,
+        signed_by,
+        not_signed,
         source_bytes: loaded.source_bytes(),
         compiled_bytes: loaded.compiled_bytes(),
         compile_time: (!loaded.cached()).then(|| loaded.compile_time()),
@@ -205,9 +439,15 @@ fn candidate(plugin: &Plugin, loaded: &Loaded, at: Timestamp) -> Candidate {
             .collect(),
         missing: missing
             .into_iter()
-            .map(|m| (m.capability, m.why, m.yaml))
+            .map(|m| Missing {
+                capability: m.capability,
+                why: m.why,
+                yaml: m.yaml,
+                by_ceiling: m.by_ceiling,
+            })
             .collect(),
         granted,
+        invalid_grants: invalid,
         manifest,
     }
 }
@@ -227,76 +467,25 @@ fn problem(error: &LoadError) -> Problem {
     }
 }
 
-/// The bytes of the source as they are stored.
-async fn fetch(ctx: &Ctx, plugin: &Plugin) -> Result<Result<Bytes, Problem>, Failure> {
-    let own = key_of(plugin);
-    let Some(source) = &plugin.spec.source.config_map else {
-        let message = "spec.source: name a ConfigMap in configMap";
-        return Ok(Err(Problem::new(
-            "Verified",
-            reason::SOURCE_INVALID,
-            message,
-        )));
-    };
-    let key = ObjectKey {
-        namespace: own.namespace,
-        name: source.name.clone(),
-    };
-    let map = match ctx.api.get(&kinds::CONFIG_MAP, &key).await {
-        Ok(map) => map,
-        Err(ApiError::NotFound(_)) => {
-            let message = format!("spec.source.configMap.name: ConfigMap {key} does not exist");
-            return Ok(Err(Problem::new(
-                "Verified",
-                reason::SOURCE_NOT_FOUND,
-                message,
-            )));
-        }
-        Err(error) => return Err(failure(&format!("reading ConfigMap {key}"), &error)),
-    };
-    let data = map.get("binaryData").and_then(Value::as_object);
-    let entries = data.into_iter().flatten();
-    let mut meant: Vec<(&String, &Value)> = entries
-        .filter(|(name, _)| source.key.as_ref().is_none_or(|wanted| wanted == *name))
-        .collect();
-    let Some((_, value)) = meant.pop().filter(|_| meant.is_empty()) else {
-        let names: Vec<&str> = data
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let message = match &source.key {
-            Some(wanted) => format!(
-                "spec.source.configMap.key: binaryData of ConfigMap {key} has no {wanted}, but [{}]",
-                names.join(", ")
-            ),
-            None => format!(
-                "binaryData of ConfigMap {key} has [{}]: put one component there, or name one in spec.source.configMap.key",
-                names.join(", ")
-            ),
-        };
-        return Ok(Err(Problem::new(
-            "Verified",
-            reason::SOURCE_INVALID,
-            message,
-        )));
-    };
-    let decoded = BASE64.decode(value.as_str().unwrap_or_default());
-    Ok(decoded.map(Bytes::from).map_err(|error| {
-        let message = format!("binaryData of ConfigMap {key} is not base64: {error}");
-        Problem::new("Verified", reason::SOURCE_INVALID, message)
-    }))
-}
-
 /// Plugins whose source is this ConfigMap.
 fn of_config_map(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(map) = change.object() else {
         return Vec::new();
     };
     let plugins = ctx.store(&kinds::PLUGIN).in_namespace(&map.key.namespace);
-    let of_it = plugins
-        .iter()
-        .filter(|plugin| plugin.text("/spec/source/configMap/name") == Some(&map.key.name));
+    let part_of = map.label(label::PLUGIN_PART).and(map.label(label::PLUGIN));
+    let of_it = plugins.iter().filter(|plugin| {
+        let parts = plugin.value.pointer("/spec/source/configMapParts");
+        let wanted = parts.map(|parts| {
+            let named = parts.get("plugin").and_then(Value::as_str);
+            named.unwrap_or(&plugin.key.name)
+        });
+        let canary = plugin.value.pointer("/spec/canary/source");
+        plugin.text("/spec/source/configMap/name") == Some(&map.key.name)
+            || plugin.text("/spec/canary/source/configMap/name") == Some(&map.key.name)
+            || canary.is_some_and(|canary| canary.get("configMapParts").is_some())
+            || (wanted.is_some() && wanted == part_of)
+    });
     of_it
         .map(|plugin| Locator::new(&kinds::PLUGIN, &plugin.key))
         .collect()
@@ -343,22 +532,8 @@ impl Controller for PluginController {
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
         let plugin: Plugin = typed(&object)?;
-        let maps = ctx.stores.get(&kinds::CONFIG_MAP.group_kind());
-        let source = match (&maps, &plugin.spec.source.config_map) {
-            (Some(maps), Some(source)) => {
-                maps.synced().await;
-                let key = ObjectKey {
-                    namespace: object.key.namespace.clone(),
-                    name: source.name.clone(),
-                };
-                let entry = source.key.as_deref().unwrap_or_default();
-                maps.get(&key).map_or(Lookup::Missing, |map| {
-                    Lookup::Found(format!("{}/{entry}", map.resource_version))
-                })
-            }
-            _ => Lookup::Missing,
-        };
-        Ok(self.recall(ctx, plugin, source))
+        let versions = self.versions(ctx, &object.key, &plugin).await;
+        Ok(self.recall(ctx, plugin, &versions))
     }
 
     fn decide(&self, observed: &Observed, _: Timestamp) -> Plan<Step> {
@@ -373,7 +548,25 @@ impl Controller for PluginController {
     ) -> Result<Box<Observed>, Failure> {
         let key = key_of(&observed.plugin);
         match step {
-            Step::Load { version } => self.load(ctx, observed, version).await?,
+            Step::Load { version } => {
+                let spec = &observed.plugin.spec;
+                let from = (&spec.source, spec.digest.as_ref());
+                let loading = self.load(ctx, &key, from, version).await?;
+                self.remember(&key, |memory| {
+                    memory.given_up = None;
+                    memory.attempt = Some(loading);
+                });
+            }
+            Step::LoadCanary { version } => {
+                if let Some(canary) = &observed.plugin.spec.canary {
+                    let from = (&canary.source, canary.digest.as_ref());
+                    let loading = self.load(ctx, &key, from, version).await?;
+                    self.remember(&key, |memory| memory.canary = Some(loading));
+                }
+            }
+            Step::ActivateCanary => self.route(ctx, observed, true),
+            Step::DropCanary => self.route(ctx, observed, false),
+            Step::FallBack => self.fall_back(ctx, observed),
             Step::InstallKinds => {
                 let writer = Writer {
                     controller: self.spec.name,
@@ -383,17 +576,36 @@ impl Controller for PluginController {
                     install::install(ctx, &writer, loaded.manifest()).await?;
                 }
             }
-            Step::Activate => self.activate(ctx, observed)?,
+            Step::Activate => {
+                if let Some(loaded) = self.candidate(&key) {
+                    self.activate(ctx, observed, &loaded);
+                }
+            }
+            Step::Regrant => {
+                if let Some(active) = ctx.plugins.get(&key.name) {
+                    self.activate(ctx, observed, &active.loaded);
+                }
+            }
             Step::Deactivate => {
                 ctx.plugins.deactivate(&key.name);
-                self.remember(&key, |memory| memory.active = None);
+                self.remember(&key, |memory| {
+                    *memory = Memory {
+                        attempt: memory.attempt.clone(),
+                        ..Memory::default()
+                    };
+                });
                 tracing::info!(plugin = %key, "no longer active");
             }
         }
+        let canary = observed.canary.as_ref();
+        let versions = Versions {
+            source: observed.source.clone(),
+            canary: canary.map_or(Lookup::Missing, |canary| canary.source.clone()),
+        };
         Ok(Box::new(self.recall(
             ctx,
             observed.plugin.clone(),
-            observed.source.clone(),
+            &versions,
         )))
     }
 

@@ -42,6 +42,8 @@ impl Default for PluginSourceController {
 #[derive(Clone, Debug)]
 pub struct Observed {
     config_map: ObjectKey,
+    /// It is one of several.
+    is_part: bool,
     /// Name of the Plugin object that it asks for.
     plugin: String,
     exists: bool,
@@ -97,6 +99,7 @@ impl Controller for PluginSourceController {
         let exists = plugins.get(&key).is_some();
         Ok(Observed {
             config_map: object.key.clone(),
+            is_part: object.label(label::PLUGIN_PART).is_some(),
             plugin,
             exists,
         })
@@ -120,10 +123,15 @@ impl Controller for PluginSourceController {
             controller: self.spec.name,
             manager: self.spec.manager,
         };
+        let source = if observed.is_part {
+            json!({"configMapParts": {}})
+        } else {
+            json!({"configMap": {"name": observed.config_map.name}})
+        };
         let plugin = json!({
             "apiVersion": kinds::PLUGIN.api_version(), "kind": kinds::PLUGIN.kind,
             "metadata": {"namespace": observed.config_map.namespace, "name": observed.plugin},
-            "spec": {"source": {"configMap": {"name": observed.config_map.name}}},
+            "spec": {"source": source},
         });
         match ctx.create(&writer, &kinds::PLUGIN, &plugin).await {
             Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),

@@ -2,6 +2,9 @@
 //!
 //! One immutable snapshot, swapped whole: a call that is under way keeps the plugin that it began with.
 
+mod capability;
+pub mod event;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,15 +14,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
+use capstan_api::plugin::PluginCanary;
 use capstan_core::call::{Context, Mode, State};
 use capstan_engine::{
-    CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable, StateStore,
+    BreakerState, CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable,
+    StateStore,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::ctx::Ctx;
+use crate::driver::cluster_by_name;
+use crate::kinds;
 use crate::kube_api::{GroupKind, KubeApi, Patch, Resource};
 use crate::object::Object;
 use crate::secrets::Secrets;
@@ -40,6 +47,34 @@ pub struct ActivePlugin {
     pub config: Value,
     /// Where the secret of each granted credential is.
     pub credentials: BTreeMap<String, SecretSource>,
+    /// Another component for some objects.
+    pub canary: Option<Canary>,
+}
+
+/// A second component, with the objects that it answers for.
+#[derive(Clone, Debug)]
+pub struct Canary {
+    /// With the same name, grants, limits and config.
+    pub plugin: Arc<ActivePlugin>,
+    /// Which objects.
+    pub spec: PluginCanary,
+}
+
+impl Canary {
+    /// Whether the object is one of the canary's: by its namespace, or by the labels of its Cluster.
+    fn is_for(&self, ctx: &Ctx, object: &Object) -> bool {
+        if self.spec.promoted || self.spec.namespaces.contains(&object.key.namespace) {
+            return true;
+        }
+        if self.spec.match_labels.is_empty() {
+            return false;
+        }
+        let cluster = cluster_of(object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
+        cluster.is_some_and(|cluster| {
+            let mut wanted = self.spec.match_labels.iter();
+            wanted.all(|(label, value)| cluster.label(label) == Some(value))
+        })
+    }
 }
 
 impl fmt::Debug for ActivePlugin {
@@ -122,6 +157,13 @@ impl Plugins {
         owned.map(|owned| owned.resource.clone()).collect()
     }
 
+    /// The component that answers for this object: of the plugin that owns its kind, or that plugin's canary.
+    #[must_use]
+    pub fn serving(&self, ctx: &Ctx, object: &Object) -> Option<Arc<ActivePlugin>> {
+        let owner = self.owner_of(&object.group_kind())?;
+        Some(owner.serving(ctx, object))
+    }
+
     /// An active plugin by name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<ActivePlugin>> {
@@ -202,7 +244,29 @@ impl Plugins {
     }
 }
 
+/// Whether calls are held back now.
+fn is_stopped(state: BreakerState) -> bool {
+    match state {
+        BreakerState::Closed => false,
+        BreakerState::Open { until, .. } => std::time::Instant::now() < until,
+        BreakerState::Trying => true,
+    }
+}
+
 impl ActivePlugin {
+    /// This component, or its canary for the canary's objects. A canary that fails too often is passed over until its pause is over.
+    #[must_use]
+    pub fn serving(self: Arc<Self>, ctx: &Ctx, object: &Object) -> Arc<Self> {
+        match &self.canary {
+            Some(canary)
+                if canary.is_for(ctx, object) && !is_stopped(canary.plugin.loaded.breaker()) =>
+            {
+                Arc::clone(&canary.plugin)
+            }
+            _ => self,
+        }
+    }
+
     /// What every call about this object carries. `operation` and the object's UID make the idempotency key.
     #[must_use]
     pub fn context(&self, ctx: &Ctx, object: &Object, operation: &str, attempt: u32) -> Context {
@@ -245,9 +309,28 @@ impl ActivePlugin {
                 namespace: self.key.namespace.clone(),
                 sources: self.credentials.clone(),
             }),
+            namespace: object.key.namespace.clone(),
+            secret_source: Some(Arc::new(capability::ObjectSecrets::of(ctx))),
+            workload: capability::OwnCluster::of(ctx, object),
+            events: Some(Arc::new(capability::ObjectEvents::of(
+                ctx, object, &self.name,
+            ))),
             ..CallEnv::new(String::new(), String::new())
         }
     }
+}
+
+/// The Cluster that an object belongs to, or is: its name comes from the object, its namespace is the object's.
+pub(crate) fn cluster_of(object: &Object) -> Option<ObjectKey> {
+    let is_cluster = object.group_kind() == kinds::CLUSTER.group_kind();
+    let own = is_cluster.then(|| object.key.clone());
+    own.or_else(|| {
+        object
+            .owners()
+            .find(|owner| owner.kind == kinds::CLUSTER.kind && owner.group == kinds::CLUSTER.group)
+            .map(|owner| ObjectKey::new(&object.key.namespace, owner.name))
+    })
+    .or_else(|| cluster_by_name(object))
 }
 
 /// A plugin's state of an object, kept in an annotation of that object.

@@ -23,7 +23,6 @@ use wasmtime::component::{InstancePre, Linker};
 
 use crate::call::{CallEnv, CallFacts, CallState};
 use crate::error::{CallError, LoadError};
-use crate::grant::missing;
 use crate::load::{Loaded, Prepared};
 use crate::stats::Function;
 
@@ -89,7 +88,7 @@ macro_rules! function {
                 $input: $input_type
                 $(, $more: $more_type)?
             ) -> Result<$answer, CallError> {
-                self.granted(Function::$function, &env)?;
+                let env = self.granted(Function::$function, env)?;
                 let facts: CallFacts = $facts;
                 match self.prepared.abi.clone() {
                     Abi::V0_1(roles) => {
@@ -106,21 +105,20 @@ macro_rules! function {
 }
 
 impl Loaded {
-    /// A plugin that lacks a grant which it cannot do without is not instantiated.
-    fn granted(&self, function: Function, env: &CallEnv) -> Result<(), CallError> {
-        let Some(first) = missing(&self.manifest, &self.imports, &env.grants)
-            .into_iter()
-            .next()
-        else {
-            return Ok(());
+    /// A plugin that lacks a grant which it cannot do without is not instantiated. What the host's ceiling or the manifest leave of
+    /// the grants is what the call gets.
+    fn granted(&self, function: Function, env: CallEnv) -> Result<CallEnv, CallError> {
+        let Some(first) = self.missing(&env.grants).into_iter().next() else {
+            let grants = self.effective(&env.grants);
+            return Ok(CallEnv { grants, ..env });
         };
         let why = first.to_string();
-        let result = Err(CallError::Refused {
+        let error = CallError::Refused {
             capability: first.capability,
             why,
-        });
-        self.prepared.refused(function, &result);
-        result
+        };
+        self.prepared.refused(function, &Err(error.clone()));
+        Err(error)
     }
 }
 

@@ -14,8 +14,11 @@ use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::ambient::{Stderr, world};
+use crate::capability::event::{CallEvents, EventSink};
 use crate::capability::http::CallHttp;
 use crate::capability::log::LogBudget;
+use crate::capability::secret::{CallSecrets, SecretSource};
+use crate::capability::workload::{CallWorkload, WorkloadApi};
 use crate::capability::{
     Capabilities, CredentialSource, Identity, NoCredentials, PlannedEffects, StateStore,
 };
@@ -47,6 +50,14 @@ pub struct CallEnv {
     pub state: Option<Arc<dyn StateStore>>,
     /// Where granted credentials are found.
     pub credentials: Arc<dyn CredentialSource>,
+    /// Namespace of the object that the call is about: whose Secrets are the call's own.
+    pub namespace: String,
+    /// Where granted Secrets are read; none for calls without an object of their own.
+    pub secret_source: Option<Arc<dyn SecretSource>>,
+    /// The workload cluster that the object belongs to, if to any.
+    pub workload: Option<Arc<dyn WorkloadApi>>,
+    /// Where events about the object go.
+    pub events: Option<Arc<dyn EventSink>>,
     /// Receives what a call in plan mode would have done.
     pub planned: PlannedEffects,
 }
@@ -63,6 +74,10 @@ impl CallEnv {
             secrets: SecretTable::new(),
             state: None,
             credentials: Arc::new(NoCredentials),
+            namespace: String::new(),
+            secret_source: None,
+            workload: None,
+            events: None,
             planned: PlannedEffects::default(),
         }
     }
@@ -401,12 +416,12 @@ impl Run {
                 function: self.function.as_str(),
             },
             mode: facts.mode,
+            grants: env.grants,
             secrets: env.secrets,
             planned: env.planned,
             log: LogBudget::new(self.limits.log_bytes),
             state: crate::capability::state::ObjectState::new(env.state),
             http: CallHttp {
-                grants: env.grants,
                 pool: self.prepared.http.clone(),
                 credentials: env.credentials,
                 requests_left: self.limits.http_requests,
@@ -414,6 +429,10 @@ impl Run {
                 body_bytes_max: self.limits.http_body_bytes,
                 deadline: deadline.checked_add(self.wall).unwrap_or(deadline),
             },
+            secret_reads: CallSecrets::new(env.secret_source, env.namespace),
+            workload: CallWorkload::new(env.workload, self.prepared.pace.clone()),
+            files_operations: 0,
+            events: CallEvents::new(env.events),
             host: self.host.clone(),
         };
         let state = CallState {

@@ -3,9 +3,13 @@
 pub(crate) mod address;
 pub(crate) mod ambient;
 pub(crate) mod connect;
+pub(crate) mod event;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod log;
+pub(crate) mod secret;
 pub(crate) mod state;
+pub(crate) mod workload;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use capstan_core::call::{Mode, State};
 use futures::future::BoxFuture;
 
-use crate::grant::CredentialScheme;
+use crate::grant::{CredentialScheme, Grants};
 use crate::secret::SecretTable;
 
 /// Keeps a plugin's state of one object; made for each call, for the object of that call.
@@ -102,11 +106,17 @@ pub(crate) struct Identity {
 pub(crate) struct Capabilities {
     pub(crate) identity: Identity,
     pub(crate) mode: Mode,
+    pub(crate) grants: Arc<Grants>,
     pub(crate) secrets: SecretTable,
     pub(crate) planned: PlannedEffects,
     pub(crate) log: log::LogBudget,
     pub(crate) state: state::ObjectState,
     pub(crate) http: http::CallHttp,
+    pub(crate) secret_reads: secret::CallSecrets,
+    pub(crate) workload: workload::CallWorkload,
+    /// Reads of files and directories so far.
+    pub(crate) files_operations: u32,
+    pub(crate) events: event::CallEvents,
     /// Where host work runs: never on the guests' threads.
     pub(crate) host: tokio::runtime::Handle,
 }

@@ -49,7 +49,7 @@ impl LoadCondition {
     }
 }
 
-/// A component that cannot be used. Terminal until its bytes change, but for [`LoadError::Host`].
+/// A component that cannot be used. Terminal until its bytes change, but for what [`LoadError::is_transient`] names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// Not WebAssembly at all.
@@ -152,6 +152,20 @@ pub enum LoadError {
         /// Limit.
         limit: usize,
     },
+    /// Other bytes than the ones that were meant.
+    #[error("spec.digest is {wanted}, and the component has {found}")]
+    DigestMismatch {
+        /// As the Plugin object says.
+        wanted: String,
+        /// As it is.
+        found: String,
+    },
+    /// Nobody whose word counts has signed it.
+    #[error("the component is not signed, and this host requires signatures: {why}")]
+    NotSigned {
+        /// What is missing.
+        why: String,
+    },
     /// The compiler refused it.
     #[error("the component cannot be compiled: {why}")]
     CompileFailed {
@@ -200,6 +214,8 @@ impl LoadError {
             Self::TooLarge { .. } => (Verified, "TooLarge"),
             Self::Bomb { .. } => (Verified, "UnpacksTooLarge"),
             Self::Unpack { .. } => (Verified, "CannotUnpack"),
+            Self::DigestMismatch { .. } => (Verified, "DigestMismatch"),
+            Self::NotSigned { .. } => (Verified, "NotSigned"),
             Self::CompileFailed { .. } => (Compiled, "CompileFailed"),
             Self::CompileTimeout { .. } => (Compiled, "CompileTimedOut"),
             Self::Host { .. } => (Compiled, "HostFailed"),
@@ -217,7 +233,11 @@ impl LoadError {
     /// Whether the same bytes could load at another time.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Host { .. } | Self::CompileTimeout { .. })
+        // The key may be given to the host at any time, and nothing tells of it.
+        matches!(
+            self,
+            Self::Host { .. } | Self::CompileTimeout { .. } | Self::NotSigned { .. }
+        )
     }
 }
 

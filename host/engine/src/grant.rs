@@ -1,18 +1,30 @@
 //! What an operator allows a plugin: parsed by the controllers from the Plugin object, checked here and nowhere else.
 
+mod ceiling;
+mod secret;
+mod workload;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use capstan_core::call::manifest::Manifest;
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
+pub use ceiling::{Allowed, Ceiling};
+pub use secret::{NamePattern, NamePatternError, SecretGrant};
+pub(crate) use workload::Target;
+pub use workload::{WorkloadGrant, WorkloadVerb};
+
 /// Capabilities that everybody has.
-pub const HARMLESS: [&str; 2] = ["log", "state"];
+pub const HARMLESS: [&str; 3] = ["event", "log", "state"];
 
 /// Every capability of this host.
-pub const CAPABILITIES: [&str; 3] = ["http", "log", "state"];
+pub const CAPABILITIES: [&str; 7] = [
+    "event", "files", "http", "log", "secret", "state", "workload",
+];
 
 /// All that one plugin may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +33,44 @@ pub struct Grants {
     pub http: Vec<HttpGrant>,
     /// Credentials that the host adds to its requests, by the name that the plugin uses.
     pub credentials: BTreeMap<String, CredentialGrant>,
-    /// Names of further granted capabilities. `http` is granted by [`Grants::http`].
-    pub capabilities: BTreeSet<String>,
+    /// Secrets that it may read.
+    pub secrets: Vec<SecretGrant>,
+    /// What it may do in its object's workload cluster.
+    pub workload: Vec<WorkloadGrant>,
+    /// The directory below which it may read files.
+    pub files: Option<FilesGrant>,
+}
+
+/// Permission to read files below one directory of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesGrant {
+    /// What is opened by its path: links that lead to it are followed.
+    pub(crate) root: PathBuf,
+    /// The granted directory, relative to the root: no link leads out of the root.
+    pub(crate) below: PathBuf,
+}
+
+impl FilesGrant {
+    /// A directory by its absolute path. Only a [`Ceiling`] that names it, or one above it, makes it readable.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            root: directory.into(),
+            below: PathBuf::new(),
+        }
+    }
+}
+
+/// What both lists allow, where an empty one allows everything; `None` when that is nothing.
+fn both(granted: &[String], ceiling: &[String]) -> Option<Vec<String>> {
+    if granted.is_empty() || ceiling.is_empty() {
+        return Some([granted, ceiling].concat());
+    }
+    let kept: Vec<String> = granted
+        .iter()
+        .filter(|entry| ceiling.contains(entry))
+        .cloned()
+        .collect();
+    (!kept.is_empty()).then_some(kept)
 }
 
 /// Permission to send requests to one origin, or to all origins below a domain.
@@ -234,6 +282,24 @@ impl OriginPattern {
                 .is_some_and(|head| !head.is_empty())
     }
 
+    /// Whether every origin that `other` is for is one that this is for.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        if self.scheme != other.scheme || self.port != other.port {
+            return false;
+        }
+        if !self.below {
+            return !other.below && self.host == other.host;
+        }
+        if other.below && other.host == self.host {
+            return true;
+        }
+        other
+            .host
+            .strip_suffix(self.host.as_str())
+            .and_then(|head| head.strip_suffix('.'))
+            .is_some_and(|head| !head.is_empty())
+    }
+
     /// Exact hosts before domains, longer domains before shorter ones.
     fn exactness(&self) -> (bool, usize) {
         (!self.below, self.host.len())
@@ -244,9 +310,13 @@ impl Grants {
     /// Whether the capability may be used at all.
     #[must_use]
     pub fn allows(&self, capability: &str) -> bool {
-        HARMLESS.contains(&capability)
-            || self.capabilities.contains(capability)
-            || (capability == "http" && !self.http.is_empty())
+        match capability {
+            "http" => !self.http.is_empty(),
+            "secret" => !self.secrets.is_empty(),
+            "workload" => !self.workload.is_empty(),
+            "files" => self.files.is_some(),
+            other => HARMLESS.contains(&other),
+        }
     }
 
     /// The place in [`Grants::http`] of the grant that decides about this request.
@@ -274,10 +344,20 @@ pub struct MissingGrant {
     pub why: String,
     /// The entry of `spec.grants` of the Plugin object that would grant it, as flow YAML.
     pub yaml: String,
+    /// It is granted; what forbids it is the ceiling of the host.
+    pub by_ceiling: bool,
 }
 
 impl fmt::Display for MissingGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.by_ceiling {
+            return write!(
+                f,
+                "the capability {} is granted, but the ceiling of this host allows nothing of it (the plugin's reason: {}); to \
+                 allow it, add to grants of the file that the host was given with --ceiling: {}",
+                self.capability, self.why, self.yaml
+            );
+        }
         write!(
             f,
             "the capability {} is not granted (the plugin's reason: {}); to grant it, add to spec.grants of the Plugin: {}",
@@ -287,12 +367,13 @@ impl fmt::Display for MissingGrant {
 }
 
 /// What is still to be granted before the plugin can be called: each capability that its binary imports or its manifest asks for,
-/// that needs a grant, has none, and that the plugin cannot do without.
-#[must_use]
-pub fn missing(
+/// that needs a grant, has none, and that the plugin cannot do without. `granted` is what the Plugin object says, `effective` what
+/// the ceiling leaves of it.
+pub(crate) fn missing(
     manifest: &Manifest,
     imports: &BTreeSet<String>,
-    grants: &Grants,
+    granted: &Grants,
+    effective: &Grants,
 ) -> Vec<MissingGrant> {
     let mut names: BTreeSet<&str> = imports.iter().map(String::as_str).collect();
     names.extend(
@@ -303,7 +384,7 @@ pub fn missing(
     );
     names
         .into_iter()
-        .filter(|name| !grants.allows(name))
+        .filter(|name| !effective.allows(name))
         .filter_map(|name| {
             let request = manifest
                 .capabilities
@@ -319,6 +400,7 @@ pub fn missing(
                     |request| request.why.clone(),
                 ),
                 yaml: yaml_for(name, request.map(|request| &request.suggestion)),
+                by_ceiling: granted.allows(name),
             })
         })
         .collect()
@@ -331,9 +413,16 @@ fn yaml_for(name: &str, suggestion: Option<&Value>) -> String {
         _ => Map::new(),
     };
     entry.insert("capability".to_owned(), Value::String(name.to_owned()));
-    if name == "http" && !entry.contains_key("http") {
-        let pattern = json!({"origins": [{"origin": "https://...", "methods": ["GET"]}]});
-        entry.insert("http".to_owned(), pattern);
+    let pattern = match name {
+        "http" => json!({"origins": [{"origin": "https://...", "methods": ["GET"]}]}),
+        "secret" => json!([{"name": "...", "keys": ["..."]}]),
+        "workload" => json!([{"apiGroups": [""], "resources": ["..."], "verbs": ["get"]}]),
+        "files" => json!({"directory": "/..."}),
+        _ => Value::Null,
+    };
+    let member = if name == "secret" { "secrets" } else { name };
+    if !pattern.is_null() && !entry.contains_key(member) {
+        entry.insert(member.to_owned(), pattern);
     }
     Value::Object(entry).to_string()
 }

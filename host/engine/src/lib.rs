@@ -13,32 +13,44 @@ mod cache;
 mod call;
 mod capability;
 mod compile;
+mod directory;
 mod error;
 pub mod grant;
 pub mod limit;
 mod load;
 mod manifest;
+mod registry;
 mod runtime;
 mod secret;
 mod source;
 mod stats;
 mod text;
+mod trust;
 
 pub use breaker::BreakerState;
 pub use call::CallEnv;
+pub use capability::event::{EventSink, GuestEvent};
+pub use capability::secret::{FoundSecret, SecretSource};
+pub use capability::workload::{
+    ApiResource, ObjectName, PatchKind, WorkloadAnswer, WorkloadApi, WorkloadError, WorkloadRequest,
+};
 pub use capability::{
     Credential, CredentialSource, NoCredentials, PlannedEffect, PlannedEffects, StateStore,
 };
 pub use compile::{Compiler, compile_main};
+pub use directory::{FileError, file_bytes, file_version};
 pub use error::{CallError, EngineError, LoadCondition, LoadError};
 pub use grant::{
-    CredentialGrant, CredentialScheme, Grants, HttpGrant, MissingGrant, OriginPattern, missing,
+    Allowed, Ceiling, CredentialGrant, CredentialScheme, FilesGrant, Grants, HttpGrant,
+    MissingGrant, NamePattern, OriginPattern, SecretGrant, WorkloadGrant, WorkloadVerb,
 };
 pub use limit::Limits;
 pub use load::Loaded;
-pub use runtime::{Engine, EngineOptions};
+pub use registry::{PullError, Pulled, Reference, RegistryAccess, pull, resolve};
+pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;
 pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};
+pub use trust::{PublicKey, Signature, SignaturePolicy, Signed, Trust};
 
 #[cfg(test)]
 mod tests;

@@ -142,6 +142,61 @@ pub const LOG_FIELDS_MAX: usize = 16;
 /// Secrets known to a call that are shorter than this are not looked for in its log: the search would hit by chance.
 pub const REDACT_BYTES_MIN: usize = 8;
 
+/// Reads of Secrets in one call: a provider needs one or two.
+pub const SECRET_READS_MAX: u32 = 32;
+
+/// Requests of one call to the workload cluster.
+pub const WORKLOAD_REQUESTS_MAX: u32 = 64;
+
+/// Requests of one plugin to workload clusters, all its calls together: this many at once after a pause, then
+/// [`WORKLOAD_RATE_PER_S`]. A host with 500 clusters asks each a few times per rollout.
+pub const WORKLOAD_BURST: u32 = 200;
+
+/// See [`WORKLOAD_BURST`].
+pub const WORKLOAD_RATE_PER_S: u32 = 50;
+
+/// JSON text of one answer of a workload cluster, as the guest gets it: its memory is limited as well.
+pub const WORKLOAD_ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Objects of one page: 250 usual objects of 8 KiB are half of [`WORKLOAD_ANSWER_BYTES_MAX`].
+pub const WORKLOAD_PAGE_MAX: u32 = 250;
+
+/// A label or field selector.
+pub const WORKLOAD_SELECTOR_BYTES_MAX: usize = 1 << 10;
+
+/// Where a list goes on, as API servers say it: an encoded key with a revision.
+pub const WORKLOAD_NEXT_BYTES_MAX: usize = 4 << 10;
+
+/// Reads of files and directories in one call.
+pub const FILES_OPERATIONS_MAX: u32 = 64;
+
+/// One file. Sixteen of the largest fit in a guest's memory.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// A path below the granted directory.
+pub const FILE_PATH_BYTES_MAX: usize = 1 << 10;
+
+/// Events of one call: a few transitions.
+pub const EVENTS_MAX: u32 = 8;
+
+/// Message of an event: the API server's own limit.
+pub const EVENT_MESSAGE_BYTES_MAX: usize = 1 << 10;
+
+/// Reason of an event: the API server's own limit.
+pub const EVENT_REASON_CHARS_MAX: usize = 128;
+
+/// Time for everything that one pull asks of a registry: 16 MiB over a slow line.
+pub const REGISTRY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A manifest, a token, a statement of a signature.
+pub const REGISTRY_DOCUMENT_BYTES_MAX: usize = 1 << 20;
+
+/// Redirects of one request: registries send people to their storage once.
+pub const REGISTRY_REDIRECTS_MAX: u32 = 3;
+
+/// Signatures of one component that are looked at.
+pub const REGISTRY_SIGNATURES_MAX: usize = 8;
+
 /// Wall-clock time of one compilation. 1.1 MB of the worst kind of Rust takes 14 s on two slow cores.
 pub const COMPILE_WALL: Duration = Duration::from_secs(60);
 

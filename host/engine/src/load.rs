@@ -16,13 +16,16 @@ use crate::breaker::{Breaker, BreakerState};
 use crate::cache::Entry;
 use crate::call::{CallEnv, CallFacts, CallState};
 use crate::capability::http::HttpPool;
+use crate::capability::workload::Pace;
 use crate::compile::compile;
 use crate::error::{CallError, LoadError};
+use crate::grant::{Grants, MissingGrant, missing};
 use crate::limit::{Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX};
 use crate::runtime::Engine;
 use crate::source::{Verified, verify};
 use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
 use crate::text::{chain_of, one_line};
+use crate::trust::{Signed, Trust};
 
 /// A linked component with all that its calls share.
 pub(crate) struct Prepared {
@@ -31,6 +34,7 @@ pub(crate) struct Prepared {
     pub(crate) pre: InstancePre<CallState>,
     pub(crate) abi: Abi,
     pub(crate) http: Arc<HttpPool>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) counters: Counters,
     breaker: Mutex<Breaker>,
     turns: Mutex<(usize, Arc<Semaphore>)>,
@@ -62,9 +66,12 @@ impl Prepared {
 /// One version of a plugin, ready to be called. Calls in flight keep it alive.
 pub struct Loaded {
     pub(crate) prepared: Arc<Prepared>,
-    pub(crate) manifest: Manifest,
+    manifest: Manifest,
     kinds: BTreeSet<PluginKind>,
-    pub(crate) imports: BTreeSet<String>,
+    imports: BTreeSet<String>,
+    /// What the last call was granted, and what the manifest and the ceiling left of it.
+    effective: Mutex<(Arc<Grants>, Arc<Grants>)>,
+    signed: Signed,
     source_bytes: u64,
     compiled_bytes: u64,
     compile_time: Duration,
@@ -110,6 +117,35 @@ impl Loaded {
     #[must_use]
     pub fn imports(&self) -> &BTreeSet<String> {
         &self.imports
+    }
+
+    /// What the plugin really has of what a Plugin object grants: what its manifest asks for, within the host's ceiling. The same
+    /// grants give the same answer, so that connections are kept.
+    #[must_use]
+    pub fn effective(&self, granted: &Arc<Grants>) -> Arc<Grants> {
+        let mut last = self
+            .effective
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&last.0, granted) {
+            let ceiling = &self.prepared.engine.options.ceiling;
+            let effective = Arc::new(ceiling.effective(&self.manifest, granted));
+            *last = (granted.clone(), effective);
+        }
+        last.1.clone()
+    }
+
+    /// What is still to be granted, or to be allowed by the host's ceiling, before the plugin can be called.
+    #[must_use]
+    pub fn missing(&self, granted: &Arc<Grants>) -> Vec<MissingGrant> {
+        let effective = self.effective(granted);
+        missing(&self.manifest, &self.imports, granted, &effective)
+    }
+
+    /// Who has signed it, as far as anybody looked.
+    #[must_use]
+    pub fn signed(&self) -> &Signed {
+        &self.signed
     }
 
     /// Bytes of the unpacked component.
@@ -171,7 +207,21 @@ impl Compiled {
 impl Engine {
     /// Makes a component callable: plain, gzip or zstd. Other plugins are not affected by anything that happens here.
     pub async fn load(self: &Arc<Self>, source: Bytes) -> Result<Arc<Loaded>, LoadError> {
-        let verified = blocking(move || verify(&source)).await??;
+        self.load_trusted(source, Trust::default()).await
+    }
+
+    /// The same for a component that must be what `trust` says, which is checked before anything is compiled.
+    pub async fn load_trusted(
+        self: &Arc<Self>,
+        source: Bytes,
+        trust: Trust,
+    ) -> Result<Arc<Loaded>, LoadError> {
+        let checked = blocking(move || {
+            let verified = verify(&source)?;
+            let signed = trust.check(&verified.wasm, &verified.digest)?;
+            Ok::<_, LoadError>((verified, signed))
+        });
+        let (verified, signed) = checked.await??;
         let compiled = self.compiled(&verified).await?;
         fits_the_pool(&compiled.component)?;
         let pre = self
@@ -191,6 +241,7 @@ impl Engine {
             pre,
             abi,
             http: Arc::default(),
+            pace: Arc::default(),
             counters: Counters::default(),
             breaker: Mutex::default(),
             turns: Mutex::new((0, Arc::new(Semaphore::new(0)))),
@@ -202,6 +253,8 @@ impl Engine {
             manifest,
             kinds: verified.kinds,
             imports: verified.imports,
+            effective: Mutex::default(),
+            signed,
             source_bytes: u64::try_from(verified.wasm.len()).unwrap_or(u64::MAX),
             compiled_bytes: compiled.bytes,
             compile_time: compiled.took,

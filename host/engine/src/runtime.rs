@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::call::CallState;
 use crate::compile::Compiler;
 use crate::error::EngineError;
+use crate::grant::Ceiling;
 use crate::limit::{
     BACKTRACE_FRAMES_MAX, CALLS_MAX, Limits, MEMORY_BYTES_CEILING, POOL_COMPONENT_INSTANCES,
     POOL_CORE_INSTANCES, POOL_CORE_INSTANCES_PER_COMPONENT, POOL_MEMORIES,
@@ -21,6 +22,7 @@ use crate::limit::{
     TABLE_ELEMENTS_MAX, TICK,
 };
 use crate::stats::{Counters, EngineStats};
+use crate::trust::SignaturePolicy;
 
 /// How an engine is set up.
 #[derive(Clone, Debug)]
@@ -31,8 +33,21 @@ pub struct EngineOptions {
     pub compiler: Compiler,
     /// The most that any call gets, whatever its Plugin object says.
     pub ceilings: Limits,
+    /// The most that any plugin is allowed, whatever its Plugin object says.
+    pub ceiling: Ceiling,
+    /// Where components may come from besides the API server, and whose signatures count.
+    pub sources: SourceOptions,
     /// Threads that guests run on, apart from all others; at least 1.
     pub guest_threads: usize,
+}
+
+/// What the host's operator says about sources of components.
+#[derive(Clone, Debug, Default)]
+pub struct SourceOptions {
+    /// Directory with components that Plugin objects may name.
+    pub directory: Option<PathBuf>,
+    /// What is done about components without a good signature.
+    pub policy: SignaturePolicy,
 }
 
 /// Loads and runs plugins. One for the process.
@@ -84,6 +99,12 @@ impl Engine {
             pooling,
             guests: Some(guests),
         }))
+    }
+
+    /// What the operator says about sources of components.
+    #[must_use]
+    pub fn sources(&self) -> &SourceOptions {
+        &self.options.sources
     }
 
     /// Counters of all calls of all plugins since the start.

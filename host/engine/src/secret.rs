@@ -13,6 +13,8 @@ use crate::limit::REDACT_BYTES_MIN;
 #[derive(Clone, Default)]
 pub struct SecretTable {
     values: Vec<Arc<[u8]>>,
+    /// How many of them the guest has opened itself; they are the last ones.
+    opened: usize,
 }
 
 impl SecretTable {
@@ -26,6 +28,20 @@ impl SecretTable {
     pub fn add(&mut self, bytes: impl Into<Arc<[u8]>>) -> SecretHandle {
         self.values.push(bytes.into());
         SecretHandle(u64::try_from(self.values.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Keeps bytes that the guest asked for in the course of its call.
+    pub(crate) fn open(&mut self, bytes: Vec<u8>) -> SecretHandle {
+        let handle = self.add(bytes);
+        self.opened = self.opened.saturating_add(1);
+        handle
+    }
+
+    /// The bytes of a handle that came with the input: only those mean something to whoever reads the answer.
+    pub(crate) fn given(&self, handle: SecretHandle) -> Option<&[u8]> {
+        let given = self.values.len().saturating_sub(self.opened);
+        let place = usize::try_from(handle.0).ok()?;
+        (place <= given).then(|| self.resolve(handle)).flatten()
     }
 
     /// The bytes of a handle of this table.
@@ -72,6 +88,17 @@ mod tests {
         assert_eq!(table.resolve(SecretHandle(0)), None);
         assert_eq!(table.resolve(SecretHandle(3)), None);
         assert_eq!(table.resolve(SecretHandle(u64::MAX)), None);
+    }
+
+    #[test]
+    fn what_a_guest_opens_has_no_place_in_its_answer() {
+        let mut table = SecretTable::new();
+        let given = table.add(b"given".to_vec());
+        let opened = table.open(b"opened".to_vec());
+        assert_eq!(table.given(given), Some(&b"given"[..]));
+        assert_eq!(table.given(opened), None);
+        assert_eq!(table.resolve(opened), Some(&b"opened"[..]));
+        assert_eq!(table.given(SecretHandle(0)), None);
     }
 
     #[test]

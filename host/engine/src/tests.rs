@@ -2,6 +2,9 @@
 
 mod answers;
 mod calls;
+mod capabilities;
+mod files;
 mod http;
 mod loading;
 mod probe;
+mod registry;

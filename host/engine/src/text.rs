@@ -36,6 +36,25 @@ pub(crate) fn chain_of(error: &wasmtime::Error, bytes: usize) -> String {
     one_line(&text, bytes)
 }
 
+/// How long a value is as JSON text, without making it.
+pub(crate) fn json_bytes(value: &serde_json::Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +64,12 @@ mod tests {
         assert_eq!(clipped("häuser", 2), "h");
         assert_eq!(clipped("häuser", 3), "hä");
         assert_eq!(clipped("x", 10), "x");
+    }
+
+    #[test]
+    fn json_is_counted_as_it_is_written() {
+        let value = serde_json::json!({"a": ["x\n", 1.5, null]});
+        assert_eq!(json_bytes(&value), value.to_string().len());
     }
 
     #[test]

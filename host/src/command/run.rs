@@ -9,18 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use capstan_api::name::ObjectKey;
+use capstan_api::plugin::HostCeiling;
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugins::Plugins;
+use capstan_controllers::plugins::event::Events;
 use capstan_controllers::secrets::Secrets;
 use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
 use capstan_controllers::workloads::{RealConnect, Workloads};
-use capstan_controllers::{install, registry};
+use capstan_controllers::{install, plugin, registry};
 use capstan_core::plan::{Failure, FailureKind};
-use capstan_engine::{Compiler, Engine, EngineOptions, Limits};
+use capstan_engine::{
+    Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Admin, Phase};
@@ -54,6 +58,17 @@ pub(super) struct RunArgs {
     /// Directory for compiled plugins, private to this user; capstan/compiled in the user's cache by default.
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// The most that plugins may be granted, whatever their objects say: a YAML file with `grants` as in a Plugin, and `limits`.
+    /// Without it everything can be granted but files.
+    #[arg(long, value_name = "FILE")]
+    ceiling: Option<PathBuf>,
+    /// Directory with components that Plugin objects may name in spec.source.file.
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Option<PathBuf>,
+    /// What is done about plugins that nobody has signed whose public key is in a Secret of the host's namespace with the label
+    /// capstan.dev/signing-key.
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
+    signatures: Signatures,
     /// Address of /healthz, /readyz and /metrics; port 0, or 0 alone, means a free port.
     #[arg(long, default_value_t = ADMIN_LISTEN, value_parser = address, value_name = "ADDRESS")]
     admin_listen: SocketAddr,
@@ -63,6 +78,28 @@ pub(super) struct RunArgs {
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
+}
+
+/// What is done about plugins that nobody has signed.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Signatures {
+    /// Nobody looks.
+    #[default]
+    Off,
+    /// They are loaded, and their conditions say so.
+    Warn,
+    /// They are not loaded.
+    Require,
+}
+
+impl From<Signatures> for SignaturePolicy {
+    fn from(said: Signatures) -> Self {
+        match said {
+            Signatures::Off => Self::Off,
+            Signatures::Warn => Self::Warn,
+            Signatures::Require => Self::Require,
+        }
+    }
 }
 
 /// An address, or a port on loopback.
@@ -156,6 +193,7 @@ async fn work(
     admin: &Admin,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
+    let options = engine_options(args)?;
     patiently(|| install::ensure_namespace(&**api, &args.namespace)).await?;
     if let Some(claim) = &mut claim {
         admin.enter(Phase::StandingBy);
@@ -166,7 +204,7 @@ async fn work(
     let working = async {
         let changed = patiently(|| install::host(&**api)).await?;
         tracing::info!(changed, "kinds and admission policies are installed");
-        let engine = Engine::new(engine_options(args.cache_dir.as_deref())?)?;
+        let engine = Engine::new(options)?;
         let ctx = context(api, &args.namespace, tasks);
         let metrics = Arc::new(Metrics::default());
         registry::start(&ctx, &engine, &metrics);
@@ -222,19 +260,39 @@ fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) -> Arc<Ctx> {
         plugins: Plugins::default(),
         workloads,
         secrets,
+        events: Events::default(),
         clock,
         tasks: tasks.clone(),
         namespace: namespace.to_owned(),
     })
 }
 
-fn engine_options(cache_dir: Option<&Path>) -> anyhow::Result<EngineOptions> {
+fn engine_options(args: &RunArgs) -> anyhow::Result<EngineOptions> {
+    let (ceiling, ceilings) = match &args.ceiling {
+        Some(file) => ceiling_of(file)?,
+        None => (Ceiling::default(), Limits::ceilings()),
+    };
+    let cache_dir = args.cache_dir.as_deref();
     Ok(EngineOptions {
         cache_dir: cache_dir.map_or_else(default_cache_dir, |dir| Ok(dir.to_owned()))?,
         compiler: Compiler::Exe(this_program()?, vec!["compile".into()]),
-        ceilings: Limits::ceilings(),
+        ceilings,
+        ceiling,
+        sources: SourceOptions {
+            directory: args.plugin_dir.clone(),
+            policy: args.signatures.into(),
+        },
         guest_threads: GUEST_THREADS,
     })
+}
+
+/// What the file of `--ceiling` says.
+fn ceiling_of(file: &Path) -> anyhow::Result<(Ceiling, Limits)> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("--ceiling {shown}"))?;
+    let said: HostCeiling = serde_saphyr::from_str(&text)
+        .map_err(|error| anyhow::anyhow!("--ceiling {shown}: {error}"))?;
+    plugin::ceiling(&said).map_err(|error| anyhow::anyhow!("--ceiling {shown}: {}", error.message))
 }
 
 /// A path that starts this very program, also after its file was replaced by a newer one.
@@ -270,6 +328,27 @@ mod tests {
             Ok(SocketAddr::from(([0, 0, 0, 0], 80)))
         );
         assert!(address("here").is_err());
+    }
+
+    #[test]
+    fn a_ceiling_is_read_or_named() {
+        let dir = std::env::temp_dir().join(format!("capstan-ceiling-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("ceiling.yaml");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            ceiling_of(&file).map_err(|error| format!("{error:#}"))
+        };
+        let text = "grants:\n- capability: http\n  http:\n    origins:\n    - origin: https://*.example.com\nlimits:\n  cpuMs: 500\n";
+        let (ceiling, limits) = read(text).unwrap();
+        assert_eq!(limits.cpu, Duration::from_millis(500));
+        assert_ne!(ceiling, Ceiling::default());
+        let unknown = read("grant: []\n").unwrap_err();
+        assert!(unknown.contains("ceiling.yaml"), "{unknown}");
+        let wrong = read("grants:\n- capability: shell\n").unwrap_err();
+        assert!(wrong.contains("grants[0].capability"), "{wrong}");
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(ceiling_of(&file).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,24 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::grant::PluginGrant;
 use super::status::PluginStatus;
-use crate::schema::{self, string_enum};
+use crate::schema;
 
 /// A SHA-256 digest.
 const DIGEST: &str = "^sha256:[a-f0-9]{64}$";
 
-/// Name of a capability: words of lower case letters, joined by `-`.
-const CAPABILITY: &str = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
-
 /// A key of a ConfigMap or Secret.
-const DATA_KEY: &str = r"^[-._a-zA-Z0-9]+$";
-
-/// Scheme, host (perhaps with `*.` before it) and port of an origin.
-const ORIGIN: &str =
-    r"^https?://(\*\.)?([a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$";
-
-/// A name of an HTTP header.
-const HEADER: &str = "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$";
+pub(super) const DATA_KEY: &str = r"^[-._a-zA-Z0-9]+$";
 
 /// Where a plugin is, what it may do and which limits it has.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +58,25 @@ const HEADER: &str = "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$";
         description = "Why it does or does not"
     ),
     printcolumn(
+        name = "Calls",
+        type_ = "integer",
+        json_path = ".status.calls.total",
+        description = "Calls of these bytes, counted every few minutes"
+    ),
+    printcolumn(
+        name = "Failures",
+        type_ = "integer",
+        json_path = ".status.calls.failed",
+        description = "Calls that failed because of the plugin"
+    ),
+    printcolumn(
+        name = "Canary",
+        type_ = "string",
+        json_path = ".status.canary.state",
+        priority = 1,
+        description = "How the canary is doing"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp",
@@ -93,9 +103,35 @@ pub struct PluginSpec {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "schema::any_object")]
     pub config: Map<String, Value>,
+    /// A second component for some objects: a new version that is tried, or another one for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<PluginCanary>,
     /// Stops calls to the plugin; its objects stay as they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+}
+
+/// A second component of a plugin, with the same name and kinds. It has the grants, limits and configuration of the Plugin. An object
+/// is its own when it is in one of the namespaces, or when its Cluster has the labels.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginCanary {
+    /// Where the component is.
+    pub source: PluginSource,
+    /// The only digest that is accepted, as in spec.digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71), regex(pattern = DIGEST))]
+    pub digest: Option<String>,
+    /// Namespaces whose objects it answers for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL)), extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: Vec<String>,
+    /// Labels of the Clusters whose objects it answers for: all of these with these values.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub match_labels: std::collections::BTreeMap<String, String>,
+    /// It answers for all objects from now on. To go back, make it false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promoted: bool,
 }
 
 /// Where a component is; exactly one member is set.
@@ -106,6 +142,57 @@ pub struct PluginSource {
     /// The component is in a ConfigMap of the Plugin's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapSource>,
+    /// The component is in several ConfigMaps of the Plugin's namespace, one behind the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map_parts: Option<ConfigMapPartsSource>,
+    /// The component is in a file of the host, below the directory that it was started with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileSource>,
+    /// The component is in an OCI registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oci: Option<OciSource>,
+}
+
+/// A component in several ConfigMaps with the labels `capstan.dev/plugin`, `capstan.dev/plugin-part` (from 0) and
+/// `capstan.dev/plugin-parts` (how many); it may be compressed as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapPartsSource {
+    /// Value of the label `capstan.dev/plugin`; name of the Plugin when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL))]
+    pub plugin: Option<String>,
+}
+
+/// A component in a file; it may be compressed with gzip or zstd. A signature is in the file of the same name with `.sig` behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSource {
+    /// Path below the host's directory of plugins.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+}
+
+/// A component in an OCI registry, as `wkg oci push` puts it there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OciSource {
+    /// Registry, repository, and a tag or a digest: `registry.example.com/team/plugin:1.2.3`. A tag is looked up every five
+    /// minutes; status.source.resolved says what it meant.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    /// Name of a Secret of the type kubernetes.io/dockerconfigjson in the Plugin's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::DNS_SUBDOMAIN))]
+    pub pull_secret: Option<String>,
+    /// Certificates, in PEM, that are trusted for the registry instead of the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub ca_bundle: Option<String>,
+    /// Speak to the registry without TLS. Logins and components can be read and changed on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "plainHTTP")]
+    pub plain_http: Option<bool>,
 }
 
 /// A component in a ConfigMap; it may be compressed with gzip or zstd.
@@ -119,103 +206,6 @@ pub struct ConfigMapSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY))]
     pub key: Option<String>,
-}
-
-/// Permission to use one capability.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!has(self.http) || self.capability == 'http'", "message": "http belongs to the grant of capability http", "fieldPath": ".http"},
-    {"rule": "!has(self.credentials) || self.capability == 'credentials' || self.capability == 'http'", "message": "credentials belong to the grant of capability credentials or http", "fieldPath": ".credentials"},
-]))]
-pub struct PluginGrant {
-    /// Name of the capability.
-    #[schemars(length(min = 1, max = 63), regex(pattern = CAPABILITY))]
-    pub capability: String,
-    /// Where the plugin may send HTTP requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpGrant>,
-    /// Secrets that the host puts into the plugin's requests; the plugin never sees them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub credentials: Vec<CredentialGrant>,
-}
-
-/// Where a plugin may send HTTP requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpGrant {
-    /// Origins that the plugin may talk to.
-    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["origin"]))]
-    pub origins: Vec<OriginGrant>,
-}
-
-/// One origin that a plugin may talk to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct OriginGrant {
-    /// Scheme, host and port, such as http://127.0.0.1:3000 or https://*.example.org; *. stands for
-    /// one or more labels.
-    #[schemars(length(min = 1, max = 512), regex(pattern = ORIGIN))]
-    pub origin: String,
-    /// Methods that are allowed; all of them when left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 16), regex(pattern = "^[A-Z]+$")), extend("x-kubernetes-list-type" = "set"))]
-    pub methods: Vec<String>,
-    /// Whether the host may resolve to an address that is not public (private, loopback, link-local).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub private: Option<bool>,
-    /// Certificates, in PEM, that are trusted for this origin instead of the public ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 65536))]
-    pub ca_bundle: Option<String>,
-}
-
-string_enum! {
-    /// How a secret is put into a request.
-    pub enum CredentialScheme {
-        /// `Authorization: Bearer <secret>`.
-        Bearer = "Bearer",
-        /// `Authorization: Basic <secret>`; the secret is user and password joined by a colon.
-        Basic = "Basic",
-        /// The secret is the value of a header that is named.
-        Header = "Header",
-    }
-}
-
-/// A secret that the host puts into a plugin's requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "(self.scheme == 'Header') == has(self.header)", "message": "header is set if and only if scheme is Header", "fieldPath": ".header"},
-]))]
-pub struct CredentialGrant {
-    /// Name by which the plugin refers to the credential.
-    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL))]
-    pub name: String,
-    /// Where the secret is.
-    pub secret_ref: SecretKeyRef,
-    /// How the secret is put into a request: Bearer, Basic, or Header with a name of its own.
-    pub scheme: CredentialScheme,
-    /// Name of the header, for scheme Header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = HEADER))]
-    pub header: Option<String>,
-    /// Origins that the secret may be sent to; each must be granted.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = ORIGIN)), extend("x-kubernetes-list-type" = "set"))]
-    pub origins: Vec<String>,
-}
-
-/// A key of a Secret in the Plugin's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretKeyRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = schema::DNS_SUBDOMAIN))]
-    pub name: String,
-    /// Key in the Secret's data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY))]
-    pub key: String,
 }
 
 /// Limits of a plugin.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Role;
-use crate::schema;
+use crate::schema::{self, string_enum};
 
 /// How a plugin is doing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -55,9 +55,111 @@ pub struct PluginStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["capability"]))]
     pub missing_grants: Vec<PluginMissingGrant>,
+    /// How the second component of spec.canary is doing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<PluginCanaryStatus>,
+    /// Components that answered calls, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub history: Vec<PluginVersionStatus>,
+    /// How many calls there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<PluginCallsStatus>,
     /// The last call that failed because of the plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<PluginLastError>,
+}
+
+string_enum! {
+    /// How a canary is doing.
+    pub enum PluginCanaryState {
+        /// It is being loaded, or waits for the component beside it.
+        Waiting = "Waiting",
+        /// It answers calls about its objects.
+        Serving = "Serving",
+        /// It answers all calls.
+        Promoted = "Promoted",
+        /// It failed too often; the component beside it answers for its objects for a while.
+        Stopped = "Stopped",
+        /// It cannot be used.
+        Failed = "Failed",
+    }
+}
+
+/// How the second component of a plugin is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginCanaryStatus {
+    /// Its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub digest: Option<String>,
+    /// Its own version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub version: Option<String>,
+    /// Waiting, Serving, Promoted, Stopped or Failed.
+    pub state: PluginCanaryState,
+    /// Whether it is promoted.
+    #[serde(default)]
+    pub promoted: bool,
+    /// Why it does not serve, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
+    pub message: Option<String>,
+}
+
+string_enum! {
+    /// What became of a component.
+    pub enum PluginVersionState {
+        /// It answers calls.
+        Active = "Active",
+        /// Another one took over.
+        Replaced = "Replaced",
+        /// It failed so often that the one before took over again.
+        GivenUp = "GivenUp",
+    }
+}
+
+/// A component that answered calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginVersionStatus {
+    /// Its digest.
+    #[schemars(length(max = 71))]
+    pub digest: String,
+    /// Its own version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub version: Option<String>,
+    /// Since when it answered calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Active, Replaced or GivenUp.
+    pub state: PluginVersionState,
+    /// Why it was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
+    pub message: Option<String>,
+}
+
+/// Calls of the component that answers them; the metrics have them exactly, this follows every few minutes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginCallsStatus {
+    /// The component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub digest: Option<String>,
+    /// When they were counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_time: Option<Time>,
+    /// All calls.
+    #[serde(default)]
+    pub total: i64,
+    /// Those that trapped, took too long or too much memory, or were answered with what is not allowed.
+    #[serde(default)]
+    pub failed: i64,
 }
 
 /// What was found in a plugin's source.
@@ -70,6 +172,14 @@ pub struct PluginSourceStatus {
     /// Size of the component in bytes, after decompression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
+    /// What a reference to a registry meant: the same repository by a digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub resolved: Option<String>,
+    /// Whose signature the component has: where its public key is. Left out when nobody looked or nobody signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub signed_by: Option<String>,
     /// How the bytes were compressed: gzip, zstd, or left out for not at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compressed: Option<String>,

@@ -7,6 +7,16 @@ words! {
     SOURCE_NOT_FOUND = "SourceNotFound",
     /// The ConfigMap does not hold exactly one plugin where one was looked for. Name the key in spec.source.configMap.key.
     SOURCE_INVALID = "SourceInvalid",
+    /// The source cannot be looked at now. The message says why; it is tried again.
+    SOURCE_UNAVAILABLE = "SourceUnavailable",
+    /// The registry refuses the login. Name a Secret with another in spec.source.oci.pullSecret.
+    SOURCE_DENIED = "SourceDenied",
+    /// Nobody whose key this host has signed the component, and the host loads it all the same. Sign it, or give the host the key.
+    SIGNATURE_MISSING = "SignatureMissing",
+    /// Nobody whose key this host has signed the component, and the host requires it. Sign it, or give the host the key.
+    NOT_SIGNED = "NotSigned",
+    /// A Secret that should hold public keys for signatures holds something else. The message names it.
+    KEY_INVALID = "KeyInvalid",
     /// The plugin is larger than the host accepts. Strip or compress it.
     SOURCE_TOO_LARGE = "SourceTooLarge",
     /// The bytes do not have the digest that spec.digest asks for. Correct the digest, or find out who changed the bytes.
@@ -29,6 +39,8 @@ words! {
     GRANTED = "Granted",
     /// The plugin needs something that was not granted. Add the lines from status.missingGrants to spec.grants if you agree.
     GRANT_MISSING = "GrantMissing",
+    /// The plugin needs something that was granted, but that the host allows to no plugin. Ask the host's operator to raise its ceiling.
+    ABOVE_CEILING = "AboveCeiling",
     /// A grant is not well-formed or names a Secret that does not exist. The message names it.
     GRANT_INVALID = "GrantInvalid",
     /// An earlier step has to succeed first. Look at the other conditions.
@@ -37,6 +49,8 @@ words! {
     SUSPENDED = "Suspended",
     /// A new version of the plugin failed and the one before it answers calls. The message says why; replace the new version.
     FELL_BACK = "FellBack",
+    /// A new version failed so often after it had taken over that the one before answers calls again. Replace the new version.
+    GIVEN_UP = "GivenUp",
     /// The plugin failed so often that calls to it are held back for a while. Read status.lastError.
     CIRCUIT_OPEN = "CircuitOpen",
 }

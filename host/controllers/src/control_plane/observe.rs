@@ -145,7 +145,7 @@ fn workload_resource(api_version: &str, kind: &str, namespace: &str) -> Resource
 /// Reads everything.
 pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
     let cluster = owner_cluster(&object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
-    let plugin = ctx.plugins.owner_of(&object.group_kind());
+    let plugin = ctx.plugins.serving(ctx, &object);
     let connection = cluster
         .as_ref()
         .map(|c| ctx.workloads.status(&c.key))

@@ -218,10 +218,17 @@ impl KubeApi for RealApi {
                 Some(Value::Array(items)) => items,
                 _ => Vec::new(),
             };
+            // Items of built-in kinds do not say what they are; who knows only the plural learns it from the list.
+            let of_list = list.get("kind").and_then(Value::as_str).unwrap_or_default();
+            let kind = if resource.kind.is_empty() {
+                of_list.trim_end_matches("List").to_owned()
+            } else {
+                resource.kind.clone()
+            };
             for item in &mut items {
                 project(item);
                 if let Some(object) = item.as_object_mut() {
-                    object.entry("kind").or_insert_with(|| json!(resource.kind));
+                    object.entry("kind").or_insert_with(|| json!(kind));
                     object
                         .entry("apiVersion")
                         .or_insert_with(|| json!(resource.api_version()));

@@ -1,12 +1,18 @@
-//! The grants and limits of a Plugin object in the engine's words.
+//! The grants and limits of a Plugin object, and the ceiling of the host, in the engine's words.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use capstan_api::plugin::{CredentialScheme as ApiScheme, PluginSpec};
+use capstan_api::plugin::{
+    CredentialScheme as ApiScheme, HostCeiling, PluginGrant, PluginLimits, PluginSpec,
+    WorkloadVerb as ApiVerb,
+};
 use capstan_api::reason::plugin as reason;
 use capstan_core::plan::Failure;
-use capstan_engine::{CredentialGrant, CredentialScheme, Grants, HttpGrant, Limits, OriginPattern};
+use capstan_engine::{
+    Allowed, Ceiling, CredentialGrant, CredentialScheme, FilesGrant, Grants, HttpGrant, Limits,
+    OriginPattern, SecretGrant, WorkloadGrant, WorkloadVerb,
+};
 
 use crate::plugins::SecretSource;
 
@@ -15,15 +21,53 @@ use crate::plugins::SecretSource;
 /// # Errors
 /// Terminal: names the entry that is not well-formed.
 pub(super) fn grants(spec: &PluginSpec) -> Result<Grants, Failure> {
-    let mut grants = Grants {
-        capabilities: BTreeSet::new(),
-        ..Grants::default()
-    };
-    for (index, grant) in spec.grants.iter().enumerate() {
-        let place = format!("spec.grants[{index}]");
-        if grant.capability != "http" {
-            grants.capabilities.insert(grant.capability.clone());
+    parse("spec.grants", &spec.grants)
+}
+
+/// The most that a host allows, as its file says it.
+///
+/// # Errors
+/// Terminal: names the entry that is not well-formed.
+pub fn ceiling(file: &HostCeiling) -> Result<(Ceiling, Limits), Failure> {
+    let mut ceiling = Ceiling::nothing();
+    for (index, grant) in file.grants.iter().enumerate() {
+        let parsed = parse("grants", std::slice::from_ref(grant))?;
+        match grant.capability.as_str() {
+            "http" => ceiling.http = allowed(parsed.http),
+            "secret" => ceiling.secrets = allowed(parsed.secrets),
+            "workload" => ceiling.workload = allowed(parsed.workload),
+            "files" => {
+                let directory = grant.files.as_ref().map(|files| files.directory.as_str());
+                let directory = directory.filter(|directory| directory.starts_with('/'));
+                let directory = directory.ok_or_else(|| {
+                    let message = format!("grants[{index}].files.directory: name an absolute path");
+                    Failure::terminal(reason::GRANT_INVALID, message)
+                })?;
+                ceiling.directories.push(directory.into());
+            }
+            "event" | "log" | "state" => {}
+            other => {
+                let message = format!("grants[{index}].capability: this host has no {other}");
+                return Err(Failure::terminal(reason::GRANT_INVALID, message));
+            }
         }
+    }
+    Ok((ceiling, changed(Limits::ceilings(), file.limits.as_ref())))
+}
+
+/// A capability without details is allowed whole.
+fn allowed<T>(parsed: Vec<T>) -> Allowed<T> {
+    if parsed.is_empty() {
+        Allowed::All
+    } else {
+        Allowed::Only(parsed)
+    }
+}
+
+fn parse(field: &str, list: &[PluginGrant]) -> Result<Grants, Failure> {
+    let mut grants = Grants::default();
+    for (index, grant) in list.iter().enumerate() {
+        let place = format!("{field}[{index}]");
         for origin in grant.http.iter().flat_map(|http| &http.origins) {
             grants.http.push(HttpGrant {
                 origin: pattern(&format!("{place}.http.origins"), &origin.origin)?,
@@ -50,8 +94,42 @@ pub(super) fn grants(spec: &PluginSpec) -> Result<Grants, Failure> {
                 },
             );
         }
+        for secret in &grant.secrets {
+            let name = secret.name.parse().map_err(|error| {
+                let message = format!("{place}.secrets: {error}");
+                Failure::terminal(reason::GRANT_INVALID, message)
+            })?;
+            grants.secrets.push(SecretGrant {
+                namespace: secret.namespace.clone(),
+                name,
+                keys: secret.keys.clone(),
+                bytes: secret.bytes.unwrap_or(false),
+            });
+        }
+        for rule in &grant.workload {
+            grants.workload.push(WorkloadGrant {
+                groups: rule.api_groups.clone(),
+                resources: rule.resources.clone(),
+                verbs: rule.verbs.iter().copied().map(verb).collect(),
+                namespaces: rule.namespaces.clone(),
+                names: rule.names.clone(),
+            });
+        }
+        if let Some(files) = &grant.files {
+            grants.files = Some(FilesGrant::new(&files.directory));
+        }
     }
     Ok(grants)
+}
+
+fn verb(verb: ApiVerb) -> WorkloadVerb {
+    match verb {
+        ApiVerb::Get => WorkloadVerb::Get,
+        ApiVerb::List => WorkloadVerb::List,
+        ApiVerb::Apply => WorkloadVerb::Apply,
+        ApiVerb::Patch => WorkloadVerb::Patch,
+        ApiVerb::Delete => WorkloadVerb::Delete,
+    }
 }
 
 fn pattern(place: &str, origin: &str) -> Result<OriginPattern, Failure> {
@@ -89,25 +167,72 @@ pub(super) fn credentials(spec: &PluginSpec) -> BTreeMap<String, SecretSource> {
 
 /// What a call may use: the engine's defaults unless the object says otherwise. The engine's ceilings apply on top.
 pub(super) fn limits(spec: &PluginSpec) -> Limits {
-    let mut limits = Limits::default();
-    let Some(asked) = &spec.limits else {
+    changed(Limits::default(), spec.limits.as_ref())
+}
+
+/// These limits with what somebody says of them.
+fn changed(mut limits: Limits, said: Option<&PluginLimits>) -> Limits {
+    let Some(said) = said else {
         return limits;
     };
     let millis = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
-    if let Some(bytes) = asked.memory_bytes {
+    if let Some(bytes) = said.memory_bytes {
         limits.memory_bytes = usize::try_from(bytes).unwrap_or(limits.memory_bytes);
     }
-    if let Some(ms) = asked.cpu_ms {
+    if let Some(ms) = said.cpu_ms {
         limits.cpu = millis(ms);
     }
-    if let Some(ms) = asked.wall_ms {
+    if let Some(ms) = said.wall_ms {
         limits.wall = millis(ms);
     }
-    if let Some(count) = asked.concurrency {
+    if let Some(count) = said.concurrency {
         limits.concurrency = usize::try_from(count).unwrap_or(limits.concurrency);
     }
-    if let Some(count) = asked.http_calls {
+    if let Some(count) = said.http_calls {
         limits.http_requests = u32::try_from(count).unwrap_or(limits.http_requests);
     }
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn file(value: serde_json::Value) -> HostCeiling {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_ceiling_allows_what_it_lists_and_nothing_else() {
+        let listed = file(json!({
+            "grants": [
+                {"capability": "http", "http": {"origins": [{"origin": "https://*.example.com"}]}},
+                {"capability": "workload"},
+                {"capability": "files", "files": {"directory": "/srv/a"}},
+                {"capability": "files", "files": {"directory": "/srv/b"}},
+            ],
+            "limits": {"cpuMs": 100},
+        }));
+        let (ceiling, limits) = super::ceiling(&listed).unwrap();
+        assert!(matches!(&ceiling.http, Allowed::Only(origins) if origins.len() == 1));
+        assert_eq!(ceiling.secrets, Allowed::Only(vec![]));
+        assert_eq!(ceiling.workload, Allowed::All);
+        assert_eq!(ceiling.directories.len(), 2);
+        assert_eq!(limits.cpu, Duration::from_millis(100));
+        assert_eq!(limits.wall, Limits::ceilings().wall);
+    }
+
+    #[test]
+    fn a_ceiling_that_makes_no_sense_is_named() {
+        for wrong in [
+            json!({"grants": [{"capability": "shell"}]}),
+            json!({"grants": [{"capability": "files"}]}),
+            json!({"grants": [{"capability": "http", "http": {"origins": [{"origin": "x"}]}}]}),
+        ] {
+            let error = super::ceiling(&file(wrong.clone())).unwrap_err();
+            assert!(error.message.starts_with("grants[0]"), "{wrong}: {error}");
+        }
+    }
 }

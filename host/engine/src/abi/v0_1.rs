@@ -116,5 +116,9 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     type Core = HasSelf<crate::capability::Capabilities>;
     imports::log::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)?;
     imports::http::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)?;
-    imports::state::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)
+    imports::state::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)?;
+    imports::secret::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)?;
+    imports::workload::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)?;
+    imports::files::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)?;
+    imports::event::add_to_linker::<_, Core>(linker, |state| &mut state.capabilities)
 }

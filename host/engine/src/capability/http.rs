@@ -117,7 +117,6 @@ impl HttpPool {
 
 /// What one call may do over HTTP, and what is left of it.
 pub(crate) struct CallHttp {
-    pub(crate) grants: Arc<Grants>,
     pub(crate) pool: Arc<HttpPool>,
     pub(crate) credentials: Arc<dyn CredentialSource>,
     pub(crate) requests_left: u32,
@@ -190,7 +189,7 @@ impl Capabilities {
 
     /// Which grant allows it.
     fn authorize(&self, origin: &Origin, method: &Method) -> Result<usize, HttpError> {
-        self.http.grants.http_grant(origin, method.as_str()).ok_or_else(|| {
+        self.grants.http_grant(origin, method.as_str()).ok_or_else(|| {
             HttpError::Denied(format!(
                 "{method} to {origin} is not granted: add {{\"origin\":\"{origin}\",\"methods\":[\"{method}\"]}} to \
                  http.origins of the grant of the capability http in spec.grants of the Plugin"
@@ -271,7 +270,7 @@ impl Capabilities {
         name: &str,
         origin: &Origin,
     ) -> Result<(String, HeaderName, HeaderValue), HttpError> {
-        let grant = self.http.grants.credentials.get(name).ok_or_else(|| {
+        let grant = self.grants.credentials.get(name).ok_or_else(|| {
             HttpError::Denied(format!(
                 "the credential {name} is not granted: add it to the credentials of the grant of the capability http in spec.grants of the Plugin"
             ))
@@ -330,7 +329,7 @@ impl Capabilities {
         let client = self
             .http
             .pool
-            .client(&self.http.grants, index)
+            .client(&self.grants, index)
             .map_err(HttpError::Failed)?;
         let mut request = http::Request::builder()
             .method(checked.method.clone())

@@ -25,7 +25,12 @@ async fn a_plugin_says_what_it_is() {
     assert_eq!(loaded.manifest().name, "infrastructure-probe");
     assert_eq!(loaded.abi(), "0.1");
     let imports: Vec<_> = loaded.imports().iter().map(String::as_str).collect();
-    assert_eq!(imports, ["http", "log", "state"]);
+    assert_eq!(
+        imports,
+        [
+            "event", "files", "http", "log", "secret", "state", "workload"
+        ]
+    );
     assert!(loaded.digest().starts_with("sha256:"));
     assert!(loaded.compiled_bytes() > loaded.source_bytes());
     assert!(loaded.prepared.engine.load(wasm()).await.unwrap().cached());
@@ -150,6 +155,8 @@ fn in_child(
         cache_dir: dir.to_owned(),
         compiler: Compiler::Exe(program, args.to_vec()),
         ceilings: Limits::ceilings(),
+        ceiling: crate::Ceiling::default(),
+        sources: crate::SourceOptions::default(),
         guest_threads: 1,
     })
 }

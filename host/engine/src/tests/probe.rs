@@ -13,7 +13,7 @@ use capstan_core::call::{Context, Mode, SecretHandle};
 use serde_json::{Value, json};
 
 use crate::{
-    CallEnv, CallError, Compiler, Engine, EngineOptions, Grants, HttpGrant, Limits, Loaded,
+    CallEnv, CallError, Ceiling, Compiler, Engine, EngineOptions, Grants, HttpGrant, Limits, Loaded,
 };
 
 fn root() -> PathBuf {
@@ -78,10 +78,17 @@ pub(super) fn with_manifest(mode: &str) -> Bytes {
 
 /// An engine of its own, which shares compiled code with those of other tests.
 pub(super) fn engine() -> Arc<Engine> {
+    engine_below(Ceiling::default())
+}
+
+/// The same with a ceiling.
+pub(super) fn engine_below(ceiling: Ceiling) -> Arc<Engine> {
     Engine::new(EngineOptions {
         cache_dir: target().join("engine-test-cache"),
         compiler: Compiler::InProcessForTests,
         ceilings: Limits::ceilings(),
+        ceiling,
+        sources: crate::SourceOptions::default(),
         guest_threads: 1,
     })
     .unwrap()

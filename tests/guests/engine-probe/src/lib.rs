@@ -21,16 +21,20 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+use capstan::plugin::event::EventType;
 use capstan::plugin::http::{
     BodyPart, Error as HttpError, Request, SecretEncoding, SecretPart, send,
 };
 use capstan::plugin::log::{Level, emit, enabled};
 use capstan::plugin::material::{CertificateAuthority, Material, Requirement};
+use capstan::plugin::secret::SecretKey;
 use capstan::plugin::state::{get, put};
 use capstan::plugin::types::{
     CallContext, Condition, ConditionStatus, Deletion, Endpoint, Failure, FailureKind, Progress,
     Waiting,
 };
+use capstan::plugin::workload::{ApiResource, ListOptions, ObjectName, PatchType};
+use capstan::plugin::{event, files, secret, workload};
 use exports::capstan::plugin::bootstrap::{
     BootstrapAnswer, BootstrapInput, Part, SecretEncoding as PartEncoding, SecretPart as DataPart,
 };
@@ -52,14 +56,20 @@ use serde_json::{Value, json};
 #[used]
 static MANIFEST: [u8; 24] = *b"capstan-manifest:plain..";
 
+/// Changed by tests in the built file to get another version: `plain`, `traps` (every call), `fails` (every call).
+#[used]
+static BEHAVIOUR: [u8; 24] = *b"capstan-behaves:plain...";
+
 struct Probe;
 
+fn mode_of(bytes: [u8; 24]) -> String {
+    let text = String::from_utf8_lossy(&core::hint::black_box(bytes)).into_owned();
+    let mode = text.split_once(':').map_or("", |(_, mode)| mode);
+    mode.trim_end_matches('.').to_owned()
+}
+
 fn manifest_mode() -> String {
-    let bytes = core::hint::black_box(MANIFEST);
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    text.trim_start_matches("capstan-manifest:")
-        .trim_end_matches('.')
-        .to_owned()
+    mode_of(core::hint::black_box(MANIFEST))
 }
 
 impl exports::capstan::plugin::manifest::Guest for Probe {
@@ -74,6 +84,15 @@ impl exports::capstan::plugin::manifest::Guest for Probe {
             if !matches!(answer, Err(HttpError::Denied(_))) {
                 panic!("http worked inside describe");
             }
+            for answer in [
+                secret_of(&json!({"name": "a", "key": "b"})),
+                workload_of(&json!({"plural": "pods", "name": "a"})),
+                files_of(&json!({"path": "a"})),
+            ] {
+                if !answer.to_string().contains("Denied") {
+                    panic!("a capability worked inside describe: {answer}");
+                }
+            }
         }
         let kind = OwnedKind {
             role: "infra-machine".to_owned(),
@@ -84,7 +103,7 @@ impl exports::capstan::plugin::manifest::Guest for Probe {
             short_names: vec![],
             spec_schema: json!({"type": "object", "properties": {"size": {"type": "string"}}})
                 .to_string(),
-            status_schema: "{}".to_owned(),
+            status_schema: json!({"type": "object"}).to_string(),
             columns: vec![Column {
                 name: "Size".to_owned(),
                 json_path: ".spec.size".to_owned(),
@@ -92,7 +111,19 @@ impl exports::capstan::plugin::manifest::Guest for Probe {
                 priority: 0,
             }],
         };
-        let mut kinds = vec![kind.clone()];
+        let cluster = OwnedKind {
+            role: "infra-cluster".to_owned(),
+            kind: "ProbeCluster".to_owned(),
+            plural: "probeclusters".to_owned(),
+            status_schema: json!({"type": "object", "properties": {
+                "note": {"x-kubernetes-preserve-unknown-fields": true},
+                "context": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            }})
+            .to_string(),
+            columns: vec![],
+            ..kind.clone()
+        };
+        let mut kinds = vec![kind.clone(), cluster];
         if mode == "dupes" {
             kinds.push(kind);
         }
@@ -107,19 +138,32 @@ impl exports::capstan::plugin::manifest::Guest for Probe {
             description: "Does on demand what the engine must survive.".to_owned(),
             home_page: String::new(),
             kinds,
-            capabilities: if mode == "silent" {
-                vec![]
-            } else {
-                vec![CapabilityRequest {
-                    name: "http".to_owned(),
-                    why: "to reach the test's server".to_owned(),
-                    optional: false,
-                    suggestion: json!({"http": {"origins": [{"origin": "https://cloud.example.com", "methods": ["GET", "POST"]}]}}).to_string(),
-                }]
-            },
+            capabilities: capabilities(&mode),
             extra: vec![],
         }
     }
+}
+
+/// `http` is needed, the others are not; the manifest `silent` says nothing of `http`, `needs` cannot do without any.
+fn capabilities(mode: &str) -> Vec<CapabilityRequest> {
+    let mut asked: Vec<_> = ["secret", "workload", "files"]
+        .into_iter()
+        .map(|name| CapabilityRequest {
+            name: name.to_owned(),
+            why: format!("to try what {name} lets through"),
+            optional: mode != "needs",
+            suggestion: "{}".to_owned(),
+        })
+        .collect();
+    if mode != "silent" {
+        asked.push(CapabilityRequest {
+            name: "http".to_owned(),
+            why: "to reach the test's server".to_owned(),
+            optional: false,
+            suggestion: json!({"http": {"origins": [{"origin": "https://cloud.example.com", "methods": ["GET", "POST"]}]}}).to_string(),
+        });
+    }
+    asked
 }
 
 fn request(method: &str, url: &str, body: Vec<BodyPart>, credential: Option<String>) -> Request {
@@ -160,6 +204,11 @@ fn text<'a>(config: &'a Value, key: &str) -> &'a str {
 
 /// What does not depend on the function that was called. Answers a note for the status.
 fn misbehave(config: &Value, bootstrap: Option<u64>) -> Result<Value, Failure> {
+    match mode_of(core::hint::black_box(BEHAVIOUR)).as_str() {
+        "traps" => panic!("this version traps"),
+        "fails" => return Err(failure("ProbeFailed", "this version fails")),
+        _ => {}
+    }
     match text(config, "do") {
         "trap" => panic!("the probe was told to trap"),
         "spin" => loop {
@@ -212,6 +261,10 @@ fn misbehave(config: &Value, bootstrap: Option<u64>) -> Result<Value, Failure> {
                 "after": after.map(|b| String::from_utf8_lossy(&b).into_owned()),
             }))
         }
+        "secret" => Ok(secret_of(config)),
+        "workload" => Ok(workload_of(config)),
+        "files" => Ok(files_of(config)),
+        "event" => Ok(event_of(config)),
         "state-huge" => Ok(json!(format!("{:?}", put(&vec![0; 65 * 1024])))),
         "ambient" => Ok(ambient()),
         _ => Ok(Value::Null),
@@ -260,6 +313,138 @@ fn http(config: &Value, bootstrap: Option<u64>) -> Result<Value, Failure> {
         Err(HttpError::Limit(why)) => json!({"limit": why}),
         Err(HttpError::Failed(why)) => json!({"failed": why}),
     })
+}
+
+fn times(config: &Value) -> u64 {
+    config.get("times").and_then(Value::as_u64).unwrap_or(1)
+}
+
+/// `open`, or `read` which also logs what it got and traps with it when told to.
+fn secret_of(config: &Value) -> Value {
+    let asked = SecretKey {
+        namespace: config
+            .get("namespace")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+        name: text(config, "name").to_owned(),
+        key: text(config, "key").to_owned(),
+    };
+    let mut last = Value::Null;
+    for _ in 0..times(config) {
+        last = if config["bytes"] == json!(true) {
+            match secret::read(&asked) {
+                Ok(bytes) => {
+                    let got = String::from_utf8_lossy(&bytes).into_owned();
+                    if text(config, "then") == "trap" {
+                        panic!("the secret is {got}");
+                    }
+                    if text(config, "then") == "event" {
+                        let _ = event::emit(EventType::Warning, "Leaked", &format!("it is {got}"));
+                    }
+                    json!({"bytes": got})
+                }
+                Err(error) => json!({"error": format!("{error:?}")}),
+            }
+        } else {
+            match secret::open(&asked) {
+                Ok(handle) if text(config, "then") == "send" => {
+                    let body = vec![BodyPart::Secret(SecretPart {
+                        secret: handle,
+                        encoding: SecretEncoding::Plain,
+                    })];
+                    let answer = send(&request("POST", text(config, "url"), body, None));
+                    json!({"handle": handle, "sent": answer.map(|a| a.status).ok()})
+                }
+                Ok(handle) => json!({"handle": handle}),
+                Err(error) => json!({"error": format!("{error:?}")}),
+            }
+        };
+    }
+    last
+}
+
+fn workload_of(config: &Value) -> Value {
+    let resource = ApiResource {
+        group: text(config, "group").to_owned(),
+        version: match text(config, "version") {
+            "" => "v1",
+            version => version,
+        }
+        .to_owned(),
+        plural: text(config, "plural").to_owned(),
+    };
+    let namespace = config
+        .get("namespace")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    let name = ObjectName {
+        namespace: namespace.clone(),
+        name: text(config, "name").to_owned(),
+    };
+    let mut last = Value::Null;
+    for _ in 0..times(config) {
+        let answer = match text(config, "verb") {
+            "list" => workload::list_objects(
+                &resource,
+                &ListOptions {
+                    namespace: namespace.clone(),
+                    label_selector: text(config, "labels").to_owned(),
+                    field_selector: String::new(),
+                    limit: config["limit"].as_u64().map_or(10, |l| l as u32),
+                    next: text(config, "next").to_owned(),
+                },
+            )
+            .map(|page| json!({"count": page.items.len(), "items": page.items, "next": page.next})),
+            "apply" => workload::apply(&resource, text(config, "object")).map(Value::String),
+            "patch" => workload::patch(&resource, &name, PatchType::Merge, text(config, "patch"))
+                .map(Value::String),
+            "delete" => workload::delete(&resource, &name, None).map(|()| Value::Null),
+            _ => workload::get(&resource, &name).map(Value::String),
+        };
+        last = match answer {
+            Ok(answer) => json!({"ok": answer}),
+            Err(error) => json!({"error": format!("{error:?}")}),
+        };
+    }
+    last
+}
+
+fn files_of(config: &Value) -> Value {
+    let path = text(config, "path");
+    let mut last = Value::Null;
+    for _ in 0..times(config) {
+        last = if config["list"] == json!(true) {
+            match files::list_directory(path) {
+                Ok(entries) => json!(
+                    entries
+                        .iter()
+                        .map(|e| format!("{} {} {}", e.name, e.is_directory, e.size_bytes))
+                        .collect::<Vec<_>>()
+                ),
+                Err(error) => json!({"error": format!("{error:?}")}),
+            }
+        } else {
+            match files::read(path) {
+                Ok(bytes) => json!({"ok": String::from_utf8_lossy(&bytes)}),
+                Err(error) => json!({"error": format!("{error:?}")}),
+            }
+        };
+    }
+    last
+}
+
+fn event_of(config: &Value) -> Value {
+    let answers: Vec<String> = (0..times(config))
+        .map(|n| {
+            let message = match text(config, "message") {
+                "huge" => "x".repeat(100_000),
+                message => format!("{message}{n}"),
+            };
+            let answer = event::emit(EventType::Normal, text(config, "reason"), &message);
+            format!("{answer:?}")
+        })
+        .collect();
+    json!(answers)
 }
 
 /// What can be seen of the world without any capability.

@@ -143,10 +143,10 @@ fn checked_part(part: wit::Part, secrets: &SecretTable) -> Checked<(Part, usize)
         wit::Part::Secret(secret) => secret,
     };
     let handle = SecretHandle(secret.secret);
-    let size = secrets.resolve(handle).map(<[u8]>::len);
+    let size = secrets.given(handle).map(<[u8]>::len);
     check::rule(size.is_some(), || {
         format!(
-            "parts has the handle {}, which is no secret of this call",
+            "parts has the handle {}, which is no secret of this call's input",
             handle.0
         )
     })?;

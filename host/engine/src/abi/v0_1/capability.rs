@@ -4,11 +4,18 @@ use std::time::Duration;
 
 use capstan_core::call::SecretHandle;
 
-use super::imports::{http, log, state};
+use super::imports::{event, files, http, log, secret, state, workload};
 use crate::capability::Capabilities;
+use crate::capability::event::EventError;
+use crate::capability::files::FilesError;
 use crate::capability::http::{BodyEncoding, BodyPart, HttpError, HttpRequest};
 use crate::capability::log::Level;
+use crate::capability::secret::{SecretError, SecretKey};
 use crate::capability::state::StateRefusal;
+use crate::capability::workload::{
+    ApiResource, ObjectName, PatchKind, WorkloadAnswer, WorkloadError, WorkloadRequest, json_of,
+    name_of,
+};
 use crate::error::HostTrouble;
 
 fn level_of(level: log::Level) -> Level {
@@ -82,6 +89,244 @@ impl http::Host for Capabilities {
             Err(HttpError::Limit(why)) => Err(http::Error::Limit(why)),
             Err(HttpError::Failed(why)) => Err(http::Error::Failed(why)),
         })
+    }
+}
+
+impl From<secret::SecretKey> for SecretKey {
+    fn from(asked: secret::SecretKey) -> Self {
+        Self {
+            namespace: asked.namespace,
+            name: asked.name,
+            key: asked.key,
+        }
+    }
+}
+
+impl From<SecretError> for secret::Error {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Denied(why) => Self::Denied(why),
+            SecretError::NotFound(why) => Self::NotFound(why),
+            SecretError::Invalid(why) => Self::Invalid(why),
+            SecretError::Limit(why) => Self::Limit(why),
+            SecretError::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+impl secret::Host for Capabilities {
+    async fn open(
+        &mut self,
+        asked: secret::SecretKey,
+    ) -> wasmtime::Result<Result<u64, secret::Error>> {
+        let answer = Box::pin(self.secret_open(asked.into())).await;
+        Ok(answer.map(|handle| handle.0).map_err(Into::into))
+    }
+
+    async fn read(
+        &mut self,
+        asked: secret::SecretKey,
+    ) -> wasmtime::Result<Result<Vec<u8>, secret::Error>> {
+        Ok(Box::pin(self.secret_read(asked.into()))
+            .await
+            .map_err(Into::into))
+    }
+}
+
+impl From<WorkloadError> for workload::Error {
+    fn from(error: WorkloadError) -> Self {
+        match error {
+            WorkloadError::Denied(why) => Self::Denied(why),
+            WorkloadError::Planned => Self::Planned,
+            WorkloadError::NotFound(why) => Self::NotFound(why),
+            WorkloadError::Conflict(why) => Self::Conflict(why),
+            WorkloadError::Invalid(why) => Self::Invalid(why),
+            WorkloadError::Limit(why) => Self::Limit(why),
+            WorkloadError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+impl From<workload::ApiResource> for ApiResource {
+    fn from(resource: workload::ApiResource) -> Self {
+        Self {
+            group: resource.group,
+            version: resource.version,
+            plural: resource.plural,
+        }
+    }
+}
+
+impl From<workload::ObjectName> for ObjectName {
+    fn from(name: workload::ObjectName) -> Self {
+        Self {
+            namespace: name.namespace,
+            name: name.name,
+        }
+    }
+}
+
+impl Capabilities {
+    /// Sends a request whose answer is one object.
+    async fn object(&mut self, request: WorkloadRequest) -> Result<String, workload::Error> {
+        match Box::pin(self.workload_request(request)).await? {
+            WorkloadAnswer::Object(object) => Ok(object.to_string()),
+            WorkloadAnswer::Page(..) | WorkloadAnswer::Done => Ok("{}".to_owned()),
+        }
+    }
+}
+
+impl workload::Host for Capabilities {
+    async fn get(
+        &mut self,
+        resource: workload::ApiResource,
+        name: workload::ObjectName,
+    ) -> wasmtime::Result<Result<String, workload::Error>> {
+        let request = WorkloadRequest::Get {
+            resource: resource.into(),
+            name: name.into(),
+        };
+        Ok(self.object(request).await)
+    }
+
+    async fn list_objects(
+        &mut self,
+        resource: workload::ApiResource,
+        options: workload::ListOptions,
+    ) -> wasmtime::Result<Result<workload::Page, workload::Error>> {
+        let request = WorkloadRequest::List {
+            resource: resource.into(),
+            namespace: options.namespace,
+            labels: options.label_selector,
+            fields: options.field_selector,
+            limit: options.limit,
+            next: options.next,
+        };
+        Ok(match Box::pin(self.workload_request(request)).await {
+            Ok(WorkloadAnswer::Page(items, next)) => Ok(workload::Page {
+                items: items.iter().map(ToString::to_string).collect(),
+                next: next.unwrap_or_default(),
+            }),
+            Ok(WorkloadAnswer::Object(_) | WorkloadAnswer::Done) => Ok(workload::Page {
+                items: Vec::new(),
+                next: String::new(),
+            }),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    async fn apply(
+        &mut self,
+        resource: workload::ApiResource,
+        object: String,
+    ) -> wasmtime::Result<Result<String, workload::Error>> {
+        let parsed = json_of("the object", &object)
+            .and_then(|object| name_of(&object).map(|name| (name, object)));
+        let (name, object) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let request = WorkloadRequest::Apply {
+            resource: resource.into(),
+            name,
+            object,
+            manager: self.workload_manager(),
+        };
+        Ok(self.object(request).await)
+    }
+
+    async fn patch(
+        &mut self,
+        resource: workload::ApiResource,
+        name: workload::ObjectName,
+        patch_type: workload::PatchType,
+        patch: String,
+    ) -> wasmtime::Result<Result<String, workload::Error>> {
+        let patch = match json_of("the patch", &patch) {
+            Ok(patch) => patch,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let request = WorkloadRequest::Patch {
+            resource: resource.into(),
+            name: name.into(),
+            kind: match patch_type {
+                workload::PatchType::Merge => PatchKind::Merge,
+                workload::PatchType::JsonPatch => PatchKind::Json,
+                workload::PatchType::Strategic => PatchKind::Strategic,
+            },
+            patch,
+            manager: self.workload_manager(),
+        };
+        Ok(self.object(request).await)
+    }
+
+    async fn delete(
+        &mut self,
+        resource: workload::ApiResource,
+        name: workload::ObjectName,
+        uid: Option<String>,
+    ) -> wasmtime::Result<Result<(), workload::Error>> {
+        let request = WorkloadRequest::Delete {
+            resource: resource.into(),
+            name: name.into(),
+            uid,
+        };
+        let answer = Box::pin(self.workload_request(request)).await;
+        Ok(answer.map(drop).map_err(Into::into))
+    }
+}
+
+impl From<FilesError> for files::Error {
+    fn from(error: FilesError) -> Self {
+        match error {
+            FilesError::Denied(why) => Self::Denied(why),
+            FilesError::NotFound(why) => Self::NotFound(why),
+            FilesError::Invalid(why) => Self::Invalid(why),
+            FilesError::Limit(why) => Self::Limit(why),
+            FilesError::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+impl files::Host for Capabilities {
+    async fn read(&mut self, path: String) -> wasmtime::Result<Result<Vec<u8>, files::Error>> {
+        Ok(Box::pin(self.files_read(path)).await.map_err(Into::into))
+    }
+
+    async fn list_directory(
+        &mut self,
+        path: String,
+    ) -> wasmtime::Result<Result<Vec<files::Entry>, files::Error>> {
+        let entries = Box::pin(self.files_list(path)).await;
+        Ok(entries
+            .map(|entries| {
+                entries
+                    .into_iter()
+                    .map(|entry| files::Entry {
+                        name: entry.name,
+                        is_directory: entry.is_directory,
+                        size_bytes: entry.size_bytes,
+                    })
+                    .collect()
+            })
+            .map_err(Into::into))
+    }
+}
+
+impl event::Host for Capabilities {
+    async fn emit(
+        &mut self,
+        event_type: event::EventType,
+        reason: String,
+        message: String,
+    ) -> wasmtime::Result<Result<(), event::Error>> {
+        let warning = matches!(event_type, event::EventType::Warning);
+        let answer = Box::pin(self.event_emit(warning, reason, &message)).await;
+        Ok(answer.map_err(|error| match error {
+            EventError::Planned => event::Error::Planned,
+            EventError::Invalid(why) => event::Error::Invalid(why),
+            EventError::Limit(why) => event::Error::Limit(why),
+        }))
     }
 }
 

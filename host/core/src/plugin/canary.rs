@@ -1,0 +1,166 @@
+//! The canary of a Plugin: a second component that answers for some objects, or after its promotion for all.
+
+use std::time::Duration;
+
+use capstan_api::plugin::{PluginCanary, PluginCanaryState, PluginCanaryStatus};
+use capstan_api::reason::plugin as reason;
+
+use super::{Attempt, Candidate, Observed, Problem, Step, is_transient};
+use crate::lookup::Lookup;
+
+/// The canary as it is seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedCanary {
+    /// Version of its source.
+    pub source: Lookup<String>,
+    /// What was last made of it.
+    pub attempt: Option<Attempt>,
+    /// What answers for its objects, if anything does.
+    pub active: Option<ActiveCanary>,
+    /// It trapped so often that calls to it are held back: its objects are answered for by the other component.
+    pub stopped: bool,
+    /// How soon its source is looked at again.
+    pub recheck: Option<Duration>,
+}
+
+/// A canary that answers calls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActiveCanary {
+    /// Its digest.
+    pub digest: String,
+    /// What the object said of it then.
+    pub spec: PluginCanary,
+}
+
+/// Why the canary must not answer calls, if so.
+pub(super) fn obstacle(observed: &Observed, canary: &ObservedCanary) -> Option<Problem> {
+    match &canary.source {
+        Lookup::Missing => {
+            let message = "spec.canary.source: it does not exist";
+            return Some(Problem::new("Verified", reason::SOURCE_NOT_FOUND, message));
+        }
+        Lookup::Unknown(why) => {
+            let problem = Problem::new("Verified", reason::SOURCE_UNAVAILABLE, why.clone());
+            return Some(problem);
+        }
+        Lookup::Found(_) => {}
+    }
+    let candidate = match &canary.attempt.as_ref()?.result {
+        Ok(candidate) => candidate,
+        Err(problem) => return Some(problem.clone()),
+    };
+    if let Some(missing) = candidate.missing.first() {
+        let message = format!(
+            "the canary needs the capability {}, which is not granted: {}",
+            missing.capability, missing.yaml
+        );
+        return Some(Problem::new("Granted", reason::GRANT_MISSING, message));
+    }
+    let stable = stable(observed)?;
+    same_kinds(stable, candidate)
+}
+
+fn stable(observed: &Observed) -> Option<&Candidate> {
+    observed.attempt.as_ref()?.result.as_ref().ok()
+}
+
+/// Both answer for the same objects, so both own the same kinds.
+fn same_kinds(stable: &Candidate, canary: &Candidate) -> Option<Problem> {
+    let kinds = |candidate: &Candidate| {
+        let kinds = candidate.manifest.kinds.iter();
+        let mut kinds: Vec<String> = kinds
+            .map(|kind| {
+                format!(
+                    "{} {}/{} {}",
+                    kind.role, kind.group, kind.version, kind.kind
+                )
+            })
+            .collect();
+        kinds.sort();
+        kinds
+    };
+    if stable.manifest.name == canary.manifest.name && kinds(stable) == kinds(canary) {
+        return None;
+    }
+    let message = format!(
+        "the canary is {} with the kinds [{}], the component beside it {} with [{}]: they must be the same",
+        canary.manifest.name,
+        kinds(canary).join(", "),
+        stable.manifest.name,
+        kinds(stable).join(", ")
+    );
+    Some(Problem::new("Compatible", reason::KIND_CONFLICT, message))
+}
+
+/// What should happen to the canary, once the component beside it answers calls.
+pub(super) fn decide(observed: &Observed) -> Vec<Step> {
+    let Some(canary) = &observed.canary else {
+        return Vec::new();
+    };
+    let Some(spec) = &observed.plugin.spec.canary else {
+        return match canary.active {
+            Some(_) => vec![Step::DropCanary],
+            None => Vec::new(),
+        };
+    };
+    if observed.active.is_none() {
+        return Vec::new();
+    }
+    let Lookup::Found(version) = &canary.source else {
+        return Vec::new();
+    };
+    let current = canary.attempt.as_ref().filter(|attempt| {
+        attempt.version == *version
+            && !is_transient(attempt)
+            && (attempt.result.is_ok() || attempt.pinned == spec.digest)
+    });
+    let Some(attempt) = current else {
+        return vec![Step::LoadCanary {
+            version: version.clone(),
+        }];
+    };
+    let Ok(candidate) = &attempt.result else {
+        return Vec::new();
+    };
+    let is_active = canary
+        .active
+        .as_ref()
+        .is_some_and(|active| active.digest == candidate.digest && active.spec == *spec);
+    if is_active || obstacle(observed, canary).is_some() {
+        return Vec::new();
+    }
+    vec![Step::ActivateCanary]
+}
+
+/// What the status says of the canary.
+pub(super) fn report(observed: &Observed) -> Option<PluginCanaryStatus> {
+    let spec = observed.plugin.spec.canary.as_ref()?;
+    let canary = observed.canary.as_ref()?;
+    let candidate = canary.attempt.as_ref().and_then(|a| a.result.as_ref().ok());
+    let problem = obstacle(observed, canary);
+    let active = canary.active.as_ref();
+    let state = match (active, &problem) {
+        (Some(_), _) if canary.stopped => PluginCanaryState::Stopped,
+        (Some(active), _) if active.spec.promoted => PluginCanaryState::Promoted,
+        (Some(_), _) => PluginCanaryState::Serving,
+        (None, Some(_)) => PluginCanaryState::Failed,
+        (None, None) => PluginCanaryState::Waiting,
+    };
+    let message = match (&problem, canary.stopped) {
+        (Some(problem), _) => Some(problem.message.clone()),
+        (None, true) => Some(
+            "it failed so often that the other component answers for its objects for a while"
+                .to_owned(),
+        ),
+        (None, false) => None,
+    };
+    Some(PluginCanaryStatus {
+        digest: active
+            .map(|active| active.digest.clone())
+            .or_else(|| candidate.map(|candidate| candidate.digest.clone())),
+        version: candidate.map(|candidate| candidate.manifest.version.clone()),
+        state,
+        promoted: spec.promoted,
+        message,
+    })
+}

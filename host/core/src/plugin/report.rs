@@ -1,0 +1,328 @@
+//! What the status of a Plugin says.
+
+use std::time::Duration;
+
+use capstan_api::condition::Report;
+use capstan_api::plugin::{
+    PluginCallsStatus, PluginCapabilityStatus, PluginCompiledStatus, PluginLastError,
+    PluginManifestStatus, PluginMissingGrant, PluginOwnedKindStatus, PluginSourceStatus,
+    PluginStatus, PluginVersionState, PluginVersionStatus,
+};
+use capstan_api::reason::plugin as reason;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    Candidate, Observed, Problem, Reported, Step, TRANSIENT_RETRY, is_transient, obstacle,
+};
+use crate::plan::{Next, Outcome};
+
+/// What the status says. `observed` is as it is after the steps.
+#[must_use]
+pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp) -> Reported {
+    let problem = obstacle(observed).or_else(|| {
+        let (step, failure) = outcome.failed.as_ref()?;
+        let condition = if matches!(step, Step::Load { .. }) {
+            "Verified"
+        } else {
+            "Compatible"
+        };
+        Some(Problem::new(
+            condition,
+            &failure.reason,
+            failure.message.clone(),
+        ))
+    });
+    let candidate = observed
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.result.as_ref().ok());
+    let mut status = observed.plugin.status.clone().unwrap_or_default();
+    status.conditions = Vec::new();
+    status.observed_generation = None;
+    status.active_digest = observed.active.as_ref().map(|active| active.digest.clone());
+    status.active_digest_short = status
+        .active_digest
+        .as_ref()
+        .map(|d| d.trim_start_matches("sha256:").chars().take(12).collect());
+    if let Some(candidate) = candidate {
+        describe(&mut status, observed, candidate);
+    }
+    status.canary = super::canary::report(observed);
+    history(&mut status, observed, candidate, now);
+    calls(&mut status, observed, now);
+    status.last_error = problem.as_ref().map(|problem| PluginLastError {
+        time: kept_time(observed, problem, now),
+        reason: problem.reason.clone(),
+        message: problem.message.clone(),
+    });
+    let loaded = outcome
+        .done
+        .iter()
+        .any(|(step, _)| matches!(step, Step::Load { .. }));
+    let next = match &observed.attempt {
+        Some(attempt) if is_transient(attempt) => Some(Next::CheckAfter(TRANSIENT_RETRY)),
+        _ => loaded.then_some(Next::CheckAfter(Duration::ZERO)),
+    };
+    Reported {
+        status,
+        conditions: conditions(observed, candidate, problem.as_ref()),
+        next,
+    }
+}
+
+/// Digests that are remembered.
+const HISTORY_MAX: usize = 10;
+
+fn second(now: Timestamp) -> Option<Time> {
+    Timestamp::from_second(now.as_second()).ok().map(Time)
+}
+
+/// What answers calls is the first entry; what answered before says how it ended.
+fn history(
+    status: &mut PluginStatus,
+    observed: &Observed,
+    candidate: Option<&Candidate>,
+    now: Timestamp,
+) {
+    let Some(active) = &observed.active else {
+        return;
+    };
+    if status.history.first().map(|entry| &entry.digest) == Some(&active.digest) {
+        return;
+    }
+    if let Some(first) = status.history.first_mut() {
+        let given_up = observed.given_up.as_ref();
+        let given_up = given_up.filter(|(digest, _)| *digest == first.digest);
+        first.state = match given_up {
+            Some(_) => PluginVersionState::GivenUp,
+            None => PluginVersionState::Replaced,
+        };
+        first.message = given_up.map(|(_, why)| why.clone());
+    }
+    let known = status.history.iter();
+    let known = known.filter(|entry| entry.digest == active.digest);
+    let version = candidate
+        .filter(|candidate| candidate.digest == active.digest)
+        .map(|candidate| candidate.manifest.version.clone())
+        .or_else(|| known.clone().find_map(|entry| entry.version.clone()));
+    let entry = PluginVersionStatus {
+        digest: active.digest.clone(),
+        version,
+        since: second(now),
+        state: PluginVersionState::Active,
+        message: None,
+    };
+    status.history.insert(0, entry);
+    status.history.truncate(HISTORY_MAX);
+}
+
+/// Counts for people: they follow slowly, as every call would be a write otherwise.
+fn calls(status: &mut PluginStatus, observed: &Observed, now: Timestamp) {
+    let Some(active) = &observed.active else {
+        return;
+    };
+    let digest = Some(&active.digest);
+    let fresh = status.calls.as_ref().is_some_and(|calls| {
+        let since = calls
+            .at_time
+            .as_ref()
+            .map(|at| now.duration_since(at.0).unsigned_abs());
+        calls.digest.as_ref() == digest && since.is_some_and(|since| since < super::COUNTED_EVERY)
+    });
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let (total, failed) = observed.calls;
+    let same = status.calls.as_ref().is_some_and(|calls| {
+        calls.digest.as_ref() == digest
+            && calls.total == count(total)
+            && calls.failed == count(failed)
+    });
+    if fresh || same {
+        return;
+    }
+    status.calls = Some(PluginCallsStatus {
+        digest: digest.cloned(),
+        at_time: second(now),
+        total: count(total),
+        failed: count(failed),
+    });
+}
+
+/// When a problem was first seen: an error that stays the same does not change the status.
+fn kept_time(observed: &Observed, problem: &Problem, now: Timestamp) -> Option<Time> {
+    let before = observed
+        .plugin
+        .status
+        .as_ref()
+        .and_then(|s| s.last_error.as_ref());
+    let same = before.filter(|e| e.reason == problem.reason && e.message == problem.message);
+    match same {
+        Some(before) => before.time.clone(),
+        None => Timestamp::from_second(now.as_second()).ok().map(Time),
+    }
+}
+
+fn describe(status: &mut PluginStatus, observed: &Observed, candidate: &Candidate) {
+    let size = |bytes: u64| i64::try_from(bytes).ok();
+    status.observed_digest = Some(candidate.digest.clone());
+    status.source = Some(PluginSourceStatus {
+        resource_version: observed.source.found().cloned(),
+        resolved: candidate.resolved.clone(),
+        signed_by: candidate.signed_by.clone(),
+        size_bytes: size(candidate.source_bytes),
+        ..status.source.clone().unwrap_or_default()
+    });
+    if let Some(took) = candidate.compile_time {
+        status.compiled = Some(PluginCompiledStatus {
+            at_time: Timestamp::from_second(candidate.loaded_at.as_second())
+                .ok()
+                .map(Time),
+            duration_ms: i64::try_from(took.as_millis()).ok(),
+            size_bytes: size(candidate.compiled_bytes),
+        });
+    }
+    let manifest = &candidate.manifest;
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    status.manifest = Some(PluginManifestStatus {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        description: some(&manifest.description),
+        home_page: some(&manifest.home_page),
+        abi: Some(candidate.abi.clone()),
+    });
+    status.roles = candidate.roles.clone();
+    status.kinds = manifest
+        .kinds
+        .iter()
+        .filter_map(|kind| {
+            Some(PluginOwnedKindStatus {
+                role: serde_json::from_value(serde_json::json!(kind.role)).ok()?,
+                group: kind.group.clone(),
+                version: kind.version.clone(),
+                kind: kind.kind.clone(),
+                plural: kind.plural.clone(),
+            })
+        })
+        .collect();
+    status.capabilities = manifest
+        .capabilities
+        .iter()
+        .map(|request| PluginCapabilityStatus {
+            name: request.name.clone(),
+            why: request.why.clone(),
+            optional: request.optional,
+            granted: candidate.granted.contains(&request.name),
+        })
+        .collect();
+    status.missing_grants = candidate
+        .missing
+        .iter()
+        .map(|missing| PluginMissingGrant {
+            capability: missing.capability.clone(),
+            why: missing.why.clone(),
+            yaml: missing.yaml.clone(),
+        })
+        .collect();
+}
+
+/// The order in which a plugin gets there; a condition waits for those before it.
+const STAGES: [(&str, &str); 3] = [
+    ("Verified", reason::VERIFIED),
+    ("Compiled", reason::COMPILED),
+    ("Compatible", reason::COMPATIBLE),
+];
+
+fn conditions(
+    observed: &Observed,
+    candidate: Option<&Candidate>,
+    problem: Option<&Problem>,
+) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut stopped = false;
+    for (stage, good) in STAGES {
+        let failed = problem.filter(|problem| problem.condition == stage);
+        reports.push(match failed {
+            _ if stopped => waiting(stage),
+            Some(problem) => {
+                stopped = true;
+                Report::no(stage, &problem.reason).with_message(problem.message.clone())
+            }
+            None if candidate.is_some() || problem.is_some() => {
+                let unsigned = candidate.and_then(|candidate| candidate.not_signed.as_ref());
+                match unsigned.filter(|_| stage == "Verified") {
+                    Some(why) => Report::yes(stage, reason::SIGNATURE_MISSING).with_message(format!(
+                        "the component is not signed, and this host only warns about that: {why}"
+                    )),
+                    None => Report::yes(stage, good),
+                }
+            }
+            None => waiting(stage),
+        });
+    }
+    reports.push(granted(candidate));
+    reports.push(ready(observed, candidate, problem));
+    reports
+}
+
+fn waiting(stage: &str) -> Report {
+    Report::unknown(stage, reason::WAITING)
+}
+
+fn granted(candidate: Option<&Candidate>) -> Report {
+    let Some(candidate) = candidate else {
+        return waiting("Granted");
+    };
+    if let Some(why) = &candidate.invalid_grants {
+        return Report::no("Granted", reason::GRANT_INVALID)
+            .with_message(format!("nothing is granted until this is corrected: {why}"));
+    }
+    if candidate.missing.is_empty() {
+        return Report::yes("Granted", reason::GRANTED);
+    }
+    let lines: Vec<String> = candidate
+        .missing
+        .iter()
+        .map(|missing| {
+            let place = if missing.by_ceiling {
+                "the ceiling of this host allows nothing of what is granted; add to grants of the file that --ceiling names"
+            } else {
+                "add to spec.grants"
+            };
+            format!(
+                "* {} ({}): {place}: {}",
+                missing.capability,
+                missing.why,
+                missing.yaml.trim()
+            )
+        })
+        .collect();
+    let reason = if candidate.missing.iter().all(|missing| missing.by_ceiling) {
+        reason::ABOVE_CEILING
+    } else {
+        reason::GRANT_MISSING
+    };
+    Report::no("Granted", reason).with_message(lines.join("\n"))
+}
+
+fn ready(observed: &Observed, candidate: Option<&Candidate>, problem: Option<&Problem>) -> Report {
+    if observed.plugin.spec.suspend {
+        return Report::no("Ready", reason::SUSPENDED).with_message("spec.suspend is true");
+    }
+    match (&observed.active, problem) {
+        (Some(active), Some(problem)) => {
+            Report::yes("Ready", reason::FELL_BACK).with_message(format!(
+                "{} goes on answering calls: {}",
+                active.digest, problem.message
+            ))
+        }
+        (None, Some(problem)) => {
+            Report::no("Ready", &problem.reason).with_message(problem.message.clone())
+        }
+        (Some(_), None) if candidate.is_some_and(|c| !c.missing.is_empty()) => {
+            Report::no("Ready", reason::GRANT_MISSING)
+                .with_message("calls are refused until the missing grants are given")
+        }
+        (Some(_), None) => Report::yes("Ready", "Ready"),
+        (None, None) => waiting("Ready"),
+    }
+}

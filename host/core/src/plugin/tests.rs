@@ -1,0 +1,447 @@
+//! What is decided about a Plugin, and what is said of it.
+
+use capstan_api::condition::ConditionStatus;
+use serde_json::json;
+
+use super::*;
+use crate::plan::Outcome;
+
+fn observed() -> Observed {
+    Observed {
+        plugin: serde_json::from_value(json!({
+            "apiVersion": "capstan.dev/v1alpha1", "kind": "Plugin",
+            "metadata": {"name": "p", "namespace": "capstan-system", "generation": 1},
+            "spec": {"source": {"configMap": {"name": "p"}}},
+        }))
+        .expect("a Plugin"),
+        misplaced: None,
+        source: Lookup::Found("7".to_owned()),
+        attempt: None,
+        active: None,
+        conflicts: vec![],
+        recheck: None,
+        previous: None,
+        trapped: false,
+        given_up: None,
+        canary: None,
+        calls: (0, 0),
+    }
+}
+
+fn candidate(digest: &str) -> Candidate {
+    Candidate {
+        digest: digest.to_owned(),
+        abi: "0.1".to_owned(),
+        resolved: None,
+        signed_by: None,
+        not_signed: None,
+        source_bytes: 1,
+        compiled_bytes: 2,
+        compile_time: None,
+        loaded_at: Timestamp::UNIX_EPOCH,
+        manifest: Manifest {
+            name: "p".to_owned(),
+            version: "1.0.0".to_owned(),
+            description: String::new(),
+            home_page: String::new(),
+            kinds: vec![],
+            capabilities: vec![],
+        },
+        roles: vec!["upgrade-strategy".to_owned()],
+        missing: vec![],
+        granted: vec![],
+        invalid_grants: None,
+    }
+}
+
+fn loaded(version: &str, result: Result<Candidate, Problem>) -> Option<Attempt> {
+    Some(Attempt {
+        version: version.to_owned(),
+        pinned: None,
+        result,
+    })
+}
+
+fn said(observed: &Observed, name: &str) -> Report {
+    let reported = report::<()>(observed, &Outcome::default(), Timestamp::UNIX_EPOCH);
+    reported
+        .conditions
+        .into_iter()
+        .find(|c| c.type_ == name)
+        .expect("reported")
+}
+
+#[test]
+fn a_new_source_is_loaded_and_then_activated() {
+    let mut observed = observed();
+    assert_eq!(
+        decide(&observed).steps,
+        vec![Step::Load {
+            version: "7".to_owned()
+        }]
+    );
+    observed.attempt = loaded("7", Ok(candidate("sha256:a")));
+    assert_eq!(decide(&observed).steps, vec![Step::Activate]);
+    observed.active = Some(Active {
+        digest: "sha256:a".to_owned(),
+        generation: 1,
+    });
+    assert!(decide(&observed).steps.is_empty());
+    assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
+}
+
+#[test]
+fn a_bad_new_source_leaves_the_old_component_at_work() {
+    let mut observed = observed();
+    observed.active = Some(Active {
+        digest: "sha256:a".to_owned(),
+        generation: 1,
+    });
+    observed.attempt = loaded(
+        "7",
+        Err(Problem::new("Compiled", "CompileFailed", "it is empty")),
+    );
+    assert!(decide(&observed).steps.is_empty());
+    assert_eq!(said(&observed, "Compiled").status, ConditionStatus::False);
+    assert_eq!(
+        said(&observed, "Compatible").status,
+        ConditionStatus::Unknown
+    );
+    assert_eq!(said(&observed, "Ready").reason, reason::FELL_BACK);
+}
+
+#[test]
+fn a_source_that_is_gone_or_suspended_answers_no_calls() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:a")));
+    observed.active = Some(Active {
+        digest: "sha256:a".to_owned(),
+        generation: 1,
+    });
+    observed.source = Lookup::Missing;
+    assert_eq!(decide(&observed).steps, vec![Step::Deactivate]);
+    assert_eq!(said(&observed, "Verified").reason, reason::SOURCE_NOT_FOUND);
+    observed.source = Lookup::Found("7".to_owned());
+    observed.plugin.spec.suspend = true;
+    assert_eq!(decide(&observed).steps, vec![Step::Deactivate]);
+}
+
+#[test]
+fn a_pinned_digest_and_a_kind_of_another_plugin_are_refused() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:a")));
+    observed.plugin.spec.digest = Some("sha256:b".to_owned());
+    assert!(decide(&observed).steps.is_empty());
+    assert_eq!(said(&observed, "Verified").reason, reason::DIGEST_MISMATCH);
+    observed.plugin.spec.digest = None;
+    observed.conflicts = vec![("LocalMachine.x".to_owned(), "plugin first".to_owned())];
+    assert!(decide(&observed).steps.is_empty());
+    assert!(
+        said(&observed, "Compatible")
+            .message
+            .contains("plugin first")
+    );
+}
+
+#[test]
+fn a_missing_grant_names_the_capability_and_the_lines() {
+    let mut observed = observed();
+    let mut candidate = candidate("sha256:a");
+    candidate.missing = vec![Missing {
+        capability: "http".to_owned(),
+        why: "to reach the cloud".to_owned(),
+        yaml: "- capability: http".to_owned(),
+        by_ceiling: false,
+    }];
+    observed.attempt = loaded("7", Ok(candidate.clone()));
+    observed.active = Some(Active {
+        digest: "sha256:a".to_owned(),
+        generation: 1,
+    });
+    let granted = said(&observed, "Granted");
+    assert!(
+        granted.message.contains("to reach the cloud")
+            && granted.message.contains("- capability: http")
+    );
+    assert_eq!(said(&observed, "Ready").reason, reason::GRANT_MISSING);
+    candidate.missing[0].by_ceiling = true;
+    observed.attempt = loaded("7", Ok(candidate));
+    let granted = said(&observed, "Granted");
+    assert_eq!(granted.reason, reason::ABOVE_CEILING);
+    assert!(granted.message.contains("--ceiling"), "{}", granted.message);
+}
+
+#[test]
+fn grants_that_make_no_sense_are_none_and_say_so() {
+    let mut observed = observed();
+    let mut candidate = candidate("sha256:a");
+    candidate.invalid_grants = Some("spec.grants[0].http.origins".to_owned());
+    observed.attempt = loaded("7", Ok(candidate));
+    let granted = said(&observed, "Granted");
+    assert_eq!(granted.reason, reason::GRANT_INVALID);
+    assert!(granted.message.contains("spec.grants[0]"));
+}
+
+#[test]
+fn what_is_taken_away_is_gone_also_when_the_source_is_bad() {
+    let mut observed = observed();
+    observed.active = Some(Active {
+        digest: "sha256:a".to_owned(),
+        generation: 0,
+    });
+    let bad = Problem::new("Compiled", "CompileFailed", "it is empty");
+    observed.attempt = loaded("7", Err(bad));
+    assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
+    observed.attempt = loaded("7", Ok(candidate("sha256:b")));
+    observed.plugin.spec.digest = Some("sha256:c".to_owned());
+    assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
+    observed.source = Lookup::Unknown("the server is away".to_owned());
+    assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
+}
+
+#[test]
+fn a_digest_that_is_corrected_is_looked_for_again() {
+    let mut observed = observed();
+    observed.plugin.spec.digest = Some("sha256:b".to_owned());
+    let bad = Problem::new("Verified", reason::DIGEST_MISMATCH, "another one");
+    let mut attempt = loaded("7", Err(bad)).expect("an attempt");
+    attempt.pinned = Some("sha256:a".to_owned());
+    observed.attempt = Some(attempt.clone());
+    assert!(matches!(
+        decide(&observed).steps.as_slice(),
+        [Step::Load { .. }]
+    ));
+    attempt.pinned = observed.plugin.spec.digest.clone();
+    observed.attempt = Some(attempt);
+    assert!(decide(&observed).steps.is_empty());
+}
+
+#[test]
+fn what_cannot_be_reached_is_said_and_looked_at_again() {
+    let mut observed = observed();
+    observed.source = Lookup::Unknown("spec.source.oci: no answer".to_owned());
+    observed.recheck = Some(Duration::from_secs(300));
+    let plan = decide(&observed);
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.next, Next::CheckAfter(Duration::from_secs(300)));
+    assert_eq!(
+        said(&observed, "Verified").reason,
+        reason::SOURCE_UNAVAILABLE
+    );
+}
+
+#[test]
+fn a_load_that_failed_for_a_passing_reason_is_not_tried_at_once() {
+    let mut observed = observed();
+    let bad = Problem {
+        is_transient: true,
+        ..Problem::new("Compiled", "CompileTimedOut", "too slow")
+    };
+    observed.attempt = loaded("7", Err(bad));
+    let load = Step::Load {
+        version: "7".to_owned(),
+    };
+    let outcome = Outcome {
+        done: vec![(load, ())],
+        failed: None,
+    };
+    let reported = report(&observed, &outcome, Timestamp::UNIX_EPOCH);
+    assert_eq!(reported.next, Some(Next::CheckAfter(TRANSIENT_RETRY)));
+}
+
+#[test]
+fn an_unsigned_component_is_named_where_that_is_only_a_warning() {
+    let mut observed = observed();
+    let mut candidate = candidate("sha256:a");
+    candidate.not_signed = Some("there is no signature".to_owned());
+    observed.attempt = loaded("7", Ok(candidate));
+    let verified = said(&observed, "Verified");
+    assert_eq!(verified.status, ConditionStatus::True);
+    assert_eq!(verified.reason, reason::SIGNATURE_MISSING);
+}
+
+#[test]
+fn changed_grants_take_over_without_loading_again() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:a")));
+    observed.active = Some(Active {
+        digest: "sha256:a".to_owned(),
+        generation: 0,
+    });
+    assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
+}
+
+fn active(digest: &str) -> Option<Active> {
+    Some(Active {
+        digest: digest.to_owned(),
+        generation: 1,
+    })
+}
+
+#[test]
+fn a_new_version_that_traps_gives_way_to_the_one_before_and_stays_away() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:new")));
+    observed.active = active("sha256:new");
+    observed.previous = Some("sha256:old".to_owned());
+    assert!(decide(&observed).steps.is_empty());
+    observed.trapped = true;
+    assert_eq!(decide(&observed).steps, vec![Step::FallBack]);
+    // As it is afterwards.
+    observed.trapped = false;
+    observed.active = active("sha256:old");
+    observed.given_up = Some(("sha256:new".to_owned(), "it failed so often".to_owned()));
+    assert!(decide(&observed).steps.is_empty());
+    let ready = said(&observed, "Ready");
+    assert_eq!(ready.reason, reason::FELL_BACK);
+    assert!(ready.message.contains("it failed so often"));
+    assert_eq!(said(&observed, "Compatible").status, ConditionStatus::True);
+}
+
+#[test]
+fn one_field_rolls_back_and_forth() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:new")));
+    observed.active = active("sha256:new");
+    observed.previous = Some("sha256:old".to_owned());
+    observed.plugin.spec.digest = Some("sha256:old".to_owned());
+    assert_eq!(decide(&observed).steps, vec![Step::FallBack]);
+    observed.active = active("sha256:old");
+    observed.previous = Some("sha256:new".to_owned());
+    assert!(decide(&observed).steps.is_empty());
+    observed.plugin.spec.digest = None;
+    assert_eq!(decide(&observed).steps, vec![Step::Activate]);
+    // Who pins what traps has decided.
+    observed.active = active("sha256:new");
+    observed.previous = Some("sha256:old".to_owned());
+    observed.trapped = true;
+    observed.plugin.spec.digest = Some("sha256:new".to_owned());
+    assert!(decide(&observed).steps.is_empty());
+}
+
+#[test]
+fn the_history_says_what_answered_and_how_it_ended() {
+    let mut observed = observed();
+    let say = |observed: &Observed| {
+        report::<()>(observed, &Outcome::default(), Timestamp::UNIX_EPOCH).status
+    };
+    for digest in ["sha256:a", "sha256:b", "sha256:a"] {
+        observed.attempt = loaded("7", Ok(candidate(digest)));
+        observed.active = active(digest);
+        if digest == "sha256:a" {
+            observed.given_up = Some(("sha256:b".to_owned(), "it failed".to_owned()));
+        }
+        let status = say(&observed);
+        assert_eq!(say(&observed), status, "the same again changes nothing");
+        observed.plugin.status = Some(status);
+    }
+    let history = observed.plugin.status.unwrap_or_default().history;
+    let states: Vec<_> = history
+        .iter()
+        .map(|entry| (entry.digest.as_str(), entry.state.as_str()))
+        .collect();
+    let expected = [
+        ("sha256:a", "Active"),
+        ("sha256:b", "GivenUp"),
+        ("sha256:a", "Replaced"),
+    ];
+    assert_eq!(states, expected);
+    assert_eq!(history[1].message.as_deref(), Some("it failed"));
+}
+
+#[test]
+fn counts_follow_slowly() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:a")));
+    observed.active = active("sha256:a");
+    let at = |observed: &Observed, second| {
+        let now = Timestamp::from_second(second).expect("a time");
+        report::<()>(observed, &Outcome::default(), now).status
+    };
+    observed.plugin.status = Some(at(&observed, 0));
+    observed.calls = (10, 1);
+    assert_eq!(at(&observed, 200).calls.map(|calls| calls.total), Some(0));
+    let later = at(&observed, 400).calls.expect("counts");
+    assert_eq!((later.total, later.failed), (10, 1));
+}
+
+fn with_canary(attempt: Option<Attempt>) -> Observed {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:stable")));
+    observed.active = active("sha256:stable");
+    observed.plugin.spec.canary = Some(
+        serde_json::from_value(
+            json!({"source": {"configMap": {"name": "next"}}, "namespaces": ["team-a"]}),
+        )
+        .expect("a canary"),
+    );
+    observed.canary = Some(ObservedCanary {
+        source: Lookup::Found("9".to_owned()),
+        attempt,
+        active: None,
+        stopped: false,
+        recheck: None,
+    });
+    observed
+}
+
+#[test]
+fn a_canary_is_loaded_serves_follows_its_spec_and_is_dropped() {
+    let mut observed = with_canary(None);
+    let load = Step::LoadCanary {
+        version: "9".to_owned(),
+    };
+    assert_eq!(decide(&observed).steps, vec![load]);
+    let spec = observed.plugin.spec.canary.clone().expect("a canary");
+    observed = with_canary(loaded("9", Ok(candidate("sha256:next"))));
+    assert_eq!(decide(&observed).steps, vec![Step::ActivateCanary]);
+    let serving = |observed: &mut Observed, spec| {
+        if let Some(canary) = &mut observed.canary {
+            canary.active = Some(ActiveCanary {
+                digest: "sha256:next".to_owned(),
+                spec,
+            });
+        }
+    };
+    serving(&mut observed, spec.clone());
+    assert!(decide(&observed).steps.is_empty());
+    // Promotion and the way back are one field.
+    let mut promoted = spec.clone();
+    promoted.promoted = true;
+    observed.plugin.spec.canary = Some(promoted.clone());
+    assert_eq!(decide(&observed).steps, vec![Step::ActivateCanary]);
+    serving(&mut observed, promoted);
+    let status = report::<()>(&observed, &Outcome::default(), Timestamp::UNIX_EPOCH).status;
+    assert_eq!(
+        status.canary.map(|canary| canary.state.as_str()),
+        Some("Promoted")
+    );
+    observed.plugin.spec.canary = Some(spec);
+    assert_eq!(decide(&observed).steps, vec![Step::ActivateCanary]);
+    observed.plugin.spec.canary = None;
+    assert_eq!(decide(&observed).steps, vec![Step::DropCanary]);
+}
+
+#[test]
+fn a_canary_that_cannot_be_used_changes_nothing_beside_it() {
+    let other = Candidate {
+        manifest: Manifest {
+            name: "q".to_owned(),
+            ..candidate("sha256:next").manifest
+        },
+        ..candidate("sha256:next")
+    };
+    let bad = Problem::new("Compiled", "CompileFailed", "it is empty");
+    for (attempt, words) in [
+        (Err(bad), "it is empty"),
+        (Ok(other), "they must be the same"),
+    ] {
+        let observed = with_canary(loaded("9", attempt));
+        assert!(decide(&observed).steps.is_empty());
+        assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
+        let status = report::<()>(&observed, &Outcome::default(), Timestamp::UNIX_EPOCH).status;
+        let canary = status.canary.expect("a canary");
+        assert_eq!(canary.state.as_str(), "Failed");
+        assert!(canary.message.unwrap_or_default().contains(words));
+    }
+}

@@ -3,6 +3,7 @@
 mod compile;
 mod crd;
 mod local;
+mod plan;
 mod run;
 mod version;
 
@@ -28,6 +29,9 @@ enum Command {
     /// A management cluster and a small cloud on this machine, for trying things.
     #[command(subcommand)]
     Local(LocalCommand),
+    /// Show what would happen, before anything is done.
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Print the version.
     Version,
     /// Compile the component on standard input; the host starts this for itself.
@@ -41,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Crd => Ok(crd::run()),
         Command::Local(command) => local::run(command),
+        Command::Plan(command) => plan::run(command),
         Command::Version => Ok(version::run()),
         Command::Compile(args) => compile::run(&args),
     }

@@ -1,8 +1,16 @@
 //! Upgrade strategies: they decide how a MachineDeployment gets from what is to what is wanted.
 
+mod overlay;
+mod rolling;
+
 use std::fmt::Debug;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub use overlay::{Overlay, Taint};
+pub use rolling::Rolling;
 
 use crate::answer::{Failure, Waiting};
 use crate::bindings::base::capstan::plugin::types;
@@ -59,6 +67,49 @@ impl<Settings> Facts<Settings> {
     /// The other sets, oldest first.
     pub fn old(&self) -> impl Iterator<Item = &MachineSet> {
         self.machine_sets.iter().rev().filter(|set| !set.current)
+    }
+
+    /// Number of the current template; a strategy's memory of a rollout belongs to it.
+    pub fn revision(&self) -> u64 {
+        self.current().map(|set| set.revision).unwrap_or_default()
+    }
+
+    /// Whether old machines are left, or still to be made.
+    pub fn is_rolling_out(&self) -> bool {
+        self.old()
+            .any(|set| set.desired_replicas > 0 || !set.machines.is_empty())
+    }
+
+    /// Whether this strategy has rolled the current revision back before. The host lets the current set grow no more.
+    pub fn is_rolled_back(&self) -> bool {
+        self.extra.get("rolledBackRevision").and_then(Value::as_u64) == Some(self.revision())
+    }
+
+    /// An annotation of the MachineDeployment under `capstan.dev/` or one of its subdomains.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.extra.get("deploymentAnnotations")?.get(key)?.as_str()
+    }
+
+    /// Status of a condition of the MachineDeployment: `True`, `False` or `Unknown`; `None` while there is no such condition.
+    pub fn condition(&self, condition_type: &str) -> Option<&str> {
+        self.extra
+            .get("deploymentConditions")?
+            .get(condition_type)?
+            .as_str()
+    }
+
+    /// Status of a condition that somebody other than Cluster API put on a Machine.
+    pub fn machine_condition(&self, machine: &str, condition_type: &str) -> Option<&str> {
+        self.extra
+            .get("machineConditions")?
+            .get(machine)?
+            .get(condition_type)?
+            .as_str()
+    }
+
+    /// What the last answer kept, read as JSON; `None` when there is nothing or it was written by something else.
+    pub fn state_as<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(self.state.as_deref()?).ok()
     }
 }
 
@@ -195,6 +246,37 @@ impl Answer {
     #[must_use]
     pub fn state(mut self, state: impl Into<Vec<u8>>) -> Self {
         self.state = Some(state.into());
+        self
+    }
+
+    /// Kept for the next call, as JSON.
+    ///
+    /// # Errors
+    /// When the value is not one that JSON can hold.
+    pub fn state_json(self, state: &impl Serialize) -> Result<Self, Failure> {
+        let text = serde_json::to_vec(state);
+        let text = text.map_err(|error| Failure::terminal("State", error.to_string()))?;
+        Ok(self.state(text))
+    }
+
+    /// Gives up on the current template: this old set may grow again, and the current one may not until the template changes.
+    #[must_use]
+    pub fn roll_back(mut self, machine_set: &str, message: &str) -> Self {
+        let value = json!({"machineSet": machine_set, "message": message});
+        self.extra.insert("rollBack".to_owned(), value);
+        self
+    }
+
+    /// Labels and taints on the machines of a set, and on their Nodes. Sets without one have none.
+    #[must_use]
+    pub fn overlay(mut self, machine_set: &str, overlay: &Overlay) -> Self {
+        let all = self
+            .extra
+            .entry("overlays".to_owned())
+            .or_insert_with(|| json!({}));
+        if let Some(all) = all.as_object_mut() {
+            all.insert(machine_set.to_owned(), json!(overlay));
+        }
         self
     }
 }

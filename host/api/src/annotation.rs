@@ -110,6 +110,12 @@ pub const CRD_MIGRATION_OBSERVED_GENERATION: &str =
 pub const AUTOSCALER_CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubernetes.io/";
 /// On a Machine that is being deleted: what bound hooks have answered, as JSON by name of the MachineHook. Written by the host.
 pub const HOOKS: &str = "capstan.dev/hooks";
+/// On a MachineDeployment, or on a Namespace for all RollingUpdate deployments in it: name of the plugin that plans rollouts.
+pub const STRATEGY: &str = "capstan.dev/upgrade-strategy";
+/// Beside [`STRATEGY`]: settings for that plugin, a JSON object.
+pub const STRATEGY_SETTINGS: &str = "capstan.dev/upgrade-strategy-settings";
+/// On a MachineDeployment: what its strategy keeps between calls, as JSON. Written by the host.
+pub const STRATEGY_STATE: &str = "capstan.dev/upgrade-strategy-state";
 /// A plugin's state of its own object: base64 of at most 64 KiB. Written by the host for the plugin.
 pub const PLUGIN_STATE: &str = "capstan.dev/state";
 /// On a ConfigMap that holds a plugin, or a part: signatures of the component in base64, with white space between them.

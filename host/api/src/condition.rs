@@ -211,6 +211,12 @@ const FIRST: &[&str] = &[
 /// Conditions that close the list.
 const LAST: &[&str] = &["Paused", "Deleting"];
 
+/// Whether Cluster API defines a type, so that only its own controllers set it.
+#[must_use]
+pub fn is_contract(type_: &str) -> bool {
+    rank(type_) != (1, 0) || type_ == crate::reason::condition_type::EXTERNALLY_REMEDIATED
+}
+
 /// Puts conditions in the canonical order.
 pub fn sort(conditions: &mut [Condition]) {
     conditions.sort_by(|a, b| {

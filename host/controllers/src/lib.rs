@@ -30,6 +30,7 @@ pub mod plugins;
 pub mod queue;
 pub mod reference;
 pub mod registry;
+pub mod rollout_plan;
 pub mod secrets;
 pub mod status;
 pub mod store;

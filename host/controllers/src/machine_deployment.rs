@@ -15,9 +15,10 @@ use capstan_core::machine_deployment::{
 };
 use capstan_core::machine_set::is_selected;
 use capstan_core::plan::{Failure, FailureKind, Outcome, Plan};
-use capstan_core::rollout::facts::{facts, settings};
+use capstan_core::rollout::facts::facts;
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
@@ -28,7 +29,6 @@ use crate::kube_api::{ApiError, Patch, Resource};
 use crate::machine::typed;
 use crate::machine_set::cluster_of;
 use crate::object::{Locator, Object};
-use crate::plugins::{encode_state, state_of};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
 
@@ -112,6 +112,36 @@ fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     naming
         .map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key))
         .collect()
+}
+
+/// MachineDeployments of a Namespace whose default strategy changed.
+fn of_namespace(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let said = |object: &Option<Arc<Object>>| {
+        let keys = [annotation::STRATEGY, annotation::STRATEGY_SETTINGS];
+        keys.map(|key| {
+            let object = object.as_ref()?;
+            object.annotation(key).map(str::to_owned)
+        })
+    };
+    let Some(namespace) = change.object() else {
+        return Vec::new();
+    };
+    if said(&change.old) == said(&change.new) {
+        return Vec::new();
+    }
+    let deployments = ctx
+        .store(&kinds::MACHINE_DEPLOYMENT)
+        .in_namespace(&namespace.key.name);
+    deployments
+        .iter()
+        .map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key))
+        .collect()
+}
+
+/// Metadata of the Namespace that a deployment is in.
+fn namespace_of(ctx: &Ctx, name: &str) -> Option<ObjectMeta> {
+    let namespace = ctx.get(&kinds::NAMESPACE, &ObjectKey::new("", name))?;
+    serde_json::from_value(namespace.value.get("metadata")?.clone()).ok()
 }
 
 /// When a plugin came, changed or went, the driver looks at every deployment again.
@@ -276,6 +306,10 @@ impl Controller for MachineDeploymentController {
                 map: of_template,
             },
             Watch {
+                source: Source::Kind(&kinds::NAMESPACE),
+                map: of_namespace,
+            },
+            Watch {
                 source: Source::Plugins,
                 map: of_plugins,
             },
@@ -304,21 +338,11 @@ impl Controller for MachineDeploymentController {
         let deployment: MachineDeployment = typed(&object)?;
         let namespace = &object.key.namespace;
         let key = ObjectKey::new(namespace.clone(), deployment.spec.cluster_name.clone());
-        let (settings, settings_error) = match settings(&deployment) {
-            Ok(settings) => (settings, None),
-            Err(error) => (json!({}), Some(error)),
-        };
         let mut observed = Observed {
             cluster: cluster_of(ctx, &key, object.is_deleting())?,
             sets: Vec::new(),
             templates: templates_of(ctx, &deployment, namespace).await,
-            strategy: StrategySeen {
-                name: Observed::strategy_name(&deployment),
-                settings,
-                settings_error,
-                state: state_of(&object),
-                answer: StrategyAnswer::NotAsked,
-            },
+            strategy: StrategySeen::select(&deployment, namespace_of(ctx, namespace).as_ref()),
             deployment,
         };
         observed.sets = sets_of(ctx, &object, &observed, &key).await?;
@@ -343,11 +367,8 @@ impl Controller for MachineDeploymentController {
                 self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone())
                     .await
             }
-            Step::KeepState(state) => {
-                let patch = json!({"metadata": {"annotations": {
-                    annotation::PLUGIN_STATE: encode_state(state),
-                }}});
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch)
+            Step::KeepState(memory) => {
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, memory.patch())
                     .await
             }
             Step::MarkMachines(names) => {

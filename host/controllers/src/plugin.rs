@@ -467,6 +467,25 @@ fn problem(error: &LoadError) -> Problem {
     }
 }
 
+/// The bytes of an installed plugin, for what runs it outside of this controller.
+///
+/// # Errors
+/// What may be better at another time.
+pub(crate) async fn component(
+    ctx: &Ctx,
+    options: &capstan_engine::SourceOptions,
+    plugin: &Plugin,
+) -> Result<Result<bytes::Bytes, Problem>, Failure> {
+    let own = key_of(plugin);
+    let from = &plugin.spec.source;
+    let version = match source::version(ctx, options, &own, from, None).await {
+        Lookup::Found(version) => version,
+        Lookup::Missing | Lookup::Unknown(_) => String::new(),
+    };
+    let fetched = source::fetch(ctx, options, &own, from, &version).await?;
+    Ok(fetched.map(|fetched| fetched.bytes))
+}
+
 /// Plugins whose source is this ConfigMap.
 fn of_config_map(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(map) = change.object() else {

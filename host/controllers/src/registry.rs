@@ -77,6 +77,7 @@ fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
         ..Selection::default()
     };
     stores.push(ctx.stores.ensure(&kinds::CRD, metadata.clone()));
+    stores.push(ctx.stores.ensure(&kinds::NAMESPACE, metadata.clone()));
     let plugins = Selection {
         namespace: Some(ctx.namespace.clone()),
         labels: Some(label::PLUGIN.to_owned()),

@@ -8,10 +8,13 @@
 pub mod check;
 pub mod conditions;
 pub mod count;
+pub mod extra;
 pub mod facts;
+pub mod forecast;
 pub mod limits;
 pub mod merge;
 pub mod paused;
+pub mod simulation;
 pub mod template;
 
 pub use check::{Checked, Violation, check};

@@ -244,7 +244,7 @@ where
     }
 }
 
-fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) -> Arc<Ctx> {
+pub(super) fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) -> Arc<Ctx> {
     let secrets = Secrets::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let workloads = Workloads::new(
@@ -264,6 +264,18 @@ fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) -> Arc<Ctx> {
         clock,
         tasks: tasks.clone(),
         namespace: namespace.to_owned(),
+    })
+}
+
+/// An engine for a command that only asks: no ceiling of an operator's, no directory of plugins.
+pub(super) fn plain_engine(cache_dir: Option<&Path>) -> anyhow::Result<EngineOptions> {
+    Ok(EngineOptions {
+        cache_dir: cache_dir.map_or_else(default_cache_dir, |dir| Ok(dir.to_owned()))?,
+        compiler: Compiler::Exe(this_program()?, vec!["compile".into()]),
+        ceilings: Limits::ceilings(),
+        ceiling: Ceiling::default(),
+        sources: SourceOptions::default(),
+        guest_threads: GUEST_THREADS,
     })
 }
 

@@ -55,6 +55,8 @@ words! {
     UPDATING = "Updating",
     /// Machines are being replaced because of a change. True is normal for a while.
     ROLLING_OUT = "RollingOut",
+    /// The upgrade strategy of a MachineDeployment cannot go on, set by the host. If True read the message: it says what is wrong and what to change.
+    UPGRADE_BLOCKED = "UpgradeBlocked",
     /// Unhealthy Machines are being replaced. If it stays True look at the Machines named in the message.
     REMEDIATING = "Remediating",
     /// There are more Machines than there should be and some are being removed. True is normal for a while.

@@ -10,10 +10,11 @@ use serde_json::{Map, Value, json};
 use super::desired;
 use super::observed::{Current, Observed};
 use super::verdict::{Verdict, verdict};
-use crate::call::State;
 use crate::clone::kind_of_template;
 use crate::plan::{Next, Plan, STEPS_MAX};
+use crate::rollout::check::Checked;
 use crate::rollout::count::{annotation as annotation_of, has_annotation, name};
+use crate::rollout::extra::Memory;
 use crate::rollout::limits;
 
 /// Bounds of how soon a waiting strategy is asked again.
@@ -39,7 +40,7 @@ pub enum Step {
     /// Merge patch of the deployment itself: its revision, its replicas.
     PatchDeployment(Value),
     /// Keep what the strategy answered for its next call, before anything is scaled.
-    KeepState(State),
+    KeepState(Memory),
     /// Mark machines, by name, to go first.
     MarkMachines(Vec<String>),
     /// Create the current MachineSet.
@@ -77,11 +78,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         steps.push(Step::PatchDeployment(patch));
     }
     if let Verdict::Accepted(checked) = &verdict {
-        if let Some(state) = checked.state()
-            && observed.strategy.state.as_ref() != Some(state)
-        {
-            steps.push(Step::KeepState(state.clone()));
-        }
+        steps.extend(memory(observed, checked, now).map(Step::KeepState));
         let unmarked = unmarked(observed, checked.delete_first());
         if !unmarked.is_empty() {
             steps.push(Step::MarkMachines(unmarked));
@@ -103,6 +100,24 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         next: next(observed, &verdict, now),
         ..Plan::of(steps)
     }
+}
+
+/// What the strategy wants kept, if that is not what is kept already.
+fn memory(observed: &Observed, checked: &Checked, now: Timestamp) -> Option<Memory> {
+    let seen = &observed.strategy;
+    let revision = observed.revision(now);
+    let rolled_back = match checked.roll_back() {
+        Some(_) => Some(revision),
+        // What was given up stays so until there is another template.
+        None => seen.rolled_back.filter(|given_up| *given_up == revision),
+    };
+    let state = checked.state().cloned().or_else(|| seen.state.clone());
+    let differs = state != seen.state || rolled_back != seen.rolled_back;
+    differs.then(|| Memory {
+        strategy: seen.name.clone(),
+        state,
+        rolled_back,
+    })
 }
 
 fn is_controlled(

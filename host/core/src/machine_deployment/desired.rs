@@ -11,6 +11,7 @@ use super::observed::{Observed, SetSeen};
 use super::verdict::Verdict;
 use crate::machine_set::observed::selector_labels;
 use crate::rollout::count::{annotation as annotation_of, label as label_of, name};
+use crate::rollout::extra::{OVERLAY, Overlay};
 use crate::rollout::merge::{self, PROPAGATED, Propagated};
 use crate::rollout::{limits, template};
 
@@ -120,7 +121,13 @@ pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Time
     match_labels.insert(label::MACHINE_TEMPLATE_HASH.to_owned(), hash.clone());
     selector.match_labels = Some(match_labels);
     let passed_on = passed_on(observed);
+    let overlay = verdict.overlay(set_name).unwrap_or_default();
+    let mut machine_labels = template_labels(observed, Some(&hash));
+    machine_labels.extend(overlay.labels.clone());
     let mut annotations = bookkeeping(observed);
+    if let Some(overlay) = overlay.write() {
+        annotations.insert(OVERLAY.to_owned(), overlay);
+    }
     annotations.insert(
         annotation::REVISION.to_owned(),
         observed.revision(now).to_string(),
@@ -138,7 +145,7 @@ pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Time
         "replicas": verdict.replicas(set_name).unwrap_or_default(),
         "selector": selector,
         "template": {
-            "metadata": metadata(&template_labels(observed, Some(&hash)), &template_annotations(observed)),
+            "metadata": metadata(&machine_labels, &template_annotations(observed)),
             "spec": deployment.spec.template.spec,
         },
     });
@@ -149,6 +156,14 @@ pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Time
         && deletion.order.is_some()
     {
         spec.insert("deletion".to_owned(), json!({"order": deletion.order}));
+    }
+    if let Some(fields) = spec
+        .pointer_mut("/template/spec")
+        .and_then(Value::as_object_mut)
+        && !overlay.taints.is_empty()
+    {
+        let taints = overlay.taints(&deployment.spec.template.spec.taints);
+        fields.insert("taints".to_owned(), json!(taints));
     }
     json!({
         "apiVersion": API_VERSION,
@@ -193,6 +208,10 @@ pub fn set_patch(
             .map(String::as_str)
     });
     let mut labels = template_labels(observed, hash);
+    let overlay = verdict
+        .overlay(seen.name())
+        .unwrap_or_else(|| Overlay::of(&seen.set));
+    labels.extend(overlay.labels.clone());
     // An adopted set may select by more.
     labels.extend(selector_labels(&seen.set));
     let template_annotations = template_annotations(observed);
@@ -201,7 +220,7 @@ pub fn set_patch(
             "labels": merge::map(&labels, before.labels.keys().cloned()),
             "annotations": merge::map(&template_annotations, before.annotations.keys().cloned()),
         },
-        "spec": in_place_fields(observed),
+        "spec": in_place_fields(observed, &overlay),
     });
     let deployment = &observed.deployment.spec;
     let order = deployment
@@ -219,7 +238,7 @@ pub fn set_patch(
     let desired = json!({
         "metadata": {
             "labels": merge::map(&set_labels(observed, hash), before.labels.keys().cloned()),
-            "annotations": set_annotations(observed, seen, verdict, now),
+            "annotations": set_annotations(observed, seen, verdict, &overlay, now),
         },
         "spec": spec,
     });
@@ -233,6 +252,7 @@ fn set_annotations(
     observed: &Observed,
     seen: &SetSeen,
     verdict: &Verdict,
+    overlay: &Overlay,
     now: Timestamp,
 ) -> Value {
     let passed_on = passed_on(observed);
@@ -267,6 +287,12 @@ fn set_annotations(
         );
     }
     let mut gone: Vec<String> = before.annotations.into_iter().collect();
+    match overlay.write() {
+        Some(text) => {
+            annotations.insert(OVERLAY.to_owned(), text);
+        }
+        None => gone.push(OVERLAY.to_owned()),
+    }
     match Propagated::of(&BTreeMap::new(), &passed_on).write() {
         Some(keys) => {
             annotations.insert(PROPAGATED.to_owned(), keys);
@@ -277,13 +303,14 @@ fn set_annotations(
 }
 
 /// Fields of machines that change without replacing them; null where they are not set.
-fn in_place_fields(observed: &Observed) -> Value {
+fn in_place_fields(observed: &Observed, overlay: &Overlay) -> Value {
     let spec = &observed.deployment.spec.template.spec;
+    let taints = overlay.taints(&spec.taints);
     let deletion = spec.deletion.clone().unwrap_or_default();
     json!({
         "minReadySeconds": spec.min_ready_seconds,
         "readinessGates": (!spec.readiness_gates.is_empty()).then_some(&spec.readiness_gates),
-        "taints": (!spec.taints.is_empty()).then_some(&spec.taints),
+        "taints": (!taints.is_empty()).then_some(taints),
         "deletion": spec.deletion.as_ref().map(|_| json!({
             "nodeDrainTimeoutSeconds": deletion.node_drain_timeout_seconds,
             "nodeVolumeDetachTimeoutSeconds": deletion.node_volume_detach_timeout_seconds,

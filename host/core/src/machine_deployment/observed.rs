@@ -10,6 +10,7 @@ use capstan_api::v1beta2::{
 };
 use capstan_api::{annotation, label};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::call::State;
@@ -18,7 +19,8 @@ use crate::lookup::Lookup;
 use crate::naming::{Endings, with_ending};
 use crate::plan::Failure;
 use crate::rollout::count::{self, annotation as annotation_of, created, name};
-use crate::rollout::facts::STRATEGY;
+use crate::rollout::extra::Memory;
+use crate::rollout::facts::settings;
 use crate::rollout::{limits, template};
 
 /// The strategy of `rollout.strategy.type: RollingUpdate`.
@@ -71,8 +73,53 @@ pub struct StrategySeen {
     pub settings_error: Option<String>,
     /// What its last answer kept.
     pub state: Option<State>,
+    /// The revision that it rolled back.
+    pub rolled_back: Option<u64>,
     /// What it said this time.
     pub answer: StrategyAnswer,
+}
+
+impl StrategySeen {
+    /// The strategy of a deployment, not asked yet: the one that its annotation names; for a RollingUpdate the one that its
+    /// Namespace's annotation names; else the one for `rollout.strategy.type`. Settings on the deployment go before those on the
+    /// Namespace, which belong to the strategy named there.
+    #[must_use]
+    pub fn select(deployment: &MachineDeployment, namespace: Option<&ObjectMeta>) -> Self {
+        let own = &deployment.metadata;
+        let type_ = limits::strategy_type(deployment);
+        let is_rolling = type_ == MachineDeploymentRolloutStrategyType::RollingUpdate;
+        let default = namespace.filter(|namespace| {
+            is_rolling && annotation_of(namespace, annotation::STRATEGY).is_some()
+        });
+        let named = annotation_of(own, annotation::STRATEGY);
+        let by_default = || annotation_of(default?, annotation::STRATEGY);
+        let by_type = if is_rolling {
+            ROLLING_UPDATE
+        } else {
+            ON_DELETE
+        };
+        let strategy = named.or_else(by_default).unwrap_or(by_type).to_owned();
+        let has_settings = annotation_of(own, annotation::STRATEGY_SETTINGS).is_some();
+        let read = match default {
+            Some(namespace) if named.is_none() && !has_settings => {
+                settings(namespace, &format!("Namespace {}", name(namespace)))
+            }
+            _ => settings(own, &format!("MachineDeployment {}", name(own))),
+        };
+        let memory = Memory::read(annotation_of(own, annotation::STRATEGY_STATE), &strategy);
+        let (settings, settings_error) = match read {
+            Ok(settings) => (settings, None),
+            Err(error) => (Value::Object(serde_json::Map::new()), Some(error)),
+        };
+        Self {
+            name: strategy,
+            settings,
+            settings_error,
+            state: memory.state,
+            rolled_back: memory.rolled_back,
+            answer: StrategyAnswer::NotAsked,
+        }
+    }
 }
 
 /// What became of asking a strategy.
@@ -159,18 +206,6 @@ impl SetSeen {
 }
 
 impl Observed {
-    /// Name of the upgrade strategy that a deployment asks for.
-    #[must_use]
-    pub fn strategy_name(deployment: &MachineDeployment) -> String {
-        if let Some(named) = annotation_of(&deployment.metadata, STRATEGY) {
-            return named.to_owned();
-        }
-        match limits::strategy_type(deployment) {
-            MachineDeploymentRolloutStrategyType::OnDelete => ON_DELETE.to_owned(),
-            MachineDeploymentRolloutStrategyType::RollingUpdate => ROLLING_UPDATE.to_owned(),
-        }
-    }
-
     /// Whether the deployment is being deleted.
     #[must_use]
     pub fn is_deleting(&self) -> bool {

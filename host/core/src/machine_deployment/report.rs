@@ -47,6 +47,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     let conditions = vec![
         available(observed, &counts),
         rolling_out(&machines, &verdict, &observed.strategy.name),
+        upgrade_blocked(&verdict, &observed.strategy.name),
         conditions::remediating(&machines, now),
         conditions::scaling_down(counts.replicas, wanted, &slow),
         conditions::scaling_up(
@@ -134,6 +135,22 @@ fn available(observed: &Observed, counts: &Counts) -> Report {
         limits.max_unavailable,
         limits.replicas
     ))
+}
+
+/// Whether the strategy cannot go on, and why. It is about the strategy; what it waits for is in `RollingOut`.
+fn upgrade_blocked(verdict: &Verdict, strategy: &str) -> Report {
+    let type_ = condition_type::UPGRADE_BLOCKED;
+    let why = verdict.reason();
+    if why == reason::NOT_BLOCKED {
+        return Report::no(type_, why);
+    }
+    let message = match verdict {
+        Verdict::Accepted(checked) if checked.roll_back().is_some() => {
+            format!("{strategy}: {}", checked.message())
+        }
+        _ => verdict.blocker(strategy).unwrap_or_default(),
+    };
+    Report::yes(type_, why).with_message(message)
 }
 
 /// True while there are machines that say that they are not up to date; says why, version first, and what the strategy says.

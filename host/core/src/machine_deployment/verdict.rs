@@ -1,11 +1,14 @@
 //! What may be done about replicas: nothing, what the host says while rollouts are paused, or what a strategy's checked answer
 //! says.
 
+use capstan_api::reason::machine_deployment as reason;
+use capstan_api::v1beta2::MachineDeploymentRolloutStrategyType;
 use jiff::Timestamp;
 
 use super::observed::{Observed, StrategyAnswer};
 use crate::plan::Failure;
 use crate::rollout::check::{Checked, Violation, check};
+use crate::rollout::extra::Overlay;
 use crate::rollout::facts::facts;
 use crate::rollout::limits;
 use crate::rollout::paused::{PausedSet, scale};
@@ -103,7 +106,9 @@ fn paused(observed: &Observed, now: Timestamp) -> Vec<(String, u32)> {
             available: seen.available(),
         })
         .collect();
-    let scaled = scale(&limits::of(&observed.deployment), &sets);
+    let type_ = limits::strategy_type(&observed.deployment);
+    let spread = type_ == MachineDeploymentRolloutStrategyType::RollingUpdate;
+    let scaled = scale(&limits::of(&observed.deployment), &sets, spread);
     sets.into_iter().map(|set| set.name).zip(scaled).collect()
 }
 
@@ -127,6 +132,30 @@ impl Verdict {
         match self {
             Self::Accepted(checked) => checked.target(set).map(|target| target.create_disabled),
             _ => None,
+        }
+    }
+
+    /// Labels and taints that the strategy wants on a set; `None` leaves them as they are.
+    #[must_use]
+    pub fn overlay(&self, set: &str) -> Option<Overlay> {
+        match self {
+            Self::Accepted(checked) => Some(checked.overlay(set)),
+            _ => None,
+        }
+    }
+
+    /// The reason of the condition `UpgradeBlocked`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Settled | Self::Paused(_) | Self::NoTemplate => reason::NOT_BLOCKED,
+            Self::BadSettings(_) => reason::STRATEGY_SETTINGS_INVALID,
+            Self::Missing => reason::STRATEGY_NOT_ACTIVE,
+            Self::Failed(_) => reason::STRATEGY_FAILED,
+            Self::Refused(_) => reason::STRATEGY_ANSWER_REFUSED,
+            Self::Accepted(checked) if checked.roll_back().is_some() => reason::ROLLED_BACK,
+            Self::Accepted(checked) if checked.is_idle() => reason::STRATEGY_IDLE,
+            Self::Accepted(_) => reason::NOT_BLOCKED,
         }
     }
 

@@ -5,13 +5,15 @@
 //! * it names only this deployment's sets and machines, each at most once;
 //! * no set grows if there would then be more machines than replicas and surge, counting those that still have to go;
 //! * nothing more is removed if fewer than the floor of available machines could be left;
-//! * old sets never grow and the current one is never kept from making machines, so that the rollout can always finish.
+//! * old sets never grow and the current one is never kept from making machines, so that the rollout can always finish;
+//! * the exception is a roll back: one old set grows, the current one does not, also not later in the same revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_api::annotation;
 
-use super::facts::DELETION_ORDER;
+use super::extra::{self, Overlay, RollBack};
+use super::facts::{DELETION_ORDER, ROLLED_BACK_REVISION};
 use crate::call::strategy::{Answer, Facts, MachineFacts, MachineSetFacts, Target};
 use crate::call::{STATE_BYTES_MAX, State, Waiting};
 
@@ -29,6 +31,8 @@ pub struct Checked {
     waiting: Option<Waiting>,
     message: String,
     state: Option<State>,
+    roll_back: Option<RollBack>,
+    overlays: BTreeMap<String, Overlay>,
     is_idle: bool,
 }
 
@@ -71,6 +75,18 @@ impl Checked {
         self.state.as_ref()
     }
 
+    /// The way back that the strategy takes.
+    #[must_use]
+    pub fn roll_back(&self) -> Option<&RollBack> {
+        self.roll_back.as_ref()
+    }
+
+    /// Labels and taints of a set; none unless the strategy says so.
+    #[must_use]
+    pub fn overlay(&self, machine_set: &str) -> Overlay {
+        self.overlays.get(machine_set).cloned().unwrap_or_default()
+    }
+
     /// Whether nothing moves although the rollout is not done and the strategy does not say what it waits for.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -110,6 +126,32 @@ pub enum Violation {
         from: u32,
         /// Replicas asked for.
         to: u32,
+    },
+    /// The way back leads to a set that is not an old one of this deployment.
+    #[error(
+        "it rolls back to MachineSet {name:?}, which is not an older one of this MachineDeployment"
+    )]
+    NoWayBack {
+        /// The set.
+        name: String,
+    },
+    /// The current set would grow although the rollout was given up.
+    #[error(
+        "it lets the current MachineSet {name:?} grow although revision {revision} was rolled back: machines would be made and removed without end"
+    )]
+    GrowsAfterRollBack {
+        /// The set.
+        name: String,
+        /// The revision.
+        revision: u64,
+    },
+    /// Something beyond the fields cannot be used.
+    #[error("its {name} cannot be used: {why}")]
+    Extra {
+        /// Which.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// The current set could not make machines.
     #[error(
@@ -181,11 +223,22 @@ pub fn check(facts: &Facts, answer: Answer) -> Result<Checked, Violation> {
     {
         return Err(Violation::StateTooLarge { bytes: state.len() });
     }
-    check_old_sets(facts, &targets)?;
+    let roll_back = extra::roll_back(&answer.extra)?;
+    let overlays = extra::overlays(&answer.extra)?;
+    let is_of_it = |name: &String| facts.machine_sets.iter().any(|set| set.name == *name);
+    if let Some(name) = overlays.keys().find(|name| !is_of_it(name)) {
+        return Err(Violation::ForeignSet { name: name.clone() });
+    }
+    check_sets(facts, &targets, roll_back.as_ref())?;
     check_surge(facts, &targets)?;
     check_floor(facts, &targets, &delete_first)?;
-    let is_idle = answer.waiting.is_none() && !is_done(facts) && is_still(facts, &targets);
+    let is_idle = answer.waiting.is_none()
+        && roll_back.is_none()
+        && !is_done(facts)
+        && is_still(facts, &targets);
     Ok(Checked {
+        roll_back,
+        overlays,
         is_idle,
         targets,
         delete_first: delete_first.into_iter().map(str::to_owned).collect(),
@@ -234,16 +287,41 @@ fn pairs<'a>(
     facts.machine_sets.iter().zip(targets)
 }
 
-fn check_old_sets(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
+fn check_sets(
+    facts: &Facts,
+    targets: &[Target],
+    roll_back: Option<&RollBack>,
+) -> Result<(), Violation> {
+    let back_to = roll_back.map(|roll_back| roll_back.machine_set.as_str());
+    let is_old = |name: &str| {
+        let mut sets = facts.machine_sets.iter();
+        sets.any(|set| set.name == name && !set.current)
+    };
+    if let Some(name) = back_to.filter(|name| !is_old(name)) {
+        return Err(Violation::NoWayBack {
+            name: name.to_owned(),
+        });
+    }
+    let given_up = facts
+        .extra
+        .iter()
+        .find(|(name, _)| name == ROLLED_BACK_REVISION)
+        .and_then(|(_, revision)| revision.as_u64());
     for (set, target) in pairs(facts, targets) {
+        let grows = target.replicas > set.desired_replicas;
+        let name = || set.name.clone();
         if set.current && target.create_disabled {
-            return Err(Violation::CurrentDisabled {
-                name: set.name.clone(),
+            return Err(Violation::CurrentDisabled { name: name() });
+        }
+        if set.current && grows && (back_to.is_some() || given_up == Some(set.revision)) {
+            return Err(Violation::GrowsAfterRollBack {
+                name: name(),
+                revision: set.revision,
             });
         }
-        if !set.current && target.replicas > set.desired_replicas {
+        if !set.current && grows && back_to != Some(set.name.as_str()) {
             return Err(Violation::OldSetGrows {
-                name: set.name.clone(),
+                name: name(),
                 from: set.desired_replicas,
                 to: target.replicas,
             });

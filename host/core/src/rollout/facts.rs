@@ -8,6 +8,7 @@ use capstan_api::annotation;
 use capstan_api::condition;
 use capstan_api::v1beta2::Machine;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde_json::{Value, json};
 
 use super::count::{
@@ -19,6 +20,19 @@ use crate::machine_deployment::observed::{Current, Observed, SetSeen};
 
 /// Name of the extra fact with the deletion order of the sets.
 pub const DELETION_ORDER: &str = "deletionOrder";
+
+/// Name of the extra fact with the revision that the strategy rolled back, if it did.
+pub const ROLLED_BACK_REVISION: &str = "rolledBackRevision";
+
+/// Name of the extra fact with annotations of the deployment, by key: those under `capstan.dev/` and its subdomains that the
+/// host does not keep for itself.
+pub const DEPLOYMENT_ANNOTATIONS: &str = "deploymentAnnotations";
+
+/// Name of the extra fact with the status of the deployment's conditions, by type.
+pub const DEPLOYMENT_CONDITIONS: &str = "deploymentConditions";
+
+/// Name of the extra fact with the status of conditions of Machines that Cluster API does not define, by Machine and type.
+pub const MACHINE_CONDITIONS: &str = "machineConditions";
 
 /// Prefixes of labels and annotations that a strategy sees.
 const SELECTED: [&str; 3] = [
@@ -82,11 +96,65 @@ pub fn facts(observed: &Observed, now: Timestamp) -> Facts {
         machine_sets,
         settings: observed.strategy.settings.clone(),
         state: observed.strategy.state.clone(),
-        extra: vec![(
-            DELETION_ORDER.to_owned(),
+        extra: extra(
+            observed,
             order.map_or(json!("Random"), |order| json!(order)),
-        )],
+        ),
     }
+}
+
+fn extra(observed: &Observed, order: Value) -> Vec<(String, Value)> {
+    let metadata = &observed.deployment.metadata;
+    let annotations = metadata.annotations.iter().flatten();
+    let annotations: BTreeMap<&String, &String> = annotations
+        .filter(|(key, _)| is_for_strategies(key))
+        .collect();
+    let own = observed.deployment.status.as_ref();
+    let own = own.map(|status| status.conditions.as_slice());
+    let of_machines: BTreeMap<&str, BTreeMap<&str, &str>> = observed
+        .machines()
+        .into_iter()
+        .map(|machine| (name(&machine.metadata), foreign(conditions(machine))))
+        .filter(|(_, conditions)| !conditions.is_empty())
+        .collect();
+    let mut extra = vec![(DELETION_ORDER.to_owned(), order)];
+    let mut add = |name: &str, value: Value| extra.push((name.to_owned(), value));
+    if let Some(revision) = observed.strategy.rolled_back {
+        add(ROLLED_BACK_REVISION, json!(revision));
+    }
+    add(DEPLOYMENT_ANNOTATIONS, json!(annotations));
+    add(
+        DEPLOYMENT_CONDITIONS,
+        json!(by_type(own.unwrap_or_default())),
+    );
+    add(MACHINE_CONDITIONS, json!(of_machines));
+    extra
+}
+
+/// Whether strategies see an annotation of the deployment.
+fn is_for_strategies(key: &str) -> bool {
+    let own = [
+        annotation::STRATEGY,
+        annotation::STRATEGY_SETTINGS,
+        annotation::STRATEGY_STATE,
+        annotation::PLUGIN_STATE,
+    ];
+    let (domain, _) = key.split_once('/').unwrap_or_default();
+    (domain == "capstan.dev" || domain.ends_with(".capstan.dev")) && !own.contains(&key)
+}
+
+fn by_type(conditions: &[Condition]) -> BTreeMap<&str, &str> {
+    let pairs = conditions.iter();
+    pairs
+        .map(|condition| (condition.type_.as_str(), condition.status.as_str()))
+        .collect()
+}
+
+/// Conditions that Cluster API does not define.
+fn foreign(conditions: &[Condition]) -> BTreeMap<&str, &str> {
+    let mut all = by_type(conditions);
+    all.retain(|type_, _| !condition::is_contract(type_));
+    all
 }
 
 fn set_facts(seen: &SetSeen, current: bool, now: Timestamp) -> MachineSetFacts {
@@ -153,27 +221,21 @@ fn machine_facts(machine: &Machine, now: Timestamp) -> MachineFacts {
     }
 }
 
-/// The settings of a strategy as its annotation holds them; an empty object when there is none.
+/// The settings of a strategy as an annotation of this object holds them; an empty object when there is none. `of` names the
+/// object for people.
 ///
 /// # Errors
 /// When the annotation is not a JSON object; the message names it.
-pub fn settings(observed: &capstan_api::v1beta2::MachineDeployment) -> Result<Value, String> {
-    let Some(text) = annotation_of(&observed.metadata, STRATEGY_SETTINGS) else {
+pub fn settings(metadata: &ObjectMeta, of: &str) -> Result<Value, String> {
+    let Some(text) = annotation_of(metadata, annotation::STRATEGY_SETTINGS) else {
         return Ok(json!({}));
     };
+    let at = annotation::STRATEGY_SETTINGS;
     match serde_json::from_str::<Value>(text) {
         Ok(value) if value.is_object() => Ok(value),
-        Ok(_) => Err(format!(
-            "annotation {STRATEGY_SETTINGS} must be a JSON object"
-        )),
+        Ok(_) => Err(format!("annotation {at} of {of} must be a JSON object")),
         Err(error) => Err(format!(
-            "annotation {STRATEGY_SETTINGS} must be a JSON object: {error}"
+            "annotation {at} of {of} must be a JSON object: {error}"
         )),
     }
 }
-
-/// On a MachineDeployment: name of the plugin that plans its rollouts, instead of the one for its `rollout.strategy.type`.
-pub const STRATEGY: &str = "capstan.dev/upgrade-strategy";
-
-/// On a MachineDeployment: settings for that plugin, a JSON object.
-pub const STRATEGY_SETTINGS: &str = "capstan.dev/upgrade-strategy-settings";

@@ -24,9 +24,9 @@ pub struct PausedSet {
     pub available: u32,
 }
 
-/// Replicas of each set, in the given order.
+/// Replicas of each set, in the given order. With several sets that have replicas, only a rolling update is spread over them.
 #[must_use]
-pub fn scale(limits: &Limits, sets: &[PausedSet]) -> Vec<u32> {
+pub fn scale(limits: &Limits, sets: &[PausedSet], spread: bool) -> Vec<u32> {
     let active: Vec<usize> = sets
         .iter()
         .enumerate()
@@ -50,6 +50,9 @@ pub fn scale(limits: &Limits, sets: &[PausedSet]) -> Vec<u32> {
             .iter()
             .map(|set| if set.current { set.replicas } else { 0 })
             .collect();
+    }
+    if !spread {
+        return keep;
     }
     proportional(limits, sets, keep)
 }
@@ -180,14 +183,16 @@ mod tests {
         assert_eq!(
             scale(
                 &limits(5, 1),
-                &[set("a", 3, 4, 1, true), set("b", 0, 4, 0, false)]
+                &[set("a", 3, 4, 1, true), set("b", 0, 4, 0, false)],
+                true
             ),
             [5, 0]
         );
         assert_eq!(
             scale(
                 &limits(2, 1),
-                &[set("a", 0, 4, 1, false), set("b", 0, 4, 2, true)]
+                &[set("a", 0, 4, 1, false), set("b", 0, 4, 2, true)],
+                true
             ),
             [0, 2]
         );
@@ -200,7 +205,7 @@ mod tests {
             ..set("a", 3, 4, 1, true)
         };
         assert_eq!(
-            scale(&limits(3, 1), &[current, set("b", 2, 4, 0, false)]),
+            scale(&limits(3, 1), &[current, set("b", 2, 4, 0, false)], true),
             [3, 0]
         );
     }
@@ -208,10 +213,16 @@ mod tests {
     #[test]
     fn growth_and_shrinking_are_spread_in_proportion() {
         let sets = [set("a", 4, 10, 2, true), set("b", 6, 10, 1, false)];
-        assert_eq!(scale(&limits(20, 0), &sets), [8, 12]);
-        assert_eq!(scale(&limits(5, 0), &sets), [2, 3]);
-        assert_eq!(scale(&limits(0, 1), &sets), [0, 0]);
-        assert_eq!(scale(&limits(11, 0), &sets), [4, 7]);
+        assert_eq!(scale(&limits(20, 0), &sets, true), [8, 12]);
+        assert_eq!(scale(&limits(5, 0), &sets, true), [2, 3]);
+        assert_eq!(scale(&limits(0, 1), &sets, true), [0, 0]);
+        assert_eq!(scale(&limits(11, 0), &sets, true), [4, 7]);
+    }
+
+    #[test]
+    fn without_a_rolling_update_nothing_is_spread() {
+        let sets = [set("a", 4, 10, 2, true), set("b", 6, 10, 1, false)];
+        assert_eq!(scale(&limits(20, 0), &sets, false), [4, 6]);
     }
 
     #[test]
@@ -223,7 +234,7 @@ mod tests {
                     set("b", b, a + b + c, 2, false),
                     set("c", c, a + b + c, 1, false),
                 ];
-                let scaled = scale(&limits(replicas, 2), &sets);
+                let scaled = scale(&limits(replicas, 2), &sets, true);
                 let allowed = if replicas == 0 { 0 } else { replicas + 2 };
                 assert_eq!(
                     scaled.iter().sum::<u32>(),

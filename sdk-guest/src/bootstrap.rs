@@ -88,6 +88,10 @@ pub enum SecretEncoding {
     Indent(u32),
     /// Standard alphabet, padded.
     Base64,
+    /// As the inside of a JSON string, without the line ends at its end.
+    JsonString,
+    /// As a part of a URL: every byte that is not unreserved becomes `%` and two digits.
+    Percent,
 }
 
 /// One part of the data.
@@ -200,6 +204,8 @@ impl From<Part> for wit::Part {
                     SecretEncoding::Plain => wit::SecretEncoding::Plain,
                     SecretEncoding::Indent(spaces) => wit::SecretEncoding::Indent(spaces),
                     SecretEncoding::Base64 => wit::SecretEncoding::Base64,
+                    SecretEncoding::JsonString => wit::SecretEncoding::JsonString,
+                    SecretEncoding::Percent => wit::SecretEncoding::Percent,
                 },
             }),
         }

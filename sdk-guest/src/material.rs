@@ -43,7 +43,8 @@ pub enum Requirement {
         /// How long it is good for at least.
         lifetime: Duration,
     },
-    /// A value from a Secret in the object's namespace.
+    /// A value from a Secret in the object's namespace: of one that the object names, or of one of the cluster's own,
+    /// `<cluster>-<purpose>`, that somebody else must provide.
     SecretValue {
         /// Name in the material.
         name: String,
@@ -51,6 +52,8 @@ pub enum Requirement {
         secret: String,
         /// Key.
         key: String,
+        /// When not empty, the value is a template: the host puts the second text in place of `{{ <first> }}`.
+        template: Vec<(String, String)>,
     },
 }
 
@@ -100,6 +103,7 @@ impl Requirement {
             name: name.into(),
             secret: secret.into(),
             key: key.into(),
+            template: Vec::new(),
         }
     }
 }
@@ -133,9 +137,17 @@ impl From<Requirement> for wit::Requirement {
                 token_type,
                 lifetime_ms: millis(lifetime),
             }),
-            Requirement::SecretValue { name, secret, key } => {
-                Self::SecretValue(wit::SecretValue { name, secret, key })
-            }
+            Requirement::SecretValue {
+                name,
+                secret,
+                key,
+                template,
+            } => Self::SecretValue(wit::SecretValue {
+                name,
+                secret,
+                key,
+                template,
+            }),
         }
     }
 }

@@ -25,6 +25,22 @@ fn every_file_begins_with_what_it_does() {
 }
 
 #[test]
+fn the_host_has_no_line_about_the_second_distribution() {
+    let is_ours = |file: &&str| {
+        ["core", "engine", "controllers"]
+            .iter()
+            .any(|part| file.starts_with(&format!("host/{part}/")))
+    };
+    let naming: Vec<String> = tree::ending(".rs")
+        .into_iter()
+        .filter(is_ours)
+        .filter(|file| tree::text(file).to_lowercase().contains("k3s"))
+        .map(str::to_owned)
+        .collect();
+    tree::none(&naming, "what plugins say is enough for the host");
+}
+
+#[test]
 fn files_are_short() {
     let mut long = Vec::new();
     for file in tree::ending(".rs")

@@ -1,5 +1,6 @@
 //! Bootstrap configs of every bootstrap plugin: reads what the decision needs, has the data made, keeps join tokens alive.
 
+mod lock;
 mod prepare;
 mod token;
 
@@ -12,17 +13,19 @@ use capstan_core::bootstrap::{
     self as core, Effect, JOIN_TOKEN, Observed, Step, TOKEN_CHECK, Token,
 };
 use capstan_core::lookup::Lookup;
+use capstan_core::material::SECRET_TYPE;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind};
 use crate::object::{Locator, Object};
 use crate::plugins::ActivePlugin;
+use crate::secrets::ensure::{self, Holder};
 use crate::store::Change;
 
 /// Role of the kinds that this controller looks after.
@@ -31,9 +34,12 @@ const ROLE: &str = "bootstrap-config";
 /// Role of the kinds that are control planes.
 const CONTROL_PLANE_ROLE: &str = "control-plane";
 
+/// Field manager of all writes.
+const MANAGER: &str = "capstan-bootstrap";
+
 static SPEC: Spec = Spec {
     name: "bootstrap",
-    manager: "capstan-bootstrap",
+    manager: MANAGER,
     primary: Primary::Roles(&[ROLE]),
     finalizer: None,
     pausable: true,
@@ -129,14 +135,21 @@ impl Controller for BootstrapController {
             owner: ctx.provider_of(&object.group_kind()),
             plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
             is_serialized,
+            is_orphaned: false,
             token: Token::Settled,
         };
         if let Some(key) = &cluster_key
             && let Some(machine) = &machine
-            && machine.text("/status/nodeRef/name").is_none()
             && let Some(secret) = core::data_secret_name(&observed)
         {
-            observed.token = self.token(ctx, &object, key, &secret).await;
+            let has_joined = machine.text("/status/nodeRef/name").is_some();
+            if !has_joined {
+                observed.token = self.token(ctx, &object, key, &secret).await;
+            }
+            // Restored and moved objects come with Secrets of those that they were.
+            if !has_joined || !core::is_recorded(&observed) {
+                observed.is_orphaned = is_orphaned(ctx, &object, &secret).await;
+            }
         }
         Ok(Seen {
             core: observed,
@@ -155,6 +168,18 @@ impl Controller for BootstrapController {
     async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<Effect, Failure> {
         match step {
             Step::Prepare { role, lock } => prepare::prepare(ctx, observed, *role, *lock).await,
+            Step::AdoptSecret { name } => {
+                let key = ObjectKey::new(observed.object.key.namespace.clone(), name.clone());
+                let owner = owner_reference(&observed.object, true);
+                let cluster = observed.cluster.as_ref().map(|cluster| cluster.key.clone());
+                let holder = Holder {
+                    cluster: &cluster.unwrap_or_default(),
+                    owner: &owner,
+                    manager: MANAGER,
+                };
+                ensure::take_over(ctx, holder, &key).await?;
+                Ok(Effect::Adopted)
+            }
             Step::ExtendToken { id, until } => {
                 let cluster = observed.cluster.as_ref().map(|cluster| cluster.key.clone());
                 let extended = token::extend(ctx, &cluster.unwrap_or_default(), id, *until).await;
@@ -223,6 +248,15 @@ impl BootstrapController {
         }
         token
     }
+}
+
+/// Whether the Secret with the data is of Cluster API's type and has another controller, or none. What cannot be read is left alone.
+async fn is_orphaned(ctx: &Ctx, config: &Object, secret: &str) -> bool {
+    let key = ObjectKey::new(config.key.namespace.clone(), secret);
+    let secret = ctx.secrets.get(&*ctx.api, &key).await.ok().flatten();
+    secret.is_some_and(|secret| {
+        secret.secret_type == SECRET_TYPE && secret.controller_uid() != Some(config.uid.as_str())
+    })
 }
 
 fn typed<T: serde::de::DeserializeOwned>(object: Option<&Object>, kind: &str) -> Lookup<T> {

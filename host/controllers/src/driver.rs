@@ -252,7 +252,7 @@ impl<C: Controller> Reconcile<'_, C> {
             Next::Settled
         } else {
             next.min(
-                self.report(&object, report, outcome.failed.is_none())
+                self.report(&object, report, outcome.failed.as_ref())
                     .await?,
             )
         };
@@ -343,7 +343,7 @@ impl<C: Controller> Reconcile<'_, C> {
         &self,
         object: &Arc<Object>,
         report: Report,
-        success: bool,
+        failed: Option<&(C::Step, Failure)>,
     ) -> Result<Next, Stop> {
         // A step may have written the object: compare with the newest that is known.
         let current = self.ctx().get(self.resource, &object.key);
@@ -356,9 +356,11 @@ impl<C: Controller> Reconcile<'_, C> {
             report,
             self.ctx().now(),
             self.spec().pausable,
-            success,
+            failed.is_none(),
         );
-        self.write_status(&current, desired, true).await
+        // Who is stuck is not looked at again soon: it must be said now.
+        let is_stuck = failed.is_some_and(|(_, failure)| failure.kind != FailureKind::Transient);
+        self.write_status(&current, desired, !is_stuck).await
     }
 
     /// Writes the status if it differs; a difference that nobody acts on waits a little for company.

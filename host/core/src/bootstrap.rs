@@ -68,6 +68,8 @@ pub struct Observed {
     /// The Machine's controller is a control plane of this host, which makes one first machine and no other before that
     /// one is up: no lock is needed.
     pub is_serialized: bool,
+    /// The Secret with the data is of Cluster API's type and this config is not its controller.
+    pub is_orphaned: bool,
     /// The join token in the data.
     pub token: Token,
 }
@@ -92,6 +94,11 @@ pub enum Step {
         role: Role,
         /// The lock.
         lock: Lock,
+    },
+    /// Become the controller of the Secret with the data.
+    AdoptSecret {
+        /// Its name.
+        name: String,
     },
     /// Let the join token live longer.
     ExtendToken {
@@ -123,6 +130,8 @@ pub enum Effect {
     CertificatesMissing(Vec<String>),
     /// A join token is needed and the workload cluster cannot be reached.
     NotConnected,
+    /// The Secret is this config's.
+    Adopted,
     /// The token lives longer.
     Extended,
 }
@@ -210,11 +219,7 @@ pub fn data_secret_name(observed: &Observed) -> Option<String> {
         .config
         .pointer("/status/dataSecretName")
         .and_then(Value::as_str);
-    let created = observed
-        .config
-        .pointer("/status/initialization/dataSecretCreated")
-        == Some(&json!(true));
-    if let Some(name) = stored.filter(|_| created) {
+    if let Some(name) = stored.filter(|_| is_recorded(observed)) {
         return Some(name.to_owned());
     }
     observed
@@ -225,6 +230,13 @@ pub fn data_secret_name(observed: &Observed) -> Option<String> {
         .data_secret_name
         .clone()
         .filter(|name| !name.is_empty())
+}
+
+/// Whether the status says that there is data.
+#[must_use]
+pub fn is_recorded(observed: &Observed) -> bool {
+    let created = "/status/initialization/dataSecretCreated";
+    observed.config.pointer(created) == Some(&json!(true))
 }
 
 fn is_deleting(object: &Value) -> bool {
@@ -239,8 +251,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if is_deleting(&observed.config) {
         return Plan::settled();
     }
-    if data_secret_name(observed).is_some() {
-        return keep_alive(observed, now);
+    if let Some(name) = data_secret_name(observed) {
+        let mut plan = keep_alive(observed, now);
+        if observed.is_orphaned {
+            plan.steps.insert(0, Step::AdoptSecret { name });
+        }
+        return plan;
     }
     if let Some((reason, message)) = wait_for(observed) {
         return Plan::settled().waiting(reason, message);
@@ -264,9 +280,14 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
                 Lock::Leave
             },
         },
+        // A control plane object never took the lock.
         (true, false) => Step::Prepare {
             role: Role::JoinWorker,
-            lock: Lock::Leave,
+            lock: if cluster.spec.control_plane_ref.is_none() && !observed.is_serialized {
+                Lock::Release
+            } else {
+                Lock::Leave
+            },
         },
     };
     Plan::of(vec![step])

@@ -1,5 +1,8 @@
 //! Certificates, keys and tokens: what may be asked for, which Secrets hold it, and how secret bytes get into text.
 
+mod join;
+mod template;
+
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
@@ -9,10 +12,10 @@ use capstan_api::name::ObjectKey;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::call::SecretHandle;
-use crate::call::bootstrap::{Part, SecretEncoding};
 use crate::call::material::Requirement;
 
+pub use self::join::{DATA_BYTES_MAX, JoinError, join};
+pub use self::template::{TemplateError, fill_in};
 pub use capstan_api::contract::{
     SECRET_CERTIFICATE_KEY as CERTIFICATE_KEY, SECRET_FORMAT_KEY as FORMAT_KEY,
     SECRET_PRIVATE_KEY_KEY as PRIVATE_KEY, SECRET_TYPE, SECRET_VALUE_KEY as VALUE_KEY,
@@ -29,12 +32,8 @@ pub const BOOTSTRAP_TOKEN: &str = "bootstrap.kubernetes.io/token";
 pub const VALIDITY_DAYS: u32 = 3650;
 /// Upper bound of the same: a hundred years, as far as X.509 tools agree.
 const VALIDITY_DAYS_MAX: u32 = 36_500;
-/// How many things one object can ask for.
-const REQUIREMENTS_MAX: usize = 64;
-/// Upper bound of rendered bootstrap data: what fits into a Secret with room for its metadata.
-pub const DATA_BYTES_MAX: usize = 1_000_000;
-/// Deepest indentation of a secret.
-const INDENT_MAX: u32 = 64;
+/// How many things one object can ask for: a KubeadmConfig with all its 200 files and 100 users from Secrets, and what a cluster has.
+const REQUIREMENTS_MAX: usize = 320;
 
 /// How a key is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +84,15 @@ pub fn requirement_name(requirement: &Requirement) -> &str {
 }
 
 /// Checks what a plugin asked for. `object` is the object of the call: a Secret of its namespace is only given when its own
-/// spec names it.
+/// spec names it, or when it is one of the cluster's own.
 ///
 /// # Errors
 /// The first rule that is broken.
-pub fn check_requirements(requirements: &[Requirement], object: &Value) -> Result<(), Refused> {
+pub fn check_requirements(
+    requirements: &[Requirement],
+    object: &Value,
+    cluster_name: &str,
+) -> Result<(), Refused> {
     let refuse = |name: &str, why: String| {
         Err(Refused {
             name: name.to_owned(),
@@ -117,14 +120,14 @@ pub fn check_requirements(requirements: &[Requirement], object: &Value) -> Resul
         if !names.insert(name) {
             return refuse(name, "it is asked for twice".to_owned());
         }
-        if let Some(why) = broken_rule(requirement, object) {
+        if let Some(why) = broken_rule(requirement, object, cluster_name) {
             return refuse(name, why);
         }
     }
     Ok(())
 }
 
-fn broken_rule(requirement: &Requirement, object: &Value) -> Option<String> {
+fn broken_rule(requirement: &Requirement, object: &Value, cluster_name: &str) -> Option<String> {
     match requirement {
         Requirement::CertificateAuthority {
             algorithm,
@@ -150,9 +153,27 @@ fn broken_rule(requirement: &Requirement, object: &Value) -> Option<String> {
             .then(|| format!("there is no token type {token_type:?}")),
         Requirement::SecretValue { secret, .. } => {
             let named = object.get("spec").is_some_and(|spec| names(spec, secret));
-            (!named).then(|| format!("the object's spec does not name Secret {secret}"))
+            (!named && !is_own(cluster_name, secret))
+                .then(|| format!("the object's spec does not name Secret {secret}"))
         }
     }
+}
+
+/// Whether a Secret has the name of one of the cluster's own that plugins may use: its authorities are material anyway, its
+/// kubeconfig never is. Whether it belongs to the cluster is seen when it is read.
+fn is_own(cluster_name: &str, secret: &str) -> bool {
+    secret
+        .strip_prefix(cluster_name)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|purpose| is_purpose(purpose) && purpose != KUBECONFIG)
+}
+
+/// Whether labels of a Secret say that it is another cluster's. `a-b-ca` is the authority of `a-b`, not the `b-ca` of `a`.
+#[must_use]
+pub fn is_foreign(metadata: &Value, cluster_name: &str) -> bool {
+    let labels = metadata.get("labels");
+    let named = labels.and_then(|labels| labels.get(label::CLUSTER_NAME)?.as_str());
+    named.is_some_and(|named| named != cluster_name)
 }
 
 /// Whether a string occurs as a value somewhere.
@@ -212,94 +233,6 @@ pub fn secret_object(
         metadata.insert("ownerReferences".to_owned(), json!([owner]));
     }
     object
-}
-
-/// Why parts could not be joined.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JoinError {
-    /// A handle of another call, or none at all.
-    #[error("part {part} names secret handle {handle}, which this call did not get")]
-    UnknownHandle {
-        /// Position from 0.
-        part: usize,
-        /// The handle.
-        handle: u64,
-    },
-    /// The secret is not text but should be put into text line by line.
-    #[error("part {part} indents a secret that is not text")]
-    NotText {
-        /// Position from 0.
-        part: usize,
-    },
-    /// More than an indentation can be.
-    #[error("part {part} is indented by more than {INDENT_MAX} spaces")]
-    Indent {
-        /// Position from 0.
-        part: usize,
-    },
-    /// Too much.
-    #[error("the bootstrap data is larger than {DATA_BYTES_MAX} bytes")]
-    TooLarge,
-}
-
-/// Joins the parts of bootstrap data; secrets are put in here and nowhere else.
-///
-/// An indented secret continues where the text before it has come to: every line of it is preceded by the spaces, empty
-/// lines stay empty, and a line end at its end is left to the text that follows.
-///
-/// # Errors
-/// Names the part, never its bytes.
-pub fn join<'a>(
-    parts: &[Part],
-    resolve: impl Fn(SecretHandle) -> Option<&'a [u8]>,
-) -> Result<Vec<u8>, JoinError> {
-    let mut data = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        match part {
-            Part::Text(text) => data.extend_from_slice(text.as_bytes()),
-            Part::Secret(handle, encoding) => {
-                let unknown = JoinError::UnknownHandle {
-                    part: index,
-                    handle: handle.0,
-                };
-                let bytes = resolve(*handle).ok_or(unknown)?;
-                put_secret(&mut data, bytes, *encoding, index)?;
-            }
-        }
-        if data.len() > DATA_BYTES_MAX {
-            return Err(JoinError::TooLarge);
-        }
-    }
-    Ok(data)
-}
-
-fn put_secret(
-    data: &mut Vec<u8>,
-    bytes: &[u8],
-    encoding: SecretEncoding,
-    part: usize,
-) -> Result<(), JoinError> {
-    match encoding {
-        SecretEncoding::Plain => data.extend_from_slice(bytes),
-        SecretEncoding::Base64 => data.extend_from_slice(BASE64.encode(bytes).as_bytes()),
-        SecretEncoding::Indent(spaces) if spaces > INDENT_MAX => {
-            return Err(JoinError::Indent { part });
-        }
-        SecretEncoding::Indent(spaces) => {
-            let text = std::str::from_utf8(bytes).map_err(|_| JoinError::NotText { part })?;
-            let indent = " ".repeat(usize::try_from(spaces).unwrap_or_default());
-            for (number, line) in text.trim_end_matches('\n').split('\n').enumerate() {
-                if number > 0 {
-                    data.push(b'\n');
-                }
-                if !line.is_empty() {
-                    data.extend_from_slice(indent.as_bytes());
-                    data.extend_from_slice(line.as_bytes());
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The id of the join token of a bootstrap config: always the same for the same config, so that a crash between making the
@@ -382,7 +315,7 @@ mod tests {
             algorithm: "RSA-2048".to_owned(),
         };
         let all = [ca("ca"), ca("etcd"), ca("proxy"), sa];
-        assert_eq!(check_requirements(&all, &json!({})), Ok(()));
+        assert_eq!(check_requirements(&all, &json!({}), "c"), Ok(()));
     }
 
     #[test]
@@ -393,54 +326,46 @@ mod tests {
         };
         for name in ["kubeconfig", "", "-a", "A", "a/b", "a.b"] {
             assert!(
-                check_requirements(&[sa(name)], &json!({})).is_err(),
+                check_requirements(&[sa(name)], &json!({}), "c").is_err(),
                 "{name}"
             );
         }
         assert!(
-            check_requirements(&[sa("a"), ca("a")], &json!({})).is_err(),
+            check_requirements(&[sa("a"), ca("a")], &json!({}), "c").is_err(),
             "twice"
         );
         let value = Requirement::SecretValue {
             name: "file".to_owned(),
             secret: "registry".to_owned(),
             key: "k".to_owned(),
+            template: Vec::new(),
         };
         let naming =
             json!({"spec": {"files": [{"contentFrom": {"secret": {"name": "registry"}}}]}});
         assert_eq!(
-            check_requirements(std::slice::from_ref(&value), &naming),
+            check_requirements(std::slice::from_ref(&value), &naming, "c"),
             Ok(())
         );
-        assert!(check_requirements(&[value], &json!({"spec": {}})).is_err());
+        assert!(check_requirements(&[value], &json!({"spec": {}}), "c").is_err());
     }
 
     #[test]
-    fn secrets_are_put_into_text_as_asked() {
-        let secret = |encoding| Part::Secret(SecretHandle(1), encoding);
-        let parts = [
-            Part::Text("a: |\n".to_owned()),
-            secret(SecretEncoding::Indent(2)),
-            Part::Text("\nb: ".to_owned()),
-            secret(SecretEncoding::Base64),
-            Part::Text("\n".to_owned()),
-            secret(SecretEncoding::Plain),
-        ];
-        let bytes: &[u8] = b"x\n\ny\n";
-        let data = join(&parts, |handle| (handle.0 == 1).then_some(bytes)).unwrap();
-        assert_eq!(
-            String::from_utf8(data).unwrap(),
-            "a: |\n  x\n\n  y\nb: eAoKeQo=\nx\n\ny\n"
-        );
-    }
-
-    #[test]
-    fn a_handle_of_another_call_is_refused() {
-        let parts = [Part::Secret(SecretHandle(9), SecretEncoding::Plain)];
-        assert_eq!(
-            join(&parts, |_| None),
-            Err(JoinError::UnknownHandle { part: 0, handle: 9 })
-        );
+    fn a_cluster_may_have_secrets_that_others_provide() {
+        let value = |secret: &str| Requirement::SecretValue {
+            name: "etcd-key".to_owned(),
+            secret: secret.to_owned(),
+            key: "tls.key".to_owned(),
+            template: Vec::new(),
+        };
+        let is_given =
+            |secret: &str| check_requirements(&[value(secret)], &json!({}), "one").is_ok();
+        assert!(is_given("one-apiserver-etcd-client"));
+        for other in ["one-kubeconfig", "one", "one-", "two-etcd", "onetwo-etcd"] {
+            assert!(!is_given(other), "{other}");
+        }
+        let of = |name: &str| json!({"labels": {label::CLUSTER_NAME: name}});
+        assert!(is_foreign(&of("one-two"), "one"));
+        assert!(!is_foreign(&of("one"), "one") && !is_foreign(&json!({}), "one"));
     }
 
     #[test]

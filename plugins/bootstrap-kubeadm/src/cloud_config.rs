@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::files::{configuration_path, files};
+use crate::data::kubeadm_command;
+use crate::file::{Content, File};
+use crate::files::files;
 use crate::needs::user_material;
-use crate::question::{Materials, Piece, Question, Role};
+use crate::question::{Materials, Piece, Question};
 use crate::refusal::Refusal;
 use crate::yaml::{Node, Part, Writer};
 
@@ -16,16 +18,16 @@ pub(crate) fn cloud_config(
     question: &Question<'_>,
     materials: &Materials,
 ) -> Result<Vec<Part>, Refusal> {
-    if question.text("/format") == Some("ignition") {
-        return Err(Refusal::plugin(
-            "FormatUnsupported",
-            "spec.format: ignition is not supported by this version of bootstrap-kubeadm: use cloud-config",
-        ));
-    }
-    let mut entries = vec![(
-        "write_files".to_owned(),
-        Node::List(files(question, materials)?),
-    )];
+    let mut written: Vec<Node> = files(question, materials)?.into_iter().map(file).collect();
+    // Its directory must exist before the sentinel is written there, also where `mkdir -p` does not.
+    written.push(file(File::of_root(
+        "/run/cluster-api/placeholder",
+        "0640",
+        Content::Text(
+            "Makes sure that this directory exists on every operating system.\n".to_owned(),
+        ),
+    )));
+    let mut entries = vec![("write_files".to_owned(), Node::List(written))];
     let commands = |pointer: &str| {
         question
             .list(pointer)
@@ -39,7 +41,10 @@ pub(crate) fn cloud_config(
         entries.push(("bootcmd".to_owned(), Node::List(boot)));
     }
     let mut run = commands("/preKubeadmCommands");
-    run.push(Node::text(kubeadm_command(question)));
+    run.push(Node::text(format!(
+        "{} && {SENTINEL_COMMAND}",
+        kubeadm_command(question)
+    )));
     run.extend(commands("/postKubeadmCommands"));
     entries.push(("runcmd".to_owned(), Node::List(run)));
     entries.extend(time(question));
@@ -51,19 +56,34 @@ pub(crate) fn cloud_config(
     Ok(writer.into_parts())
 }
 
-fn kubeadm_command(question: &Question<'_>) -> String {
-    let verb = match question.role {
-        Role::Init => "init",
-        Role::JoinControlPlane | Role::JoinWorker => "join",
+fn file(file: File) -> Node {
+    let mut encoding = file.encoding;
+    let content = match file.content {
+        Content::Text(text) => Node::Text(text),
+        Content::Documents(documents) => Node::Documents(documents),
+        // What gzip promises is not text, so it goes as base64.
+        Content::Secret(handle) if encoding.as_deref() == Some("gzip") => {
+            encoding = Some("gzip+base64".to_owned());
+            Node::SecretBase64(handle)
+        }
+        Content::Secret(handle) => Node::SecretBlock { handle, chomp: "" },
     };
-    let verbosity = question.spec.get("verbosity").and_then(Value::as_i64);
-    let verbosity = verbosity
-        .map(|level| format!(" --v {level}"))
-        .unwrap_or_default();
-    format!(
-        "kubeadm {verb} --config {}{verbosity} && {SENTINEL_COMMAND}",
-        configuration_path(question.role)
-    )
+    let mut entries = vec![("path".to_owned(), Node::text(file.path))];
+    let fields = [
+        ("owner", file.owner),
+        ("permissions", file.permissions),
+        ("encoding", encoding),
+    ];
+    entries.extend(
+        fields
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), Node::Text(value?)))),
+    );
+    if file.append {
+        entries.push(("append".to_owned(), Node::bool(true)));
+    }
+    entries.push(("content".to_owned(), content));
+    Node::Map(entries)
 }
 
 fn time(question: &Question<'_>) -> Option<(String, Node)> {
@@ -83,12 +103,11 @@ fn users(
     question: &Question<'_>,
     materials: &Materials,
 ) -> Result<Option<(String, Node)>, Refusal> {
-    const NAMES: [(&str, &str); 10] = [
+    const NAMES: [(&str, &str); 9] = [
         ("name", "name"),
         ("gecos", "gecos"),
         ("groups", "groups"),
         ("homeDir", "homedir"),
-        ("inactive", "inactive"),
         ("lockPassword", "lock_passwd"),
         ("passwd", "passwd"),
         ("primaryGroup", "primary_group"),
@@ -101,6 +120,10 @@ fn users(
             .iter()
             .filter_map(|(from, to)| Some(((*to).to_owned(), Node::from(user.get(from)?.clone()))))
             .collect();
+        if user.get("inactive").and_then(Value::as_bool) == Some(true) {
+            // Days after the password's end, as text: anything else has no effect on cloud-init.
+            entries.push(("inactive".to_owned(), Node::text("0")));
+        }
         if user.get("passwdFrom").is_some() {
             let hash = match materials.piece(&user_material(position), "value")? {
                 Piece::Text(text) => Node::text(text.trim_end_matches('\n')),
@@ -160,7 +183,7 @@ fn partition_entry(partition: &Value, position: usize) -> Result<Node, Refusal> 
         None => partition
             .get("layout")
             .cloned()
-            .unwrap_or(Value::Bool(true)),
+            .unwrap_or(Value::Bool(false)),
     };
     let mut entries = Vec::new();
     entries.extend(table.map(|table| ("table_type".to_owned(), Node::text(table))));
@@ -185,16 +208,17 @@ fn layout_row(part: &Value, table: &str, position: usize) -> Result<Value, Refus
         );
         Err(Refusal::object("PartitionTypeInvalid", message))
     };
+    // Numbers where there are such: older versions of cloud-init take nothing else without a warning.
     let code = match (name, table) {
-        ("Linux", _) => "83",
-        ("LinuxSwap", _) => "82",
-        ("LinuxRAID", _) => "fd",
-        ("LVM", _) => "8e",
-        ("Fat32", "gpt") | ("NTFS", "gpt" | "mbr") => "07",
-        ("Fat32", _) => "0c",
+        ("Linux", _) => json!(83),
+        ("LinuxSwap", _) => json!(82),
+        ("LinuxRAID", _) => json!("fd"),
+        ("LVM", _) => json!("8e"),
+        ("Fat32", "gpt") | ("NTFS", "gpt" | "mbr") => json!("07"),
+        ("Fat32", _) => json!("0c"),
         ("LinuxExtended", "gpt") => return refuse("does not exist in a gpt partition table"),
-        ("LinuxExtended", _) => "85",
-        (guid, "gpt") => guid,
+        ("LinuxExtended", _) => json!(85),
+        (guid, "gpt") => json!(guid),
         _ => return refuse("needs a gpt partition table"),
     };
     Ok(json!([percentage, code]))

@@ -54,7 +54,7 @@ pub(crate) fn documents(
     match question.role {
         Role::Init => Ok(vec![
             cluster_configuration(question, format)?,
-            init_configuration(question, format),
+            init_configuration(question, format)?,
         ]),
         Role::JoinControlPlane | Role::JoinWorker => {
             Ok(vec![join_configuration(question, materials, format)?])
@@ -142,7 +142,7 @@ fn cluster_configuration(question: &Question<'_>, format: Format) -> Result<Node
     }
     fields.insert(
         "kubernetesVersion".to_owned(),
-        json!(question.kubernetes_version),
+        json!(question.version_text()),
     );
     let networking = networking(question.cluster);
     if !networking.is_empty() {
@@ -223,10 +223,19 @@ fn networking(cluster: &Value) -> Map<String, Value> {
         .collect()
 }
 
-fn init_configuration(question: &Question<'_>, format: Format) -> Node {
+fn init_configuration(question: &Question<'_>, format: Format) -> Result<Node, Refusal> {
     let mut fields = object(question.spec.get("initConfiguration"));
     if let Some(Value::Array(tokens)) = fields.get_mut("bootstrapTokens") {
-        for token in tokens.iter_mut().filter_map(Value::as_object_mut) {
+        let tokens = tokens.iter_mut().filter_map(Value::as_object_mut);
+        for (position, token) in tokens.enumerate() {
+            if token.contains_key("expires") {
+                return Err(Refusal::object(
+                    "FieldRefusedByKubeadm",
+                    format!(
+                        "initConfiguration.bootstrapTokens[{position}].expires: kubeadm gives every token a life and then refuses an end beside it: use ttlSeconds"
+                    ),
+                ));
+            }
             if let Some(ttl) = token.remove("ttlSeconds").as_ref().and_then(Value::as_u64) {
                 token.insert("ttl".to_owned(), json!(duration(ttl)));
             }
@@ -234,7 +243,7 @@ fn init_configuration(question: &Question<'_>, format: Format) -> Node {
     }
     convert_node_registration(&mut fields, format);
     convert_timeouts(&mut fields, format);
-    Node::Map(document(format, "InitConfiguration", fields))
+    Ok(Node::Map(document(format, "InitConfiguration", fields)))
 }
 
 fn join_configuration(

@@ -1,13 +1,18 @@
-//! Bootstrap plugin for machines that kubeadm turns into nodes: KubeadmConfig in, cloud-config out.
+//! Bootstrap plugin for machines that kubeadm turns into nodes: KubeadmConfig in, cloud-config or Ignition out.
 
 mod cloud_config;
+mod data;
+mod discovery;
+mod file;
 mod files;
+mod ignition;
 mod kinds;
 mod kubeadm;
 mod needs;
 mod plugin;
 mod question;
 mod refusal;
+mod template;
 mod yaml;
 
 #[cfg(test)]

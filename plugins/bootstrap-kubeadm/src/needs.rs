@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::files::is_template;
 use crate::question::{Question, Role};
 
 /// Name of the cluster's certificate authority.
@@ -48,6 +49,8 @@ pub(crate) enum Need {
         secret: String,
         /// Key in the Secret.
         key: String,
+        /// The value is a template.
+        is_template: bool,
     },
 }
 
@@ -121,6 +124,7 @@ fn control_plane_needs(question: &Question<'_>, needs: &mut Vec<Need>) {
                     name: (*name).to_owned(),
                     secret: format!("{}-{suffix}", question.cluster_name()),
                     key: (*key).to_owned(),
+                    is_template: false,
                 }),
         );
     } else {
@@ -154,7 +158,7 @@ fn algorithm(question: &Question<'_>) -> String {
 }
 
 fn secret_values(question: &Question<'_>) -> Vec<Need> {
-    let value = |name: String, from: &Value| {
+    let value = |name: String, from: &Value, is_template: bool| {
         let part = |field: &str| {
             from.get(field)
                 .and_then(Value::as_str)
@@ -165,6 +169,7 @@ fn secret_values(question: &Question<'_>) -> Vec<Need> {
             name,
             secret: part("name"),
             key: part("key"),
+            is_template,
         }
     };
     let files = question
@@ -173,7 +178,7 @@ fn secret_values(question: &Question<'_>) -> Vec<Need> {
         .enumerate()
         .filter_map(|(position, file)| {
             file.pointer("/contentFrom/secret")
-                .map(|from| value(file_material(position), from))
+                .map(|from| value(file_material(position), from, is_template(file)))
         });
     let users = question
         .list("/users")
@@ -181,7 +186,7 @@ fn secret_values(question: &Question<'_>) -> Vec<Need> {
         .enumerate()
         .filter_map(|(position, user)| {
             user.pointer("/passwdFrom/secret")
-                .map(|from| value(user_material(position), from))
+                .map(|from| value(user_material(position), from, false))
         });
     files.chain(users).collect()
 }

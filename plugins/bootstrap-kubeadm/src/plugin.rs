@@ -6,15 +6,17 @@ use capstan_sdk::bootstrap::{
     Bootstrap, BootstrapAnswer, BootstrapInput, Part as SdkPart, Role as SdkRole, SecretEncoding,
 };
 use capstan_sdk::{
-    Failure, Manifest, Material, MaterialValue, NoStatus, Plugin, Requirement, SecretHandle,
+    Condition, ConditionStatus, Failure, Manifest, Material, MaterialValue, NoStatus, Plugin,
+    Requirement, SecretHandle,
 };
 use serde_json::Value;
 
-use crate::cloud_config::cloud_config;
+use crate::data::data;
 use crate::kinds;
 use crate::needs::{Need, TOKEN, TOKEN_LIFETIME_MS, needs};
 use crate::question::{Materials, Piece, Question, Role};
 use crate::refusal::{Refusal, Remedy};
+use crate::template::CONTROL_PLANE_VERSION;
 use crate::yaml::{Encoding, Part};
 
 /// How long to wait for what is not known yet (contract 3.9: 10 s for a missing endpoint).
@@ -29,7 +31,7 @@ pub struct Kubeadm;
 impl Plugin for Kubeadm {
     fn manifest() -> Manifest {
         Manifest::new("bootstrap-kubeadm", env!("CARGO_PKG_VERSION"))
-            .description("Turns machines into nodes with kubeadm, by cloud-config.")
+            .description("Turns machines into nodes with kubeadm, by cloud-config or Ignition.")
             .kind(kinds::config())
             .kind(kinds::config_template())
     }
@@ -40,18 +42,27 @@ impl Bootstrap for Kubeadm {
     type Status = NoStatus;
 
     fn requirements(input: BootstrapInput<Self>) -> Result<Vec<Requirement>, Failure> {
-        Ok(needs(&question(&input))
-            .into_iter()
-            .map(requirement)
+        let question = question(&input);
+        let needs = needs(&question).into_iter();
+        Ok(needs
+            .map(|need| requirement(need, question.control_plane_version))
             .collect())
     }
 
     fn render(input: BootstrapInput<Self>, material: Material) -> Result<BootstrapAnswer, Failure> {
         let question = question(&input);
         let (materials, handles) = read(&material, &needs(&question));
-        let parts = cloud_config(&question, &materials)?;
-        let mut answer = BootstrapAnswer::new("cloud-config");
-        for part in parts {
+        let data = data(&question, &materials)?;
+        let mut answer = BootstrapAnswer::new(data.format);
+        if let Some(ignored) = data.ignored {
+            answer.conditions.push(Condition::new(
+                "AdditionalConfigApplied",
+                ConditionStatus::False,
+                "KeysIgnored",
+                ignored,
+            ));
+        }
+        for part in data.parts {
             answer.parts.push(match part {
                 Part::Text(text) => SdkPart::Text(text),
                 Part::Secret { handle, encoding } => {
@@ -81,7 +92,7 @@ fn question(input: &BootstrapInput<Kubeadm>) -> Question<'_> {
     }
 }
 
-fn requirement(need: Need) -> Requirement {
+fn requirement(need: Need, control_plane_version: &str) -> Requirement {
     match need {
         Need::Authority {
             name,
@@ -99,7 +110,22 @@ fn requirement(need: Need) -> Requirement {
             algorithm,
         },
         Need::JoinToken => Requirement::join_token(TOKEN, Duration::from_millis(TOKEN_LIFETIME_MS)),
-        Need::SecretValue { name, secret, key } => Requirement::secret_value(name, secret, key),
+        Need::SecretValue {
+            name,
+            secret,
+            key,
+            is_template,
+        } => Requirement::SecretValue {
+            name,
+            secret,
+            key,
+            template: if is_template {
+                let version = control_plane_version.to_owned();
+                vec![(CONTROL_PLANE_VERSION.to_owned(), version)]
+            } else {
+                Vec::new()
+            },
+        },
     }
 }
 
@@ -145,6 +171,8 @@ fn sdk_encoding(encoding: Encoding) -> SecretEncoding {
         Encoding::Plain => SecretEncoding::Plain,
         Encoding::Indent(spaces) => SecretEncoding::Indent(spaces),
         Encoding::Base64 => SecretEncoding::Base64,
+        Encoding::JsonString => SecretEncoding::JsonString,
+        Encoding::Percent => SecretEncoding::Percent,
     }
 }
 

@@ -53,6 +53,11 @@ impl<'a> Question<'a> {
             .unwrap_or_default()
     }
 
+    /// Whether the data is Ignition's and not cloud-init's.
+    pub(crate) fn is_ignition(&self) -> bool {
+        self.text("/format") == Some("ignition")
+    }
+
     /// A text of the spec by JSON pointer; `None` when it is missing or empty.
     pub(crate) fn text(&self, pointer: &str) -> Option<&'a str> {
         self.spec
@@ -70,13 +75,18 @@ impl<'a> Question<'a> {
             .unwrap_or_default()
     }
 
-    /// The version to write kubeadm's configuration for: the machine's, else the control plane's.
-    pub(crate) fn version(&self) -> Result<(u64, u64), Refusal> {
-        let text = if self.kubernetes_version.is_empty() {
+    /// The machine's version, else the control plane's.
+    pub(crate) fn version_text(&self) -> &'a str {
+        if self.kubernetes_version.is_empty() {
             self.control_plane_version
         } else {
             self.kubernetes_version
-        };
+        }
+    }
+
+    /// The version to write kubeadm's configuration for.
+    pub(crate) fn version(&self) -> Result<(u64, u64), Refusal> {
+        let text = self.version_text();
         if text.is_empty() {
             return Err(Refusal::object(
                 "VersionMissing",

@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::cloud_config::cloud_config;
+use crate::data::data;
 use crate::needs::{Need, needs};
 use crate::question::{Materials, Piece, Question, Role};
 use crate::refusal::{Refusal, Remedy};
 use crate::yaml::{Encoding, Part};
 
+mod checked;
+mod fields;
 mod golden;
+mod ignition;
 mod refused;
 
 /// Secrets by handle, as the host would have them.
@@ -68,7 +71,7 @@ fn materials() -> Materials {
         ));
         list.push((name.to_owned(), "key".to_owned(), Piece::Secret(handle)));
     }
-    for position in 0..6 {
+    for position in 0..8 {
         list.push((
             format!("file-{position}"),
             "value".to_owned(),
@@ -101,15 +104,23 @@ fn joined(parts: Vec<Part>) -> String {
         Part::Text(text) => text,
         Part::Secret { handle, encoding } => {
             let secret = SECRETS[usize::try_from(handle).unwrap()];
+            let lines = secret.trim_end_matches('\n');
             match encoding {
                 Encoding::Plain => secret.to_owned(),
                 Encoding::Base64 => base64::engine::general_purpose::STANDARD.encode(secret),
+                Encoding::JsonString => {
+                    let quoted = json!(lines).to_string();
+                    let inside = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
+                    inside.unwrap().to_owned()
+                }
+                Encoding::Percent => secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
                 Encoding::Indent(spaces) => {
                     let indent = " ".repeat(usize::try_from(spaces).unwrap());
-                    secret
-                        .split_inclusive('\n')
-                        .map(|line| format!("{indent}{line}"))
-                        .collect()
+                    let line = |line: &str| match line {
+                        "" => String::new(),
+                        line => format!("{indent}{line}"),
+                    };
+                    lines.split('\n').map(line).collect::<Vec<_>>().join("\n")
                 }
             }
         }
@@ -118,7 +129,7 @@ fn joined(parts: Vec<Part>) -> String {
 }
 
 fn rendered(spec: &Value, role: Role, version: &str) -> Result<String, Refusal> {
-    cloud_config(&question(&cluster(), spec, role, version), &materials()).map(joined)
+    data(&question(&cluster(), spec, role, version), &materials()).map(|data| joined(data.parts))
 }
 
 fn parsed(text: &str) -> Value {
@@ -175,7 +186,9 @@ fn a_control_plane_needs_all_authorities_and_a_worker_one_and_a_token() {
                 }
                 Need::KeyPair { name, algorithm } => format!("{name} {algorithm}"),
                 Need::JoinToken => "token".to_owned(),
-                Need::SecretValue { name, secret, key } => format!("{name} {secret} {key}"),
+                Need::SecretValue {
+                    name, secret, key, ..
+                } => format!("{name} {secret} {key}"),
             })
             .collect::<Vec<_>>()
     };
@@ -209,6 +222,7 @@ fn secrets_that_the_config_names_are_needed() {
         name: name.to_owned(),
         secret: secret.to_owned(),
         key: key.to_owned(),
+        is_template: false,
     };
     assert_eq!(
         list[1..],
@@ -259,15 +273,42 @@ mod plugin {
     }
 
     #[test]
+    fn a_template_in_a_secret_is_filled_in_by_the_host() {
+        let spec = json!({"files": [{"path": "/a", "contentFormat": "Template", "contentFrom": {"secret": {"name": "s", "key": "k"}}}]});
+        let mut input = testing::bootstrap_input::<Kubeadm>(SdkRole::JoinWorker, spec).unwrap();
+        input.control_plane_version = "v1.36.3".to_owned();
+        let requirements = Kubeadm::requirements(input).unwrap();
+        let Some(Requirement::SecretValue { template, .. }) = requirements.last() else {
+            panic!("{requirements:?}")
+        };
+        let version = (".controlPlane.version".to_owned(), "v1.36.3".to_owned());
+        assert_eq!(template[..], [version]);
+    }
+
+    #[test]
+    fn ignored_keys_are_in_a_condition() {
+        let spec = json!({"format": "ignition", "ignition": {"containerLinuxConfig": {"additionalConfig": "systemdd: {}"}}});
+        let input = testing::bootstrap_input::<Kubeadm>(SdkRole::JoinWorker, spec).unwrap();
+        let material = Material::default()
+            .with(
+                "ca",
+                "hash",
+                MaterialValue::Text("sha256:0ffee0".to_owned()),
+            )
+            .with("join", "token", MaterialValue::Secret(testing::secret(42)));
+        let answer = Kubeadm::render(input, material).unwrap();
+        assert_eq!(answer.format, "ignition");
+        assert!(answer.conditions[0].message.contains("systemdd"));
+    }
+
+    #[test]
     fn refusals_are_failures_of_their_kind() {
         let fails = |spec: Value| {
             let input = testing::bootstrap_input::<Kubeadm>(SdkRole::JoinWorker, spec).unwrap();
             Kubeadm::render(input, Material::default()).unwrap_err()
         };
-        assert_eq!(
-            fails(json!({"format": "ignition"})).kind,
-            FailureKind::Unsupported
-        );
+        let old = json!({"format": "ignition", "bootCommands": ["x"]});
+        assert_eq!(fails(old).kind, FailureKind::Terminal);
         let missing = fails(json!({}));
         assert_eq!(
             (missing.kind, missing.reason.as_str()),

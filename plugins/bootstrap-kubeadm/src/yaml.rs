@@ -14,6 +14,10 @@ pub(crate) enum Encoding {
     Indent(u32),
     /// As base64.
     Base64,
+    /// As the inside of a JSON string, without line ends at its end.
+    JsonString,
+    /// As the data of a URL.
+    Percent,
 }
 
 /// A piece of the output.
@@ -121,12 +125,24 @@ impl Writer {
         }
     }
 
-    fn secret(&mut self, handle: u64, encoding: Encoding) {
+    /// Adds a secret.
+    pub(crate) fn secret(&mut self, handle: u64, encoding: Encoding) {
         self.parts.push(Part::Secret { handle, encoding });
     }
 
     fn spaces(&mut self, count: usize) {
         self.text(&" ".repeat(count));
+    }
+
+    /// Adds documents, every line preceded by `indent` spaces.
+    pub(crate) fn documents(&mut self, documents: &[Node], indent: usize) {
+        for (position, document) in documents.iter().enumerate() {
+            if position > 0 {
+                self.spaces(indent);
+                self.text("---\n");
+            }
+            self.document(document, indent);
+        }
     }
 
     /// Adds a document whose root is a mapping, every line preceded by `indent` spaces.
@@ -213,13 +229,7 @@ impl Writer {
             }
             Node::Documents(documents) => {
                 self.text("|\n");
-                for (position, document) in documents.iter().enumerate() {
-                    if position > 0 {
-                        self.spaces(inner);
-                        self.text("---\n");
-                    }
-                    self.document(document, inner);
-                }
+                self.documents(documents, inner);
             }
             // Both are empty here: others are written by `entries` and `items`.
             Node::List(_) => self.line("[]"),

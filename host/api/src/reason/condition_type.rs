@@ -31,6 +31,8 @@ words! {
     NODE_HEALTHY = "NodeHealthy",
     /// The Node is ready, copied from it by the Machine controller. If False look at the kubelet and the network plugin.
     NODE_READY = "NodeReady",
+    /// The machine's Node is ready, set for control planes whose plugin names no components to look at. If False look at the machine's services.
+    CONTROL_PLANE_NODE_READY = "ControlPlaneNodeReady",
     /// The Node carries kubeadm's control-plane label and taint, set by the control-plane provider. If False kubeadm has not finished on the machine.
     NODE_KUBEADM_LABELS_AND_TAINTS_SET = "NodeKubeadmLabelsAndTaintsSet",
     /// The machine's etcd Pod runs, set by the control-plane provider. If False read the Pod's log.

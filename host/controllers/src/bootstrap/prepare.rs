@@ -13,16 +13,15 @@ use capstan_core::plan::Failure;
 use capstan_engine::SecretTable;
 use serde_json::{Value, json};
 
-use super::{Seen, resource_of, token};
+use super::{MANAGER, Seen, lock, resource_of, token};
 use crate::ctx::{Ctx, failure, owner_reference};
 use crate::kinds;
-use crate::kube_api::{ApiError, Patch, Preconditions};
+use crate::kube_api::{ApiError, Patch};
 use crate::object::Object;
 use crate::pki;
+use crate::plugins::ActivePlugin;
 use crate::secrets::SecretData;
 use crate::secrets::ensure::{self, Holder};
-
-const MANAGER: &str = "capstan-bootstrap";
 
 /// Formats that infrastructure providers know what to do with.
 const FORMATS: [&str; 2] = ["cloud-config", "ignition"];
@@ -48,7 +47,8 @@ enum Gathering {
     NotConnected,
 }
 
-/// Asks the plugin for the data and keeps it in the Secret.
+/// Asks the plugin for the data and keeps it in the Secret. A lock that was taken for it is only kept by who has data: another
+/// machine may succeed where this one fails.
 pub(super) async fn prepare(
     ctx: &Ctx,
     seen: &Seen,
@@ -62,9 +62,24 @@ pub(super) async fn prepare(
             "the Machine, the Cluster or the plugin went away",
         ));
     };
-    if let Some(holder) = settle_lock(ctx, cluster, machine, lock).await? {
+    if let Some(holder) = lock::settle(ctx, cluster, machine, lock).await? {
         return Ok(Effect::Locked { holder });
     }
+    let prepared = render(ctx, seen, machine, cluster, plugin, role).await;
+    if lock == Lock::Take && !matches!(prepared, Ok(Effect::Prepared { .. })) {
+        lock::settle(ctx, cluster, machine, Lock::Release).await?;
+    }
+    prepared
+}
+
+async fn render(
+    ctx: &Ctx,
+    seen: &Seen,
+    machine: &Object,
+    cluster: &Object,
+    plugin: &ActivePlugin,
+    role: Role,
+) -> Result<Effect, Failure> {
     let config = &seen.object;
     let resource = resource_of(ctx, config)?;
     let input = BootstrapInput {
@@ -87,7 +102,7 @@ pub(super) async fn prepare(
         .bootstrap_requirements(env, input.clone())
         .await;
     let requirements = requirements.map_err(|error| error.failure())?;
-    material::check_requirements(&requirements, &config.value)
+    material::check_requirements(&requirements, &config.value, &cluster.key.name)
         .map_err(|refused| Failure::terminal("PluginBadAnswer", refused.to_string()))?;
     let gathered = match gather(ctx, seen, cluster, role, &requirements).await? {
         Gathering::Done(gathered) => gathered,
@@ -197,8 +212,13 @@ async fn gather(
                 None => missing.push(material::secret_key(&cluster.key, name).name),
             },
             Requirement::JoinToken { .. } => {}
-            Requirement::SecretValue { secret, key, .. } => {
-                let bytes = secret_value(ctx, &seen.object.key.namespace, secret, key).await?;
+            Requirement::SecretValue {
+                secret,
+                key,
+                template,
+                ..
+            } => {
+                let bytes = secret_value(ctx, &cluster.key, secret, key, template).await?;
                 put_secret(&mut gathered, name, "value", bytes);
             }
         }
@@ -288,18 +308,40 @@ fn put_secret(gathered: &mut Gathered, name: &str, part: &str, bytes: Vec<u8>) {
 
 async fn secret_value(
     ctx: &Ctx,
-    namespace: &str,
+    cluster: &ObjectKey,
     name: &str,
     key: &str,
+    template: &[(String, String)],
 ) -> Result<Vec<u8>, Failure> {
-    let secret_key = ObjectKey::new(namespace, name);
+    let secret_key = ObjectKey::new(cluster.namespace.clone(), name);
     let secret = ctx.secrets.get(&*ctx.api, &secret_key).await;
     let secret =
         secret.map_err(|error| failure(&format!("reading Secret {secret_key}"), &error))?;
     let lacking = |what: String| Failure::transient("SecretNotFound", what);
     let secret = secret.ok_or_else(|| lacking(format!("Secret {secret_key} does not exist")))?;
-    let value = secret.data.get(key).cloned();
-    value.ok_or_else(|| lacking(format!("Secret {secret_key} has no key {key}")))
+    if secret.secret_type == SECRET_TYPE {
+        ensure::own(&secret_key, &secret, cluster)?;
+    }
+    let value = secret
+        .data
+        .get(key)
+        .ok_or_else(|| lacking(format!("Secret {secret_key} has no key {key}")))?;
+    if template.is_empty() {
+        return Ok(value.clone());
+    }
+    material::fill_in(value, template).map_err(|error| {
+        let known: Vec<String> = template
+            .iter()
+            .map(|(a, _)| format!("{{{{ {a} }}}}"))
+            .collect();
+        Failure::terminal(
+            "TemplateInvalid",
+            format!(
+                "Secret {secret_key}, key {key}: {error}: it may only have {}",
+                known.join(", ")
+            ),
+        )
+    })
 }
 
 /// Keeps the data in the Secret named as the config.
@@ -362,90 +404,78 @@ async fn store(
     Ok(())
 }
 
-/// Takes or releases the lock that lets one machine at a time be the first. Answers who else has it.
-#[expect(clippy::too_many_lines, reason = "the life of one lock in one place")]
-async fn settle_lock(
-    ctx: &Ctx,
-    cluster: &Object,
-    machine: &Object,
-    lock: Lock,
-) -> Result<Option<String>, Failure> {
-    let key = ObjectKey::new(
-        cluster.key.namespace.clone(),
-        format!("{}-lock", cluster.key.name),
-    );
-    let remove = |uid: Option<String>| {
-        let key = key.clone();
-        async move {
-            let preconditions = Preconditions {
-                uid,
-                resource_version: None,
-            };
-            match ctx
-                .api
-                .delete(&kinds::CONFIG_MAP, &key, &preconditions)
-                .await
-            {
-                Ok(()) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
-                Err(error) => Err(failure(&format!("deleting ConfigMap {key}"), &error)),
+#[cfg(test)]
+mod tests {
+    use capstan_core::material::KeyAlgorithm;
+
+    use super::*;
+
+    fn kept(public: &str, private: &str) -> SecretData {
+        use base64::Engine as _;
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        SecretData::read(&json!({"data": {
+            CERTIFICATE_KEY: encode(public), PRIVATE_KEY: encode(private), VALUE_KEY: encode("shared"),
+        }}))
+    }
+
+    /// What a plugin is given, and what of it are secrets.
+    fn given(requirement: &Requirement, secret: &SecretData, role: Role) -> Gathered {
+        let mut gathered = Gathered {
+            material: Vec::new(),
+            secrets: SecretTable::new(),
+            token_id: None,
+        };
+        put_kept(&mut gathered, requirement, secret, role).unwrap();
+        gathered
+    }
+
+    #[test]
+    fn private_bytes_are_given_by_handle_and_keys_to_control_planes_only() {
+        let ca = pki::certificate_authority(
+            "kubernetes",
+            KeyAlgorithm::EcdsaP256,
+            0,
+            jiff::Timestamp::now(),
+        )
+        .unwrap();
+        let secret = kept(&ca.public, &ca.private);
+        let name = || "ca".to_owned();
+        let all = [
+            Requirement::CertificateAuthority {
+                name: name(),
+                common_name: name(),
+                algorithm: String::new(),
+                validity_days: 0,
+            },
+            Requirement::KeyPair {
+                name: name(),
+                algorithm: String::new(),
+            },
+            Requirement::SharedSecret {
+                name: name(),
+                bytes: 32,
+            },
+        ];
+        for requirement in &all {
+            for role in [Role::Init, Role::JoinControlPlane, Role::JoinWorker] {
+                let gathered = given(requirement, &secret, role);
+                let mut handles = 0;
+                for material in &gathered.material {
+                    match &material.value {
+                        MaterialValue::Text(text) => {
+                            assert!(!text.contains("PRIVATE KEY") && !text.contains("shared"));
+                        }
+                        MaterialValue::Secret(handle) => {
+                            handles += 1;
+                            let bytes = gathered.secrets.resolve(*handle).unwrap();
+                            assert!(bytes == ca.private.as_bytes() || bytes == b"shared");
+                        }
+                    }
+                }
+                let is_shared = matches!(requirement, Requirement::SharedSecret { .. });
+                let expected = usize::from(is_shared || role != Role::JoinWorker);
+                assert_eq!(handles, expected, "{requirement:?} {role:?}");
             }
         }
-    };
-    match lock {
-        Lock::Leave => return Ok(None),
-        Lock::Release => return remove(None).await.map(|()| None),
-        Lock::Take => {}
     }
-    let information = json!({"machineName": machine.key.name}).to_string();
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "namespace": key.namespace,
-            "name": key.name,
-            "labels": {label::CLUSTER_NAME: cluster.key.name},
-            "ownerReferences": [owner_reference(cluster, false)],
-        },
-        "data": {"lock-information": information},
-    });
-    let doing = format!("taking ConfigMap {key}");
-    match ctx
-        .api
-        .create(&kinds::CONFIG_MAP, &key.namespace, &object, MANAGER)
-        .await
-    {
-        Ok(_) => return Ok(None),
-        Err(ApiError::AlreadyExists(_)) => {}
-        Err(error) => return Err(failure(&doing, &error)),
-    }
-    let existing = ctx
-        .api
-        .get(&kinds::CONFIG_MAP, &key)
-        .await
-        .map_err(|error| failure(&doing, &error))?;
-    let text = existing
-        .pointer("/data/lock-information")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let holder = serde_json::from_str::<Value>(text).ok();
-    let holder = holder
-        .as_ref()
-        .and_then(|value| value.get("machineName")?.as_str())
-        .unwrap_or_default();
-    if holder == machine.key.name {
-        return Ok(None);
-    }
-    let holder_key = ObjectKey::new(key.namespace.clone(), holder);
-    if ctx.get(&kinds::MACHINE, &holder_key).is_some() {
-        return Ok(Some(holder.to_owned()));
-    }
-    let uid = existing
-        .pointer("/metadata/uid")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
-    remove(uid).await?;
-    Err(Failure::transient(
-        "Conflict",
-        format!("ConfigMap {key} was held by Machine {holder}, which is gone"),
-    ))
 }

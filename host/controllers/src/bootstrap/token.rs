@@ -11,7 +11,7 @@ use capstan_core::plan::Failure;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::workload_failure;
+use super::{MANAGER, workload_failure};
 use crate::ctx::Ctx;
 use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi, Patch};
@@ -20,7 +20,6 @@ use crate::secrets::{SecretData, ensure::random_bytes};
 
 const NAMESPACE: &str = "kube-system";
 const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
-const MANAGER: &str = "capstan-bootstrap";
 
 /// Longest life that a plugin can ask for.
 const LIFETIME_MAX: SignedDuration = SignedDuration::from_hours(24);

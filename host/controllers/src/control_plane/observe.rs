@@ -96,7 +96,9 @@ impl<'a> Ask<'a> {
             .control_plane_requirements(self.env(), self.input("requirements"))
             .await;
         let requirements = asked.map_err(|error| error.failure())?;
-        material::check_requirements(&requirements, &self.object.value)
+        let cluster = self.cluster.pointer("/metadata/name");
+        let cluster = cluster.and_then(Value::as_str).unwrap_or_default();
+        material::check_requirements(&requirements, &self.object.value, cluster)
             .map_err(|refused| Failure::terminal("PluginBadAnswer", refused.to_string()))?;
         Ok(requirements)
     }

@@ -63,6 +63,9 @@ pub async fn look_up(
             let secret = ctx.secrets.get(&*ctx.api, &key).await;
             let secret =
                 secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+            if let Some(secret) = &secret {
+                own(&key, secret, cluster)?;
+            }
             Ok::<_, Failure>(secret.map(|secret| (name.to_owned(), secret)))
         });
     Ok(try_join_all(reads).await?.into_iter().flatten().collect())
@@ -87,7 +90,10 @@ pub async fn ensure(
             let found = ctx.secrets.get(&*ctx.api, &key).await;
             let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
             let secret = match found {
-                Some(secret) => adopt(ctx, holder, &key, secret).await?,
+                Some(secret) => {
+                    own(&key, &secret, holder.cluster)?;
+                    adopt(ctx, holder, &key, secret).await?
+                }
                 None => create(ctx, holder, &key, requirement.clone()).await?,
             };
             Ok::<_, Failure>((name.to_owned(), secret))
@@ -179,6 +185,36 @@ pub fn random_bytes(buffer: &mut [u8]) -> Result<(), PkiError> {
             what: "random bytes",
             why: error.to_string(),
         })
+}
+
+/// Checks that a Secret is not another cluster's, whose name begins like this one's.
+///
+/// # Errors
+/// Names both.
+pub fn own(key: &ObjectKey, secret: &SecretData, cluster: &ObjectKey) -> Result<(), Failure> {
+    if material::is_foreign(&secret.metadata, &cluster.name) {
+        return Err(Failure::terminal(
+            "SecretOfAnotherCluster",
+            format!(
+                "Secret {key} is labelled as another cluster's: Cluster {} cannot use it, rename one of the clusters",
+                cluster.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the holder the controller of the Secret as it is now, if there is one of Cluster API's type.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub async fn take_over(ctx: &Ctx, holder: Holder<'_>, key: &ObjectKey) -> Result<(), Failure> {
+    let found = ctx.secrets.read(&*ctx.api, key).await;
+    let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+    if let Some(secret) = found {
+        adopt(ctx, holder, key, secret).await?;
+    }
+    Ok(())
 }
 
 /// Makes the holder the controller of a Secret of Cluster API's type.

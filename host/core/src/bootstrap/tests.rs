@@ -44,6 +44,7 @@ fn observed(control_plane: bool, initialized: bool) -> Observed {
         owner: Some("bootstrap-kubeadm".to_owned()),
         plugin: Some("bootstrap-kubeadm".to_owned()),
         is_serialized: true,
+        is_orphaned: false,
         token: Token::Settled,
     }
 }
@@ -101,6 +102,43 @@ fn a_foreign_control_plane_gets_the_lock() {
         lock: Lock::Release,
     }];
     assert_eq!(decide(&seen, now()).steps, expected);
+}
+
+#[test]
+fn a_worker_releases_the_lock_where_no_control_plane_object_did_without() {
+    let mut seen = observed(false, true);
+    seen.is_serialized = false;
+    let worker = |lock| {
+        [Step::Prepare {
+            role: Role::JoinWorker,
+            lock,
+        }]
+    };
+    assert_eq!(decide(&seen, now()).steps, worker(Lock::Release));
+    let mut owned = cluster(true, true);
+    owned.spec.control_plane_ref =
+        Some(serde_json::from_value(json!({"apiGroup": "g", "kind": "K", "name": "cp"})).unwrap());
+    seen.cluster = Lookup::Found(owned);
+    assert_eq!(decide(&seen, now()).steps, worker(Lock::Leave));
+}
+
+#[test]
+fn a_secret_with_another_controller_is_taken_over_and_its_token_kept_alive() {
+    let mut seen = observed(false, true);
+    let restored = json!({"bootstrap": {"dataSecretName": "m"}});
+    seen.machine = Lookup::Found(machine(&json!({}), &restored, &json!({})));
+    assert!(decide(&seen, now()).steps.is_empty(), "it is ours");
+    seen.is_orphaned = true;
+    seen.token = Token::Expires {
+        id: "abcdef".to_owned(),
+        at: now(),
+    };
+    let steps = decide(&seen, now()).steps;
+    let adopt = Step::AdoptSecret {
+        name: "m".to_owned(),
+    };
+    assert_eq!(steps.first(), Some(&adopt));
+    assert!(matches!(steps.get(1), Some(Step::ExtendToken { .. })));
 }
 
 #[test]

@@ -47,6 +47,10 @@ pub enum SecretEncoding {
     Indent(u32),
     /// Standard alphabet, padded.
     Base64,
+    /// As the inside of a JSON string, without the line ends at its end.
+    JsonString,
+    /// As a part of a URL.
+    Percent,
 }
 
 /// One part of the data.

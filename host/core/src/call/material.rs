@@ -49,6 +49,8 @@ pub enum Requirement {
         secret: String,
         /// Key.
         key: String,
+        /// Actions that the value's template may have and what they become; empty when it is no template.
+        template: Vec<(String, String)>,
     },
 }
 

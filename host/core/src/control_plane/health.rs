@@ -45,8 +45,13 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
             .datastore
             .as_ref()
             .map(|_| condition_type::ETCD_MEMBER_HEALTHY);
-        pods.chain(datastore)
-            .chain([condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET])
+        let node = member
+            .components
+            .is_empty()
+            .then_some(condition_type::CONTROL_PLANE_NODE_READY);
+        let marks =
+            wants_marks(observed).then_some(condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET);
+        pods.chain(datastore).chain(node).chain(marks)
     };
     let all = |reason: &str, message: &str| -> Vec<Report> {
         types()
@@ -84,8 +89,54 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
         let pod = reports.iter().find(|report| &report.type_ == datastore);
         reports.push(datastore_condition(pod));
     }
-    reports.push(node_condition(member));
+    if member.components.is_empty() {
+        reports.push(ready_condition(&member.node));
+    }
+    if wants_marks(observed) {
+        reports.push(node_condition(member));
+    }
     reports
+}
+
+/// Whether the plugin has its machines wait for kubeadm's marks on their Nodes.
+fn wants_marks(observed: &Observed) -> bool {
+    let gates = observed
+        .desired
+        .as_ref()
+        .map(|desired| &desired.readiness_gates);
+    let gates = gates.ok().and_then(Value::as_array);
+    gates.into_iter().flatten().any(|gate| {
+        gate.get("conditionType").and_then(Value::as_str)
+            == Some(condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET)
+    })
+}
+
+/// A machine whose plugin names no components to look at is as well as its Node.
+fn ready_condition(node: &Lookup<Value>) -> Report {
+    let type_ = condition_type::CONTROL_PLANE_NODE_READY;
+    let node = match node {
+        Lookup::Found(node) => node,
+        Lookup::Missing => {
+            return Report::no(type_, kubeadm::DOES_NOT_EXIST)
+                .with_message("the Node does not exist");
+        }
+        Lookup::Unknown(why) => {
+            return Report::unknown(type_, common::INSPECTION_FAILED).with_message(why.clone());
+        }
+    };
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c.get("type").and_then(Value::as_str) == Some("Ready"));
+    match ready.and_then(|ready| ready.get("status")?.as_str()) {
+        Some("True") => Report::yes(type_, common::READY),
+        Some("False") => {
+            Report::no(type_, common::NOT_READY).with_message("the Node says that it is not ready")
+        }
+        _ => Report::unknown(type_, common::INSPECTION_FAILED)
+            .with_message("the Node does not answer"),
+    }
 }
 
 /// A member of the datastore, judged by its pod.

@@ -34,7 +34,7 @@ fn desired(replicas: u32) -> Desired {
         bootstrap_kind: "KubeadmConfig".to_owned(),
         machine_labels: vec![("tier".to_owned(), "gold".to_owned())],
         machine_annotations: vec![],
-        readiness_gates: json!([]),
+        readiness_gates: json!([{"conditionType": "NodeKubeadmLabelsAndTaintsSet"}]),
         deletion: json!({}),
         taints: json!([]),
         machine_naming: String::new(),
@@ -95,6 +95,7 @@ fn member(name: &str, domain: &str) -> Member {
             },
             "spec": {
                 "clusterName": "c", "version": "v1.36.0", "failureDomain": domain, "bootstrap": {},
+                "readinessGates": [{"conditionType": "NodeKubeadmLabelsAndTaintsSet"}],
                 "infrastructureRef": {"apiGroup": "g", "kind": "LocalMachine", "name": name},
             },
             "status": {"nodeRef": {"name": name}},
@@ -585,4 +586,35 @@ fn a_plugin_that_fails_changes_nothing_and_is_heard() {
     let reported = reported(&seen);
     assert_eq!(status_of(&reported, "ScalingUp"), ConditionStatus::Unknown);
     assert!(message_of(&reported, "ScalingUp").contains("maxSurge"));
+}
+
+/// A member of a control plane whose plugin names nothing to look at.
+fn plain_member(name: &str, ready: &str) -> Member {
+    let mut member = member(name, "a");
+    member.components.clear();
+    member.datastore = None;
+    member.node =
+        Lookup::Found(json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}));
+    member
+}
+
+#[test]
+fn a_machine_without_components_is_as_well_as_its_node() {
+    let judged = |ready: &str| {
+        let mut seen = running(3, vec![plain_member("m1", ready)]);
+        if let Ok(desired) = &mut seen.desired {
+            desired.readiness_gates = json!([]);
+        }
+        let reports = health::machine_conditions(&seen, &seen.members[0], now());
+        let types: Vec<&str> = reports.iter().map(|report| report.type_.as_str()).collect();
+        assert_eq!(
+            types,
+            ["ControlPlaneNodeReady", "UpToDate"],
+            "and no kubeadm"
+        );
+        health::is_healthy(&reports)
+    };
+    assert_eq!(judged("True"), Some(true));
+    assert_eq!(judged("False"), Some(false));
+    assert_eq!(judged("Unknown"), None);
 }

@@ -138,6 +138,36 @@ async fn bootstrap_data_names_secrets_only_by_handle() {
     assert!(rule_of(call(env, "bad-format").await).contains("floppy"));
 }
 
+#[tokio::test]
+async fn private_bytes_are_nowhere_in_a_guests_memory() {
+    let loaded = loaded().await;
+    let mut env = env();
+    let private = "private key of the cluster, line 1 of 1";
+    let key = env.secrets.add(private.as_bytes().to_vec());
+    let public = "public certificate of the cluster, line 1 of 1";
+    let material = |part: &str, value| Material {
+        name: "ca".to_owned(),
+        part: part.to_owned(),
+        value,
+    };
+    let material = vec![
+        material("certificate", MaterialValue::Text(public.to_owned())),
+        material("key", MaterialValue::Secret(key)),
+    ];
+    let mut found = Vec::new();
+    for needle in [public, private] {
+        let inverted: Vec<u8> = needle.bytes().map(|byte| !byte).collect();
+        let input = bootstrap(json!({"do": "search-memory", "inverted": inverted}));
+        let answer = loaded.render(env.clone(), input, material.clone()).await;
+        let Part::Text(count) = &answer.unwrap().parts[1] else {
+            panic!("no count")
+        };
+        found.push(count.parse::<u32>().unwrap());
+    }
+    assert!(found[0] > 0, "what is public is found");
+    assert_eq!(found[1], 0, "what is private is not");
+}
+
 fn plane(config: Value) -> ControlPlaneInput {
     ControlPlaneInput {
         context: context(config),

@@ -11,6 +11,7 @@ mod identity;
 mod init;
 mod join;
 mod journal;
+mod k3s;
 mod kubeadm;
 mod kubelets;
 mod object;

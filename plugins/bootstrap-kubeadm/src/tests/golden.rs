@@ -217,6 +217,7 @@ fn an_external_etcd_needs_its_certificates_at_its_paths() {
         name: "external-etcd-key".to_owned(),
         secret: "quickstart-apiserver-etcd-client".to_owned(),
         key: "tls.key".to_owned(),
+        is_template: false,
     }));
 }
 

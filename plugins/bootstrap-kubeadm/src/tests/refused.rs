@@ -7,15 +7,6 @@ fn refusal(spec: &Value, role: Role, version: &str) -> Refusal {
 }
 
 #[test]
-fn ignition_is_not_supported() {
-    let refusal = refusal(&json!({"format": "ignition"}), Role::Init, "v1.36.3");
-    assert_eq!(
-        (refusal.remedy, refusal.reason),
-        (Remedy::Plugin, "FormatUnsupported")
-    );
-}
-
-#[test]
 fn a_field_that_an_older_kubeadm_lacks_is_named() {
     let spec = json!({"clusterConfiguration": {"scheduler": {"extraEnvs": [{"name": "A", "value": "b"}]}}});
     let environment = refusal(&spec, Role::Init, "v1.30.0");
@@ -48,12 +39,12 @@ fn versions_must_be_known_and_supported() {
     let spec = json!({});
     let mut nothing = question(&cluster, &spec, Role::JoinWorker, "");
     assert!(
-        cloud_config(&nothing, &materials()).is_ok(),
+        data(&nothing, &materials()).is_ok(),
         "a worker may take the control plane's version"
     );
     nothing.control_plane_version = "";
     assert_eq!(
-        cloud_config(&nothing, &materials()).unwrap_err().reason,
+        data(&nothing, &materials()).unwrap_err().reason,
         "VersionMissing"
     );
 }
@@ -64,14 +55,12 @@ fn joining_waits_for_the_endpoint_and_for_material() {
     let spec = json!({});
     let mut early = question(&cluster, &spec, Role::JoinWorker, "v1.36.3");
     assert_eq!(
-        cloud_config(&early, &Materials::default())
-            .unwrap_err()
-            .reason,
+        data(&early, &Materials::default()).unwrap_err().reason,
         "MaterialMissing"
     );
     early.endpoint = None;
     assert_eq!(
-        cloud_config(&early, &materials()).unwrap_err().remedy,
+        data(&early, &materials()).unwrap_err().remedy,
         Remedy::Later
     );
 }
@@ -90,11 +79,6 @@ fn templates_know_one_action() {
             "{bad}"
         );
     }
-    let spec = json!({"files": [{"path": "/a", "contentFormat": "Template", "contentFrom": {"secret": {"name": "s", "key": "k"}}}]});
-    assert_eq!(
-        refusal(&spec, Role::JoinWorker, "v1.36.3").reason,
-        "TemplateFromSecretUnsupported"
-    );
 }
 
 #[test]
@@ -113,4 +97,18 @@ fn partition_types_must_fit_the_table() {
         "PartitionTypeInvalid"
     );
     assert!(rendered(&spec("gpt", guid), Role::JoinWorker, "v1.36.3").is_ok());
+}
+
+#[test]
+fn a_token_with_an_end_is_refused_before_kubeadm_does() {
+    let token = json!({"token": "abcdef.0123456789abcdef", "expires": "2036-01-01T00:00:00Z"});
+    let spec = json!({"initConfiguration": {"bootstrapTokens": [token]}});
+    for version in ["v1.30.0", "v1.36.3"] {
+        let refusal = refusal(&spec, Role::Init, version);
+        assert_eq!(refusal.remedy, Remedy::Object);
+        assert!(
+            refusal.message.contains("bootstrapTokens[0].expires"),
+            "{refusal}"
+        );
+    }
 }

@@ -468,6 +468,16 @@ fn ambient() -> Value {
     })
 }
 
+/// How often bytes occur in all of the guest's memory. They come inverted, so that asking does not put them there.
+fn occurrences(inverted: &[u8]) -> usize {
+    let pages = core::arch::wasm32::memory_size(0);
+    let start = core::ptr::without_provenance::<u8>(1);
+    // SAFETY: all of the linear memory but its first byte exists, and nothing writes to it meanwhile.
+    let memory = unsafe { core::slice::from_raw_parts(start, pages * 65_536 - 1) };
+    let is_found = |window: &&[u8]| window.iter().zip(inverted).all(|(a, b)| *a == !*b);
+    memory.windows(inverted.len()).filter(is_found).count()
+}
+
 fn condition(condition_type: &str) -> Condition {
     Condition {
         condition_type: condition_type.to_owned(),
@@ -603,6 +613,10 @@ impl exports::capstan::plugin::bootstrap::Guest for Probe {
         let config = config_of(&input.context);
         misbehave(&config, None)?;
         let mut parts = vec![Part::Text("#cloud-config\n".to_owned())];
+        if text(&config, "do") == "search-memory" {
+            let inverted: Vec<u8> = serde_json::from_value(config["inverted"].clone()).unwrap();
+            parts.push(Part::Text(occurrences(&inverted).to_string()));
+        }
         for piece in material {
             if let Some(secret) = piece.secret {
                 parts.push(Part::Secret(DataPart {

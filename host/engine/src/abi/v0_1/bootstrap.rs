@@ -154,6 +154,8 @@ fn checked_part(part: wit::Part, secrets: &SecretTable) -> Checked<(Part, usize)
     let (encoding, size) = match secret.encoding {
         wit::SecretEncoding::Plain => (SecretEncoding::Plain, size),
         wit::SecretEncoding::Base64 => (SecretEncoding::Base64, size.saturating_add(size / 2)),
+        wit::SecretEncoding::JsonString => (SecretEncoding::JsonString, size.saturating_mul(2)),
+        wit::SecretEncoding::Percent => (SecretEncoding::Percent, size.saturating_mul(3)),
         wit::SecretEncoding::Indent(spaces) => {
             check::rule(spaces <= INDENT_MAX, || {
                 format!("parts has an indentation of {spaces}, more than {INDENT_MAX}")

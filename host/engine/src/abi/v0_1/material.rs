@@ -21,8 +21,10 @@ const ALGORITHMS: [&str; 6] = [
 /// The longest validity that fits a certificate's dates with room to spare: a hundred years.
 const VALIDITY_DAYS_MAX: u32 = 36_525;
 
-/// Requirements of one call.
-const REQUIREMENTS_MAX: usize = 64;
+/// Requirements of one call: a KubeadmConfig with all its 200 files and 100 users from Secrets, and what a cluster has.
+const REQUIREMENTS_MAX: usize = 320;
+/// Actions of one template.
+const ACTIONS_MAX: usize = 16;
 
 pub(super) fn given(material: Vec<Material>) -> Vec<wit::Material> {
     material
@@ -130,10 +132,16 @@ fn checked(requirement: wit::Requirement) -> Checked<Requirement> {
                 lifetime: Duration::from_millis(token.lifetime_ms),
             }
         }
-        wit::Requirement::SecretValue(value) => Requirement::SecretValue {
-            name: check::name("requirements.name", value.name)?,
-            secret: check::name("requirements.secret", value.secret)?,
-            key: check::name("requirements.key", value.key)?,
-        },
+        wit::Requirement::SecretValue(value) => {
+            check::rule(value.template.len() <= ACTIONS_MAX, || {
+                format!("requirements has a template of more than {ACTIONS_MAX} actions")
+            })?;
+            Requirement::SecretValue {
+                name: check::name("requirements.name", value.name)?,
+                secret: check::name("requirements.secret", value.secret)?,
+                key: check::name("requirements.key", value.key)?,
+                template: value.template,
+            }
+        }
     })
 }

@@ -10,7 +10,7 @@ use super::cluster::{Cluster, Kubelet};
 use super::kubeadm::{KubeadmConfig, NodeRegistration};
 use super::pki::Authority;
 use super::server::ApiServer;
-use super::{API_PORT, Light, init, join, object};
+use super::{API_PORT, Light, init, join, k3s, object};
 use crate::cloud::backend::{BootOutcome, MachineSpec};
 use crate::cloud::console::Console;
 use crate::cloud::userdata::UserData;
@@ -47,13 +47,17 @@ pub(crate) async fn first(light: &Light, machine: &MachineSpec, console: &Consol
         console.line("cloud-init: no user data, nothing to do");
         return BootOutcome::Done("no user data".into());
     }
-    let data = match UserData::parse(&machine.user_data, &machine.facts) {
+    let mut data = match UserData::parse(&machine.user_data, &machine.facts) {
         Ok(data) => data,
         Err(error) => {
             console.line(format!("cloud-init: ERROR: {error}"));
             return BootOutcome::Failed(error.to_string());
         }
     };
+    if let Err(error) = k3s::translate(&mut data) {
+        console.line(format!("k3s: ERROR: {error}"));
+        return BootOutcome::Failed(error);
+    }
     for (path, file) in &data.files {
         console.line(format!(
             "write_files: {path} ({} bytes, mode {}, owner {})",
@@ -104,7 +108,15 @@ fn first_words(command: &str) -> String {
     }
 }
 
-fn parse_command(line: &str) -> Command {
+fn parse_command(line: &str, data: &UserData) -> Command {
+    if k3s::is_start(line) {
+        let path = k3s::TRANSLATED.to_owned();
+        return if k3s::begins(data) {
+            Command::Init(path)
+        } else {
+            Command::Join(path)
+        };
+    }
     let mut words = line.split_whitespace().peekable();
     while words.peek().is_some_and(|word| {
         *word == "sudo" || *word == "exec" || (word.contains('=') && !word.starts_with('-'))
@@ -165,7 +177,7 @@ impl Boot<'_> {
     }
 
     async fn run(&self, command: &str) -> Result<Option<String>, String> {
-        match parse_command(command) {
+        match parse_command(command, &self.data) {
             Command::Init(path) => {
                 self.console
                     .line(format!("runcmd: kubeadm init --config {path}"));
@@ -357,11 +369,12 @@ pub(crate) async fn again(
     console.line(format!("booting {} again", machine.facts.hostname));
     let instance = machine.facts.instance_id.as_str();
     if let Some(cluster) = light.cluster_of_member(instance) {
-        let data = UserData::parse(&machine.user_data, &machine.facts)
+        let mut data = UserData::parse(&machine.user_data, &machine.facts)
             .map_err(|error| error.to_string())?;
+        k3s::translate(&mut data)?;
         let mut config = KubeadmConfig::default();
         for command in data.commands.iter().flat_map(|line| line.split("&&")) {
-            if let Command::Init(path) | Command::Join(path) = parse_command(command.trim())
+            if let Command::Init(path) | Command::Join(path) = parse_command(command.trim(), &data)
                 && let Some(text) = data.text(&path)
             {
                 config = KubeadmConfig::parse(&path, text)?;
@@ -388,17 +401,18 @@ mod tests {
 
     #[test]
     fn finds_kubeadm_among_other_commands() {
+        let parse = |line| parse_command(line, &UserData::default());
         assert_eq!(
-            parse_command("kubeadm init --config /run/a.yaml --v 5"),
+            parse("kubeadm init --config /run/a.yaml --v 5"),
             Command::Init("/run/a.yaml".into())
         );
         assert_eq!(
-            parse_command("sudo PATH=/x /usr/bin/kubeadm join --config=/run/b"),
+            parse("sudo PATH=/x /usr/bin/kubeadm join --config=/run/b"),
             Command::Join("/run/b".into())
         );
-        assert_eq!(parse_command("echo kubeadm init"), Command::Other);
+        assert_eq!(parse("echo kubeadm init"), Command::Other);
         assert!(matches!(
-            parse_command("kubeadm join 1.2.3.4:6443"),
+            parse("kubeadm join 1.2.3.4:6443"),
             Command::Bad(_)
         ));
     }

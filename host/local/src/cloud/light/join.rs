@@ -38,7 +38,11 @@ pub(crate) async fn join(
         "kubeadm: discovering the cluster at https://{}",
         discovery.endpoint
     ));
-    let (ca, endpoint) = discover(boot, &discovery, deadline).await?;
+    let (ca, mut endpoint) = discover(boot, &discovery, deadline).await?;
+    // k3s stays with the address that it was told.
+    if config.join.pointer("/discovery/keepEndpoint").is_some() {
+        endpoint.clone_from(&discovery.endpoint);
+    }
     let bearer = format!("{}.{}", discovery.token_id, discovery.token_secret);
     let with_token =
         Client::trusting(&endpoint, &ca, Some(bearer), None).map_err(|error| error.to_string())?;

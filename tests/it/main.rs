@@ -2,8 +2,10 @@
 
 mod bad_objects;
 mod cluster_lifecycle;
+mod control_plane;
 mod crash;
 mod drain;
+mod etcd;
 mod health_check;
 mod hooks;
 mod plugin_loading;

@@ -3,8 +3,10 @@
 mod bad_objects;
 mod bootstrap;
 mod cluster_lifecycle;
+mod control_plane;
 mod crash;
 mod drain;
+mod etcd;
 mod health_check;
 mod hooks;
 mod plugin_loading;

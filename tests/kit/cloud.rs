@@ -123,6 +123,24 @@ impl TestCloud {
         Ok(())
     }
 
+    /// Deletes an instance behind everybody's back.
+    pub async fn delete_instance(&self, id: &str) {
+        self.send("DELETE", &format!("/v1/instances/{id}"), None)
+            .await;
+    }
+
+    /// Turns an instance off, as a power cut would.
+    pub async fn stop_instance(&self, id: &str) {
+        self.send("POST", &format!("/v1/instances/{id}/actions/stop"), None)
+            .await;
+    }
+
+    /// Turns it on again.
+    pub async fn start_instance(&self, id: &str) {
+        self.send("POST", &format!("/v1/instances/{id}/actions/start"), None)
+            .await;
+    }
+
     /// Replaces its fault rules.
     pub async fn faults(&self, rules: Value) {
         self.send("PUT", "/v1/faults", Some(&json!({"rules": rules})))

@@ -30,7 +30,7 @@ pub const CLUSTER_KINDS: [Kind; 11] = [
     SECRET,
 ];
 
-/// One control-plane machine and some workers, in a namespace that holds nothing else.
+/// Control-plane machines and some workers, in a namespace that holds nothing else.
 #[derive(Clone, Debug)]
 pub struct TestCluster {
     /// Namespace.
@@ -45,6 +45,8 @@ pub struct TestCluster {
     pub backend: Option<String>,
     /// Annotations of the MachineDeployment.
     pub annotations: Value,
+    /// Control-plane machines at the beginning.
+    pub control_planes: u32,
     /// `spec.rollout` of the MachineDeployment.
     pub rollout: Option<Value>,
 }
@@ -59,8 +61,14 @@ impl TestCluster {
             worker_version: VERSION.to_owned(),
             backend: None,
             annotations: json!({}),
+            control_planes: 1,
             rollout: None,
         }
+    }
+
+    /// The control plane's name.
+    pub fn control_plane(&self) -> String {
+        format!("{}-cp", self.name)
     }
 
     /// The MachineDeployment's name.
@@ -77,9 +85,9 @@ impl TestCluster {
                 "metadata": named(name), "spec": {"template": {"spec": {"instanceType": "small"}}},
             })
         };
-        let plane = format!("{}-cp", self.name);
         let backend = self.backend.as_ref();
         let local = backend.map_or(json!({}), |backend| json!({"backend": backend}));
+        let plane = self.control_plane();
         vec![
             (CLUSTER, self.cluster(&plane)),
             (
@@ -95,7 +103,7 @@ impl TestCluster {
                     "apiVersion": CONTROL_PLANE.api_version, "kind": "KubeadmControlPlane",
                     "metadata": named(&plane),
                     "spec": {
-                        "replicas": 1, "version": VERSION_NEXT,
+                        "replicas": self.control_planes, "version": VERSION_NEXT,
                         "machineTemplate": {"spec": {"infrastructureRef": infra_template(&plane)}},
                         "kubeadmConfigSpec": {"initConfiguration": node_registration()},
                     },
@@ -208,7 +216,7 @@ impl TestCluster {
                 && machine["status"]["nodeRef"]["name"].is_string()
                 && condition(machine, "Available").status == "True"
         });
-        let wanted = usize::try_from(workers).unwrap() + 1;
+        let wanted = usize::try_from(workers + self.control_planes).unwrap();
         if mine.len() != wanted || running.count() != wanted {
             return Err(format!("not {wanted} machines that are Running:{phases}"));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
+use capstan_controllers::etcd::SnapshotStore;
 use capstan_controllers::kube_api::KubeApi;
 use capstan_controllers::kube_api::real::RealApi;
 use capstan_controllers::metrics::Metrics;
@@ -31,6 +32,9 @@ use crate::wasm;
 pub const NAMESPACE: &str = "capstan-system";
 /// The host's user, by which the audit log knows its requests.
 pub const USER: &str = "capstan-host";
+
+/// Snapshots of etcd that the host keeps for each cluster.
+pub const SNAPSHOTS_KEPT: usize = 2;
 
 /// Who runs the controllers.
 enum Running {
@@ -107,6 +111,11 @@ impl TestHost {
         }
         host.grant_cloud().await;
         host
+    }
+
+    /// Where the host keeps snapshots of etcd.
+    pub fn snapshots_dir(&self) -> std::path::PathBuf {
+        self.plane.dir().join("etcd-snapshots")
     }
 
     /// A client that may do everything.
@@ -211,6 +220,7 @@ impl TestHost {
             events: Events::default(),
             clock,
             tasks: tasks.clone(),
+            snapshots: Some(SnapshotStore::new(self.snapshots_dir(), SNAPSHOTS_KEPT)),
             namespace: NAMESPACE.to_owned(),
         });
         registry::start(&ctx, &engine(sources), &Arc::new(Metrics::default()));

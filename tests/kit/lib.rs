@@ -15,6 +15,7 @@
 pub mod cloud;
 pub mod cluster;
 pub mod endpoint;
+pub mod etcd;
 pub mod eventually;
 pub mod host;
 pub mod kube_client;

@@ -1,4 +1,4 @@
-//! Follows the Machines of a MachineDeployment event by event, and notes every state in which there were too many or too few.
+//! Follows the Machines of a MachineDeployment or a control plane event by event, and notes every state in which there were too many or too few.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -48,6 +48,17 @@ impl Drop for RolloutWatcher {
 impl RolloutWatcher {
     /// Watches the machines of the cluster's MachineDeployment from now on; the bounds must hold now.
     pub async fn start(kube: &Kube, cluster: &TestCluster, bounds: Bounds) -> Self {
+        let labels = format!("cluster.x-k8s.io/deployment-name={}", cluster.deployment());
+        Self::of(kube, &cluster.namespace, &labels, bounds).await
+    }
+
+    /// Watches the machines of the cluster's control plane from now on; the bounds must hold now.
+    pub async fn of_control_plane(kube: &Kube, cluster: &TestCluster, bounds: Bounds) -> Self {
+        let labels = "cluster.x-k8s.io/control-plane";
+        Self::of(kube, &cluster.namespace, labels, bounds).await
+    }
+
+    async fn of(kube: &Kube, namespace: &str, labels: &str, bounds: Bounds) -> Self {
         let resource = ApiResource {
             group: "cluster.x-k8s.io".to_owned(),
             version: "v1beta2".to_owned(),
@@ -55,11 +66,9 @@ impl RolloutWatcher {
             kind: "Machine".to_owned(),
             plural: "machines".to_owned(),
         };
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(kube.client(), &cluster.namespace, &resource);
-        let labels = format!("cluster.x-k8s.io/deployment-name={}", cluster.deployment());
+        let api: Api<DynamicObject> = Api::namespaced_with(kube.client(), namespace, &resource);
         let list = api
-            .list(&ListParams::default().labels(&labels))
+            .list(&ListParams::default().labels(labels))
             .await
             .unwrap();
         let version = list.metadata.resource_version.clone().unwrap();
@@ -76,7 +85,7 @@ impl RolloutWatcher {
         }));
         look(&machines, bounds, &seen);
         let noted = Arc::clone(&seen);
-        let parameters = WatchParams::default().labels(&labels).timeout(290);
+        let parameters = WatchParams::default().labels(labels).timeout(290);
         let task = tokio::spawn(async move {
             let stream = api.watch(&parameters, &version).await.unwrap();
             let mut stream = stream.into_stream().boxed();

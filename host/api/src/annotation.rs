@@ -120,3 +120,5 @@ pub const STRATEGY_STATE: &str = "capstan.dev/upgrade-strategy-state";
 pub const PLUGIN_STATE: &str = "capstan.dev/state";
 /// On a ConfigMap that holds a plugin, or a part: signatures of the component in base64, with white space between them.
 pub const PLUGIN_SIGNATURE: &str = "capstan.dev/signature";
+/// On a control plane: where the last snapshot of its etcd is, its size and its time, as JSON.
+pub const ETCD_SNAPSHOT: &str = "capstan.dev/etcd-snapshot";

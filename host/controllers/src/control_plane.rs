@@ -1,6 +1,8 @@
 //! Control planes of every control-plane plugin: reads what the decision needs, does what it asks.
 
 mod create;
+mod datastore;
+mod expiry;
 mod observe;
 
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_api::{condition, finalizer};
+use capstan_core::call::bootstrap::Role;
 use capstan_core::control_plane::{self as core, MemberPart, Observed, Step};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
@@ -16,6 +19,8 @@ use serde_json::{Value, json};
 
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::etcd::Identities;
+use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::object::{Locator, Object};
@@ -42,7 +47,9 @@ static SPEC: Spec = Spec {
 
 /// Looks after control planes.
 #[derive(Default)]
-pub struct ControlPlaneController {}
+pub struct ControlPlaneController {
+    identities: Identities,
+}
 
 /// What was read, and what is needed to act on it.
 pub struct Seen {
@@ -53,6 +60,8 @@ pub struct Seen {
     requirements: Vec<capstan_core::call::material::Requirement>,
     template: Option<Arc<Object>>,
     members: Vec<MemberObjects>,
+    /// Purpose of the Secret with the authority of its etcd.
+    authority: Option<String>,
 }
 
 /// Objects of one member.
@@ -106,8 +115,12 @@ impl Controller for ControlPlaneController {
         Adoption::default()
     }
 
+    fn forget(&self, _: &Ctx, locator: &Locator) {
+        self.identities.forget(&locator.key);
+    }
+
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
-        observe::observe(ctx, object).await
+        observe::observe(ctx, &self.identities, object).await
     }
 
     fn decide(&self, observed: &Seen, now: Timestamp) -> Plan<Step> {
@@ -115,6 +128,32 @@ impl Controller for ControlPlaneController {
     }
 
     async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
+        let done = self.act(ctx, observed, step).await;
+        if let Some(event) = event_of(step, &done) {
+            event::record(ctx, &writer(), &observed.object, &event).await;
+        }
+        done
+    }
+
+    fn report(
+        &self,
+        observed: &Seen,
+        plan: &Plan<Step>,
+        outcome: &Outcome<Step, ()>,
+        now: Timestamp,
+    ) -> Report {
+        let reported = core::report(&observed.core, plan, outcome, now);
+        Report {
+            status: reported.status,
+            conditions: reported.conditions,
+            next: None,
+            finished: reported.finished,
+        }
+    }
+}
+
+impl ControlPlaneController {
+    async fn act(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
         match step {
             Step::EnsureMaterial => {
                 let (cluster, owner) = holder(observed)?;
@@ -141,7 +180,12 @@ impl Controller for ControlPlaneController {
                 name,
                 role,
                 failure_domain,
-            } => create::machine(ctx, observed, name, *role, failure_domain.as_deref()).await,
+                remediation_for,
+            } => {
+                let place = failure_domain.as_deref();
+                let made_for = remediation_for.as_deref();
+                create::machine(ctx, observed, name, *role, place, made_for).await
+            }
             Step::CompleteMachine {
                 name,
                 role,
@@ -154,6 +198,16 @@ impl Controller for ControlPlaneController {
             Step::ReportMachine { name, conditions } => {
                 report_machine(ctx, observed, name, conditions).await
             }
+            Step::MoveLeader { from, to, to_name } => {
+                datastore::move_leader(ctx, &self.identities, observed, from, *to, to_name).await
+            }
+            Step::RemoveEtcdMember { id, name, through } => {
+                datastore::remove(ctx, &self.identities, observed, *id, name, through).await
+            }
+            Step::Snapshot { from, before } => {
+                datastore::snapshot(ctx, &self.identities, observed, from, before).await
+            }
+            Step::Annotate { annotations } => annotate(ctx, observed, annotations).await,
             Step::DeleteMachine { name, uid } => {
                 let member = member(observed, name)?;
                 if &member.machine.uid != uid {
@@ -164,22 +218,60 @@ impl Controller for ControlPlaneController {
             }
         }
     }
+}
 
-    fn report(
-        &self,
-        observed: &Seen,
-        plan: &Plan<Step>,
-        outcome: &Outcome<Step, ()>,
-        now: Timestamp,
-    ) -> Report {
-        let reported = core::report(&observed.core, plan, outcome, now);
-        Report {
-            status: reported.status,
-            conditions: reported.conditions,
-            next: None,
-            finished: reported.finished,
+/// What people hear of a step. The names are those of Cluster API's control-plane controller where it has one.
+fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
+    let event = match (step, done) {
+        (Step::CreateMachine { role, .. }, Err(failure)) => {
+            let reason = if *role == Role::Init {
+                "FailedInitialization"
+            } else {
+                "FailedScaleUp"
+            };
+            Event::warning(reason, "CreateMachine", &*failure.message)
         }
-    }
+        (Step::DeleteMachine { .. }, Err(failure)) => {
+            Event::warning("FailedScaleDown", "DeleteMachine", &*failure.message)
+        }
+        (Step::RemoveEtcdMember { name, .. }, Ok(())) => Event::normal(
+            "EtcdMemberRemoved",
+            "RemoveEtcdMember",
+            format!("etcd member {name}"),
+        ),
+        (Step::RemoveEtcdMember { .. }, Err(failure)) => Event::warning(
+            "FailedRemoveEtcdMember",
+            "RemoveEtcdMember",
+            &*failure.message,
+        ),
+        (Step::MoveLeader { from, to_name, .. }, Ok(())) => Event::normal(
+            "EtcdLeaderMoved",
+            "MoveLeader",
+            format!("from {} to {to_name}", from.name),
+        ),
+        (Step::Snapshot { .. }, Err(failure)) => {
+            Event::warning("FailedEtcdSnapshot", "Snapshot", &*failure.message)
+        }
+        _ => return None,
+    };
+    Some(event)
+}
+
+/// Changes annotations of the control plane object.
+async fn annotate(ctx: &Ctx, observed: &Seen, annotations: &Value) -> Result<(), Failure> {
+    let object = &observed.object;
+    let resource = match ctx.stores.get(&object.group_kind()) {
+        Some(store) => store.resource().clone(),
+        None => ctx.resolve(&object.group_kind())?,
+    };
+    let patch = json!({"metadata": {"uid": object.uid, "annotations": annotations}});
+    let patched = ctx
+        .patch(&writer(), &resource, &object.key, &Patch::Merge(patch))
+        .await;
+    let doing = format!("annotating {} {}", object.kind(), object.key.name);
+    patched
+        .map(drop)
+        .map_err(|error| write_failure(&doing, &error))
 }
 
 fn writer() -> Writer {
@@ -390,7 +482,7 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let watched = |object: &Object| {
         let at = |pointer: &str| object.value.pointer(pointer).cloned();
         [
-            at("/status/initialization/infrastructureProvisioned"),
+            at("/status/initialization"),
             at("/status/failureDomains"),
             at("/spec/controlPlaneEndpoint"),
             at("/spec/controlPlaneRef"),

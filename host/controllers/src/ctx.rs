@@ -9,6 +9,7 @@ use capstan_core::plan::Failure;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::etcd::SnapshotStore;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, KubeApi, Patch, Preconditions, Resource, Selection};
 use crate::object::Object;
@@ -53,6 +54,8 @@ pub struct Ctx {
     pub clock: Arc<dyn Clock>,
     /// Background tasks.
     pub tasks: Tasks,
+    /// Where snapshots of etcd are kept before a member is removed, if the operator gave a place.
+    pub snapshots: Option<SnapshotStore>,
     /// The host's own namespace: where plugins are installed.
     pub namespace: String,
 }

@@ -12,6 +12,7 @@ use capstan_api::name::ObjectKey;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A kind as a server serves it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -197,6 +198,11 @@ pub enum ApiError {
     Unavailable(String),
 }
 
+/// A stream of bytes in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
+
 /// One API server.
 pub trait KubeApi: Send + Sync + 'static {
     /// One page of a list.
@@ -258,6 +264,13 @@ pub trait KubeApi: Send + Sync + 'static {
         key: &'a ObjectKey,
         preconditions: &'a Preconditions,
     ) -> BoxFuture<'a, Result<(), ApiError>>;
+
+    /// A connection to a port of a pod, through the server and the pod's kubelet.
+    fn port_forward<'a>(
+        &'a self,
+        pod: &'a ObjectKey,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, ApiError>>;
 
     /// `GET` of a path outside the resources, such as `/` or `/version`; the answer's text.
     fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>>;

@@ -9,6 +9,7 @@ pub mod controller;
 pub mod ctx;
 pub mod drain;
 pub mod driver;
+pub mod etcd;
 pub mod event;
 pub mod infrastructure;
 pub mod install;

@@ -285,6 +285,21 @@ pub fn is_past_half_life(certificate: &str, now: Timestamp) -> bool {
     until.saturating_sub(now.as_second()) < half
 }
 
+/// When a certificate ends, DER.
+///
+/// # Errors
+/// When it is not a certificate.
+pub fn not_after(der: &[u8]) -> Result<Timestamp, PkiError> {
+    let unreadable = |why: String| PkiError::Read {
+        what: "a certificate",
+        why,
+    };
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(der).map_err(|error| unreadable(error.to_string()))?;
+    Timestamp::from_second(parsed.validity().not_after.timestamp())
+        .map_err(|error| unreadable(error.to_string()))
+}
+
 /// Base64 of PEM, as kubeconfigs have it, decoded.
 #[must_use]
 pub fn decode_pem(base64: &str) -> Option<String> {

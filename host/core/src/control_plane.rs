@@ -4,10 +4,15 @@
 //! `controlplane/kubeadm/internal/controllers`).
 
 pub mod decide;
+pub mod etcd;
 pub mod health;
+pub mod leave;
+pub mod remediation;
 pub mod report;
+pub mod size;
 pub mod sync;
 
+use capstan_api::reason::condition_type;
 use capstan_api::v1beta2::{Cluster, Machine};
 use capstan_api::{annotation, label};
 use jiff::Timestamp;
@@ -44,8 +49,16 @@ pub struct Observed {
     pub connected: bool,
     /// When it last answered.
     pub last_success: Option<Timestamp>,
+    /// What failed last in asking whether it answers, if that was the last thing that happened.
+    pub connection_error: Option<String>,
     /// What the plugin names as the sign that the control plane is initialized.
     pub initialized: Lookup<()>,
+    /// What the members of its etcd say; `Missing` when there was no reason to look.
+    pub etcd: Lookup<etcd::View>,
+    /// The operator wants a snapshot of etcd before a member is removed.
+    pub keeps_snapshots: bool,
+    /// Control-plane machines of the cluster that belong to somebody else.
+    pub foreign: Vec<String>,
 }
 
 /// What there is of the secrets that the host makes.
@@ -81,6 +94,10 @@ pub struct Member {
     pub components: Vec<ComponentState>,
     /// Condition of the pod that is its member of the datastore.
     pub datastore: Option<String>,
+    /// Where its member of etcd answers.
+    pub etcd: Option<etcd::Address>,
+    /// When the certificate of its API server ends; `Missing` when that is noted already, or cannot be seen yet.
+    pub expiry: Lookup<Timestamp>,
     /// Why it is not up to date, as far as the plugin says.
     pub outdated: Result<Vec<String>, Failure>,
 }
@@ -114,6 +131,8 @@ pub enum Step {
         role: Role,
         /// Where.
         failure_domain: Option<String>,
+        /// The remediation that it is made for, as its annotation has it.
+        remediation_for: Option<String>,
     },
     /// Make what a crash left out.
     CompleteMachine {
@@ -142,6 +161,36 @@ pub enum Step {
         /// Conditions.
         conditions: Vec<capstan_api::condition::Report>,
     },
+    /// Make another member the leader of etcd.
+    MoveLeader {
+        /// The leader.
+        from: etcd::Address,
+        /// ID of the next one.
+        to: u64,
+        /// Its name.
+        to_name: String,
+    },
+    /// Keep a snapshot of etcd, and note where it is.
+    Snapshot {
+        /// Whom to ask, one after the other.
+        from: Vec<etcd::Address>,
+        /// The member that is removed afterwards.
+        before: String,
+    },
+    /// Take a member out of etcd.
+    RemoveEtcdMember {
+        /// Its ID.
+        id: u64,
+        /// Its name.
+        name: String,
+        /// Whom to ask, one after the other.
+        through: Vec<etcd::Address>,
+    },
+    /// Change annotations of the control plane object.
+    Annotate {
+        /// Merge patch of the annotations.
+        annotations: Value,
+    },
     /// Delete a Machine.
     DeleteMachine {
         /// Name.
@@ -162,7 +211,41 @@ pub enum MemberPart {
     Infra,
 }
 
+impl ComponentState {
+    /// Whether the pod is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let conditions = self
+            .pod
+            .found()
+            .and_then(|pod| pod.pointer("/status/conditions"));
+        conditions
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .any(|it| {
+                it.get("type").and_then(Value::as_str) == Some("Ready")
+                    && it.get("status").and_then(Value::as_str) == Some("True")
+            })
+    }
+}
+
 impl Member {
+    /// When the certificates of its API server end, as its bootstrap config or its Machine has it.
+    #[must_use]
+    pub fn certificates_end(&self) -> Option<Timestamp> {
+        let noted = self.config.found().and_then(|config| {
+            let annotations = config.pointer("/metadata/annotations")?;
+            let text = annotations.get(annotation::CERTIFICATES_EXPIRY)?.as_str()?;
+            text.parse().ok()
+        });
+        let status = self.machine.status.as_ref();
+        noted.or_else(|| {
+            let date = status?.certificates_expiry_date.as_ref()?;
+            Some(date.0)
+        })
+    }
+
     /// Name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -212,6 +295,35 @@ impl Member {
     pub fn node_name(&self) -> Option<&str> {
         let node = self.machine.status.as_ref()?.node_ref.as_ref()?;
         Some(node.name.as_str())
+    }
+
+    /// Whether a health check has given it up.
+    #[must_use]
+    pub fn is_unhealthy(&self) -> bool {
+        let conditions = self
+            .machine
+            .status
+            .as_ref()
+            .map(|s| s.conditions.as_slice());
+        capstan_api::condition::is_false(
+            conditions.unwrap_or_default(),
+            condition_type::HEALTH_CHECK_SUCCEEDED,
+        )
+    }
+
+    /// Whether a health check has given it up and left it to its owner.
+    #[must_use]
+    pub fn waits_for_owner(&self) -> bool {
+        let conditions = self
+            .machine
+            .status
+            .as_ref()
+            .map(|s| s.conditions.as_slice());
+        self.is_unhealthy()
+            && capstan_api::condition::is_false(
+                conditions.unwrap_or_default(),
+                condition_type::OWNER_REMEDIATED,
+            )
     }
 
     /// Whether a condition of the Machine is True.
@@ -316,13 +428,9 @@ impl Observed {
         }
         if let (Some(days), Some(expiry)) = (
             desired.rollout_before_expiry_days,
-            member
-                .machine
-                .status
-                .as_ref()
-                .and_then(|status| status.certificates_expiry_date.as_ref()),
+            member.certificates_end(),
         ) {
-            let left_s = expiry.0.duration_since(now).as_secs();
+            let left_s = expiry.duration_since(now).as_secs();
             if left_s < i64::from(days).saturating_mul(86_400) {
                 why.push("its certificates expire soon".to_owned());
             }
@@ -353,4 +461,8 @@ pub fn machine_labels(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "code of tests: a number that is not as expected ends the test"
+)]
 mod tests;

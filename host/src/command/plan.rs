@@ -103,7 +103,7 @@ async fn rollout(args: RolloutArgs) -> anyhow::Result<ExitCode> {
     let api = management::connect(kubeconfig, agent).await?;
     let engine = Engine::new(plain_engine(args.cache_dir.as_deref())?)?;
     let tasks = Tasks::default();
-    let ctx = context(&api, &args.host_namespace, &tasks);
+    let ctx = context(&api, &args.host_namespace, None, &tasks);
     let name = match args.name.split_once('/') {
         Some((kind, name)) if kind.to_ascii_lowercase().starts_with("machinedeployment") => name,
         Some((kind, _)) => {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::HostCeiling;
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
+use capstan_controllers::etcd::SnapshotStore;
 use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
@@ -75,6 +76,12 @@ pub(super) struct RunArgs {
     /// How log lines look; CAPSTAN_LOG filters them.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    /// Directory for snapshots of etcd: one is taken before a member is removed from the etcd of a control plane.
+    #[arg(long, value_name = "DIR")]
+    etcd_snapshots: Option<PathBuf>,
+    /// Snapshots that are kept of each cluster.
+    #[arg(long, default_value_t = 5, value_name = "COUNT")]
+    etcd_snapshots_keep: usize,
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
@@ -205,7 +212,11 @@ async fn work(
         let changed = patiently(|| install::host(&**api)).await?;
         tracing::info!(changed, "kinds and admission policies are installed");
         let engine = Engine::new(options)?;
-        let ctx = context(api, &args.namespace, tasks);
+        let snapshots = args
+            .etcd_snapshots
+            .as_ref()
+            .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
+        let ctx = context(api, &args.namespace, snapshots, tasks);
         let metrics = Arc::new(Metrics::default());
         registry::start(&ctx, &engine, &metrics);
         admin.enter(Phase::Working {
@@ -244,7 +255,12 @@ where
     }
 }
 
-pub(super) fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) -> Arc<Ctx> {
+pub(super) fn context(
+    api: &Arc<dyn KubeApi>,
+    namespace: &str,
+    snapshots: Option<SnapshotStore>,
+    tasks: &Tasks,
+) -> Arc<Ctx> {
     let secrets = Secrets::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let workloads = Workloads::new(
@@ -263,6 +279,7 @@ pub(super) fn context(api: &Arc<dyn KubeApi>, namespace: &str, tasks: &Tasks) ->
         events: Events::default(),
         clock,
         tasks: tasks.clone(),
+        snapshots,
         namespace: namespace.to_owned(),
     })
 }

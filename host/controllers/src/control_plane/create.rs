@@ -44,10 +44,11 @@ pub(super) async fn machine(
     name: &str,
     role: Role,
     failure_domain: Option<&str>,
+    remediation_for: Option<&str>,
 ) -> Result<(), Failure> {
     // Whatever can go wrong in making its parts goes wrong before there is a Machine.
     let parts = parts(ctx, seen, name, role).await?;
-    let object = machine_object(seen, name, &parts, failure_domain)?;
+    let object = machine_object(seen, name, &parts, failure_domain, remediation_for)?;
     let machine = match ctx.create(&writer(), &kinds::MACHINE, &object).await {
         Ok(machine) => machine,
         Err(ApiError::AlreadyExists(_)) => already_there(ctx, seen, name).await?,
@@ -213,12 +214,16 @@ fn machine_object(
     name: &str,
     parts: &Parts,
     failure_domain: Option<&str>,
+    remediation_for: Option<&str>,
 ) -> Result<Value, Failure> {
     let desired = desired(seen)?;
     let cluster = seen.cluster.as_deref().ok_or_else(|| gone("the Cluster"))?;
     let mut annotations: BTreeMap<String, String> =
         desired.machine_annotations.iter().cloned().collect();
     annotations.insert(annotation::KCP_CLEANUP_HOOK.to_owned(), String::new());
+    if let Some(record) = remediation_for {
+        annotations.insert(annotation::REMEDIATION_FOR.to_owned(), record.to_owned());
+    }
     let reference = |resource: &Resource| json!({"apiGroup": resource.group, "kind": resource.kind, "name": name});
     let mut spec = Map::new();
     spec.insert("clusterName".to_owned(), json!(cluster.key.name));

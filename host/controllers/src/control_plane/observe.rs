@@ -8,6 +8,7 @@ use capstan_core::call::control_plane::{
     Components, ControlPlaneInput, ControlPlaneMachineInput, Desired, InitializedWhen,
 };
 use capstan_core::call::material::Requirement;
+use capstan_core::control_plane::etcd::Address;
 use capstan_core::control_plane::{ComponentState, MaterialState, Member, Observed, Template};
 use capstan_core::lookup::Lookup;
 use capstan_core::material;
@@ -16,8 +17,9 @@ use capstan_engine::SecretTable;
 use futures::future::join_all;
 use serde_json::Value;
 
-use super::{MemberObjects, Seen, looked_up, owner_cluster};
+use super::{MemberObjects, Seen, datastore, expiry, looked_up, owner_cluster};
 use crate::ctx::Ctx;
+use crate::etcd::Identities;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Resource};
 use crate::object::Object;
@@ -67,6 +69,15 @@ impl<'a> Ask<'a> {
             control_plane: self.object.value.clone(),
             extra: Vec::new(),
         }
+    }
+
+    /// Key of the Cluster.
+    fn cluster_key(&self) -> ObjectKey {
+        let name = self.cluster.pointer("/metadata/name");
+        ObjectKey::new(
+            self.object.key.namespace.clone(),
+            name.and_then(Value::as_str).unwrap_or_default(),
+        )
     }
 
     async fn desired(&self) -> Result<Desired, Failure> {
@@ -144,19 +155,21 @@ fn workload_resource(api_version: &str, kind: &str, namespace: &str) -> Resource
     }
 }
 
-/// Reads everything.
-pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
-    let cluster = owner_cluster(&object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
-    let plugin = ctx.plugins.serving(ctx, &object);
+/// What can be told before anything is asked.
+fn begin(
+    ctx: &Ctx,
+    object: &Arc<Object>,
+    cluster: Option<&Arc<Object>>,
+    plugin: Option<&Arc<ActivePlugin>>,
+) -> Seen {
     let connection = cluster
-        .as_ref()
         .map(|c| ctx.workloads.status(&c.key))
         .unwrap_or_default();
-    let mut seen = Seen {
+    Seen {
         core: Observed {
             object: object.value.clone(),
-            cluster: typed_cluster(cluster.as_deref()),
-            plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
+            cluster: typed_cluster(cluster.map(Arc::as_ref)),
+            plugin: plugin.map(|plugin| plugin.name.clone()),
             desired: Err(Failure::transient(
                 "WaitingForCluster",
                 "waiting for the Cluster to own the control plane",
@@ -167,15 +180,31 @@ pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Fail
             workers: Vec::new(),
             connected: connection.connected,
             last_success: connection.last_success,
+            connection_error: connection.error,
             initialized: Lookup::Missing,
+            etcd: Lookup::Missing,
+            keeps_snapshots: ctx.snapshots.is_some(),
+            foreign: Vec::new(),
         },
-        object: Arc::clone(&object),
-        cluster: cluster.clone(),
-        plugin: plugin.clone(),
+        object: Arc::clone(object),
+        cluster: cluster.cloned(),
+        plugin: plugin.cloned(),
         requirements: Vec::new(),
         template: None,
         members: Vec::new(),
-    };
+        authority: None,
+    }
+}
+
+/// Reads everything.
+pub(super) async fn observe(
+    ctx: &Ctx,
+    identities: &Identities,
+    object: Arc<Object>,
+) -> Result<Seen, Failure> {
+    let cluster = owner_cluster(&object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
+    let plugin = ctx.plugins.serving(ctx, &object);
+    let mut seen = begin(ctx, &object, cluster.as_ref(), plugin.as_ref());
     let Some(cluster) = cluster else {
         add_members(ctx, &mut seen, None, None).await?;
         return Ok(seen);
@@ -208,6 +237,10 @@ pub(super) async fn observe(ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Fail
     }
     add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
     seen.core.workers = workers(ctx, &cluster);
+    seen.core.foreign = foreign(ctx, &seen, &cluster);
+    if let Some(workload) = workload.filter(|_| seen.core.is_initialized()) {
+        seen.core.etcd = datastore::look(ctx, identities, &seen, &workload).await;
+    }
     Ok(seen)
 }
 
@@ -296,6 +329,23 @@ fn workers(ctx: &Ctx, cluster: &Object) -> Vec<String> {
     workers.map(|machine| machine.key.name.clone()).collect()
 }
 
+/// Control-plane machines of the cluster that belong to somebody else.
+fn foreign(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Vec<String> {
+    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
+    let mut names: Vec<String> = machines
+        .iter()
+        .filter(|machine| {
+            let is_ours = machine
+                .controller()
+                .is_some_and(|owner| owner.uid == seen.object.uid);
+            machine.label(label::CONTROL_PLANE).is_some() && !is_ours
+        })
+        .map(|machine| machine.key.name.clone())
+        .collect();
+    names.sort();
+    names
+}
+
 async fn add_members(
     ctx: &Ctx,
     seen: &mut Seen,
@@ -320,7 +370,8 @@ async fn add_members(
         .iter()
         .map(|machine| read_member(ctx, machine, ask, workload.filter(|_| initialized)));
     for member in join_all(read).await {
-        let (objects, member) = member?;
+        let (objects, member, authority) = member?;
+        seen.authority = seen.authority.take().or(authority);
         seen.members.push(objects);
         seen.core.members.push(member);
     }
@@ -332,7 +383,7 @@ async fn read_member(
     machine: &Arc<Object>,
     ask: Option<&Ask<'_>>,
     workload: Option<&Workload>,
-) -> Result<(MemberObjects, Member), Failure> {
+) -> Result<(MemberObjects, Member, Option<String>), Failure> {
     let typed = machine.typed().map_err(|error| {
         Failure::terminal(
             "InternalError",
@@ -350,8 +401,11 @@ async fn read_member(
         node: node(machine, workload),
         components: Vec::new(),
         datastore: None,
+        etcd: None,
+        expiry: Lookup::Missing,
         outdated: Ok(Vec::new()),
     };
+    let mut authority = None;
     if let Some(ask) = ask {
         let input = |operation: &str| ControlPlaneMachineInput {
             control_plane: ask.input(operation),
@@ -372,8 +426,20 @@ async fn read_member(
         member.outdated = outdated.map_err(|error| error.failure());
         match components {
             Ok(components) => {
-                member.datastore = datastore_condition(&components);
+                member.etcd = address(&member, &components);
+                // Another datastore is looked after by whoever knows it.
+                if member.etcd.is_some() {
+                    member.datastore = datastore_condition(&components);
+                }
+                authority = components
+                    .datastore
+                    .as_ref()
+                    .map(|datastore| datastore.certificate_authority.clone());
                 member.components = pods(&components, workload).await;
+                if let Some(workload) = workload {
+                    let cluster = ask.cluster_key();
+                    member.expiry = expiry::of(ctx, &cluster, &member, &components, workload).await;
+                }
             }
             Err(error) if member.outdated.is_ok() => member.outdated = Err(error.failure()),
             Err(_) => {}
@@ -384,7 +450,17 @@ async fn read_member(
         config: config_object,
         infra: infra_object,
     };
-    Ok((objects, member))
+    Ok((objects, member, authority))
+}
+
+/// Where a machine's member of etcd answers. Other datastores are nothing that the host can ask.
+fn address(member: &Member, components: &Components) -> Option<Address> {
+    let datastore = components.datastore.as_ref()?;
+    (datastore.datastore_type == "etcd").then(|| Address {
+        name: member.node_name().unwrap_or_default().to_owned(),
+        pod: ObjectKey::new(datastore.pod_namespace.clone(), datastore.pod_name.clone()),
+        port: datastore.port,
+    })
 }
 
 /// Condition of the pod that is a machine's member of the datastore.

@@ -9,10 +9,13 @@ use futures::io::{AsyncBufRead, AsyncBufReadExt};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use http::{Method, Request, header};
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::{ApiError, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent};
+use super::{
+    ApiError, Duplex, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
+};
 
 /// How long the server may keep a watch open. It ends well before common proxies' idle limits do.
 const WATCH_SECONDS: u32 = 290;
@@ -383,6 +386,34 @@ impl KubeApi for RealApi {
             self.text(request(Method::DELETE, path, "application/json", body)?)
                 .await
                 .map(drop)
+        }
+        .boxed()
+    }
+
+    fn port_forward<'a>(
+        &'a self,
+        pod: &'a ObjectKey,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, ApiError>> {
+        async move {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+            let ports = [port];
+            let opened = tokio::time::timeout(REQUEST_TIMEOUT, pods.portforward(&pod.name, &ports));
+            let mut forwarder = match opened.await {
+                Ok(Ok(forwarder)) => forwarder,
+                Ok(Err(error)) => return Err(translate(error)),
+                Err(_) => {
+                    return Err(ApiError::Unavailable(format!(
+                        "the API server did not open a port-forward within {} s",
+                        REQUEST_TIMEOUT.as_secs()
+                    )));
+                }
+            };
+            // What the kubelet says later about a port that cannot be used ends the stream.
+            let stream = forwarder.take_stream(port);
+            stream
+                .map(|stream| Box::new(stream) as Box<dyn Duplex>)
+                .ok_or_else(|| ApiError::Unavailable("the port was not forwarded".to_owned()))
         }
         .boxed()
     }

@@ -11,7 +11,9 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
-use crate::kube_api::{ApiError, Page, Patch, Preconditions, Resource, Selection, WatchEvent};
+use crate::kube_api::{
+    ApiError, Duplex, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
+};
 
 /// What `GET /` answers.
 const UP: u32 = 0;
@@ -139,6 +141,14 @@ impl KubeApi for Fake {
         _: &'a ObjectKey,
         _: &'a Preconditions,
     ) -> BoxFuture<'a, Result<(), ApiError>> {
+        never()
+    }
+
+    fn port_forward<'a>(
+        &'a self,
+        _: &'a ObjectKey,
+        _: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, ApiError>> {
         never()
     }
 

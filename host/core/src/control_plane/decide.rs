@@ -2,21 +2,18 @@
 
 use std::time::Duration;
 
-use capstan_api::name::fnv32a;
-use capstan_api::reason::{common, condition_type, kubeadm, machine as machine_reason};
+use capstan_api::reason::{common, kubeadm};
 use capstan_api::v1beta2::Cluster;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Member, Observed, Step, health, sync};
+use super::leave::{self, Leaving};
+use super::size::{Size, size};
+use super::{Member, Observed, Step, health, remediation, sync};
 use crate::call::bootstrap::Role;
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
 use crate::material::server_url;
-use crate::naming::Endings;
 use crate::plan::{Plan, STEPS_MAX};
-
-/// Template of machine names unless the object has one.
-const NAMING: &str = "{{ .controlPlane.name }}-{{ .random }}";
 
 /// How soon deletions, hooks and failed preflights are looked at again if nothing wakes the object before.
 const WAIT: Duration = Duration::from_secs(30);
@@ -73,15 +70,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         });
     }
     members(observed, cluster, now, &mut steps);
-    let mut plan = Plan::of(steps);
-    plan = match size(observed, cluster, desired, now) {
-        Size::Keep => plan,
-        Size::Do(step) => {
-            plan.steps.push(step);
-            plan
-        }
-        Size::Wait(why) => plan.waiting(common::SCALING_UP, why).check_after(WAIT),
-    };
+    let mut plan = next(observed, cluster, desired, now, Plan::of(steps));
     // The rest comes with the next look, which every step of this one causes.
     plan.steps.truncate(STEPS_MAX);
     plan.check_after(look_again(observed, now))
@@ -95,6 +84,45 @@ pub fn is_provisioned(cluster: &Cluster) -> bool {
         .as_ref()
         .and_then(|status| status.initialization.as_ref());
     initialization.and_then(|i| i.infrastructure_provisioned) == Some(true)
+}
+
+/// The one thing that may happen to the membership now: a machine or an etcd member that leaves, a machine that is given up, or a
+/// change of their number.
+fn next(
+    observed: &Observed,
+    cluster: &Cluster,
+    desired: &Desired,
+    now: Timestamp,
+    mut plan: Plan<Step>,
+) -> Plan<Step> {
+    let Leaving { steps, wait } = leave::decide(observed, now);
+    if !steps.is_empty() {
+        plan.steps.extend(steps);
+        return plan;
+    }
+    if let Some(why) = wait {
+        return plan.waiting(common::SCALING_DOWN, why).check_after(WAIT);
+    }
+    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    let remedy = remediation::decide(observed, wanted, now);
+    plan.steps.extend(remedy.steps);
+    if let Some(again) = remedy.again {
+        plan = plan.check_after(again);
+    }
+    if let Some((name, report)) = remedy.refused {
+        plan = plan.waiting(report.reason, format!("Machine {name}: {}", report.message));
+    }
+    if remedy.blocks {
+        return plan;
+    }
+    match size(observed, cluster, desired, now) {
+        Size::Keep => plan,
+        Size::Do(steps) => {
+            plan.steps.extend(steps);
+            plan
+        }
+        Size::Wait(why) => plan.waiting(common::SCALING_UP, why).check_after(WAIT),
+    }
 }
 
 fn look_again(observed: &Observed, now: Timestamp) -> Duration {
@@ -129,13 +157,6 @@ fn members(observed: &Observed, cluster: &Cluster, now: Timestamp, steps: &mut V
             });
         }
     }
-    if let Some(member) = observed
-        .members
-        .iter()
-        .find(|m| may_terminate(observed, m, now))
-    {
-        steps.push(sync::drop_hook(member));
-    }
 }
 
 /// What a crash left out. Only while nobody has used it yet.
@@ -160,252 +181,13 @@ fn complete(observed: &Observed, member: &Member) -> Option<Step> {
     })
 }
 
-fn role(observed: &Observed) -> Role {
+/// What the next machine is.
+pub(super) fn role(observed: &Observed) -> Role {
     if observed.is_initialized() {
         Role::JoinControlPlane
     } else {
         Role::Init
     }
-}
-
-/// Whether a machine that is being deleted may go: the last one at once; another when it waits for nothing else, somebody else is
-/// healthy, and it is no member of a datastore (contract 3.10 step 9).
-fn may_terminate(observed: &Observed, member: &Member, now: Timestamp) -> bool {
-    if !member.is_deleting() || !member.has_hook() {
-        return false;
-    }
-    if observed.members.len() == 1 {
-        return true;
-    }
-    let conditions = member
-        .machine
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice());
-    let waits =
-        capstan_api::condition::get(conditions.unwrap_or_default(), condition_type::DELETING)
-            .is_some_and(|deleting| {
-                deleting.reason == machine_reason::WAITING_FOR_PRE_TERMINATE_HOOK
-            });
-    let oldest = observed
-        .members
-        .iter()
-        .filter(|other| other.is_deleting() && other.has_hook())
-        .min_by_key(|other| {
-            other
-                .machine
-                .metadata
-                .deletion_timestamp
-                .as_ref()
-                .map(|time| time.0)
-        });
-    let is_first = oldest.is_some_and(|oldest| oldest.name() == member.name());
-    let others_well = observed.members.iter().any(|other| {
-        !other.is_deleting()
-            && health::is_healthy(&health::machine_conditions(observed, other, now)) == Some(true)
-    });
-    waits && is_first && others_well && member.datastore.is_none()
-}
-
-/// What becomes of the number of machines.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Size {
-    /// Nothing.
-    Keep,
-    /// This.
-    Do(Step),
-    /// This is in the way.
-    Wait(String),
-}
-
-/// Create, scale up, roll out or scale down: one machine at a time.
-#[must_use]
-pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {
-    let current = observed.members.len();
-    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
-    let outdated: Vec<&Member> = observed
-        .members
-        .iter()
-        .filter(|m| !observed.outdated(m, now).is_empty())
-        .collect();
-    if wanted == 0 && current == 0 {
-        return Size::Keep;
-    }
-    let surge = usize::try_from(desired.max_surge).unwrap_or_default();
-    let grows =
-        current < wanted || (!outdated.is_empty() && current < wanted.saturating_add(surge));
-    let shrinks = current > wanted || (!outdated.is_empty() && !grows);
-    if !grows && !shrinks {
-        return Size::Keep;
-    }
-    if let Some(why) = blocked(observed, current, wanted, &outdated, now) {
-        return Size::Wait(why);
-    }
-    if grows {
-        return Size::Do(Step::CreateMachine {
-            name: machine_name(observed, desired, now),
-            role: role(observed),
-            failure_domain: failure_domain(observed, cluster, now),
-        });
-    }
-    match choose(observed, &outdated) {
-        Some(member) => Size::Do(Step::DeleteMachine {
-            name: member.name().to_owned(),
-            uid: member.uid().to_owned(),
-        }),
-        None => Size::Keep,
-    }
-}
-
-/// What is in the way of changing the number of machines (contract 3.10: preflight).
-#[must_use]
-pub fn blocked(
-    observed: &Observed,
-    current: usize,
-    wanted: usize,
-    outdated: &[&Member],
-    now: Timestamp,
-) -> Option<String> {
-    if let Lookup::Unknown(why) = &observed.template {
-        return Some(format!("the infrastructure template cannot be read: {why}"));
-    }
-    if observed.template.is_missing() {
-        let template = observed
-            .desired
-            .as_ref()
-            .map(|d| &d.infrastructure_template)
-            .ok()?;
-        return Some(format!(
-            "waiting for {} {} to exist",
-            template.kind, template.name
-        ));
-    }
-    if current == 0 {
-        return None;
-    }
-    if !observed.is_initialized() {
-        return Some("waiting for the first machine to initialize the control plane".to_owned());
-    }
-    if observed.has_datastore() && (current > wanted || !outdated.is_empty()) {
-        return Some(
-            "machines that are etcd members are not removed: this version of the host does not remove etcd members yet"
-                .to_owned(),
-        );
-    }
-    if let Some(deleting) = observed.members.iter().find(|member| member.is_deleting()) {
-        return Some(format!(
-            "waiting for Machine {} to be deleted",
-            deleting.name()
-        ));
-    }
-    if let Lookup::Found(material) = &observed.material
-        && !material.missing.is_empty()
-    {
-        return Some(format!(
-            "certificates are missing: {}",
-            material.missing.join(", ")
-        ));
-    }
-    for member in &observed.members {
-        if member.node_name().is_none() {
-            return Some(format!("Machine {} has no Node yet", member.name()));
-        }
-        let reports = health::machine_conditions(observed, member, now);
-        if health::is_healthy(&reports) != Some(true) {
-            return Some(format!(
-                "the components of Machine {} are not all healthy",
-                member.name()
-            ));
-        }
-    }
-    None
-}
-
-/// The same name for the same state, so that an answer that was lost does not lead to a second machine. The time keeps a machine
-/// from getting the name of one that is long gone.
-fn machine_name(observed: &Observed, desired: &Desired, now: Timestamp) -> String {
-    let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
-    let ten_minutes = now.as_second().div_euclid(600);
-    let state = format!("{} {} {ten_minutes}", observed.uid(), names.join(" "));
-    let mut endings = Endings::new(u64::from(fnv32a(state.as_bytes())));
-    let template = if desired.machine_naming.is_empty() {
-        NAMING
-    } else {
-        desired.machine_naming.as_str()
-    };
-    let cluster = observed
-        .cluster
-        .found()
-        .and_then(|cluster| cluster.metadata.name.clone());
-    let variables = [
-        ("controlPlane.name", observed.name()),
-        ("cluster.name", cluster.as_deref().unwrap_or_default()),
-    ];
-    crate::naming::from_template(template, &variables, &mut endings)
-        .unwrap_or_else(|_| crate::naming::with_ending(observed.name(), &endings.draw()))
-}
-
-/// The failure domain for control planes with the fewest machines that are up to date, then with the fewest.
-fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Option<String> {
-    let domains = cluster
-        .status
-        .as_ref()
-        .map(|status| status.failure_domains.as_slice())
-        .unwrap_or_default();
-    let count = |domain: &str, all: bool| {
-        let here = observed
-            .members
-            .iter()
-            .filter(|m| m.machine.spec.failure_domain.as_deref() == Some(domain));
-        here.filter(|m| all || observed.outdated(m, now).is_empty())
-            .count()
-    };
-    let suited = domains
-        .iter()
-        .filter(|domain| domain.control_plane == Some(true));
-    let best = suited.min_by_key(|domain| {
-        (
-            count(&domain.name, false),
-            count(&domain.name, true),
-            domain.name.clone(),
-        )
-    });
-    best.map(|domain| domain.name.clone())
-}
-
-/// The machine that goes first: one that somebody marked, else one that is outdated, else any; the oldest of them in the failure
-/// domain with the most machines.
-fn choose<'a>(observed: &'a Observed, outdated: &[&'a Member]) -> Option<&'a Member> {
-    let is_outdated = |member: &&Member| outdated.iter().any(|other| other.name() == member.name());
-    let is_marked =
-        |member: &&Member| member.has_annotation(capstan_api::annotation::DELETE_MACHINE);
-    let all: Vec<&Member> = observed.members.iter().collect();
-    let pick = |choice: &dyn Fn(&&Member) -> bool| -> Vec<&'a Member> {
-        all.iter()
-            .copied()
-            .filter(|member| choice(member))
-            .collect()
-    };
-    let choices = [
-        pick(&|m| is_marked(m) && is_outdated(m)),
-        pick(&|m| is_marked(m)),
-        pick(&|m| is_outdated(m)),
-        all.clone(),
-    ];
-    let eligible = choices.into_iter().find(|choice| !choice.is_empty())?;
-    let crowd = |member: &Member| {
-        let domain = &member.machine.spec.failure_domain;
-        all.iter()
-            .filter(|other| &other.machine.spec.failure_domain == domain)
-            .count()
-    };
-    eligible.into_iter().min_by_key(|m| {
-        (
-            std::cmp::Reverse(crowd(m)),
-            m.created(),
-            m.name().to_owned(),
-        )
-    })
 }
 
 /// Deletion: workers first, then all machines at once.

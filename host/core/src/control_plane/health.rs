@@ -1,7 +1,4 @@
-//! Health of control-plane machines, from their static pods and Nodes.
-//!
-//! Members of the datastore are judged by their pods; listing the members themselves (and removing them) needs the etcd client,
-//! which this host does not have yet.
+//! Health of control-plane machines, from their static pods, their Nodes and what the members of etcd say.
 
 use capstan_api::condition::{self, Report};
 use capstan_api::label;
@@ -85,9 +82,8 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
         .iter()
         .map(|component| pod_condition(&component.condition_type, &component.pod))
         .collect();
-    if let Some(datastore) = &member.datastore {
-        let pod = reports.iter().find(|report| &report.type_ == datastore);
-        reports.push(datastore_condition(pod));
+    if member.datastore.is_some() {
+        reports.push(super::etcd::condition(observed, member));
     }
     if member.components.is_empty() {
         reports.push(ready_condition(&member.node));
@@ -136,28 +132,6 @@ fn ready_condition(node: &Lookup<Value>) -> Report {
         }
         _ => Report::unknown(type_, common::INSPECTION_FAILED)
             .with_message("the Node does not answer"),
-    }
-}
-
-/// A member of the datastore, judged by its pod.
-fn datastore_condition(pod: Option<&Report>) -> Report {
-    let type_ = condition_type::ETCD_MEMBER_HEALTHY;
-    match pod.map(|pod| (pod.status, pod)) {
-        Some((condition::ConditionStatus::True, _)) => Report::yes(type_, kubeadm::HEALTHY),
-        Some((condition::ConditionStatus::False, pod)) => Report::no(type_, kubeadm::NOT_HEALTHY)
-            .with_message(format!("judged by its Pod: {}", said(pod))),
-        Some((_, pod)) => Report::unknown(type_, common::INSPECTION_FAILED)
-            .with_message(format!("judged by its Pod: {}", said(pod))),
-        None => Report::unknown(type_, common::INSPECTION_FAILED)
-            .with_message("there is no Pod to judge it by"),
-    }
-}
-
-fn said(report: &Report) -> &str {
-    if report.message.is_empty() {
-        &report.reason
-    } else {
-        &report.message
     }
 }
 

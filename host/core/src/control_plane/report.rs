@@ -11,8 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value, json};
 
-use super::decide::{Size, is_provisioned, size};
-use super::{Member, Observed, Step, health};
+use super::decide::is_provisioned;
+use super::etcd;
+use super::leave;
+use super::size::{Size, size};
+use super::{Member, Observed, Step, health, remediation};
 use crate::lookup::Lookup;
 use crate::plan::{Failure, Outcome, Plan};
 
@@ -53,12 +56,12 @@ pub fn report(
         available(observed, &looks, &certificates, now),
         initialized(observed),
         components(observed, &looks, now),
-        rolling_out(observed, &looks, failure),
+        rolling_out(observed, &looks, failure, now),
         scaling_up(observed, failure, now),
         scaling_down(observed, failure, now),
         machines_ready(observed),
         machines_up_to_date(observed, &looks),
-        Report::no(condition_type::REMEDIATING, common::NOT_REMEDIATING),
+        remediation::condition(observed, wanted(observed), now),
         deleting(observed, plan),
     ];
     conditions.extend(datastore(observed, &looks, now));
@@ -70,6 +73,14 @@ pub fn report(
             && observed.members.is_empty()
             && observed.workers.is_empty(),
     }
+}
+
+/// How many machines there are to be.
+fn wanted(observed: &Observed) -> usize {
+    let desired = observed.desired.as_ref();
+    desired.map_or(usize::MAX, |desired| {
+        usize::try_from(desired.replicas).unwrap_or(usize::MAX)
+    })
 }
 
 /// A member with what was found out about it.
@@ -146,10 +157,24 @@ fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
             json!({"controlPlaneInitialized": true}),
         );
     }
-    if let Some(last) = observed.object.pointer("/status/lastRemediation") {
+    if let Some(last) = remediation::last(observed) {
+        status.insert(
+            "lastRemediation".to_owned(),
+            json!({
+                "machine": last.machine,
+                "time": whole_seconds(last.timestamp).to_string(),
+                "retryCount": last.retry_count,
+            }),
+        );
+    } else if let Some(last) = observed.object.pointer("/status/lastRemediation") {
         status.insert("lastRemediation".to_owned(), last.clone());
     }
     Value::Object(status)
+}
+
+/// Times in a status have no fractions.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 /// Versions of the machines that exist, with how many have each, lowest first.
@@ -316,12 +341,51 @@ fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<
                 .with_message("there is no etcd member")
         });
     }
+    if let Some(why) = etcd::lost_majority(observed) {
+        return Some(Report::no(type_, kubeadm::NOT_HEALTHY).with_message(why));
+    }
     let concerns = |member: &Member, report: &Report| {
         member.datastore.is_some()
             && (report.type_ == condition_type::ETCD_MEMBER_HEALTHY
                 || member.datastore.as_ref() == Some(&report.type_))
     };
-    Some(of_all(observed, looks, type_, &concerns, now))
+    let mut report = of_all(observed, looks, type_, &concerns, now);
+    let lines = members_without_machines(observed, now);
+    if !lines.is_empty() && observed.connected {
+        report.status = ConditionStatus::False;
+        kubeadm::NOT_HEALTHY.clone_into(&mut report.reason);
+        let all: Vec<&str> = [report.message.as_str()]
+            .into_iter()
+            .chain(lines.iter().map(String::as_str))
+            .filter(|line| !line.is_empty())
+            .collect();
+        report.message = all.join("\n");
+    }
+    Some(report)
+}
+
+/// Members of etcd that no machine stands behind, each with why it is still there.
+fn members_without_machines(observed: &Observed, now: Timestamp) -> Vec<String> {
+    let Some(view) = observed.etcd.found() else {
+        return Vec::new();
+    };
+    let why = leave::orphan(observed, now).wait;
+    let orphans = etcd::orphans(observed, view);
+    let lines = orphans.iter().map(|member| {
+        let name = if member.name.is_empty() {
+            "(not started)"
+        } else {
+            member.name.as_str()
+        };
+        let alarms = if member.alarms.is_empty() {
+            String::new()
+        } else {
+            format!(", alarms: {}", member.alarms.join(", "))
+        };
+        let next = why.as_deref().unwrap_or("it is being removed");
+        format!("* etcd member {name} has no Machine{alarms}: {next}")
+    });
+    lines.collect()
 }
 
 fn available(
@@ -341,6 +405,13 @@ fn available(
     if certificates.status == ConditionStatus::False {
         return not(&format!("certificates: {}", certificates.message));
     }
+    if let Some(why) = etcd::lost_majority(observed) {
+        let what = why.split(". ").next().unwrap_or_default();
+        return not(&format!(
+            "{what}: see {}",
+            condition_type::ETCD_CLUSTER_HEALTHY
+        ));
+    }
     if let Some((_, message)) = unseen(observed, now) {
         return Report::unknown(type_, common::AVAILABLE_UNKNOWN).with_message(message);
     }
@@ -353,18 +424,20 @@ fn available(
             .iter()
             .any(|r| r.type_ == wanted && r.status == ConditionStatus::True)
     };
-    let members = looks
-        .iter()
-        .filter(|look| look.member.datastore.is_some())
+    let managed = looks.iter().filter(|look| look.member.datastore.is_some());
+    let healthy = managed
+        .clone()
+        .filter(|look| is_true(look, condition_type::ETCD_MEMBER_HEALTHY))
         .count();
-    let healthy = looks
-        .iter()
-        .filter(|look| {
-            look.member.datastore.is_some() && is_true(look, condition_type::ETCD_MEMBER_HEALTHY)
-        })
-        .count();
+    // Without a list of members, those of the machines count.
+    let members = observed.etcd.found().map_or(managed.count(), |view| {
+        view.members
+            .iter()
+            .filter(|member| !member.is_learner)
+            .count()
+    });
     let quorum = members.checked_div(2).unwrap_or_default().saturating_add(1);
-    if members > 0 && healthy < quorum {
+    if observed.has_datastore() && healthy < quorum {
         return not(&format!(
             "{healthy} of {members} etcd members are healthy, {quorum} are needed"
         ));
@@ -378,7 +451,12 @@ fn available(
     Report::yes(type_, common::AVAILABLE)
 }
 
-fn rolling_out(observed: &Observed, looks: &[Look<'_>], failure: Option<&Failure>) -> Report {
+fn rolling_out(
+    observed: &Observed,
+    looks: &[Look<'_>],
+    failure: Option<&Failure>,
+    now: Timestamp,
+) -> Report {
     let type_ = condition_type::ROLLING_OUT;
     if let (Some(failure), Err(_)) = (failure, &observed.desired) {
         return Report::unknown(type_, common::ROLLING_OUT_UNKNOWN)
@@ -393,36 +471,37 @@ fn rolling_out(observed: &Observed, looks: &[Look<'_>], failure: Option<&Failure
     why.dedup();
     let mut lines = vec![format!("{} machines are not up to date", outdated.len())];
     lines.extend(why.iter().map(|why| format!("* {why}")));
-    if observed.has_datastore() {
-        lines.push(
-            "* not started: machines that are etcd members are not removed, this version of the host does not remove etcd members yet"
-                .to_owned(),
-        );
-    }
+    lines.extend(in_the_way(observed, now));
     Report::yes(type_, common::ROLLING_OUT).with_message(lines.join("\n"))
+}
+
+/// What keeps the number of machines from changing, as a line of a list.
+fn in_the_way(observed: &Observed, now: Timestamp) -> Option<String> {
+    if let Some(why) = leave::decide(observed, now).wait {
+        return Some(format!("* {why}"));
+    }
+    let (cluster, desired) = (observed.cluster.found()?, observed.desired.as_ref().ok()?);
+    match size(observed, cluster, desired, now) {
+        Size::Wait(why) => Some(format!("* {why}")),
+        Size::Keep | Size::Do(_) => None,
+    }
 }
 
 fn scaling_up(observed: &Observed, failure: Option<&Failure>, now: Timestamp) -> Report {
     let type_ = condition_type::SCALING_UP;
-    let desired = match &observed.desired {
-        Ok(desired) => desired,
-        Err(failure) => {
-            return Report::unknown(type_, common::SCALING_UP_UNKNOWN)
-                .with_message(failure.message.clone());
-        }
-    };
-    let current = observed.members.len();
-    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    if let Err(failure) = &observed.desired {
+        return Report::unknown(type_, common::SCALING_UP_UNKNOWN)
+            .with_message(failure.message.clone());
+    }
+    let (current, wanted) = (observed.members.len(), wanted(observed));
     if observed.is_deleting() || current >= wanted {
         return Report::no(type_, common::NOT_SCALING_UP);
     }
     let mut lines = vec![format!("from {current} to {wanted} machines")];
     if let Some(failure) = failure {
         lines.push(format!("* {}", failure.message));
-    } else if let Some(cluster) = observed.cluster.found()
-        && let Size::Wait(why) = size(observed, cluster, desired, now)
-    {
-        lines.push(format!("* {why}"));
+    } else {
+        lines.extend(in_the_way(observed, now));
     }
     Report::yes(type_, common::SCALING_UP).with_message(lines.join("\n"))
 }
@@ -437,24 +516,19 @@ fn scaling_down(observed: &Observed, failure: Option<&Failure>, now: Timestamp) 
         return Report::yes(type_, common::SCALING_DOWN)
             .with_message(format!("from {current} to 0 machines"));
     }
-    let desired = match &observed.desired {
-        Ok(desired) => desired,
-        Err(failure) => {
-            return Report::unknown(type_, common::SCALING_DOWN_UNKNOWN)
-                .with_message(failure.message.clone());
-        }
-    };
-    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    if let Err(failure) = &observed.desired {
+        return Report::unknown(type_, common::SCALING_DOWN_UNKNOWN)
+            .with_message(failure.message.clone());
+    }
+    let wanted = wanted(observed);
     if current <= wanted {
         return Report::no(type_, common::NOT_SCALING_DOWN);
     }
     let mut lines = vec![format!("from {current} to {wanted} machines")];
     if let Some(failure) = failure {
         lines.push(format!("* {}", failure.message));
-    } else if let Some(cluster) = observed.cluster.found()
-        && let Size::Wait(why) = size(observed, cluster, desired, now)
-    {
-        lines.push(format!("* {why}"));
+    } else {
+        lines.extend(in_the_way(observed, now));
     }
     Report::yes(type_, common::SCALING_DOWN).with_message(lines.join("\n"))
 }

@@ -64,19 +64,39 @@ pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<
         push(MemberPart::Machine, Value::Object(patch));
     }
     if !member.is_deleting() {
-        for (part, object) in [
-            (MemberPart::Config, &member.config),
-            (MemberPart::Infra, &member.infra),
-        ] {
-            if let Some(object) = object.found() {
-                let metadata = metadata_patch(object, &labels, &annotations);
-                if !metadata.is_empty() {
-                    push(part, json!({ "metadata": metadata }));
-                }
-            }
+        for (part, patch) in part_patches(member, &labels, &annotations) {
+            push(part, patch);
         }
     }
     steps
+}
+
+/// Patches of what belongs to a Machine.
+fn part_patches(
+    member: &Member,
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Vec<(MemberPart, Value)> {
+    let mut patches = Vec::new();
+    if let Some(expiry) = member.expiry.found() {
+        let noted = json!({annotation::CERTIFICATES_EXPIRY: expiry.to_string()});
+        patches.push((
+            MemberPart::Config,
+            json!({"metadata": {"annotations": noted}}),
+        ));
+    }
+    for (part, object) in [
+        (MemberPart::Config, &member.config),
+        (MemberPart::Infra, &member.infra),
+    ] {
+        if let Some(object) = object.found() {
+            let metadata = metadata_patch(object, labels, annotations);
+            if !metadata.is_empty() {
+                patches.push((part, json!({ "metadata": metadata })));
+            }
+        }
+    }
+    patches
 }
 
 /// A list field that differs. An empty list and none are the same.

@@ -5,7 +5,8 @@ use capstan_api::reason::{common, condition_type};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::decide::{Size, size};
+use super::etcd::{Address, Answer, EtcdMember, View};
+use super::size::{Size, size};
 use super::*;
 use crate::call::control_plane::ObjectReference;
 use crate::plan::{Next, Outcome, Plan};
@@ -71,7 +72,11 @@ fn observed(replicas: u32) -> Observed {
         workers: vec![],
         connected: false,
         last_success: None,
+        connection_error: None,
         initialized: Lookup::Missing,
+        etcd: Lookup::Missing,
+        keeps_snapshots: false,
+        foreign: vec![],
     }
 }
 
@@ -112,15 +117,67 @@ fn member(name: &str, domain: &str) -> Member {
             .map(|type_| ComponentState { condition_type: (*type_).to_owned(), pod: pod("True") })
             .collect(),
         datastore: Some("EtcdPodHealthy".to_owned()),
+        etcd: Some(Address {
+            name: name.to_owned(),
+            pod: capstan_api::name::ObjectKey::new("kube-system", format!("etcd-{name}")),
+            port: 2379,
+        }),
+        expiry: Lookup::Missing,
         outdated: Ok(vec![]),
     }
 }
 
+/// A member of etcd that is well.
+fn etcd_member(id: u64, name: &str) -> EtcdMember {
+    EtcdMember {
+        id,
+        name: name.to_owned(),
+        is_learner: false,
+        is_leader: false,
+        alarms: vec![],
+        answer: Lookup::Found(Answer::default()),
+    }
+}
+
+/// The etcd of these machines: all are well, the first leads.
+fn etcd_of(members: &[Member]) -> Lookup<View> {
+    let members = members.iter().enumerate().map(|(at, member)| {
+        let id = u64::try_from(at).unwrap() + 1;
+        EtcdMember {
+            is_leader: at == 0,
+            ..etcd_member(id, member.node_name().unwrap())
+        }
+    });
+    Lookup::Found(View {
+        members: members.collect(),
+        has_quorum: true,
+    })
+}
+
+fn view(seen: &mut Observed) -> &mut View {
+    let Lookup::Found(view) = &mut seen.etcd else {
+        panic!("there is no etcd")
+    };
+    view
+}
+
+fn with_condition(mut member: Member, report: capstan_api::condition::Report) -> Member {
+    let status = member.machine.status.get_or_insert_default();
+    status.conditions = capstan_api::condition::merge(&status.conditions, [report], None, now());
+    member
+}
+
 fn running(replicas: u32, members: Vec<Member>) -> Observed {
     let mut seen = observed(replicas);
+    seen.etcd = etcd_of(&members);
     seen.members = members;
     seen.connected = true;
     seen.initialized = Lookup::Found(());
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        let status = cluster.status.as_mut().unwrap();
+        let initialization = status.initialization.as_mut().unwrap();
+        initialization.control_plane_initialized = Some(true);
+    }
     seen
 }
 
@@ -184,6 +241,7 @@ fn the_first_machine_comes_after_certificates_and_kubeconfig() {
         name,
         role,
         failure_domain,
+        ..
     } = &steps[2]
     else {
         panic!("{steps:?}")
@@ -245,18 +303,36 @@ fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
     seen.initialized = Lookup::Missing;
     assert!(matches!(size_of(&seen), Size::Wait(_)));
     seen.initialized = Lookup::Found(());
-    let Size::Do(Step::CreateMachine {
+    let Size::Do(steps) = size_of(&seen) else {
+        panic!()
+    };
+    let Some(Step::CreateMachine {
         role,
         failure_domain,
         ..
-    }) = size_of(&seen)
+    }) = steps.first().cloned()
     else {
-        panic!()
+        panic!("{steps:?}")
     };
     assert_eq!(
         (role, failure_domain.as_deref()),
         (Role::JoinControlPlane, Some("b"))
     );
+}
+
+#[test]
+fn nothing_joins_before_the_cluster_says_that_there_is_something_to_join() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    assert!(matches!(size_of(&seen), Size::Do(_)));
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        let status = cluster.status.as_mut().unwrap();
+        status
+            .initialization
+            .as_mut()
+            .unwrap()
+            .control_plane_initialized = None;
+    }
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("Cluster")));
 }
 
 #[test]
@@ -279,25 +355,25 @@ fn machines_join_one_by_one_and_only_beside_healthy_ones() {
 }
 
 #[test]
-fn etcd_members_are_not_removed() {
-    let seen = running(
+fn without_a_datastore_the_oldest_of_the_fullest_domain_goes() {
+    let mut seen = running(
         1,
         vec![member("a", "a"), member("b", "b"), member("c", "a")],
     );
-    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("etcd")));
-    assert!(message_of(&reported(&seen), "ScalingDown").contains("etcd"));
-    let mut seen = seen;
     for member in &mut seen.members {
         member.datastore = None;
+        member.etcd = None;
     }
-    let Size::Do(Step::DeleteMachine { name, uid }) = size_of(&seen) else {
-        panic!()
-    };
-    assert_eq!(
-        (name.as_str(), uid.as_str()),
-        ("a", "uid-a"),
-        "the fullest failure domain"
-    );
+    assert_eq!(deleted(&size_of(&seen)), Some("a"));
+}
+
+/// The machine that is deleted by what is done.
+fn deleted(size: &Size) -> Option<&str> {
+    let Size::Do(steps) = size else { return None };
+    steps.iter().find_map(|step| match step {
+        Step::DeleteMachine { name, .. } => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 #[test]
@@ -306,9 +382,6 @@ fn a_marked_machine_goes_first() {
         1,
         vec![member("a", "a"), member("b", "a"), member("c", "b")],
     );
-    for member in &mut seen.members {
-        member.datastore = None;
-    }
     let annotations = seen.members[2]
         .machine
         .metadata
@@ -316,30 +389,23 @@ fn a_marked_machine_goes_first() {
         .as_mut()
         .unwrap();
     annotations.insert(annotation::DELETE_MACHINE.to_owned(), String::new());
-    assert!(matches!(size_of(&seen), Size::Do(Step::DeleteMachine { name, .. }) if name == "c"));
+    assert_eq!(deleted(&size_of(&seen)), Some("c"));
 }
 
 #[test]
 fn an_outdated_machine_is_replaced_before_it_is_deleted() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
-    seen.members[0].datastore = None;
-    assert!(matches!(
-        size_of(&seen),
-        Size::Do(Step::CreateMachine { .. })
-    ));
+    assert!(
+        matches!(size_of(&seen), Size::Do(steps) if matches!(steps.as_slice(), [Step::CreateMachine { .. }]))
+    );
     assert_eq!(
         status_of(&reported(&seen), "RollingOut"),
         ConditionStatus::True
     );
-    seen.members.push(Member {
-        datastore: None,
-        ..member("b", "b")
-    });
-    assert!(matches!(size_of(&seen), Size::Do(Step::DeleteMachine { name, .. }) if name == "a"));
-    seen.members[0].datastore = Some("EtcdPodHealthy".to_owned());
-    assert!(matches!(size_of(&seen), Size::Wait(_)));
-    assert!(message_of(&reported(&seen), "RollingOut").contains("etcd"));
+    seen.members.push(member("b", "b"));
+    seen.etcd = etcd_of(&seen.members);
+    assert_eq!(deleted(&size_of(&seen)), Some("a"));
 }
 
 #[test]
@@ -463,27 +529,6 @@ fn a_machine_that_is_coming_up_is_written_once() {
 }
 
 #[test]
-fn the_last_machine_may_go_and_an_etcd_member_may_not() {
-    let drops = |seen: &Observed| {
-        decide(seen, now()).steps.iter().any(|step| {
-            matches!(step, Step::Patch { patch, .. }
-                if patch.pointer("/metadata/annotations").is_some_and(|a| a.get(annotation::KCP_CLEANUP_HOOK) == Some(&Value::Null)))
-        })
-    };
-    assert!(drops(&running(1, vec![deleting(member("a", "a"))])));
-    let mut seen = running(3, vec![deleting(member("a", "a")), member("b", "b")]);
-    assert!(!drops(&seen), "its Machine does not wait for the hook yet");
-    let waiting = capstan_api::condition::Report::yes("Deleting", "WaitingForPreTerminateHook");
-    let status = seen.members[0].machine.status.as_mut().unwrap();
-    status.conditions = capstan_api::condition::merge(&[], [waiting], None, now());
-    assert!(!drops(&seen), "an etcd member");
-    seen.members[0].datastore = None;
-    assert!(drops(&seen));
-    seen.members[1].components[0].pod = pod("False");
-    assert!(!drops(&seen), "nobody else is healthy");
-}
-
-#[test]
 fn deletion_waits_for_workers_and_then_deletes_all_machines() {
     let mut seen = running(3, vec![member("a", "a"), deleting(member("b", "b"))]);
     seen.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -576,6 +621,31 @@ fn settings_reach_existing_machines_in_place() {
 }
 
 #[test]
+fn the_end_of_certificates_is_noted_and_rolls_in_time() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    let end: Timestamp = "2026-01-20T00:00:00Z".parse().unwrap();
+    seen.members[0].expiry = Lookup::Found(end);
+    let noted = json!({annotation::CERTIFICATES_EXPIRY: "2026-01-20T00:00:00Z"});
+    assert!(decide(&seen, now()).steps.contains(&Step::Patch {
+        part: MemberPart::Config,
+        name: "a".to_owned(),
+        patch: json!({"metadata": {"annotations": noted}}),
+    }));
+    seen.members[0].expiry = Lookup::Missing;
+    seen.members[0].config = Lookup::Found(json!({"metadata": {"annotations": noted}}));
+    let mut wanted = desired(1);
+    for (days, rolls) in [(18, false), (20, true)] {
+        wanted.rollout_before_expiry_days = Some(days);
+        seen.desired = Ok(wanted.clone());
+        assert_eq!(
+            !seen.outdated(&seen.members[0], now()).is_empty(),
+            rolls,
+            "{days}"
+        );
+    }
+}
+
+#[test]
 fn a_plugin_that_fails_changes_nothing_and_is_heard() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.desired = Err(Failure::terminal(
@@ -618,3 +688,5 @@ fn a_machine_without_components_is_as_well_as_its_node() {
     assert_eq!(judged("False"), Some(false));
     assert_eq!(judged("Unknown"), None);
 }
+
+mod membership;

@@ -7,6 +7,8 @@ mod client;
 mod cluster;
 mod controllers;
 mod discovery;
+mod etcd;
+mod forward;
 mod identity;
 mod init;
 mod join;

@@ -18,7 +18,7 @@ use super::request::{Query, Route, Target, route, verb};
 use super::selectors::Selector;
 use super::status::Status;
 use super::verbs::{self, Deletion};
-use super::{discovery, pods, table, watching};
+use super::{discovery, forward, pods, table, watching};
 
 /// Largest request body, as kube-apiserver has it.
 const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -53,7 +53,14 @@ pub(crate) async fn serve(
     peer: Option<Identity>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let mut response = match handle(&cluster, peer, request).await {
+    let handled = if cluster.has_majority() {
+        handle(&cluster, peer, request).await
+    } else {
+        // What an API server says whose etcd can agree on nothing.
+        let message = "etcdserver: request timed out";
+        Err(Status::new(500, "InternalError", message))
+    };
+    let mut response = match handled {
         Ok(response) => response,
         Err(status) => {
             let mut response = json_answer(status.code, &status.to_value());
@@ -128,6 +135,12 @@ fn forbidden(who: &Identity, ask: Ask<'_>) -> Status {
     Status::new(403, "Forbidden", message)
 }
 
+fn accept_of(request: &Request<Incoming>) -> String {
+    let value = request.headers().get(header::ACCEPT);
+    let value = value.and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
 async fn handle(
     cluster: &Arc<Cluster>,
     peer: Option<Identity>,
@@ -136,12 +149,7 @@ async fn handle(
     let who = who_asks(cluster, peer, &request)?;
     let path = request.uri().path().to_owned();
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let accept = request
-        .headers()
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
+    let accept = accept_of(&request);
     let Some(route) = route(&path) else {
         return Err(Status::no_such_path());
     };
@@ -189,6 +197,9 @@ async fn handle(
             };
             if !rbac::allows(&cluster.store, &who, ask) {
                 return Err(forbidden(&who, ask));
+            }
+            if asked.subresource == "portforward" {
+                return forward::open(cluster, &asked, &query, request);
             }
             if verb == "get" && query.is_set("watch") {
                 target.name.clear();

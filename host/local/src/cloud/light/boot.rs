@@ -7,8 +7,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, Kubelet};
+use super::etcd::Etcd;
 use super::kubeadm::{KubeadmConfig, NodeRegistration};
-use super::pki::Authority;
+use super::pki::{Authority, Clients};
 use super::server::ApiServer;
 use super::{API_PORT, Light, init, join, k3s, object};
 use crate::cloud::backend::{BootOutcome, MachineSpec};
@@ -227,6 +228,21 @@ impl Boot<'_> {
             .unwrap_or_else(Instant::now)
     }
 
+    /// Makes this machine a member of etcd, without a vote until it runs, where etcd runs on the machines.
+    pub(crate) fn join_etcd(
+        &self,
+        cluster: &Cluster,
+        config: &KubeadmConfig,
+        node: &str,
+    ) -> Result<(), String> {
+        if etcd_authority(&self.data, config)?.is_some() {
+            let instance = &self.machine.facts.instance_id;
+            cluster.with_etcd(|etcd, _| etcd.add_learner(instance, node));
+            self.console.line("etcd: this machine is a member");
+        }
+        Ok(())
+    }
+
     /// Starts the API server of this machine with the CA it was given.
     pub(crate) async fn serve(
         &self,
@@ -311,6 +327,45 @@ pub(crate) fn authority(data: &UserData, dir: &str) -> Result<Authority, String>
         .map_err(|error| error.to_string())
 }
 
+/// The authority of etcd among the machine's files, where etcd runs on it.
+fn etcd_authority(data: &UserData, config: &KubeadmConfig) -> Result<Option<Authority>, String> {
+    let dir = certificates_dir(config);
+    let (cert_path, key_path) = (format!("{dir}/etcd/ca.crt"), format!("{dir}/etcd/ca.key"));
+    let (Some(cert), Some(key)) = (data.text(&cert_path), data.text(&key_path)) else {
+        return Ok(None);
+    };
+    if config.cluster.pointer("/etcd/external").is_some() {
+        return Ok(None);
+    }
+    Authority::from_pem(&cert_path, cert, &key_path, key)
+        .map(Some)
+        .map_err(|error| error.to_string())
+}
+
+/// Runs etcd on a machine that is a member.
+fn start_etcd(
+    machine: &MachineSpec,
+    data: &UserData,
+    cluster: &Cluster,
+    config: &KubeadmConfig,
+) -> Result<(), String> {
+    let facts = &machine.facts;
+    let is_member = cluster.with_etcd(|etcd, _| etcd.id_of(&facts.instance_id).is_some());
+    let Some(authority) = etcd_authority(data, config)?.filter(|_| is_member) else {
+        return Ok(());
+    };
+    let names = [facts.hostname.clone(), "localhost".to_owned()];
+    let addresses: Vec<std::net::IpAddr> = ["127.0.0.1", "::1", facts.address.as_str()]
+        .iter()
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    let tls = authority
+        .server_config(&facts.hostname, &names, &addresses, Clients::Known)
+        .map_err(|error| error.to_string())?;
+    cluster.start_etcd(&facts.instance_id, Etcd::new(tls));
+    Ok(())
+}
+
 async fn serve(
     machine: &MachineSpec,
     data: &UserData,
@@ -345,8 +400,9 @@ async fn serve(
         .collect::<Vec<_>>();
     names.retain(|name| name.parse::<std::net::IpAddr>().is_err());
     let tls = authority
-        .server_config(&names, &addresses)
+        .server_config("kube-apiserver", &names, &addresses, Clients::Anybody)
         .map_err(|error| error.to_string())?;
+    start_etcd(machine, data, cluster, config)?;
     let listener = TcpListener::bind((machine.facts.address.as_str(), API_PORT))
         .await
         .map_err(|error| {
@@ -380,11 +436,17 @@ pub(crate) async fn again(
                 config = KubeadmConfig::parse(&path, text)?;
             }
         }
-        serve(machine, &data, &cluster, &config).await?;
-        console.line(format!(
-            "kube-apiserver: serving on {}:{API_PORT}",
-            machine.facts.address
-        ));
+        let was_removed =
+            cluster.with_etcd(|etcd, _| !etcd.members.is_empty() && etcd.id_of(instance).is_none());
+        if was_removed {
+            console.line("etcd: the member has been permanently removed from the cluster");
+        } else {
+            serve(machine, &data, &cluster, &config).await?;
+            console.line(format!(
+                "kube-apiserver: serving on {}:{API_PORT}",
+                machine.facts.address
+            ));
+        }
     }
     for cluster in light.all() {
         if let Some(node) = cluster.node_of(instance) {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::etcd::{Etcd, Membership, Running};
 use super::pki::Authority;
 use super::store::Store;
 use super::{controllers, server::ApiServer};
@@ -61,6 +62,9 @@ pub(crate) struct Meta {
     /// Instances with a kubelet in this cluster and their Nodes' names.
     #[serde(default)]
     pub(crate) nodes: BTreeMap<String, String>,
+    /// Who is a member of its etcd.
+    #[serde(default)]
+    pub(crate) etcd: Membership,
 }
 
 /// A machine's kubelet, as far as it shows in the API.
@@ -80,6 +84,7 @@ struct State {
     meta: Meta,
     authority: Option<Arc<Authority>>,
     servers: BTreeMap<String, ApiServer>,
+    etcds: BTreeMap<String, Etcd>,
     kubelets: BTreeMap<String, Kubelet>,
     task: Option<JoinHandle<()>>,
 }
@@ -120,6 +125,7 @@ impl Cluster {
             meta: meta.clone(),
             authority: None,
             servers: BTreeMap::new(),
+            etcds: BTreeMap::new(),
             kubelets: BTreeMap::new(),
             task: None,
         };
@@ -179,6 +185,7 @@ impl Cluster {
     pub(crate) fn remove_member(&self, instance: &str) -> io::Result<bool> {
         let mut state = self.lock();
         state.servers.remove(instance);
+        state.etcds.remove(instance);
         let removed = state.meta.members.remove(instance).is_some();
         let is_empty = state.meta.members.is_empty();
         drop(state);
@@ -199,7 +206,54 @@ impl Cluster {
 
     /// Stops serving on a member.
     pub(crate) fn stop_serving(&self, instance: &str) {
-        self.lock().servers.remove(instance);
+        let mut state = self.lock();
+        state.servers.remove(instance);
+        state.etcds.remove(instance);
+    }
+
+    /// Looks at the membership of etcd, and changes it durably. A member that is out of it stops, and the API server of its machine with it.
+    pub(crate) fn with_etcd<T>(&self, act: impl FnOnce(&mut Membership, &Running) -> T) -> T {
+        let mut state = self.lock();
+        let running: Running = state.etcds.keys().cloned().collect();
+        let before = state.meta.etcd.members.clone();
+        let answer = act(&mut state.meta.etcd, &running);
+        let is_changed = state.meta.etcd.members != before;
+        let gone: Vec<String> = running
+            .into_iter()
+            .filter(|instance| state.meta.etcd.id_of(instance).is_none())
+            .collect();
+        for instance in gone {
+            state.etcds.remove(&instance);
+            state.servers.remove(&instance);
+        }
+        drop(state);
+        if is_changed && let Err(error) = self.save() {
+            tracing::warn!(%error, cluster = %self.uid, "the members of a light etcd could not be written");
+        }
+        answer
+    }
+
+    /// Begins to run etcd on a machine that is a member, which votes from now on.
+    pub(crate) fn start_etcd(&self, instance: &str, etcd: Etcd) {
+        self.lock().etcds.insert(instance.to_owned(), etcd);
+        self.with_etcd(|membership, _| membership.promote(instance));
+    }
+
+    /// How the etcd of a machine is served, and what ends with it.
+    pub(crate) fn etcd_of(
+        &self,
+        instance: &str,
+    ) -> Option<(Arc<rustls::ServerConfig>, tokio::sync::watch::Receiver<()>)> {
+        let state = self.lock();
+        let etcd = state.etcds.get(instance)?;
+        Some((Arc::clone(&etcd.tls), etcd.stopped()))
+    }
+
+    /// Whether etcd can agree on anything. Without that the API servers answer nothing.
+    pub(crate) fn has_majority(&self) -> bool {
+        let state = self.lock();
+        let running: Running = state.etcds.keys().cloned().collect();
+        state.meta.etcd.has_majority(&running)
     }
 
     /// Whether any member serves: without one the cluster's controllers and kubelets can do nothing.
@@ -263,6 +317,7 @@ impl Cluster {
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         state.servers.clear();
+        state.etcds.clear();
         state.kubelets.clear();
         if let Some(task) = state.task.take() {
             task.abort();

@@ -64,6 +64,7 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
                 endpoint: endpoint.clone(),
                 members: [(instance.to_owned(), node.name.clone())].into(),
                 nodes: std::collections::BTreeMap::new(),
+                etcd: super::etcd::Membership::default(),
             };
             let root = &boot.light.dir.0;
             let cluster = Cluster::create(root, meta, boot.light.tempo)
@@ -73,6 +74,7 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
         }
     };
     fill(boot, config, &cluster, &node, &ca.pem, &version, &endpoint);
+    boot.join_etcd(&cluster, config, &node.name)?;
     boot.serve(&cluster, config).await?;
     boot.start_kubelet(&cluster, &node.name)?;
     wait_for_endpoint(boot, &endpoint, &ca.pem).await?;

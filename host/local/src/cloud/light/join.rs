@@ -360,7 +360,7 @@ async fn join_control_plane(
     cluster
         .add_member(instance, &node.name, &boot.machine.version)
         .map_err(|error| format!("etcd: the disk cannot be written: {error}"))?;
-    boot.console.line("etcd: this machine is a member");
+    boot.join_etcd(&cluster, &configuration, &node.name)?;
     let taints = node
         .taints
         .clone()

@@ -37,6 +37,15 @@ pub(crate) enum PkiError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
+/// Whom a server lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// Those with a certificate of its authority.
+    Known,
+    /// Those without a certificate, too.
+    Anybody,
+}
+
 /// A cluster's certificate authority with its key.
 pub(crate) struct Authority {
     /// The certificate as it was given.
@@ -161,17 +170,19 @@ impl Authority {
         })
     }
 
-    /// The TLS configuration of an API server: a serving certificate for these names, and client certificates checked against this CA.
+    /// The TLS configuration of a server of this name: a serving certificate for these names, and client certificates checked against this CA.
     pub(crate) fn server_config(
         &self,
+        common_name: &str,
         names: &[String],
         addresses: &[IpAddr],
+        clients: Clients,
     ) -> Result<Arc<rustls::ServerConfig>, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params
             .distinguished_name
-            .push(DnType::CommonName, "kube-apiserver");
+            .push(DnType::CommonName, common_name);
         for name in names {
             if let Ok(name) = name.as_str().try_into() {
                 params.subject_alt_names.push(SanType::DnsName(name));
@@ -194,9 +205,11 @@ impl Authority {
         roots.add(self.der.clone())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .allow_unauthenticated()
-                .build()?;
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let verifier = match clients {
+            Clients::Known => verifier.build()?,
+            Clients::Anybody => verifier.allow_unauthenticated().build()?,
+        };
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

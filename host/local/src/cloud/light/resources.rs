@@ -101,7 +101,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
         "Pod",
         true,
         ["po"],
-        ["status", "binding", "eviction", "log"],
+        ["status", "binding", "eviction", "log", "portforward"],
         true
     ),
     resource!(

@@ -76,7 +76,10 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, cluster: Arc<Clust
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(250);
-    if let Err(error) = builder.serve_connection(TokioIo::new(tls), service).await {
+    if let Err(error) = builder
+        .serve_connection_with_upgrades(TokioIo::new(tls), service)
+        .await
+    {
         tracing::trace!(%error, "a connection to a workload API server ended early");
     }
 }

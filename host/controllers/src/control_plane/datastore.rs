@@ -1,0 +1,130 @@
+//! What a control plane does with the members of its etcd: looks at them, moves the leadership, keeps snapshots, removes one.
+
+use std::sync::Arc;
+
+use capstan_api::annotation;
+use capstan_core::control_plane::etcd::{Address, View};
+use capstan_core::lookup::Lookup;
+use capstan_core::plan::Failure;
+use serde_json::json;
+
+use super::{Seen, annotate};
+use crate::ctx::Ctx;
+use crate::etcd::{Client, EtcdError, Identities, PortForward};
+use crate::workloads::Workload;
+
+/// Reason of failures of etcd.
+const FAILED: &str = "EtcdRequestFailed";
+
+/// What the members say. `Missing` when the host looks after none.
+pub(super) async fn look(
+    ctx: &Ctx,
+    identities: &Identities,
+    seen: &Seen,
+    workload: &Workload,
+) -> Lookup<View> {
+    let members = seen.core.members.iter().filter(|m| m.node_name().is_some());
+    let addresses: Vec<Address> = members.filter_map(|m| m.etcd.clone()).collect();
+    if addresses.is_empty() || seen.core.is_deleting() {
+        return Lookup::Missing;
+    }
+    match client(ctx, identities, seen, workload).await {
+        Ok(client) => client.view(&addresses).await,
+        Err(why) => Lookup::Unknown(why),
+    }
+}
+
+/// Makes another member the leader.
+pub(super) async fn move_leader(
+    ctx: &Ctx,
+    identities: &Identities,
+    seen: &Seen,
+    from: &Address,
+    to: u64,
+    to_name: &str,
+) -> Result<(), Failure> {
+    let client = connected(ctx, identities, seen).await?;
+    client.move_leader(from, to).await.map_err(|error| {
+        let doing = format!(
+            "making {to_name} the leader of etcd instead of {}",
+            from.name
+        );
+        failed(&doing, &error)
+    })
+}
+
+/// Removes a member.
+pub(super) async fn remove(
+    ctx: &Ctx,
+    identities: &Identities,
+    seen: &Seen,
+    id: u64,
+    name: &str,
+    through: &[Address],
+) -> Result<(), Failure> {
+    let client = connected(ctx, identities, seen).await?;
+    client
+        .remove_member(through, id)
+        .await
+        .map_err(|error| failed(&format!("removing the etcd member {name} ({id:x})"), &error))
+}
+
+/// Keeps a snapshot, and notes on the object where.
+pub(super) async fn snapshot(
+    ctx: &Ctx,
+    identities: &Identities,
+    seen: &Seen,
+    from: &[Address],
+    before: &str,
+) -> Result<(), Failure> {
+    let (Some(store), Some(cluster)) = (&ctx.snapshots, &seen.cluster) else {
+        return Ok(());
+    };
+    let client = connected(ctx, identities, seen).await?;
+    let now = ctx.now();
+    let taken = client.snapshot(from, store, &cluster.key, now).await;
+    let taken = taken.map_err(|error| {
+        failed(
+            "taking a snapshot of etcd before a member is removed",
+            &error,
+        )
+    })?;
+    let noted = json!({
+        "path": taken.path.display().to_string(),
+        "bytes": taken.bytes,
+        "time": now.to_string(),
+        "before": before,
+    });
+    let annotations = json!({annotation::ETCD_SNAPSHOT: noted.to_string()});
+    annotate(ctx, seen, &annotations).await
+}
+
+async fn connected(ctx: &Ctx, identities: &Identities, seen: &Seen) -> Result<Client, Failure> {
+    let gone = |why: &str| Failure::transient(FAILED, why);
+    let cluster = seen.cluster.as_ref();
+    let cluster = cluster.ok_or_else(|| gone("the Cluster went away"))?;
+    let workload = ctx.workloads.get(&cluster.key);
+    let workload = workload.ok_or_else(|| gone("the workload cluster does not answer"))?;
+    client(ctx, identities, seen, &workload)
+        .await
+        .map_err(|why| gone(&why))
+}
+
+/// A client for the members, as the host.
+async fn client(
+    ctx: &Ctx,
+    identities: &Identities,
+    seen: &Seen,
+    workload: &Workload,
+) -> Result<Client, String> {
+    let cluster = seen.cluster.as_ref().ok_or("the Cluster went away")?;
+    let authority = seen.authority.as_deref();
+    let authority = authority.ok_or("the plugin names no certificate authority of etcd")?;
+    let tls = identities.of(ctx, &cluster.key, authority).await?;
+    let dial = Arc::new(PortForward(Arc::clone(&workload.api)));
+    Ok(Client::new(dial, tls, ctx.tasks.clone()))
+}
+
+fn failed(doing: &str, error: &EtcdError) -> Failure {
+    Failure::transient(FAILED, format!("{doing}: {error}"))
+}

@@ -1,0 +1,352 @@
+//! The etcd of workload clusters: members, status, alarms, leader moves and removals, through any member that answers.
+//!
+//! A member is reached through the workload API server's port-forward to its pod. What can be asked of any member is asked of
+//! one after the other until one answers, so that a machine whose kubelet or API server is dead is in nobody's way.
+
+mod channel;
+pub mod identity;
+mod message;
+pub mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_core::control_plane::etcd::{Address, Answer, EtcdMember, View};
+use capstan_core::lookup::Lookup;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+use jiff::Timestamp;
+use prost::Message as _;
+use rustls::ClientConfig;
+
+use self::channel::{CONNECT_TIMEOUT, Channel};
+pub use self::identity::Identities;
+use self::message::{
+    AlarmRequest, AlarmResponse, Empty, MemberListRequest, MemberListResponse, MemberRemoveRequest,
+    MoveLeaderRequest, SnapshotResponse, StatusResponse, alarm_name,
+};
+pub use self::snapshot::{Snapshot, SnapshotStore};
+use crate::kube_api::{Duplex, KubeApi};
+use crate::tasks::Tasks;
+
+const STATUS: &str = "Maintenance/Status";
+const ALARM: &str = "Maintenance/Alarm";
+const MOVE_LEADER: &str = "Maintenance/MoveLeader";
+const SNAPSHOT: &str = "Maintenance/Snapshot";
+const MEMBER_LIST: &str = "Cluster/MemberList";
+const MEMBER_REMOVE: &str = "Cluster/MemberRemove";
+
+/// How long a snapshot may take: 8 GiB, the largest database that etcd recommends, at 50 MiB/s. Reconciles end before.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// The code of gRPC for what does not exist.
+const NOT_FOUND: u32 = 5;
+
+/// What went wrong with a member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EtcdError {
+    /// There is no connection.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// No answer in time.
+    #[error("{call}: no answer within {} s", .after.as_secs())]
+    Deadline {
+        /// Service and method.
+        call: &'static str,
+        /// How long it was waited.
+        after: Duration,
+    },
+    /// The connection broke, or what came is not an answer: the call may have had its effect.
+    #[error("{call}: {why}")]
+    Broken {
+        /// Service and method.
+        call: &'static str,
+        /// The library's words.
+        why: String,
+    },
+    /// etcd refused.
+    #[error("{call}: {message} (code {code})")]
+    Refused {
+        /// Service and method.
+        call: &'static str,
+        /// Of gRPC.
+        code: u32,
+        /// etcd's words.
+        message: String,
+    },
+    /// A snapshot cannot be kept.
+    #[error("the snapshot cannot be kept: {0}")]
+    Store(String),
+    /// There is nobody to ask.
+    #[error("no etcd member is known to ask")]
+    Nobody,
+}
+
+/// Opens a stream of bytes to a member.
+pub trait Dial: Send + Sync {
+    /// Opens it. The text says what failed.
+    fn dial<'a>(&'a self, member: &'a Address) -> BoxFuture<'a, Result<Box<dyn Duplex>, String>>;
+}
+
+/// Through the port-forward of a workload API server.
+pub struct PortForward(pub Arc<dyn KubeApi>);
+
+impl Dial for PortForward {
+    fn dial<'a>(&'a self, member: &'a Address) -> BoxFuture<'a, Result<Box<dyn Duplex>, String>> {
+        async move {
+            let stream = self.0.port_forward(&member.pod, member.port).await;
+            stream.map_err(|error| format!("port-forward to Pod {}: {error}", member.pod))
+        }
+        .boxed()
+    }
+}
+
+/// Speaks to the members of one cluster.
+pub struct Client {
+    dial: Arc<dyn Dial>,
+    tls: Arc<ClientConfig>,
+    tasks: Tasks,
+}
+
+/// One member that answered.
+struct Reached {
+    id: u64,
+    channel: Channel,
+    leader: u64,
+}
+
+impl Client {
+    /// Speaks as this client, over these connections.
+    pub fn new(dial: Arc<dyn Dial>, tls: Arc<ClientConfig>, tasks: Tasks) -> Self {
+        Self { dial, tls, tasks }
+    }
+
+    /// What the members say of each other: the list and the alarms from the first that answers, the status from each itself.
+    /// `Unknown` when nobody answers.
+    pub async fn view(&self, members: &[Address]) -> Lookup<View> {
+        let asked = join_all(members.iter().map(|member| self.status(member))).await;
+        let mut reached = Vec::new();
+        let mut answers = Vec::new();
+        let mut why = Vec::new();
+        for (member, answer) in members.iter().zip(asked) {
+            match answer {
+                Ok((connection, answer)) => {
+                    answers.push((connection.id, Lookup::Found(answer)));
+                    reached.push(connection);
+                }
+                Err(error) => why.push(format!("{}: {error}", member.name)),
+            }
+        }
+        if reached.is_empty() {
+            return Lookup::Unknown(if why.is_empty() {
+                EtcdError::Nobody.to_string()
+            } else {
+                why.join("; ")
+            });
+        }
+        let listed = match list(&reached).await {
+            Ok(listed) => listed,
+            Err(error) => return Lookup::Unknown(error.to_string()),
+        };
+        // Without a majority, who led is still said for a moment.
+        let leader = reached
+            .iter()
+            .map(|r| r.leader)
+            .find(|id| *id != 0 && listed.has_quorum);
+        let members = listed.members.into_iter().map(|member| EtcdMember {
+            answer: answers.iter().find(|(id, _)| *id == member.id).map_or_else(
+                || {
+                    let prefix = format!("{}: ", member.name);
+                    let why = why.iter().find_map(|why| why.strip_prefix(&prefix));
+                    Lookup::Unknown(why.unwrap_or("it was not asked").to_owned())
+                },
+                |(_, answer)| answer.clone(),
+            ),
+            alarms: listed
+                .alarms
+                .iter()
+                .filter(|(id, _)| *id == member.id)
+                .map(|(_, alarm)| alarm.clone())
+                .collect(),
+            is_leader: leader == Some(member.id),
+            id: member.id,
+            name: member.name,
+            is_learner: member.is_learner,
+        });
+        Lookup::Found(View {
+            members: members.collect(),
+            has_quorum: listed.has_quorum,
+        })
+    }
+
+    /// Makes another member the leader. Only the leader takes this call.
+    ///
+    /// # Errors
+    /// What failed on the way or was refused.
+    pub async fn move_leader(&self, leader: &Address, to: u64) -> Result<(), EtcdError> {
+        let channel = self.connect(leader).await?;
+        let request = MoveLeaderRequest { target_id: to };
+        channel
+            .call::<_, Empty>(MOVE_LEADER, &request)
+            .await
+            .map(drop)
+    }
+
+    /// Removes a member, through the first of the others that does it. Gone already is success.
+    ///
+    /// # Errors
+    /// What the last one said, when none did it.
+    pub async fn remove_member(&self, through: &[Address], id: u64) -> Result<(), EtcdError> {
+        let mut last = EtcdError::Nobody;
+        for member in through {
+            let done = match self.connect(member).await {
+                Ok(channel) => {
+                    let request = MemberRemoveRequest { id };
+                    channel
+                        .call::<_, Empty>(MEMBER_REMOVE, &request)
+                        .await
+                        .map(drop)
+                }
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(())
+                | Err(EtcdError::Refused {
+                    code: NOT_FOUND, ..
+                }) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes a snapshot from the first member that gives one.
+    ///
+    /// # Errors
+    /// What the last one said, or that the place cannot be written.
+    pub async fn snapshot(
+        &self,
+        from: &[Address],
+        store: &SnapshotStore,
+        cluster: &ObjectKey,
+        now: Timestamp,
+    ) -> Result<Snapshot, EtcdError> {
+        let mut last = EtcdError::Nobody;
+        for member in from {
+            let taken = tokio::time::timeout(
+                SNAPSHOT_TIMEOUT,
+                self.snapshot_of(member, store, cluster, now),
+            );
+            match taken.await {
+                Ok(Ok(snapshot)) => return Ok(snapshot),
+                // Another member would not help.
+                Ok(Err(error @ EtcdError::Store(_))) => return Err(error),
+                Ok(Err(error)) => last = error,
+                Err(_) => {
+                    last = EtcdError::Deadline {
+                        call: SNAPSHOT,
+                        after: SNAPSHOT_TIMEOUT,
+                    };
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn snapshot_of(
+        &self,
+        member: &Address,
+        store: &SnapshotStore,
+        cluster: &ObjectKey,
+        now: Timestamp,
+    ) -> Result<Snapshot, EtcdError> {
+        let channel = self.connect(member).await?;
+        let mut parts = channel.begin(SNAPSHOT, &Empty {}, SNAPSHOT_TIMEOUT).await?;
+        let mut writing = store.begin(cluster, now).await?;
+        while let Some(part) = parts.next().await? {
+            let part = SnapshotResponse::decode(part).map_err(|error| EtcdError::Broken {
+                call: SNAPSHOT,
+                why: error.to_string(),
+            })?;
+            writing.add(&part.blob).await?;
+        }
+        let snapshot = writing.finish().await?;
+        store.prune(&snapshot.path).await?;
+        Ok(snapshot)
+    }
+
+    async fn connect(&self, member: &Address) -> Result<Channel, EtcdError> {
+        let connect = async {
+            let stream = self.dial.dial(member).await.map_err(EtcdError::Connect)?;
+            Channel::open(stream, Arc::clone(&self.tls), &self.tasks).await
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+        connected.map_err(|_| EtcdError::Deadline {
+            call: "connecting",
+            after: CONNECT_TIMEOUT,
+        })?
+    }
+
+    async fn status(&self, member: &Address) -> Result<(Reached, Answer), EtcdError> {
+        let channel = self.connect(member).await?;
+        let status: StatusResponse = channel.call(STATUS, &Empty {}).await?;
+        let id = status.header.unwrap_or_default().member_id;
+        let answer = Answer {
+            version: status.version,
+            db_bytes: u64::try_from(status.db_size).unwrap_or_default(),
+            errors: status.errors,
+        };
+        let reached = Reached {
+            id,
+            channel,
+            leader: status.leader,
+        };
+        Ok((reached, answer))
+    }
+}
+
+struct Listed {
+    members: Vec<message::Member>,
+    alarms: Vec<(u64, String)>,
+    has_quorum: bool,
+}
+
+/// The members as a majority knows them; else as the first one that answers knows them.
+async fn list(reached: &[Reached]) -> Result<Listed, EtcdError> {
+    let mut last = EtcdError::Nobody;
+    // Without a leader a question to the majority only costs its time.
+    for member in reached.iter().filter(|member| member.leader != 0) {
+        match list_of(&member.channel, true).await {
+            Ok(listed) => return Ok(listed),
+            Err(error) => last = error,
+        }
+    }
+    for member in reached {
+        match list_of(&member.channel, false).await {
+            Ok(listed) => return Ok(listed),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn list_of(channel: &Channel, linearizable: bool) -> Result<Listed, EtcdError> {
+    let request = MemberListRequest { linearizable };
+    let list: MemberListResponse = channel.call(MEMBER_LIST, &request).await?;
+    // Alarms are read through the majority.
+    let alarms = if linearizable {
+        let alarms: AlarmResponse = channel.call(ALARM, &AlarmRequest::default()).await?;
+        alarms.alarms
+    } else {
+        Vec::new()
+    };
+    Ok(Listed {
+        members: list.members,
+        alarms: alarms
+            .into_iter()
+            .map(|alarm| (alarm.member_id, alarm_name(alarm.alarm)))
+            .collect(),
+        has_quorum: linearizable,
+    })
+}

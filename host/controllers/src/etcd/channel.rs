@@ -1,0 +1,289 @@
+//! One connection to one etcd member: TLS and HTTP/2 over any stream of bytes, and gRPC calls on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+
+use super::EtcdError;
+use crate::kube_api::Duplex;
+use crate::tasks::Tasks;
+
+/// How long making the connection may take (contract: upstream `DialTimeout`).
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one call may take (contract: upstream `CallTimeout`).
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A connection that outlives its use by so much is cut: nobody keeps one for longer than a reconcile.
+const LIFETIME_MAX: Duration = Duration::from_secs(180);
+
+/// The largest message: a list of members is a few kilobytes, a part of a snapshot 32 KiB.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// The name in the URI; servers of etcd are known by their authority, not by their name.
+const AUTHORITY: &str = "etcd";
+
+/// A connection.
+pub(super) struct Channel {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Channel {
+    /// Speaks TLS and HTTP/2 over this stream.
+    pub(super) async fn open(
+        stream: Box<dyn Duplex>,
+        tls: Arc<ClientConfig>,
+        tasks: &Tasks,
+    ) -> Result<Self, EtcdError> {
+        let connect = |why: String| EtcdError::Connect(why);
+        let name = ServerName::try_from(AUTHORITY).map_err(|error| connect(error.to_string()))?;
+        let stream = TlsConnector::from(tls)
+            .connect(name, stream)
+            .await
+            .map_err(|error| connect(format!("TLS: {error}")))?;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .map_err(|error| connect(format!("HTTP/2: {error}")))?;
+        tasks.spawn("etcd connection", async move {
+            // What ends it shows in the calls.
+            let _ = tokio::time::timeout(LIFETIME_MAX, connection).await;
+        });
+        Ok(Self { sender })
+    }
+
+    /// One call, by its service and method.
+    pub(super) async fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: &'static str,
+        request: &Q,
+    ) -> Result<A, EtcdError> {
+        let call = tokio::time::timeout(CALL_TIMEOUT, self.unary(method, request));
+        call.await.map_err(|_| EtcdError::Deadline {
+            call: method,
+            after: CALL_TIMEOUT,
+        })?
+    }
+
+    async fn unary<Q: Message, A: Message + Default>(
+        &self,
+        method: &'static str,
+        request: &Q,
+    ) -> Result<A, EtcdError> {
+        let broken = |why: &str| EtcdError::Broken {
+            call: method,
+            why: why.to_owned(),
+        };
+        let mut answers = self.begin(method, request, CALL_TIMEOUT).await?;
+        let first = answers.next().await?;
+        let answer = first.ok_or_else(|| broken("the answer ended early"))?;
+        if answers.next().await?.is_some() {
+            return Err(broken("more than one answer"));
+        }
+        A::decode(answer).map_err(|_| broken("the answer cannot be read"))
+    }
+
+    /// A call that is answered by many messages.
+    pub(super) async fn begin<Q: Message>(
+        &self,
+        method: &'static str,
+        request: &Q,
+        within: Duration,
+    ) -> Result<Answers, EtcdError> {
+        let broken = |why: String| EtcdError::Broken { call: method, why };
+        let request = Request::post(format!("https://{AUTHORITY}/etcdserverpb.{method}"))
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .header(http::header::TE, "trailers")
+            .header("grpc-timeout", format!("{}S", within.as_secs()))
+            .body(Full::new(framed(request)))
+            .map_err(|error| broken(error.to_string()))?;
+        let mut sender = self.sender.clone();
+        sender
+            .ready()
+            .await
+            .map_err(|error| broken(error.to_string()))?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(error.to_string()))?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(broken(format!("HTTP {}", answer.status())));
+        }
+        // A refusal may come without a body and without trailers.
+        if let Some(outcome) = outcome(method, answer.headers()) {
+            outcome?;
+        }
+        Ok(Answers {
+            method,
+            body: answer.into_body(),
+            held: BytesMut::new(),
+        })
+    }
+}
+
+/// The messages of one answer.
+pub(super) struct Answers {
+    method: &'static str,
+    body: Incoming,
+    held: BytesMut,
+}
+
+impl Answers {
+    /// The next message; `None` when the call has ended well.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, EtcdError> {
+        let call = self.method;
+        let broken = |why: String| EtcdError::Broken { call, why };
+        loop {
+            match take(&mut self.held) {
+                Ok(Some(message)) => return Ok(Some(message)),
+                Ok(None) => {}
+                Err(why) => return Err(broken(why)),
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Err(broken("the answer ended early".to_owned()));
+            };
+            let frame = frame.map_err(|error| broken(error.to_string()))?;
+            match frame.into_data() {
+                Ok(data) => self.held.extend_from_slice(&data),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    outcome(call, &trailers).unwrap_or_else(|| {
+                        Err(broken("the answer ended without a status".to_owned()))
+                    })?;
+                    return if self.held.is_empty() {
+                        Ok(None)
+                    } else {
+                        Err(broken("the answer ended within a message".to_owned()))
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// A message with its five bytes before: not compressed, its length.
+fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(length.saturating_add(5));
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    bytes.put_slice(&message.encode_to_vec());
+    bytes.freeze()
+}
+
+/// The first whole message among these bytes.
+fn take(held: &mut BytesMut) -> Result<Option<Bytes>, String> {
+    let Some((head, rest)) = held.split_first_chunk::<5>() else {
+        return Ok(None);
+    };
+    let [compressed, a, b, c, d] = *head;
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if compressed != 0 {
+        return Err("a compressed message, which was not asked for".to_owned());
+    }
+    if length > ANSWER_BYTES_MAX {
+        return Err(format!("a message over {ANSWER_BYTES_MAX} bytes"));
+    }
+    if rest.len() < length {
+        return Ok(None);
+    }
+    held.advance(5);
+    Ok(Some(held.split_to(length).freeze()))
+}
+
+/// How a call ended, where these headers say so.
+fn outcome(method: &'static str, headers: &HeaderMap) -> Option<Result<(), EtcdError>> {
+    let code: u32 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    if code == 0 {
+        return Some(Ok(()));
+    }
+    let message = headers
+        .get("grpc-message")
+        .map(|value| percent_decoded(value.as_bytes()))
+        .unwrap_or_default();
+    Some(Err(EtcdError::Refused {
+        call: method,
+        code,
+        message,
+    }))
+}
+
+fn percent_decoded(bytes: &[u8]) -> String {
+    let hex = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let mut text = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%'
+            && let [high, low, after @ ..] = after
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        {
+            text.push(high.wrapping_shl(4) | low);
+            rest = after;
+        } else {
+            text.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Member, MemberListResponse};
+    use super::*;
+
+    #[test]
+    fn a_message_survives_its_frame() {
+        let message = MemberListResponse {
+            members: vec![Member {
+                id: u64::MAX,
+                name: "a".to_owned(),
+                is_learner: true,
+            }],
+        };
+        let bytes = framed(&message);
+        let mut held = BytesMut::from(&bytes[..bytes.len() - 1]);
+        assert_eq!(take(&mut held), Ok(None), "not whole yet");
+        held.extend_from_slice(&bytes[bytes.len() - 1..]);
+        held.extend_from_slice(&[0, 0]);
+        let read = take(&mut held).unwrap().unwrap();
+        assert_eq!(MemberListResponse::decode(read).unwrap(), message);
+        assert_eq!(
+            take(&mut held),
+            Ok(None),
+            "the head of the next is not whole"
+        );
+        assert!(take(&mut BytesMut::from(&[1, 0, 0, 0, 0][..])).is_err());
+        assert!(take(&mut BytesMut::from(&[0, 255, 0, 0, 0][..])).is_err());
+    }
+
+    #[test]
+    fn a_refusal_is_read_from_headers_and_its_text_decoded() {
+        let mut headers = HeaderMap::new();
+        assert!(outcome("Cluster/MemberList", &headers).is_none());
+        headers.insert("grpc-status", "0".parse().unwrap());
+        assert_eq!(outcome("Cluster/MemberList", &headers), Some(Ok(())));
+        headers.insert("grpc-status", "9".parse().unwrap());
+        headers.insert("grpc-message", "not%20leader %".parse().unwrap());
+        let Some(Err(EtcdError::Refused { code, message, .. })) =
+            outcome("Maintenance/MoveLeader", &headers)
+        else {
+            panic!()
+        };
+        assert_eq!((code, message.as_str()), (9, "not leader %"));
+    }
+}

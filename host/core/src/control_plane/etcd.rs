@@ -1,0 +1,305 @@
+//! The members of a control plane's etcd, what they say, and which changes leave a majority.
+
+use capstan_api::condition::{ConditionStatus, Report};
+use capstan_api::name::ObjectKey;
+use capstan_api::reason::{common, condition_type, kubeadm};
+
+use super::{Member, Observed};
+use crate::lookup::Lookup;
+
+/// Where a member of etcd answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Name of the member: that of its Node.
+    pub name: String,
+    /// Its pod.
+    pub pod: ObjectKey,
+    /// Its port for clients.
+    pub port: u16,
+}
+
+/// What the members say of each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct View {
+    /// All members, as a majority knows them; without a majority, as one of them does.
+    pub members: Vec<EtcdMember>,
+    /// There is a leader, and the list is what a majority agrees on.
+    pub has_quorum: bool,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EtcdMember {
+    /// Its ID.
+    pub id: u64,
+    /// Its name; empty until it has started.
+    pub name: String,
+    /// It has no vote yet.
+    pub is_learner: bool,
+    /// It leads.
+    pub is_leader: bool,
+    /// Alarms, such as `NOSPACE`.
+    pub alarms: Vec<String>,
+    /// What it said itself.
+    pub answer: Lookup<Answer>,
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Version of etcd.
+    pub version: String,
+    /// Size of its database.
+    pub db_bytes: u64,
+    /// What it complains about.
+    pub errors: Vec<String>,
+}
+
+impl View {
+    /// The member of this name. A member without a name has not started.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&EtcdMember> {
+        self.members
+            .iter()
+            .find(|member| !name.is_empty() && member.name == name)
+    }
+
+    /// The leader.
+    #[must_use]
+    pub fn leader(&self) -> Option<&EtcdMember> {
+        self.members.iter().find(|member| member.is_leader)
+    }
+}
+
+/// The condition about a machine's member of etcd.
+#[must_use]
+pub fn condition(observed: &Observed, member: &Member) -> Report {
+    let type_ = condition_type::ETCD_MEMBER_HEALTHY;
+    let unknown = |why: &str| Report::unknown(type_, common::INSPECTION_FAILED).with_message(why);
+    let not = |why: String| Report::no(type_, kubeadm::NOT_HEALTHY).with_message(why);
+    let view = match &observed.etcd {
+        Lookup::Found(view) => view,
+        Lookup::Missing => return unknown("etcd was not looked at"),
+        Lookup::Unknown(why) => return unknown(&format!("no etcd member answers: {why}")),
+    };
+    let name = member.node_name().unwrap_or_default();
+    let Some(found) = view.member(name) else {
+        return if member.is_deleting() {
+            Report::no(type_, common::DELETING)
+                .with_message("the member was removed because its Machine is being deleted")
+        } else {
+            not(format!("{name} is not a member of the etcd cluster"))
+        };
+    };
+    if !found.alarms.is_empty() {
+        return not(format!("alarms: {}", found.alarms.join(", ")));
+    }
+    if found.is_learner {
+        return not("the member is still a learner without a vote".to_owned());
+    }
+    if !view.has_quorum {
+        return not("etcd has no leader".to_owned());
+    }
+    match &found.answer {
+        Lookup::Found(answer) if answer.errors.is_empty() => Report::yes(type_, kubeadm::HEALTHY),
+        Lookup::Found(answer) => not(format!("it reports: {}", answer.errors.join(", "))),
+        Lookup::Missing => unknown("the member was not asked"),
+        Lookup::Unknown(why) => unknown(&format!("the member does not answer: {why}")),
+    }
+}
+
+/// Votes in etcd after a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Votes {
+    /// Members with a vote.
+    pub voting: usize,
+    /// Those of them that are known to be well.
+    pub healthy: usize,
+    /// Members without a vote.
+    pub learners: usize,
+}
+
+impl Votes {
+    /// The votes as they are, without the member of this ID. What is not known to be well counts as not well; so does a member
+    /// without a machine.
+    #[must_use]
+    pub fn without(observed: &Observed, view: &View, gone: Option<u64>) -> Self {
+        let mut votes = Self::default();
+        for member in view.members.iter().filter(|m| Some(m.id) != gone) {
+            if member.is_learner || member.name.is_empty() {
+                votes.learners = votes.learners.saturating_add(1);
+                continue;
+            }
+            votes.voting = votes.voting.saturating_add(1);
+            if is_well(observed, member) {
+                votes.healthy = votes.healthy.saturating_add(1);
+            }
+        }
+        votes
+    }
+
+    /// The same with one more member, which counts as not well until it is: the only one of a cluster is no risk to it.
+    #[must_use]
+    pub fn with_one_more(self) -> Self {
+        let voting = self.voting.saturating_add(1);
+        let healthy = if self.voting <= 1 {
+            self.healthy.saturating_add(1)
+        } else {
+            self.healthy
+        };
+        Self {
+            voting,
+            healthy,
+            ..self
+        }
+    }
+
+    /// How many are needed to agree on anything.
+    #[must_use]
+    pub fn majority(self) -> usize {
+        self.voting.div_euclid(2).saturating_add(1)
+    }
+
+    /// Whether etcd works with these votes for sure.
+    #[must_use]
+    pub fn is_safe(self) -> bool {
+        self.voting > 0 && self.healthy >= self.majority() && self.learners == 0
+    }
+
+    /// Why it is not safe, for people.
+    #[must_use]
+    pub fn danger(self) -> String {
+        if self.learners > 0 {
+            return format!("{} etcd members have no vote yet", self.learners);
+        }
+        format!(
+            "of {} voting etcd members {} would be known to be healthy, {} are needed for a majority",
+            self.voting,
+            self.healthy,
+            self.majority()
+        )
+    }
+}
+
+fn is_well(observed: &Observed, member: &EtcdMember) -> bool {
+    observed
+        .members
+        .iter()
+        .filter(|machine| machine.node_name() == Some(member.name.as_str()))
+        .any(|machine| condition(observed, machine).status == ConditionStatus::True)
+}
+
+/// Members that can be asked, those that answered first; without the one of this name.
+#[must_use]
+pub fn addresses(observed: &Observed, without: &str) -> Vec<Address> {
+    let answers = |address: &Address| {
+        observed.etcd.found().is_some_and(|view| {
+            view.member(&address.name)
+                .is_some_and(|member| member.answer.found().is_some())
+        })
+    };
+    let known = observed.members.iter().filter_map(|m| m.etcd.as_ref());
+    let mut addresses: Vec<Address> = known.filter(|a| a.name != without).cloned().collect();
+    addresses.sort_by_key(|address| (!answers(address), address.name.clone()));
+    addresses
+}
+
+/// Members of etcd that no machine of the control plane stands behind, and that no machine that is on its way can be.
+#[must_use]
+pub fn orphans<'a>(observed: &'a Observed, view: &'a View) -> Vec<&'a EtcdMember> {
+    if observed
+        .members
+        .iter()
+        .any(|member| member.node_name().is_none())
+    {
+        return Vec::new();
+    }
+    let has_machine = |name: &str| {
+        observed
+            .members
+            .iter()
+            .any(|member| member.node_name() == Some(name))
+    };
+    let orphans = view.members.iter().filter(|m| !has_machine(&m.name));
+    orphans.collect()
+}
+
+/// What there is to say when more members are lost than a majority can spare; `None` while that is not known. Steps for people:
+/// no machine is touched in this state.
+#[must_use]
+pub fn lost_majority(observed: &Observed) -> Option<String> {
+    let managed: Vec<&Member> = observed
+        .members
+        .iter()
+        .filter(|member| member.datastore.is_some())
+        .collect();
+    let (lost, all): (Vec<String>, usize) = match &observed.etcd {
+        Lookup::Found(view) if view.has_quorum => return None,
+        Lookup::Found(view) => {
+            let voting = view.members.iter().filter(|m| !m.is_learner);
+            let silent = voting.clone().filter(|m| m.answer.found().is_none());
+            (silent.map(|m| m.name.clone()).collect(), voting.count())
+        }
+        // Nobody can be asked; what is known of the machines remains.
+        Lookup::Missing | Lookup::Unknown(_) => {
+            let gone = managed.iter().filter(|member| is_gone(member));
+            let gone = gone.map(|member| member.name().to_owned());
+            (gone.collect(), managed.len())
+        }
+    };
+    let is_lost = !lost.is_empty() && lost.len().saturating_mul(2) >= all;
+    let is_blind = !observed.connected && observed.was_initialized();
+    let who = match &observed.etcd {
+        // They are electing a leader.
+        Lookup::Found(_) if !is_lost => return None,
+        Lookup::Missing | Lookup::Unknown(_) if !(is_lost && is_blind) => {
+            if !servers_miss_etcd(observed) {
+                return None;
+            }
+            "its API servers answer that etcd does not; which members are gone cannot be seen \
+             from here, and if all are well this passes within a minute"
+                .to_owned()
+        }
+        _ => format!(
+            "{} of {all} members are gone or do not answer ({})",
+            lost.len(),
+            lost.join(", ")
+        ),
+    };
+    let mut alive = managed
+        .iter()
+        .map(|member| member.name())
+        .filter(|name| is_lost && !lost.iter().any(|lost| lost == name));
+    let survivor = alive.next().unwrap_or("a machine whose member is left");
+    Some(format!(
+        "etcd has lost its majority: {who}. Nothing is changed until it is back. To recover: bring one of them back; or, when \
+         they are lost for good, 1. save /var/lib/etcd of {survivor}, 2. add --force-new-cluster to the command in \
+         /etc/kubernetes/manifests/etcd.yaml there, wait until the etcd Pod runs, and take it out again, 3. delete the Machines \
+         of the lost members",
+    ))
+}
+
+/// Whether API servers pass on what etcd says when it can agree on nothing.
+fn servers_miss_etcd(observed: &Observed) -> bool {
+    let said = match &observed.etcd {
+        Lookup::Unknown(why) if observed.connected => Some(why),
+        _ if observed.connected => None,
+        _ => observed.connection_error.as_ref(),
+    };
+    observed.has_datastore() && said.is_some_and(|why| why.contains("etcdserver: "))
+}
+
+/// Whether a machine is known to be gone: its infrastructure was ready and is not any more.
+fn is_gone(member: &Member) -> bool {
+    let status = member.machine.status.as_ref();
+    let conditions = status
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let was_provisioned = status
+        .and_then(|status| status.initialization.as_ref())
+        .and_then(|i| i.infrastructure_provisioned)
+        == Some(true);
+    was_provisioned
+        && (member.infra.is_missing()
+            || capstan_api::condition::is_false(conditions, condition_type::INFRASTRUCTURE_READY))
+}

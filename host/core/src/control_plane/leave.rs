@@ -1,0 +1,293 @@
+//! How a machine leaves a control plane: its etcd member hands over the leadership and is removed first, and never below a majority.
+
+use capstan_api::annotation;
+use capstan_api::condition::{self as conditions, ConditionStatus};
+use capstan_api::reason::{condition_type, machine as machine_reason};
+use jiff::{SignedDuration, Timestamp};
+
+use super::etcd::{self, EtcdMember, View, Votes};
+use super::{Member, Observed, Step, health, sync};
+use crate::lookup::Lookup;
+
+/// A snapshot is good for tries of the same removal within this time.
+const SNAPSHOT_FRESH: SignedDuration = SignedDuration::from_mins(2);
+
+/// What is done about members that leave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Leaving {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// What is waited for.
+    pub wait: Option<String>,
+}
+
+impl Leaving {
+    fn steps(steps: Vec<Step>) -> Self {
+        Self { steps, wait: None }
+    }
+
+    fn wait(why: impl Into<String>) -> Self {
+        Self {
+            steps: Vec::new(),
+            wait: Some(why.into()),
+        }
+    }
+}
+
+/// What is done next: a member without a machine is taken out before a machine goes.
+#[must_use]
+pub fn decide(observed: &Observed, now: Timestamp) -> Leaving {
+    let (orphan, hook) = (orphan(observed, now), hook(observed, now));
+    if !orphan.steps.is_empty() {
+        return orphan;
+    }
+    if !hook.steps.is_empty() {
+        return hook;
+    }
+    Leaving {
+        steps: Vec::new(),
+        wait: hook.wait.or(orphan.wait),
+    }
+}
+
+/// Lets the machine go that was deleted first and waits for nothing else (contract 3.10 step 9).
+#[must_use]
+pub fn hook(observed: &Observed, now: Timestamp) -> Leaving {
+    let deleting = observed
+        .members
+        .iter()
+        .filter(|member| member.is_deleting() && member.has_hook());
+    let first = deleting.min_by_key(|member| {
+        let metadata = &member.machine.metadata;
+        (
+            metadata.deletion_timestamp.as_ref().map(|time| time.0),
+            member.name().to_owned(),
+        )
+    });
+    let Some(member) = first else {
+        return Leaving::default();
+    };
+    let drop_hook = || Leaving::steps(vec![sync::drop_hook(member)]);
+    // The last one takes its etcd with it; before there is a cluster there is nothing to keep.
+    if observed.members.len() == 1 || !observed.is_initialized() {
+        return drop_hook();
+    }
+    if !waits_for_hook(member) {
+        return Leaving::default();
+    }
+    if let Some(other) = other_hook(member) {
+        return Leaving::wait(format!(
+            "Machine {}: the hook {other} comes first",
+            member.name()
+        ));
+    }
+    let others_well = observed.members.iter().any(|other| {
+        !other.is_deleting()
+            && health::is_healthy(&health::machine_conditions(observed, other, now)) == Some(true)
+    });
+    if !others_well {
+        return Leaving::wait(format!(
+            "Machine {} stays: no other machine has all its components healthy",
+            member.name()
+        ));
+    }
+    if member.datastore.is_none() {
+        return drop_hook();
+    }
+    let view = match &observed.etcd {
+        Lookup::Found(view) => view,
+        Lookup::Missing => return Leaving::wait("etcd was not looked at"),
+        Lookup::Unknown(why) => {
+            return Leaving::wait(format!(
+                "Machine {} stays: no etcd member answers: {why}",
+                member.name()
+            ));
+        }
+    };
+    let Some(found) = view.member(member.node_name().unwrap_or_default()) else {
+        return drop_hook();
+    };
+    if let Some(why) = danger(observed, view, found) {
+        return Leaving::wait(format!("Machine {} stays: {why}", member.name()));
+    }
+    let mut steps = Vec::new();
+    match hand_over(observed, member, now) {
+        HandOver::No => {}
+        HandOver::Do(step) => steps.push(step),
+        HandOver::Nobody => {
+            return Leaving::wait(format!(
+                "Machine {} stays: it leads etcd, and no other member can take over",
+                member.name()
+            ));
+        }
+    }
+    steps.extend(remove(observed, found, now));
+    steps.push(sync::drop_hook(member));
+    Leaving::steps(steps)
+}
+
+/// Removes a member that no machine stands behind any more (contract 3.10 step 8). One that never started has no vote to lose.
+#[must_use]
+pub fn orphan(observed: &Observed, now: Timestamp) -> Leaving {
+    let Lookup::Found(view) = &observed.etcd else {
+        return Leaving::default();
+    };
+    if !observed.has_datastore() || !observed.foreign.is_empty() {
+        return Leaving::default();
+    }
+    let orphans = etcd::orphans(observed, view);
+    let Some(first) = orphans.first() else {
+        return Leaving::default();
+    };
+    if !view.has_quorum {
+        return Leaving::wait("etcd has no leader: no member is removed");
+    }
+    if !first.name.is_empty()
+        && let Some(why) = danger(observed, view, first)
+    {
+        return Leaving::wait(format!(
+            "the etcd member {} has no Machine and stays: {why}",
+            first.name
+        ));
+    }
+    Leaving::steps(remove(observed, first, now))
+}
+
+/// Why a member must not be removed.
+fn danger(observed: &Observed, view: &View, member: &EtcdMember) -> Option<String> {
+    if !view.has_quorum {
+        return Some("etcd has no leader".to_owned());
+    }
+    let votes = Votes::without(observed, view, Some(member.id));
+    (!votes.is_safe()).then(|| votes.danger())
+}
+
+/// Why the machine's member of etcd must not go; `None` when it may, or when there is none.
+#[must_use]
+pub fn danger_of(observed: &Observed, member: &Member) -> Option<String> {
+    if !observed.has_datastore() {
+        return None;
+    }
+    let view = match &observed.etcd {
+        Lookup::Found(view) => view,
+        Lookup::Missing => return Some("etcd was not looked at".to_owned()),
+        Lookup::Unknown(why) => return Some(format!("no etcd member answers: {why}")),
+    };
+    let own = member.node_name().and_then(|name| view.member(name));
+    // A machine without a Node may have added itself, and not have started.
+    let own = own.or_else(|| {
+        view.members
+            .iter()
+            .find(|other| member.node_name().is_none() && other.name.is_empty())
+    });
+    match own {
+        Some(own) => danger(observed, view, own),
+        None if !view.has_quorum => Some("etcd has no leader".to_owned()),
+        None => {
+            let votes = Votes::without(observed, view, None);
+            (!votes.is_safe()).then(|| votes.danger())
+        }
+    }
+}
+
+/// Removes a member, after a snapshot where the operator wants one.
+fn remove(observed: &Observed, member: &EtcdMember, now: Timestamp) -> Vec<Step> {
+    let through = etcd::addresses(observed, &member.name);
+    let mut steps = Vec::new();
+    if observed.keeps_snapshots && !has_snapshot(observed, member, now) {
+        steps.push(Step::Snapshot {
+            from: through.clone(),
+            before: format!("{} {:x}", member.name, member.id),
+        });
+    }
+    steps.push(Step::RemoveEtcdMember {
+        id: member.id,
+        name: member.name.clone(),
+        through,
+    });
+    steps
+}
+
+/// Whether a snapshot was taken for this removal a short time ago.
+fn has_snapshot(observed: &Observed, member: &EtcdMember, now: Timestamp) -> bool {
+    let annotations = observed.object.pointer("/metadata/annotations");
+    let noted = annotations
+        .and_then(|all| all.get(annotation::ETCD_SNAPSHOT))
+        .and_then(serde_json::Value::as_str)
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let text = |field: &str| noted.as_ref()?.get(field)?.as_str();
+    let is_for_it = text("before") == Some(format!("{} {:x}", member.name, member.id).as_str());
+    let time = text("time").and_then(|time| time.parse::<Timestamp>().ok());
+    is_for_it && time.is_some_and(|time| now.duration_since(time) < SNAPSHOT_FRESH)
+}
+
+/// Whether a member has to hand over the leadership.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HandOver {
+    /// It does not lead, or cannot be asked: then the others elect a leader when it is removed.
+    No,
+    /// By this step.
+    Do(Step),
+    /// There is nobody who could.
+    Nobody,
+}
+
+/// Moves the leadership away from a machine that is to go: to the one that is best off and newest.
+#[must_use]
+pub fn hand_over(observed: &Observed, member: &Member, now: Timestamp) -> HandOver {
+    let (Some(view), Some(name), Some(address)) =
+        (observed.etcd.found(), member.node_name(), &member.etcd)
+    else {
+        return HandOver::No;
+    };
+    let leads = view.leader().filter(|leader| leader.name == name);
+    // Only the leader itself can hand over, so one that does not answer is left out of it.
+    if leads.is_none_or(|leader| leader.answer.found().is_none()) {
+        return HandOver::No;
+    }
+    let candidates = observed.members.iter().filter_map(|other| {
+        let found = view.member(other.node_name()?)?;
+        let fits = !other.is_deleting()
+            && other.name() != member.name()
+            && !found.is_learner
+            && found.answer.found().is_some();
+        let is_well = etcd::condition(observed, other).status == ConditionStatus::True;
+        let rank = (
+            is_well,
+            !other.is_unhealthy(),
+            observed.outdated(other, now).is_empty(),
+            other.created(),
+        );
+        fits.then_some((rank, found))
+    });
+    match candidates.max_by_key(|(rank, found)| (*rank, found.id)) {
+        Some((_, to)) => HandOver::Do(Step::MoveLeader {
+            from: address.clone(),
+            to: to.id,
+            to_name: to.name.clone(),
+        }),
+        None => HandOver::Nobody,
+    }
+}
+
+fn conditions_of(member: &Member) -> &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition] {
+    let status = member.machine.status.as_ref();
+    status
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default()
+}
+
+fn waits_for_hook(member: &Member) -> bool {
+    conditions::get(conditions_of(member), condition_type::DELETING)
+        .is_some_and(|it| it.reason == machine_reason::WAITING_FOR_PRE_TERMINATE_HOOK)
+}
+
+/// A hook of somebody else. Ours is the last one: without its etcd member the machine's API server does not work any more.
+fn other_hook(member: &Member) -> Option<&str> {
+    let annotations = member.machine.metadata.annotations.as_ref()?;
+    let mut names = annotations.keys().map(String::as_str);
+    names.find(|name| {
+        name.starts_with(annotation::PRE_TERMINATE_HOOK_PREFIX)
+            && *name != annotation::KCP_CLEANUP_HOOK
+    })
+}

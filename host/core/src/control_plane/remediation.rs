@@ -1,0 +1,361 @@
+//! Machines that a health check has given up: which one is replaced, when, and when it must not be (contract 3.10: remediation).
+
+use std::time::Duration;
+
+use capstan_api::annotation;
+use capstan_api::condition::{self, Report};
+use capstan_api::reason::{common, condition_type, machine as machine_reason};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::leave::{self, HandOver};
+use super::{Member, Observed, Step, health};
+use crate::lookup::Lookup;
+
+/// After so long without a failure the count of retries starts anew (contract: `minHealthyPeriodSeconds`).
+const MIN_HEALTHY: i64 = 3600;
+
+/// A remediation, as the annotations have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The machine that was given up.
+    pub machine: String,
+    /// When.
+    pub timestamp: Timestamp,
+    /// The how manieth try, from 0.
+    #[serde(default)]
+    pub retry_count: i64,
+}
+
+impl Record {
+    fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// As an annotation.
+    #[must_use]
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// What is done about unhealthy machines.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Remedy {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Nothing else may happen to the number of machines now.
+    pub blocks: bool,
+    /// Why the next one is not remediated, with its name.
+    pub refused: Option<(String, Report)>,
+    /// When time alone lets it go on.
+    pub again: Option<Duration>,
+}
+
+/// The remediation that is under way.
+#[must_use]
+pub fn in_progress(observed: &Observed) -> Option<Record> {
+    let annotations = observed.object.pointer("/metadata/annotations")?;
+    let text = annotations
+        .get(annotation::REMEDIATION_IN_PROGRESS)?
+        .as_str()?;
+    Record::read(text)
+}
+
+/// The remediation that a machine was made for.
+fn made_for(member: &Member) -> Option<Record> {
+    let annotations = member.machine.metadata.annotations.as_ref()?;
+    Record::read(annotations.get(annotation::REMEDIATION_FOR)?)
+}
+
+/// The latest remediation that can be seen, for the status.
+#[must_use]
+pub fn last(observed: &Observed) -> Option<Record> {
+    let made = observed.members.iter().filter_map(made_for);
+    made.chain(in_progress(observed))
+        .max_by_key(|record| record.timestamp)
+}
+
+/// Machines that wait for their owner, the one that comes first at the front.
+fn candidates(observed: &Observed) -> Vec<&Member> {
+    let mut candidates: Vec<&Member> = observed
+        .members
+        .iter()
+        .filter(|member| !member.is_deleting() && member.waits_for_owner())
+        .collect();
+    let order = [
+        condition_type::ETCD_MEMBER_HEALTHY,
+        condition_type::ETCD_POD_HEALTHY,
+        condition_type::API_SERVER_POD_HEALTHY,
+        condition_type::CONTROLLER_MANAGER_POD_HEALTHY,
+        condition_type::SCHEDULER_POD_HEALTHY,
+        condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET,
+    ];
+    candidates.sort_by_key(|member| {
+        (
+            !member.has_annotation(annotation::REMEDIATE_MACHINE),
+            member.node_name().is_some(),
+            order.map(|type_| member.is_true(type_)),
+            member.created(),
+            member.name().to_owned(),
+        )
+    });
+    candidates
+}
+
+/// What to do.
+#[must_use]
+pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
+    let running = in_progress(observed);
+    let candidates = candidates(observed);
+    if let Some(record) = &running {
+        let named = observed
+            .members
+            .iter()
+            .find(|member| member.name() == record.machine);
+        let is_replaced = observed.members.iter().any(|member| {
+            made_for(member).is_some_and(|made| {
+                made.machine == record.machine && made.timestamp == record.timestamp
+            })
+        });
+        let alive = observed.members.iter().filter(|m| !m.is_deleting()).count();
+        return match named {
+            // Noted, but not deleted yet: a crash came between, or it has recovered.
+            Some(member) if !member.is_deleting() && member.waits_for_owner() => {
+                go(observed, member, record.clone(), now)
+            }
+            Some(member) if !member.is_deleting() => clear(),
+            Some(_) => Remedy {
+                blocks: true,
+                ..Remedy::default()
+            },
+            None if is_replaced || alive >= wanted => clear(),
+            None => Remedy::default(),
+        };
+    }
+    let Some(member) = candidates.first() else {
+        return Remedy::default();
+    };
+    match check(observed, member, now) {
+        Ok(record) => go(observed, member, record, now),
+        Err(refusal) => refused(member, refusal),
+    }
+}
+
+/// What stands against it.
+struct Refusal {
+    reason: &'static str,
+    message: String,
+    again: Option<Duration>,
+}
+
+impl Refusal {
+    fn deferred(message: impl Into<String>) -> Self {
+        Self {
+            reason: machine_reason::REMEDIATION_DEFERRED,
+            message: message.into(),
+            again: None,
+        }
+    }
+
+    fn impossible(message: impl Into<String>) -> Self {
+        Self {
+            reason: machine_reason::CANNOT_BE_REMEDIATED,
+            message: message.into(),
+            again: None,
+        }
+    }
+}
+
+fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record, Refusal> {
+    let record = check_retries(observed, member, now)?;
+    if !observed.is_initialized() {
+        // There is nothing yet that could be lost.
+        return Ok(record);
+    }
+    if observed.members.len() <= 1 {
+        return Err(Refusal::impossible(
+            "it is the only machine of the control plane: nothing could be joined to afterwards",
+        ));
+    }
+    if let Some(other) = observed
+        .members
+        .iter()
+        .find(|other| other.is_deleting() && other.name() != member.name())
+    {
+        return Err(Refusal::deferred(format!(
+            "waiting for Machine {} to be deleted",
+            other.name()
+        )));
+    }
+    if let Some(other) = observed.members.iter().find(|other| {
+        other.node_name().is_none() && !other.is_unhealthy() && other.name() != member.name()
+    }) {
+        return Err(Refusal::deferred(format!(
+            "waiting for Machine {} to get its Node",
+            other.name()
+        )));
+    }
+    if !observed.connected {
+        return Err(Refusal::deferred(
+            "the workload cluster does not answer: nothing is known of the other machines",
+        ));
+    }
+    if observed.has_datastore() && matches!(observed.etcd, Lookup::Unknown(_) | Lookup::Missing) {
+        return Err(Refusal::deferred(
+            "no etcd member answers: nothing is known of the other members",
+        ));
+    }
+    let others_well = observed.members.iter().any(|other| {
+        other.name() != member.name()
+            && !other.is_deleting()
+            && health::is_healthy(&health::machine_conditions(observed, other, now)) == Some(true)
+    });
+    if !others_well {
+        return Err(Refusal::impossible(
+            "no other machine has all its components healthy",
+        ));
+    }
+    if let Some(why) = leave::danger_of(observed, member) {
+        return Err(Refusal::impossible(format!(
+            "without it etcd might lose its majority: {why}"
+        )));
+    }
+    Ok(record)
+}
+
+/// A machine that was made for an earlier one that failed a short time ago is another try of the same.
+fn check_retries(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record, Refusal> {
+    let settings = observed.desired.as_ref().map(|d| &d.remediation).ok();
+    let number = |field: &str| settings.and_then(|s| s.get(field)).and_then(Value::as_i64);
+    let record = |retry_count| Record {
+        machine: member.name().to_owned(),
+        timestamp: now,
+        retry_count,
+    };
+    let min_healthy = number("minHealthyPeriodSeconds").unwrap_or(MIN_HEALTHY);
+    let since = |record: &Record| now.duration_since(record.timestamp);
+    let Some(before) =
+        made_for(member).filter(|made| since(made) < SignedDuration::from_secs(min_healthy))
+    else {
+        return Ok(record(0));
+    };
+    let retry_period = SignedDuration::from_secs(number("retryPeriodSeconds").unwrap_or(0));
+    let left = retry_period.saturating_sub(since(&before));
+    if left.is_positive() {
+        return Err(Refusal {
+            again: Duration::try_from(left).ok(),
+            ..Refusal::deferred(format!(
+                "spec.remediation.retryPeriodSeconds: the last try was at {}, the next is in {} s",
+                before.timestamp,
+                left.as_secs()
+            ))
+        });
+    }
+    let next = before.retry_count.saturating_add(1);
+    if let Some(max) = number("maxRetry").filter(|max| next > *max) {
+        return Err(Refusal::impossible(format!(
+            "spec.remediation.maxRetry: {max} tries have failed"
+        )));
+    }
+    Ok(record(next))
+}
+
+/// Notes it, hands over the leadership of etcd and deletes the machine.
+fn go(observed: &Observed, member: &Member, record: Record, now: Timestamp) -> Remedy {
+    let mut steps = vec![Step::Annotate {
+        annotations: json!({annotation::REMEDIATION_IN_PROGRESS: record.text()}),
+    }];
+    if in_progress(observed).is_some() {
+        steps.clear();
+    }
+    if let HandOver::Do(step) = leave::hand_over(observed, member, now) {
+        steps.push(step);
+    }
+    steps.push(Step::ReportMachine {
+        name: member.name().to_owned(),
+        conditions: vec![
+            Report::no(
+                condition_type::OWNER_REMEDIATED,
+                machine_reason::MACHINE_DELETING,
+            )
+            .with_message("the Machine is deleted and replaced"),
+        ],
+    });
+    steps.push(Step::DeleteMachine {
+        name: member.name().to_owned(),
+        uid: member.uid().to_owned(),
+    });
+    Remedy {
+        steps,
+        blocks: true,
+        ..Remedy::default()
+    }
+}
+
+fn refused(member: &Member, refusal: Refusal) -> Remedy {
+    let report =
+        Report::no(condition_type::OWNER_REMEDIATED, refusal.reason).with_message(refusal.message);
+    let stored = member
+        .machine
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    let is_said = condition::get(stored.unwrap_or_default(), condition_type::OWNER_REMEDIATED)
+        .is_some_and(|it| it.reason == report.reason && it.message == report.message);
+    let steps = if is_said {
+        Vec::new()
+    } else {
+        vec![Step::ReportMachine {
+            name: member.name().to_owned(),
+            conditions: vec![report.clone()],
+        }]
+    };
+    Remedy {
+        steps,
+        blocks: false,
+        refused: Some((member.name().to_owned(), report)),
+        again: refusal.again,
+    }
+}
+
+fn clear() -> Remedy {
+    Remedy {
+        steps: vec![Step::Annotate {
+            annotations: json!({annotation::REMEDIATION_IN_PROGRESS: null}),
+        }],
+        blocks: true,
+        ..Remedy::default()
+    }
+}
+
+/// The condition `Remediating`.
+#[must_use]
+pub fn condition(observed: &Observed, wanted: usize, now: Timestamp) -> Report {
+    let type_ = condition_type::REMEDIATING;
+    let no = Report::no(type_, common::NOT_REMEDIATING);
+    if observed.is_deleting() {
+        return no;
+    }
+    if let Some(record) = in_progress(observed) {
+        return Report::yes(type_, common::REMEDIATING).with_message(format!(
+            "Machine {} is being replaced since {}, retry {}",
+            record.machine, record.timestamp, record.retry_count
+        ));
+    }
+    match decide(observed, wanted, now) {
+        Remedy {
+            refused: Some((name, report)),
+            ..
+        } => no.with_message(format!(
+            "Machine {name} is unhealthy and is not replaced: {}",
+            report.message
+        )),
+        Remedy { steps, .. } if !steps.is_empty() => {
+            Report::yes(type_, common::REMEDIATING).with_message("a Machine is being replaced")
+        }
+        _ => no,
+    }
+}

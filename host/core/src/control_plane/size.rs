@@ -1,0 +1,316 @@
+//! The number of a control plane's machines: when one is added, which one goes, and what is in the way.
+
+use capstan_api::annotation;
+use capstan_api::name::fnv32a;
+use capstan_api::v1beta2::Cluster;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::decide::role;
+use super::etcd::Votes;
+use super::leave::{self, HandOver};
+use super::{Member, Observed, Step, health, remediation};
+use crate::bootstrap;
+use crate::call::control_plane::Desired;
+use crate::lookup::Lookup;
+use crate::naming::Endings;
+
+/// Template of machine names unless the object has one.
+const NAMING: &str = "{{ .controlPlane.name }}-{{ .random }}";
+
+/// With fewer machines than this, one must come before another goes.
+const REPLICAS_WITHOUT_SURGE_MIN: usize = 3;
+
+/// What becomes of the number of machines.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Size {
+    /// Nothing.
+    Keep,
+    /// These, in order.
+    Do(Vec<Step>),
+    /// This is in the way.
+    Wait(String),
+}
+
+/// Create, scale up, roll out or scale down: one machine at a time.
+#[must_use]
+pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {
+    let current = observed.members.len();
+    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    let outdated: Vec<&Member> = observed
+        .members
+        .iter()
+        .filter(|m| !observed.outdated(m, now).is_empty())
+        .collect();
+    if wanted == 0 && current == 0 {
+        return Size::Keep;
+    }
+    let surge = usize::try_from(desired.max_surge).unwrap_or_default();
+    let grows =
+        current < wanted || (!outdated.is_empty() && current < wanted.saturating_add(surge));
+    let shrinks = current > wanted || (!outdated.is_empty() && !grows);
+    if !grows && !shrinks {
+        return Size::Keep;
+    }
+    if let Some(why) = blocked(observed) {
+        return Size::Wait(why);
+    }
+    if grows {
+        return grow(observed, cluster, desired, now);
+    }
+    if wanted == 0 {
+        return Size::Wait(
+            "spec.replicas 0 is not possible: delete the control plane instead".to_owned(),
+        );
+    }
+    if current <= wanted && wanted < REPLICAS_WITHOUT_SURGE_MIN {
+        return Size::Wait(format!(
+            "maxSurge 0 needs at least {REPLICAS_WITHOUT_SURGE_MIN} machines: set \
+             spec.rollout.strategy.rollingUpdate.maxSurge to 1"
+        ));
+    }
+    shrink(observed, &outdated, now)
+}
+
+fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {
+    let record = remediation::in_progress(observed);
+    if !observed.members.is_empty()
+        && let Some(why) = unfit_to_grow(observed, record.is_some(), now)
+    {
+        return Size::Wait(why);
+    }
+    let mut steps = vec![Step::CreateMachine {
+        name: machine_name(observed, desired, now),
+        role: role(observed),
+        failure_domain: failure_domain(observed, cluster, now),
+        remediation_for: record.as_ref().map(remediation::Record::text),
+    }];
+    if record.is_some() {
+        steps.push(Step::Annotate {
+            annotations: json!({annotation::REMEDIATION_IN_PROGRESS: null}),
+        });
+    }
+    Size::Do(steps)
+}
+
+fn shrink(observed: &Observed, outdated: &[&Member], now: Timestamp) -> Size {
+    let Some(member) = choose(observed, outdated, now) else {
+        return Size::Keep;
+    };
+    let others = || {
+        observed
+            .members
+            .iter()
+            .filter(|m| m.name() != member.name())
+    };
+    if let Some(why) = others().find_map(|other| unfit(observed, other, now)) {
+        return Size::Wait(why);
+    }
+    if let Some(why) = leave::danger_of(observed, member) {
+        return Size::Wait(format!("Machine {} stays: {why}", member.name()));
+    }
+    let mut steps = Vec::new();
+    match leave::hand_over(observed, member, now) {
+        HandOver::No => {}
+        HandOver::Do(step) => steps.push(step),
+        HandOver::Nobody => {
+            return Size::Wait(format!(
+                "Machine {} leads etcd, and no other member can take over",
+                member.name()
+            ));
+        }
+    }
+    steps.push(Step::DeleteMachine {
+        name: member.name().to_owned(),
+        uid: member.uid().to_owned(),
+    });
+    Size::Do(steps)
+}
+
+/// What is in the way of changing the number of machines in either direction (contract 3.10: preflight).
+fn blocked(observed: &Observed) -> Option<String> {
+    if let Lookup::Unknown(why) = &observed.template {
+        return Some(format!("the infrastructure template cannot be read: {why}"));
+    }
+    if observed.template.is_missing() {
+        let template = observed
+            .desired
+            .as_ref()
+            .map(|d| &d.infrastructure_template)
+            .ok()?;
+        return Some(format!(
+            "waiting for {} {} to exist",
+            template.kind, template.name
+        ));
+    }
+    if let Some(foreign) = observed.foreign.first() {
+        return Some(format!(
+            "Machine {foreign} is a control-plane machine of the cluster and does not belong to this control plane"
+        ));
+    }
+    if observed.members.is_empty() {
+        return None;
+    }
+    if !observed.is_initialized() {
+        return Some("waiting for the first machine to initialize the control plane".to_owned());
+    }
+    // Until it does, a machine's bootstrap data would be those of a first machine: a second cluster beside this one.
+    if !observed
+        .cluster
+        .found()
+        .is_some_and(bootstrap::is_initialized)
+    {
+        return Some(
+            "waiting for the Cluster to say that the control plane is initialized".to_owned(),
+        );
+    }
+    if let Some(deleting) = observed.members.iter().find(|member| member.is_deleting()) {
+        return Some(format!(
+            "waiting for Machine {} to be deleted",
+            deleting.name()
+        ));
+    }
+    None
+}
+
+/// What is in the way of one more machine. In the place of one that was given up it may come beside others that are not well.
+fn unfit_to_grow(observed: &Observed, is_replacement: bool, now: Timestamp) -> Option<String> {
+    if let Lookup::Found(material) = &observed.material
+        && !material.missing.is_empty()
+    {
+        return Some(format!(
+            "certificates are missing: {}",
+            material.missing.join(", ")
+        ));
+    }
+    let why: Vec<String> = observed
+        .members
+        .iter()
+        .filter_map(|member| unfit(observed, member, now))
+        .collect();
+    if is_replacement {
+        if why.len() == observed.members.len() {
+            return why.into_iter().next();
+        }
+    } else if !why.is_empty() {
+        return why.into_iter().next();
+    }
+    if !observed.has_datastore() {
+        return None;
+    }
+    match &observed.etcd {
+        Lookup::Found(view) => {
+            let votes = Votes::without(observed, view, None).with_one_more();
+            (!votes.is_safe()).then(|| votes.danger())
+        }
+        Lookup::Missing => Some("etcd was not looked at".to_owned()),
+        Lookup::Unknown(why) => Some(format!("no etcd member answers: {why}")),
+    }
+}
+
+/// What is wrong with a machine beside which others come or go.
+fn unfit(observed: &Observed, member: &Member, now: Timestamp) -> Option<String> {
+    if member.node_name().is_none() {
+        return Some(format!("Machine {} has no Node yet", member.name()));
+    }
+    let reports = health::machine_conditions(observed, member, now);
+    (health::is_healthy(&reports) != Some(true)).then(|| {
+        format!(
+            "the components of Machine {} are not all healthy",
+            member.name()
+        )
+    })
+}
+
+/// The same name for the same state, so that an answer that was lost does not lead to a second machine. The time keeps a machine
+/// from getting the name of one that is long gone.
+fn machine_name(observed: &Observed, desired: &Desired, now: Timestamp) -> String {
+    let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
+    let ten_minutes = now.as_second().div_euclid(600);
+    let state = format!("{} {} {ten_minutes}", observed.uid(), names.join(" "));
+    let mut endings = Endings::new(u64::from(fnv32a(state.as_bytes())));
+    let template = if desired.machine_naming.is_empty() {
+        NAMING
+    } else {
+        desired.machine_naming.as_str()
+    };
+    let cluster = observed
+        .cluster
+        .found()
+        .and_then(|cluster| cluster.metadata.name.clone());
+    let variables = [
+        ("controlPlane.name", observed.name()),
+        ("cluster.name", cluster.as_deref().unwrap_or_default()),
+    ];
+    crate::naming::from_template(template, &variables, &mut endings)
+        .unwrap_or_else(|_| crate::naming::with_ending(observed.name(), &endings.draw()))
+}
+
+/// The failure domain for control planes with the fewest machines that are up to date, then with the fewest.
+fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Option<String> {
+    let domains = cluster
+        .status
+        .as_ref()
+        .map(|status| status.failure_domains.as_slice())
+        .unwrap_or_default();
+    let count = |domain: &str, all: bool| {
+        let here = observed
+            .members
+            .iter()
+            .filter(|m| m.machine.spec.failure_domain.as_deref() == Some(domain));
+        here.filter(|m| all || observed.outdated(m, now).is_empty())
+            .count()
+    };
+    let suited = domains
+        .iter()
+        .filter(|domain| domain.control_plane == Some(true));
+    let best = suited.min_by_key(|domain| {
+        (
+            count(&domain.name, false),
+            count(&domain.name, true),
+            domain.name.clone(),
+        )
+    });
+    best.map(|domain| domain.name.clone())
+}
+
+/// The machine that goes first: one that somebody marked, else one that a health check gave up and whose components are not
+/// well, else one that is outdated, else any; the oldest of them in the failure domain with the most machines.
+fn choose<'a>(
+    observed: &'a Observed,
+    outdated: &[&'a Member],
+    now: Timestamp,
+) -> Option<&'a Member> {
+    let is_outdated = |member: &&Member| outdated.iter().any(|other| other.name() == member.name());
+    let is_marked = |member: &&Member| member.has_annotation(annotation::DELETE_MACHINE);
+    let is_ill = |member: &&Member| member.is_unhealthy() && unfit(observed, member, now).is_some();
+    let all: Vec<&Member> = observed.members.iter().collect();
+    let pick = |choice: &dyn Fn(&&Member) -> bool| -> Vec<&'a Member> {
+        all.iter()
+            .copied()
+            .filter(|member| choice(member))
+            .collect()
+    };
+    let choices = [
+        pick(&|m| is_marked(m) && is_outdated(m)),
+        pick(&|m| is_marked(m)),
+        pick(&|m| is_ill(m) && is_outdated(m)),
+        pick(&|m| is_outdated(m)),
+        pick(&|m| is_ill(m)),
+        all.clone(),
+    ];
+    let eligible = choices.into_iter().find(|choice| !choice.is_empty())?;
+    let crowd = |member: &Member| {
+        let domain = &member.machine.spec.failure_domain;
+        all.iter()
+            .filter(|other| &other.machine.spec.failure_domain == domain)
+            .count()
+    };
+    eligible.into_iter().min_by_key(|m| {
+        (
+            std::cmp::Reverse(crowd(m)),
+            m.created(),
+            m.name().to_owned(),
+        )
+    })
+}

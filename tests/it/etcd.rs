@@ -1,0 +1,190 @@
+//! One suite of behaviours for what the host asks of etcd: it runs against real servers and against the local cloud's.
+
+use capstan_api::name::ObjectKey;
+use capstan_controllers::etcd::{EtcdError, SnapshotStore};
+use capstan_core::control_plane::etcd::View;
+use capstan_core::lookup::Lookup;
+use capstan_tests::cluster::TestCluster;
+use capstan_tests::etcd::{RealEtcd, TestEtcd};
+use capstan_tests::host::TestHost;
+use capstan_tests::kube_client::CLUSTER;
+use capstan_tests::{PATIENCE, eventually, run};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+async fn view(etcd: &TestEtcd, what: &str, is: impl Fn(&View) -> bool) -> View {
+    let mut seen = None;
+    eventually(what, PATIENCE, async || {
+        let view = etcd.view().await?;
+        let fits = is(&view);
+        let said = format!("{view:?}");
+        seen = Some(view);
+        fits.then_some(()).ok_or(said)
+    })
+    .await;
+    seen.unwrap()
+}
+
+fn leader(view: &View) -> (u64, String) {
+    let leader = view.leader().unwrap();
+    (leader.id, leader.name.clone())
+}
+
+/// Three members that are well; `stop` ends one of them.
+async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
+    let all = view(etcd, "three members with a leader", |view| {
+        let answers = |m: &capstan_core::control_plane::etcd::EtcdMember| {
+            m.answer.found().is_some_and(|a| {
+                a.errors.is_empty() && a.db_bytes > 0 && a.version.starts_with("3.")
+            })
+        };
+        view.has_quorum
+            && view.members.len() == 3
+            && view.leader().is_some()
+            && view
+                .members
+                .iter()
+                .all(|m| !m.is_learner && m.alarms.is_empty() && answers(m))
+    })
+    .await;
+    let mut names: Vec<&str> = all.members.iter().map(|m| m.name.as_str()).collect();
+    let mut expected: Vec<&str> = etcd.addresses.iter().map(|a| a.name.as_str()).collect();
+    names.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+
+    let (old, old_name) = leader(&all);
+    let next = all.members.iter().find(|m| m.id != old).unwrap();
+    let refused = etcd
+        .client
+        .move_leader(etcd.address(&next.name), next.id)
+        .await;
+    assert!(
+        matches!(refused, Err(EtcdError::Refused { code: 9, .. })),
+        "who does not lead cannot hand over: {refused:?}"
+    );
+    etcd.client
+        .move_leader(etcd.address(&old_name), next.id)
+        .await
+        .unwrap();
+    let moved = view(etcd, "the leader has moved", |view| {
+        view.leader().is_some_and(|leader| leader.id == next.id)
+    })
+    .await;
+    let refused = etcd.client.move_leader(etcd.address(&next.name), 7).await;
+    assert!(
+        matches!(refused, Err(EtcdError::Refused { code: 9, .. })),
+        "{refused:?}"
+    );
+
+    let place = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::new(place.path().to_owned(), 1);
+    let cluster = ObjectKey::new("n", "c");
+    let now = jiff::Timestamp::now();
+    let taken = etcd.client.snapshot(&etcd.addresses, &store, &cluster, now);
+    let taken = taken.await.unwrap();
+    let bytes = std::fs::read(&taken.path).unwrap();
+    let (content, digest) = bytes.split_at(bytes.len() - 32);
+    assert_eq!(u64::try_from(bytes.len()).unwrap(), taken.bytes);
+    assert!(
+        !content.is_empty() && content.len() % 512 == 0,
+        "{}",
+        bytes.len()
+    );
+    assert_eq!(
+        Sha256::digest(content).as_slice(),
+        digest,
+        "whole and unharmed"
+    );
+
+    let nobody = etcd.client.remove_member(&etcd.addresses, 7).await;
+    assert_eq!(nobody, Ok(()), "gone already is as good");
+    assert_eq!(
+        etcd.client.remove_member(&[], 7).await,
+        Err(EtcdError::Nobody)
+    );
+
+    let (_, leading) = leader(&moved);
+    let dead = moved.members.iter().find(|m| m.name != leading).unwrap();
+    stop(&dead.name).await;
+    let left = view(etcd, "one does not answer", |view| {
+        let silent = view.members.iter().find(|m| m.id == dead.id);
+        silent.is_some_and(|m| matches!(m.answer, Lookup::Unknown(_))) && view.has_quorum
+    })
+    .await;
+    let (leading_id, leading) = leader(&left);
+    let alive = left
+        .members
+        .iter()
+        .find(|m| m.id != leading_id && m.id != dead.id)
+        .unwrap();
+    let through = [etcd.address(&leading).clone()];
+    eventually(
+        "etcd itself refuses to lose its majority",
+        PATIENCE,
+        async || match etcd.client.remove_member(&through, alive.id).await {
+            Err(EtcdError::Refused {
+                code: 14, message, ..
+            }) if message.contains("unhealthy") => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await;
+    // The first to be asked is the dead one: the next one does it.
+    etcd.client
+        .remove_member(&etcd.addresses, dead.id)
+        .await
+        .unwrap();
+    view(etcd, "two members are left", |view| {
+        view.members.len() == 2 && view.has_quorum && view.leader().is_some()
+    })
+    .await;
+}
+
+#[test]
+fn real_etcd_behaves_as_the_suite_says() {
+    run(async {
+        let real = RealEtcd::start(3).await;
+        behaves(&real.etcd, async |name| real.kill(name)).await;
+        // With the leader gone, the last of two agrees with nobody and says who the members were.
+        let both = view(&real.etcd, "two members", |view| view.members.len() == 2).await;
+        let (_, leading) = leader(&both);
+        real.kill(&leading);
+        let alone = view(&real.etcd, "the majority is lost", |view| !view.has_quorum).await;
+        assert_eq!(alone.members.len(), 2);
+        assert!(alone.leader().is_none());
+    });
+}
+
+#[test]
+fn the_local_clouds_etcd_behaves_as_the_suite_says() {
+    run(async {
+        let host = TestHost::shared().await;
+        let mut cluster = TestCluster::new("etcd-suite", "etcd-suite", 0);
+        cluster.control_planes = 3;
+        cluster.create(host.kube()).await;
+        cluster.available(host, 0).await;
+        // The host does not look after what is done to its etcd here.
+        let pause = |paused: bool| json!({"spec": {"paused": paused}});
+        let (namespace, name) = (&cluster.namespace, &cluster.name);
+        host.kube()
+            .merge(CLUSTER, namespace, name, &pause(true))
+            .await;
+        let etcd = TestEtcd::of_cluster(host.kube(), &cluster).await;
+        behaves(&etcd, async |name| {
+            let instances = host
+                .cloud
+                .of_cluster("instances", namespace, &cluster.name)
+                .await;
+            let instance = instances.iter().find(|i| i["name"] == name).unwrap();
+            host.cloud
+                .stop_instance(instance["id"].as_str().unwrap())
+                .await;
+        })
+        .await;
+        host.kube()
+            .merge(CLUSTER, namespace, name, &pause(false))
+            .await;
+        cluster.delete(host).await;
+    });
+}

@@ -7,12 +7,17 @@ mod answer;
 mod backend;
 mod backends;
 mod balancer;
-mod console;
-mod disk;
+pub(crate) mod console;
+pub(crate) mod disk;
 mod faults;
 mod http;
 mod lifecycle;
 mod light;
+#[allow(
+    dead_code,
+    reason = "the cloud opens this backend when it offers a choice"
+)]
+pub(crate) mod machines;
 mod networks;
 mod records;
 mod region;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use crate::cloud::{BackendChoice, CloudArgs};
+use crate::machine::MachineArgs;
 use crate::out;
 use crate::progress::Progress;
 use crate::toolchain;
@@ -49,6 +50,9 @@ pub enum LocalCommand {
     Fault(FaultArgs),
     /// Bring up a management cluster, a cloud and the host, and create a first cluster with them.
     Quickstart(QuickstartArgs),
+    /// A namespace machine from inside; the cloud starts this for itself.
+    #[command(hide = true)]
+    Machine(MachineArgs),
 }
 
 /// Where everything is kept.
@@ -174,6 +178,7 @@ pub async fn run(command: LocalCommand, programs: Programs<'_>) -> anyhow::Resul
         LocalCommand::Quickstart(args) => {
             Box::pin(quickstart::run(args, programs)).await?;
         }
+        LocalCommand::Machine(args) => return crate::machine::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,9 @@ mod inspect;
 
 pub use inspect::{Usage, usage};
 
+/// How long a process may take to be gone after SIGKILL: the kernel may have to finish writing for it.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a process could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -155,6 +158,19 @@ pub fn spawn(spec: &Spec, group: Option<Pid>) -> Result<(Child, Record), Error> 
     Ok((child, record))
 }
 
+/// A record of a process that somebody else started; nothing when there is none of this number.
+pub(crate) fn recognise(name: &str, pid: u32, log: &Path) -> Option<Record> {
+    Some(Record {
+        name: name.to_owned(),
+        pid,
+        identity: inspect::identity(pid)?,
+        started_at: jiff::Timestamp::now(),
+        argv: Vec::new(),
+        log: log.to_owned(),
+        ports: Vec::new(),
+    })
+}
+
 /// Whether the recorded process, and not another with the same id, is running.
 pub fn is_alive(record: &Record) -> bool {
     !record.identity.is_empty()
@@ -176,9 +192,23 @@ pub fn stop(record: &Record, patience: Duration) -> Result<bool, Error> {
     if wait_gone(record, patience) {
         return Ok(true);
     }
-    signal(record, Signal::KILL).map_err(failed)?;
-    if wait_gone(record, Duration::from_secs(10)) {
-        return Ok(true);
+    kill(record).map(|_| true)
+}
+
+/// Kills the recorded process without waiting. Returns whether there was anything to kill.
+pub(crate) fn send_kill(record: &Record) -> Result<bool, Error> {
+    signal(record, Signal::KILL).map_err(|source| Error::Stop {
+        name: record.name.clone(),
+        pid: record.pid,
+        source: source.into(),
+    })
+}
+
+/// Kills the recorded process and waits until it is gone. Returns whether there was anything to kill.
+pub(crate) fn kill(record: &Record) -> Result<bool, Error> {
+    let sent = send_kill(record)?;
+    if !sent || wait_gone(record, KILL_PATIENCE) {
+        return Ok(sent);
     }
     Err(Error::Immortal {
         name: record.name.clone(),

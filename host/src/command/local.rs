@@ -18,6 +18,10 @@ const HOST_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs a subcommand of `capstan local`.
 pub(super) fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
+    if let LocalCommand::Machine(args) = &command {
+        // A machine's PID 1 has neither a runtime nor a second thread when it begins.
+        return capstan_local::machine::run(args);
+    }
     let level = if matches!(command, LocalCommand::Cloud(_)) {
         "info"
     } else {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::backend::{Backend, BackendDir, Counts};
 use super::light::Light;
+use super::machines;
 
 /// What runs instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -53,8 +54,8 @@ pub fn can_run_machines(_dir: &Path) -> Result<(), Vec<String>> {
 /// # Errors
 ///
 /// When something of them cannot be removed.
-pub fn remove_machines(_dir: &Path) -> std::io::Result<()> {
-    Ok(())
+pub fn remove_machines(dir: &Path) -> std::io::Result<()> {
+    machines::remove_all(&dir.join(MACHINES))
 }
 
 /// Opens the backend with real machines, or says why this host cannot have it.

@@ -23,6 +23,16 @@ impl Console {
         }
     }
 
+    /// The console in exactly this file.
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Prints a line, with the time before it. A console that cannot be written does not stop the machine.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");

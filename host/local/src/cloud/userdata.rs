@@ -1,11 +1,15 @@
 //! Reads user data as cloud-init does: jinja rendering, `#cloud-config` YAML, files with their encodings, commands.
 
+mod user;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+
+pub use user::User;
 
 /// What user data can refer to about its machine.
 #[derive(Debug, Clone)]
@@ -46,7 +50,7 @@ pub enum UserDataError {
 }
 
 /// A file that the user data wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UserFile {
     /// Content after decoding.
     pub content: Vec<u8>,
@@ -54,6 +58,18 @@ pub struct UserFile {
     pub permissions: String,
     /// `user:group`.
     pub owner: String,
+    /// Whether the content comes behind what the file holds already.
+    pub appends: bool,
+    /// Whether it is written at the end, when users and packages are there.
+    pub deferred: bool,
+}
+
+impl std::fmt::Debug for UserFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserFile")
+            .field("bytes", &self.content.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// User data, taken apart.
@@ -65,10 +81,10 @@ pub struct UserData {
     pub boot_commands: Vec<String>,
     /// Commands that run once, at the end of the first boot.
     pub commands: Vec<String>,
-    /// Names of users to make.
-    pub users: Vec<String>,
-    /// Other parts that are there.
-    pub others: Vec<String>,
+    /// Users to make.
+    pub users: Vec<User>,
+    /// Other parts that are there, as they are.
+    pub others: Vec<(String, Value)>,
 }
 
 fn gunzip(what: &str, data: &[u8]) -> Result<Vec<u8>, UserDataError> {
@@ -133,18 +149,8 @@ impl UserData {
                 "write_files" => data.read_files(part)?,
                 "bootcmd" => data.boot_commands = commands(name, part)?,
                 "runcmd" => data.commands = commands(name, part)?,
-                "users" => {
-                    let users = part.as_array().map(Vec::as_slice).unwrap_or_default();
-                    data.users = users
-                        .iter()
-                        .filter_map(|user| {
-                            user.as_str()
-                                .or_else(|| user.get("name").and_then(Value::as_str))
-                        })
-                        .map(str::to_owned)
-                        .collect();
-                }
-                other => data.others.push(other.to_owned()),
+                "users" => data.users = User::read(part)?,
+                other => data.others.push((other.to_owned(), part.clone())),
             }
         }
         Ok(data)
@@ -185,18 +191,16 @@ impl UserData {
                 Some(Value::Number(number)) => number.to_string(),
                 _ => or(text("permissions"), "0644"),
             };
+            let is = |key: &str| file.get(key).and_then(Value::as_bool) == Some(true);
             let file = UserFile {
                 content,
                 permissions,
                 owner: or(text("owner"), "root:root"),
+                appends: is("append"),
+                deferred: is("defer"),
             };
-            let appends = files
-                .get(at)
-                .and_then(|file| file.get("append"))
-                .and_then(Value::as_bool)
-                == Some(true);
             match self.files.get_mut(&path) {
-                Some(present) if appends => present.content.extend(file.content),
+                Some(present) if file.appends => present.content.extend(file.content),
                 _ => {
                     self.files.insert(path, file);
                 }
@@ -247,12 +251,25 @@ fn commands(name: &str, part: &Value) -> Result<Vec<String>, UserDataError> {
                         word.as_str()
                             .map_or_else(|| word.to_string(), str::to_owned)
                     })
+                    .map(|word| quoted(&word))
                     .collect();
                 Ok(words.join(" "))
             }
             _ => Err(wrong("a command is neither a string nor a list")),
         })
         .collect()
+}
+
+/// A word as a shell reads it as one.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '_' | '-' | '.' | '/' | ':' | '=' | '@' | '%' | '+' | ',')
+    };
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Renders the variables of the machine's metadata; nothing else of jinja.
@@ -324,7 +341,7 @@ mod tests {
             - {path: /a, content: '{{ ds.meta_data.local_hostname }}', permissions: '0600', owner: 'a:b'}\n\
             - {path: /b, content: aGk=, encoding: base64}\n- {path: /b, content: '!', append: true}\n\
             - {path: /c, encoding: gzip+base64, content: H4sIAAAAAAACA8vIBACsKpPYAgAAAA==}\n\
-            runcmd:\n- echo a\n- [echo, b]\nusers:\n- name: x\n";
+            runcmd:\n- echo a\n- [echo, b, \"it's\", 3]\nusers:\n- name: x\n";
         let data = UserData::parse(text.as_bytes(), &facts()).unwrap();
         assert_eq!(data.text("/a"), Some("m-1"));
         assert_eq!(
@@ -336,8 +353,9 @@ mod tests {
         );
         assert_eq!(data.text("/b"), Some("hi!"));
         assert_eq!(data.text("/c"), Some("hi"));
-        assert_eq!(data.commands, ["echo a", "echo b"]);
-        assert_eq!(data.users, ["x"]);
+        assert_eq!(data.commands, ["echo a", "echo b 'it'\\''s' 3"]);
+        assert_eq!(data.users.len(), 1);
+        assert_eq!(data.users[0].name, "x");
     }
 
     #[test]

@@ -68,9 +68,9 @@ pub(crate) async fn first(light: &Light, machine: &MachineSpec, console: &Consol
         ));
     }
     for user in &data.users {
-        console.line(format!("users: {user}"));
+        console.line(format!("users: {}", user.name));
     }
-    for part in &data.others {
+    for (part, _) in &data.others {
         console.line(format!(
             "cloud-init: {part}: noted, without effect on a light machine"
         ));

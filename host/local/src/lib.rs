@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cloud;
 pub mod command;
 pub mod control_plane;
+pub mod images;
 mod out;
 pub mod pki;
 pub mod port;

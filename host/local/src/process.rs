@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 mod inspect;
 
 pub use inspect::{Usage, usage};
+pub(crate) use inspect::{children_cpu, took};
 
 /// Why a process could not be started or stopped.
 #[derive(Debug, thiserror::Error)]

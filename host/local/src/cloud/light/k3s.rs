@@ -95,6 +95,8 @@ fn add(data: &mut UserData, path: &str, text: &str) {
         content: text.as_bytes().to_vec(),
         permissions: "0600".to_owned(),
         owner: "root:root".to_owned(),
+        appends: false,
+        deferred: false,
     };
     data.files.insert(path.to_owned(), file);
 }

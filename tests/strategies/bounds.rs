@@ -135,6 +135,10 @@ fn gangs_keep_their_bounds_and_end() {
 fn canaries_that_never_work_are_rolled_back_within_bounds() {
     for seed in 0..SEEDS {
         let mut shape = shape("canary", seed);
+        if shape.unavailable.as_u64() >= Some(u64::from(shape.replicas)) {
+            // The limits let the last old machine go first: there is nothing to go back to.
+            continue;
+        }
         shape.settings["abort"] = json!({"progressSeconds": 600, "unavailableSeconds": 60});
         let mut world = World::upgrading(&shape, strategy("canary"), seed);
         let what = format!("seed {seed}, {shape:?}");

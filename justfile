@@ -76,7 +76,7 @@ crd:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Remove what is built for all of this user's checkouts: Kubernetes servers, compiled plugins, just.
+# Remove what is built for all of this user's checkouts: Kubernetes servers, machine images, compiled plugins, just.
 clean-cache:
     rm -rf "${XDG_CACHE_HOME:-$HOME/.cache}/capstan"
 

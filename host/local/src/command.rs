@@ -14,12 +14,14 @@ use crate::progress::Progress;
 use crate::toolchain;
 
 mod extra;
+mod images;
 mod lifecycle;
 mod machines;
 mod quickstart;
 mod status;
 
 pub use extra::{Extra, Ready};
+pub use images::ImagesArgs;
 pub use machines::{ExecArgs, FaultArgs, InstanceArgs, LogsArgs};
 pub use quickstart::QuickstartArgs;
 
@@ -38,6 +40,8 @@ pub enum LocalCommand {
     Stop(StopArgs),
     /// Print where the control plane's binaries and kubectl are; builds what is missing.
     Tools(ToolsArgs),
+    /// Build, show or remove what real machines of the cloud are made from.
+    Images(ImagesArgs),
     /// Run a small cloud: networks, load balancers, and instances that join clusters.
     Cloud(CloudArgs),
     /// Run a command in a machine of the cloud.
@@ -170,6 +174,7 @@ pub async fn run(command: LocalCommand, programs: Programs<'_>) -> anyhow::Resul
         LocalCommand::Start(args) => Box::pin(extra::start(args, &progress)).await?,
         LocalCommand::Stop(args) => extra::stop(&args, &progress)?,
         LocalCommand::Tools(args) => tools(args.name.as_deref(), &progress).await?,
+        LocalCommand::Images(args) => images::run(args, &progress).await?,
         LocalCommand::Cloud(args) => Box::pin(crate::cloud::serve(args)).await?,
         LocalCommand::Exec(args) => return machines::exec(args).await,
         LocalCommand::Console(args) => machines::console(args).await?,

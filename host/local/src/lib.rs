@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cloud;
 pub mod command;
 pub mod control_plane;
+pub mod images;
 pub mod machine;
 mod out;
 pub mod pki;

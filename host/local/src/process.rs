@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 mod inspect;
 
 pub use inspect::{Usage, usage};
+pub(crate) use inspect::{children_cpu, took};
 
 /// How long a process may take to be gone after SIGKILL: the kernel may have to finish writing for it.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);

@@ -12,7 +12,10 @@ use std::process::Command;
 
 use crate::progress::Progress;
 
-mod build;
+pub(crate) mod build;
+pub(crate) mod catalog;
+
+use catalog::Binary;
 
 /// The Kubernetes version that is built, as its module version.
 pub const KUBERNETES_VERSION: &str = "v1.36.3";
@@ -103,30 +106,16 @@ pub(crate) enum Tool {
 impl Tool {
     /// The file's name.
     pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Etcd => "etcd",
-            Self::KubeApiserver => "kube-apiserver",
-            Self::KubeControllerManager => "kube-controller-manager",
-            Self::Kubectl => "kubectl",
-        }
+        self.binary().name
     }
 
-    /// Its main package.
-    const fn package(self) -> &'static str {
+    /// What is built where it is not found.
+    const fn binary(self) -> Binary {
         match self {
-            Self::Etcd => "go.etcd.io/etcd/server/v3",
-            Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
-            Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
-            Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
-        }
-    }
-
-    /// How long a cold build takes on two quiet cores, in order of building.
-    const fn build_time(self) -> &'static str {
-        match self {
-            Self::Etcd | Self::Kubectl => "about half a minute",
-            Self::KubeApiserver => "about 4 minutes",
-            Self::KubeControllerManager => "about 1 minute",
+            Self::Etcd => catalog::ETCD,
+            Self::KubeApiserver => catalog::NEWEST.apiserver,
+            Self::KubeControllerManager => catalog::NEWEST.controller_manager,
+            Self::Kubectl => catalog::NEWEST.kubectl,
         }
     }
 
@@ -163,24 +152,32 @@ pub(crate) struct Search {
     pub(crate) assets: Option<PathBuf>,
     /// `PATH`.
     pub(crate) path: Vec<PathBuf>,
-    /// The directory of the per-user cache that holds one directory per version.
+    /// The directory of the per-user cache that holds one directory per Go module.
     pub(crate) cache: Option<PathBuf>,
 }
 
+/// An environment variable that is set to something.
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// This program's directory in the user's cache.
+pub(crate) fn cache_dir() -> Option<PathBuf> {
+    set("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .map(|dir| dir.join("capstan"))
+}
+
 impl Search {
-    fn from_environment() -> Self {
-        let set = |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
-        let cache = set("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_absolute())
-            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".cache")))
-            .map(|dir| dir.join("capstan/toolchain"));
+    pub(crate) fn from_environment() -> Self {
         Self {
             assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from),
             path: set("PATH")
                 .map(|path| std::env::split_paths(&path).collect())
                 .unwrap_or_default(),
-            cache,
+            cache: cache_dir().map(|dir| dir.join("toolchain")),
         }
     }
 
@@ -204,7 +201,7 @@ impl Search {
                 Found::Unusable(_) | Found::Nothing => {}
             }
         }
-        build::ensure(self, tool, progress)
+        build::ensure(self, &tool.binary(), progress)
     }
 
     /// kube-apiserver and kube-controller-manager of the same minor version from one place.
@@ -232,8 +229,8 @@ impl Search {
             }
         }
         Ok((
-            build::ensure(self, server, progress)?,
-            build::ensure(self, manager, progress)?,
+            build::ensure(self, &server.binary(), progress)?,
+            build::ensure(self, &manager.binary(), progress)?,
         ))
     }
 
@@ -301,15 +298,15 @@ pub async fn ensure_kubectl(progress: &Progress) -> Result<PathBuf, Error> {
 
 /// Runs a search in a thread that nobody waits for at the end: an interrupted command ends at
 /// once, and the build with it.
-async fn in_thread<T: Send + 'static>(
-    search: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
+pub(crate) async fn in_thread<T: Send + 'static, E: From<Error> + Send + 'static>(
+    search: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
     let (answer, wait) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         // Fails only when the asker is gone, and then nobody wants the answer.
         let _: Result<(), _> = answer.send(search());
     });
-    wait.await.map_err(|_| Error::Interrupted)?
+    wait.await.map_err(|_| E::from(Error::Interrupted))?
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the system says about a process: its identity, whether it has ended, what it has used.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,23 +45,28 @@ mod system {
         })
     }
 
+    /// The time that two neighbouring fields of `stat`, user and system, add up to.
+    fn cpu(fields: &[String], user: usize) -> Option<Duration> {
+        let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        let total = ticks(user)?.saturating_add(ticks(user.checked_add(1)?)?);
+        let millis = total.saturating_mul(1000).checked_div(TICKS_PER_SECOND)?;
+        Some(Duration::from_millis(millis))
+    }
+
+    pub(crate) fn children_cpu() -> Option<Duration> {
+        cpu(&stat(std::process::id())?, 13)
+    }
+
     pub(crate) fn usage(pid: u32) -> Option<Usage> {
         let fields = stat(pid)?;
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u64>().ok())
-        };
-        let total = ticks(11)?.saturating_add(ticks(12)?);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let kib = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
         let bytes = |key: &str| kib(key).unwrap_or_default().saturating_mul(1024);
-        let millis = total.saturating_mul(1000).checked_div(TICKS_PER_SECOND)?;
         Some(Usage {
-            cpu: Duration::from_millis(millis),
+            cpu: cpu(&fields, 11)?,
             rss_bytes: bytes("VmRSS:"),
             rss_peak_bytes: bytes("VmHWM:"),
         })
@@ -95,6 +100,10 @@ mod system {
         ps(pid, "state").is_some_and(|state| state.starts_with('Z'))
     }
 
+    pub(crate) fn children_cpu() -> Option<Duration> {
+        None
+    }
+
     pub(crate) fn usage(pid: u32) -> Option<Usage> {
         let kib: u64 = ps(pid, "rss")?.parse().ok()?;
         let rss_bytes = kib.saturating_mul(1024);
@@ -116,4 +125,18 @@ pub(super) use system::{identity, is_zombie};
 /// What the process has used; `None` when it is gone.
 pub fn usage(pid: u32) -> Option<Usage> {
     system::usage(pid)
+}
+
+/// The processor time of all child processes that have ended and been waited for; zero where the
+/// system does not say.
+pub(crate) fn children_cpu() -> Duration {
+    system::children_cpu().unwrap_or_default()
+}
+
+/// What work took that began at this time, when child processes had used so much processor time:
+/// `63 s (101 s of processor time)`.
+pub(crate) fn took(begun: Instant, cpu_before: Duration) -> String {
+    let cpu = children_cpu().saturating_sub(cpu_before).as_secs_f64();
+    let wall = begun.elapsed().as_secs_f64();
+    format!("{wall:.0} s ({cpu:.0} s of processor time)")
 }

@@ -32,8 +32,13 @@ fn recorder() -> (Progress, Arc<Mutex<Vec<String>>>) {
 /// A `go` that writes a file where it is told to.
 const GO: &str = r#"case "$1" in
 version) echo "go version go1.26.0 linux/amd64";;
-build) test -f go.mod && test -f go.sum && echo "$7" > "$6";;
+build) test -f go.mod && test -f go.sum && echo "$9" > "$8";;
 esac"#;
+
+/// Where a binary is built to.
+fn built(root: &Path, tool: Tool) -> PathBuf {
+    build::path(&search(root), &tool.binary()).unwrap()
+}
 
 #[test]
 fn versions_are_found_in_what_programs_say() {
@@ -72,11 +77,13 @@ fn builds_both_kubernetes_binaries_when_the_assets_have_only_one() {
     script(&root.path().join("bin"), "go", GO);
     let (progress, lines) = recorder();
     let found = search(root.path()).toolchain(&progress).unwrap();
-    let cache = root.path().join("cache").join(KUBERNETES_VERSION);
-    assert_eq!(found.kube_apiserver, cache.join("kube-apiserver"));
+    assert_eq!(
+        found.kube_apiserver,
+        built(root.path(), Tool::KubeApiserver)
+    );
     assert_eq!(
         found.kube_controller_manager,
-        cache.join("kube-controller-manager")
+        built(root.path(), Tool::KubeControllerManager)
     );
     assert!(
         lines
@@ -85,7 +92,7 @@ fn builds_both_kubernetes_binaries_when_the_assets_have_only_one() {
             .iter()
             .any(|line| line.contains("does not have both"))
     );
-    assert!(!cache.join("build").exists());
+    assert!(!found.kube_apiserver.with_file_name("build").exists());
 }
 
 #[test]
@@ -108,17 +115,23 @@ fn passes_over_what_is_too_old_and_builds_once() {
         search(root.path()).one(Tool::Kubectl, &progress).unwrap(),
         found
     );
+    let lines = lines.lock().unwrap();
     let expected = "building kubectl v1.36.3 from its Go module (about half a minute, once)";
-    assert_eq!(*lines.lock().unwrap(), [expected]);
+    assert_eq!(lines.first().unwrap(), expected);
+    assert!(
+        lines
+            .last()
+            .unwrap()
+            .starts_with("built kubectl v1.36.3 in ")
+    );
+    assert_eq!(lines.len(), 2);
 }
 
 #[test]
-fn a_cache_made_from_another_module_is_made_anew() {
+fn a_binary_made_from_another_module_is_not_taken() {
     let root = tempfile::tempdir().unwrap();
-    let cache = root.path().join("cache").join(KUBERNETES_VERSION);
-    script(&cache, "etcd", "old");
-    script(&cache, "kubectl", "old");
-    std::fs::write(cache.join("key"), "another\n").unwrap();
+    let other = root.path().join("cache/kubernetes-v1.36.3-000000000000");
+    script(&other, "etcd", "old");
     script(&root.path().join("bin"), "go", GO);
     let found = search(root.path())
         .one(Tool::Etcd, &Progress::default())
@@ -127,7 +140,6 @@ fn a_cache_made_from_another_module_is_made_anew() {
         std::fs::read_to_string(found).unwrap(),
         "go.etcd.io/etcd/server/v3\n"
     );
-    assert!(!cache.join("kubectl").exists());
 }
 
 #[test]

@@ -1,0 +1,3 @@
+module capstan.dev/toolchain/pause
+
+go 1.25.0

@@ -1,0 +1,3 @@
+module capstan.dev/toolchain/sample
+
+go 1.25.0

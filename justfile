@@ -24,7 +24,7 @@ down *args: _program
 status *args: _program
     @"$({{just_executable()}} _any)" local status {{args}}
 
-# Any subcommand of `capstan local`, such as exec, console, logs and fault.
+# Any subcommand of `capstan local`, such as exec, console, logs, fault, probe and images.
 local *args: _program
     @"$({{just_executable()}} _any)" local {{args}}
 

@@ -44,6 +44,8 @@ pub enum LocalCommand {
     Images(ImagesArgs),
     /// Run a small cloud: networks, load balancers, and instances that join clusters.
     Cloud(CloudArgs),
+    /// Say whether this machine can run real machines, and what is missing.
+    Probe(DirArgs),
     /// Run a command in a machine of the cloud.
     Exec(ExecArgs),
     /// Print what a machine of the cloud has printed.
@@ -176,6 +178,7 @@ pub async fn run(command: LocalCommand, programs: Programs<'_>) -> anyhow::Resul
         LocalCommand::Tools(args) => tools(args.name.as_deref(), &progress).await?,
         LocalCommand::Images(args) => images::run(args, &progress).await?,
         LocalCommand::Cloud(args) => Box::pin(crate::cloud::serve(args)).await?,
+        LocalCommand::Probe(args) => return machines::probe(&args.dir),
         LocalCommand::Exec(args) => return machines::exec(args).await,
         LocalCommand::Console(args) => machines::console(args).await?,
         LocalCommand::Logs(args) => machines::logs(args).await?,

@@ -1,5 +1,6 @@
 //! Which backends this cloud has, which one it takes when nobody chose, and why.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,10 @@ use serde_json::{Value, json};
 
 use super::backend::{Backend, BackendDir, Counts};
 use super::light::Light;
-use super::machines;
+use super::machines::{self, Files, Machines};
+use crate::images;
+use crate::machine::layout::Runner;
+use crate::probe;
 
 /// What runs instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -45,8 +49,17 @@ pub(crate) const MACHINES: &str = "machines";
 /// # Errors
 ///
 /// What is in the way.
-pub fn can_run_machines(_dir: &Path) -> Result<(), Vec<String>> {
-    Err(vec!["real machines are not a part of this version".into()])
+pub fn can_run_machines(dir: &Path) -> Result<(), Vec<String>> {
+    let missing: Vec<String> = probe::run(dir)
+        .into_iter()
+        .filter(|finding| !finding.is_good)
+        .map(|finding| finding.sentence)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(missing)
+    }
 }
 
 /// Removes all real machines and networks of the cloud that has this directory, whether or not it runs.
@@ -54,13 +67,33 @@ pub fn can_run_machines(_dir: &Path) -> Result<(), Vec<String>> {
 /// # Errors
 ///
 /// When something of them cannot be removed.
-pub fn remove_machines(dir: &Path) -> std::io::Result<()> {
+pub fn remove_machines(dir: &Path) -> io::Result<()> {
     machines::remove_all(&dir.join(MACHINES))
 }
 
+/// What machines of a version are made of, from the cache.
+fn files(version: &str, runner: Runner) -> Result<Files, String> {
+    let image = images::find(version).map_err(|error| error.to_string())?;
+    let lower = match runner {
+        Runner::Builtin => image.lower,
+        Runner::CloudInit => image.lower_cloud_init.ok_or_else(|| {
+            "there is no image with cloud-init: run `capstan local images build --cloud-init`"
+                .to_owned()
+        })?,
+    };
+    Ok(Files {
+        lower,
+        store: image.store,
+    })
+}
+
 /// Opens the backend with real machines, or says why this host cannot have it.
-fn open_machines(_dir: &BackendDir, _program: &Path) -> Result<Arc<dyn Backend>, String> {
-    Err("real machines are not a part of this version".into())
+fn open_machines(dir: &BackendDir, program: &Path) -> Result<Arc<dyn Backend>, String> {
+    std::fs::create_dir_all(&dir.0).map_err(|error| error.to_string())?;
+    can_run_machines(&dir.0).map_err(|missing| missing.join("; "))?;
+    let machines = Machines::open(dir.clone(), program.to_owned(), files);
+    let machines = machines.map_err(|error| error.to_string())?;
+    Ok(Arc::new(machines))
 }
 
 /// The backends of a cloud.

@@ -12,6 +12,7 @@ use super::DirArgs;
 use crate::cloud::Access;
 use crate::control_plane::Client;
 use crate::out;
+use crate::probe;
 
 /// Machines that are listed when the name is of none.
 const NAMES_SHOWN: usize = 20;
@@ -167,6 +168,28 @@ fn ids(list: &Value, field: &str) -> Vec<String> {
         .flatten()
         .filter_map(|item| item.get(field)?.as_str());
     texts.map(str::to_owned).collect()
+}
+
+/// `capstan local probe`: a line for each thing that was looked at. The exit code is 0 when real machines can be had.
+pub(super) fn probe(dir: &Path) -> anyhow::Result<ExitCode> {
+    let dir = std::path::absolute(dir)?;
+    let beside = dir.ancestors().find(|dir| dir.is_dir());
+    let findings = probe::run(beside.unwrap_or(&dir));
+    for finding in &findings {
+        let word = if finding.is_good { "yes" } else { "no " };
+        out::result(format!("{word}  {}", finding.sentence));
+    }
+    let is_possible = findings.iter().all(|finding| finding.is_good);
+    out::result(if is_possible {
+        "real machines can run here"
+    } else {
+        "real machines cannot run here; light ones can"
+    });
+    Ok(if is_possible {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// `capstan local exec`: its exit code is the command's.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{CLUSTER, Story};
 use crate::cloud::{self, BackendChoice};
 use crate::command::machines::Cloud;
+use crate::images;
 use crate::progress::Progress;
 
 /// The documents of a file, as they are or with the backend in every LocalCluster that names none.
@@ -110,7 +111,7 @@ async fn with_images(
         bail!("{}", missing.join("; "));
     }
     for version in versions {
-        progress.say(format!("machines of version {version}"));
+        images::ensure(version, progress).await?;
     }
     Ok(())
 }

@@ -101,11 +101,13 @@ fn live(machine: &Machine, user_data: &[u8], console: &Console) -> io::Result<Ex
         let children = Arc::clone(&children);
         move || children.reap()
     });
-    let flags = match machine.groups.version {
+    let of_version = match machine.groups.version {
         Version::V1 => "--fail-cgroupv1=false",
         Version::V2 => "",
     };
-    let units = Units::start(&children, console, flags);
+    // What a cloud's own controller would write into the Node; user data may say otherwise, since the last one of a flag counts.
+    let flags = format!("{of_version} --provider-id='{}'", machine.provider_id);
+    let units = Units::start(&children, console, &flags);
     let listener = UnixListener::bind(Path::new("/").join(SOCKET))?;
     fs::set_permissions(
         Path::new("/").join(SOCKET),

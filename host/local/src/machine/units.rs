@@ -73,7 +73,7 @@ pub(super) struct Units {
 }
 
 impl Units {
-    /// The units of a machine, not running yet. `kubelet_host_flags` are what this host makes necessary.
+    /// The units of a machine, not running yet. `kubelet_host_flags` are what this host and this cloud make necessary.
     pub(super) fn start(
         children: &Arc<Children>,
         console: &Console,

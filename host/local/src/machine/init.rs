@@ -270,6 +270,10 @@ fn told(result: io::Result<()>) -> (i32, String) {
 }
 
 /// Ends everything, and the machine with it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a machine ends with its PID 1: every other process is gone, and main waits for ever"
+)]
 fn end(wish: Wish, units: &Units, console: &Console) {
     let what = if wish == Wish::Reboot {
         "reboot"

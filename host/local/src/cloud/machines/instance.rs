@@ -151,7 +151,8 @@ impl Instance {
     /// Asks PID 1 for something; what it answers.
     pub(super) fn ask(&self, request: &str, patience: Duration) -> io::Result<String> {
         let running = self.must_run()?;
-        let path = format!("/proc/{}/root/{SOCKET}", running.init.pid);
+        let root = format!("/proc/{}/root", running.init.pid);
+        let path = Path::new(&root).join(SOCKET);
         let mut socket = UnixStream::connect(path)?;
         socket.set_read_timeout(Some(patience))?;
         socket.set_write_timeout(Some(patience))?;

@@ -12,4 +12,5 @@ mod hooks;
 mod plugin_loading;
 mod plugin_sources;
 mod rollout;
+mod strategies;
 mod writes;

@@ -28,9 +28,10 @@ status *args: _program
 local *args: _program
     @"$({{just_executable()}} _any)" local {{args}}
 
-# All checks and tests; what CI runs.
+# All checks and tests; what CI runs. Those on real machines come last, and say why when this machine cannot run them.
 test: fmt-check lint build plugins
     cargo test --workspace
+    cargo test --workspace --test machines -- --nocapture
 
 # Show which rules of Cluster API hold, by the tests of each; arguments choose rules, such as 3.3 or 3.6.
 conformance *args: build plugins

@@ -9,6 +9,7 @@ mod drain;
 mod etcd;
 mod health_check;
 mod hooks;
+mod plugin_capabilities;
 mod plugin_loading;
 mod plugin_sources;
 mod rollout;

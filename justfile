@@ -73,6 +73,10 @@ deny:
 crd:
     UPDATE_GOLDEN=1 cargo test -p capstan-api --lib manifests
 
+# Write the page of labels and annotations from the constants.
+labels:
+    UPDATE_GOLDEN=1 cargo test -p capstan-tests --test tidy the_page_of_labels
+
 # The documentation of all crates.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

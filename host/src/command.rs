@@ -2,6 +2,7 @@
 
 mod compile;
 mod crd;
+mod explain;
 mod local;
 mod plan;
 mod run;
@@ -26,6 +27,8 @@ enum Command {
     Run(run::RunArgs),
     /// Print the kinds and admission policies that the host installs, as YAML.
     Crd,
+    /// Say what a condition, a reason or an event means and what to do about it.
+    Explain(explain::ExplainArgs),
     /// A management cluster and a small cloud on this machine, for trying things.
     #[command(subcommand)]
     Local(LocalCommand),
@@ -44,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(args),
         Command::Crd => Ok(crd::run()),
+        Command::Explain(args) => Ok(explain::run(&args)),
         Command::Local(command) => local::run(command),
         Command::Plan(command) => plan::run(command),
         Command::Version => Ok(version::run()),

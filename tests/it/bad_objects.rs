@@ -3,7 +3,8 @@
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, Kind, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_SET, condition, conditions,
+    CLUSTER, Kind, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_POOL, MACHINE_SET,
+    condition, conditions,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
@@ -173,5 +174,19 @@ fn a_kind_that_nobody_serves_is_named() {
         kube.delete(CLUSTER, &cluster.namespace, &cluster.name)
             .await;
         eventually("gone", PATIENCE, async || cluster.is_gone(kube).await).await;
+    });
+}
+
+#[test]
+fn machine_pools_are_served_and_refused_with_what_to_use_instead() {
+    run(async {
+        let host = TestHost::shared().await;
+        namespace(host.kube(), "bad-pool").await;
+        let cluster = TestCluster::new("bad-pool", "pooled", 1);
+        let mut pool = object(&cluster, MACHINE_DEPLOYMENT);
+        pool["kind"] = json!("MachinePool");
+        pool["spec"].as_object_mut().unwrap().remove("selector");
+        refused(host, MACHINE_POOL, &pool, "use a MachineDeployment").await;
+        assert!(host.kube().list(MACHINE_POOL, "bad-pool").await.is_empty());
     });
 }

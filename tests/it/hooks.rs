@@ -4,7 +4,8 @@ use capstan_tests::cluster::TestCluster;
 use capstan_tests::endpoint::Endpoint;
 use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{
-    EVENT, LOCAL_MACHINE, MACHINE, MACHINE_HOOK, NODE, PLUGIN, condition, conditions, name,
+    DEPLOYMENT, EVENT, Kube, LOCAL_MACHINE, MACHINE, MACHINE_HOOK, NODE, PLUGIN, condition,
+    conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
@@ -275,5 +276,76 @@ fn silence_failure_and_the_end_of_the_cluster_mean_what_the_operator_said() {
                 .any(|path| path == "/drains" || path == "/skips"),
             "{asked:?}"
         );
+    });
+}
+
+/// Says how many replicas of a Deployment are ready, as its controller would.
+async fn replicas_ready(workload: &Kube, name: &str, ready: u32) {
+    let path = format!("{}/status", DEPLOYMENT.path("default", Some(name)));
+    let status = json!({"status": {"readyReplicas": ready, "observedGeneration": 1}});
+    let patch = "application/merge-patch+json";
+    let answer = workload.send(http::Method::PATCH, &path, patch, Some(&status));
+    answer.await.unwrap();
+}
+
+#[test]
+fn a_machine_waits_while_a_workload_of_its_cluster_has_too_few_ready_replicas() {
+    run(async {
+        const PLUGIN_NAME: &str = "pre-delete-workload-check";
+        let host = TestHost::start().await;
+        let kube = host.kube();
+        let component = wasm::gzip(&wasm::component(PLUGIN_NAME));
+        host.put_plugin(PLUGIN_NAME, &component).await;
+        let plugin = json!({
+            "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+            "metadata": {"namespace": NAMESPACE, "name": PLUGIN_NAME},
+            "spec": {
+                "source": {"configMap": {"name": PLUGIN_NAME}},
+                "grants": [{"capability": "workload", "workload": [
+                    {"groups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+                ]}],
+            },
+        });
+        kube.apply(PLUGIN, &plugin).await;
+        host.plugin_ready(PLUGIN_NAME).await;
+        let cluster = TestCluster::new("hooks-workload", "checked", 1);
+        cluster.create(kube).await;
+        cluster.available(&host, 1).await;
+        let workload = cluster.workload(kube).await;
+        let deployment = json!({
+            "apiVersion": DEPLOYMENT.api_version, "kind": "Deployment",
+            "metadata": {"namespace": "default", "name": "shop", "labels": {"app": "shop"}},
+            "spec": {
+                "replicas": 2, "selector": {"matchLabels": {"app": "shop"}},
+                "template": {
+                    "metadata": {"labels": {"app": "shop"}},
+                    "spec": {"containers": [{"name": "shop", "image": "shop"}]},
+                },
+            },
+        });
+        workload.try_create(DEPLOYMENT, &deployment).await.unwrap();
+        replicas_ready(&workload, "shop", 1).await;
+        let hook = json!({
+            "apiVersion": MACHINE_HOOK.api_version, "kind": "MachineHook",
+            "metadata": {"namespace": NAMESPACE, "name": "shop-is-whole"},
+            "spec": {
+                "plugin": PLUGIN_NAME, "phase": "PreDrain", "namespaces": [cluster.namespace],
+                "config": {"labelSelector": "app=shop", "kinds": ["Deployment"]},
+            },
+        });
+        kube.apply(MACHINE_HOOK, &hook).await;
+        let machine = a_worker(&host, &cluster).await;
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        let waiting = says(&host, &machine, "PreDrainHooksSucceeded", "WaitingForHook").await;
+        let message = condition(&waiting, "PreDrainHooksSucceeded").message;
+        assert!(
+            message.contains("Deployment default/shop has 1 of 2 replicas ready"),
+            "{message}"
+        );
+        replicas_ready(&workload, "shop", 2).await;
+        goes(&host, &machine).await;
+        kube.delete(MACHINE_HOOK, NAMESPACE, "shop-is-whole").await;
+        cluster.delete(&host).await;
     });
 }

@@ -34,6 +34,8 @@ kinds! {
     MACHINE_SET = "cluster.x-k8s.io/v1beta2" "machinesets" true;
     /// MachineDeployment
     MACHINE_DEPLOYMENT = "cluster.x-k8s.io/v1beta2" "machinedeployments" true;
+    /// MachinePool
+    MACHINE_POOL = "cluster.x-k8s.io/v1beta2" "machinepools" true;
     /// MachineHealthCheck
     MACHINE_HEALTH_CHECK = "cluster.x-k8s.io/v1beta2" "machinehealthchecks" true;
     /// KubeadmControlPlane
@@ -48,6 +50,10 @@ kinds! {
     LOCAL_MACHINE = "infrastructure.cluster.x-k8s.io/v1beta2" "localmachines" true;
     /// LocalMachineTemplate
     LOCAL_MACHINE_TEMPLATE = "infrastructure.cluster.x-k8s.io/v1beta2" "localmachinetemplates" true;
+    /// ClusterResourceSet
+    CLUSTER_RESOURCE_SET = "addons.cluster.x-k8s.io/v1beta2" "clusterresourcesets" true;
+    /// ClusterResourceSetBinding
+    CLUSTER_RESOURCE_SET_BINDING = "addons.cluster.x-k8s.io/v1beta2" "clusterresourcesetbindings" true;
     /// Plugin
     PLUGIN = "capstan.dev/v1alpha1" "plugins" true;
     /// MachineHook
@@ -64,6 +70,8 @@ kinds! {
     NAMESPACE = "v1" "namespaces" false;
     /// Pod
     POD = "v1" "pods" true;
+    /// Deployment
+    DEPLOYMENT = "apps/v1" "deployments" true;
     /// PodDisruptionBudget
     BUDGET = "policy/v1" "poddisruptionbudgets" true;
     /// PersistentVolume

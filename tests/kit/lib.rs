@@ -14,11 +14,13 @@
 
 pub mod cloud;
 pub mod cluster;
+pub mod clusterctl;
 pub mod endpoint;
 pub mod etcd;
 pub mod eventually;
 pub mod host;
 pub mod kube_client;
+pub mod kubectl;
 pub mod process;
 pub mod runtime;
 pub mod wasm;

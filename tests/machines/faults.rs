@@ -5,9 +5,9 @@ use capstan_tests::eventually;
 use capstan_tests::kube_client::{condition, conditions, name};
 use serde_json::{Value, json};
 
-use crate::kubectl::Kubectl;
 use crate::lab::{Lab, PATIENCE};
 use crate::workload;
+use capstan_tests::kubectl::Kubectl;
 
 /// Waits until the Node of a machine is Ready, or not.
 async fn node(kubectl: &Kubectl, machine: &Value, is_ready: bool) {

@@ -14,7 +14,7 @@ use capstan_tests::kube_client::{MACHINE, name};
 use capstan_tests::{eventually, wasm};
 use serde_json::Value;
 
-use crate::kubectl::Kubectl;
+use capstan_tests::kubectl::Kubectl;
 
 /// The version of the clusters.
 pub const NEW: &str = images::VERSIONS[0];

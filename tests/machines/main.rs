@@ -12,7 +12,6 @@
 )]
 
 mod faults;
-mod kubectl;
 mod lab;
 mod rollout;
 mod snapshot;

@@ -7,9 +7,9 @@ use capstan_tests::kube_client::{
 };
 use serde_json::json;
 
-use crate::kubectl::Kubectl;
 use crate::lab::{Lab, PATIENCE};
 use crate::workload::{self, SAMPLE};
+use capstan_tests::kubectl::Kubectl;
 
 /// Scales the workers.
 pub async fn scale(lab: &Lab, cluster: &TestCluster, workers: u32) {

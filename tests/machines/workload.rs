@@ -6,8 +6,8 @@ use capstan_tests::kube_client::{condition, conditions, name};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::kubectl::Kubectl;
 use crate::lab::{Lab, NEW, PATIENCE};
+use capstan_tests::kubectl::Kubectl;
 
 /// Name of the sample workload's objects.
 pub const SAMPLE: &str = "sample";

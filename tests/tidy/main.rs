@@ -5,6 +5,7 @@ mod dependencies;
 mod documents;
 mod generated;
 mod layout;
+mod reasons;
 mod sources;
 mod tree;
 mod wit;

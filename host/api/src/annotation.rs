@@ -112,7 +112,7 @@ pub const AUTOSCALER_CAPACITY_PREFIX: &str = "capacity.cluster-autoscaler.kubern
 pub const HOOKS: &str = "capstan.dev/hooks";
 /// On a MachineDeployment, or on a Namespace for all RollingUpdate deployments in it: name of the plugin that plans rollouts.
 pub const STRATEGY: &str = "capstan.dev/upgrade-strategy";
-/// Beside [`STRATEGY`]: settings for that plugin, a JSON object.
+/// Beside it: settings for that plugin, a JSON object.
 pub const STRATEGY_SETTINGS: &str = "capstan.dev/upgrade-strategy-settings";
 /// On a MachineDeployment: what its strategy keeps between calls, as JSON. Written by the host.
 pub const STRATEGY_STATE: &str = "capstan.dev/upgrade-strategy-state";

@@ -5,6 +5,7 @@
     reason = "printer columns repeat their type; each belongs to a printcolumn of its own"
 )]
 
+pub mod addons;
 pub mod admission;
 pub mod annotation;
 pub mod condition;

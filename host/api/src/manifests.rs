@@ -7,10 +7,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
+use crate::addons::{ClusterResourceSet, ClusterResourceSetBinding};
 use crate::machine_hook::MachineHook;
 use crate::plugin::Plugin;
 use crate::v1beta2::{
-    Cluster, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachineSet,
+    Cluster, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachinePool,
+    MachineSet,
 };
 use crate::{admission, label};
 
@@ -52,8 +54,11 @@ fn crd_values() -> Vec<Value> {
         Machine::crd(),
         MachineSet::crd(),
         MachineDeployment::crd(),
+        MachinePool::crd(),
         MachineHealthCheck::crd(),
         MachineDrainRule::crd(),
+        ClusterResourceSet::crd(),
+        ClusterResourceSetBinding::crd(),
     ];
     let mut values: Vec<Value> = core
         .iter()

@@ -15,9 +15,12 @@ macro_rules! words {
     };
 }
 
+pub mod addons;
 pub mod cluster;
 pub mod common;
 pub mod condition_type;
+pub mod event;
+pub mod failure;
 pub mod kubeadm;
 pub mod machine;
 pub mod machine_deployment;
@@ -25,28 +28,48 @@ pub mod machine_health_check;
 pub mod machine_hook;
 pub mod plugin;
 
-static ALL: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
+/// A word with one of its meanings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Word {
+    /// The condition type or reason.
+    pub word: &'static str,
+    /// What it is: a condition type, or whose reason.
+    pub of: &'static str,
+    /// What happened and what to do.
+    pub text: &'static str,
+}
+
+static ALL: LazyLock<Vec<Word>> = LazyLock::new(|| {
     let tables = [
-        condition_type::TABLE,
-        common::TABLE,
-        cluster::TABLE,
-        machine::TABLE,
-        machine_deployment::TABLE,
-        machine_health_check::TABLE,
-        kubeadm::TABLE,
-        machine_hook::TABLE,
-        plugin::TABLE,
+        ("condition type", condition_type::TABLE),
+        ("reason of several kinds", common::TABLE),
+        ("reason of a Cluster", cluster::TABLE),
+        ("reason of a Machine", machine::TABLE),
+        ("reason of a MachineDeployment", machine_deployment::TABLE),
+        (
+            "reason of a MachineHealthCheck",
+            machine_health_check::TABLE,
+        ),
+        ("reason of a control plane", kubeadm::TABLE),
+        ("reason of a MachineHook", machine_hook::TABLE),
+        ("reason of a Plugin", plugin::TABLE),
+        ("reason of a ClusterResourceSet", addons::TABLE),
+        ("reason why something failed", failure::TABLE),
+        ("reason of an event", event::TABLE),
     ];
-    tables
-        .into_iter()
-        .flatten()
-        .map(|(word, text)| (*word, text.trim()))
-        .collect()
+    let words = tables.into_iter().flat_map(|(of, table)| {
+        table.iter().map(move |(word, text)| Word {
+            word,
+            of,
+            text: text.trim(),
+        })
+    });
+    words.collect()
 });
 
 /// Every condition type and reason with its text. A word that several kinds use in different ways has
 /// one row for each use.
-pub fn all() -> &'static [(&'static str, &'static str)] {
+pub fn all() -> &'static [Word] {
     &ALL
 }
 
@@ -56,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_word_is_a_valid_reason_with_a_text() {
-        for (word, text) in all() {
+        for Word { word, text, .. } in all() {
             assert!(word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");
             assert!(word.chars().all(|c| c.is_ascii_alphanumeric()), "{word}");
             assert!(text.len() > 20 && text.ends_with('.'), "{word}: {text}");

@@ -23,6 +23,14 @@ resources! {
     MACHINE_DRAIN_RULE = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDrainRule", "machinedrainrules");
     /// MachineHealthCheck
     MACHINE_HEALTH_CHECK = namespaced("cluster.x-k8s.io", "v1beta2", "MachineHealthCheck", "machinehealthchecks");
+    /// ClusterResourceSet
+    CLUSTER_RESOURCE_SET = namespaced("addons.cluster.x-k8s.io", "v1beta2", "ClusterResourceSet", "clusterresourcesets");
+    /// ClusterResourceSetBinding
+    CLUSTER_RESOURCE_SET_BINDING = namespaced("addons.cluster.x-k8s.io", "v1beta2", "ClusterResourceSetBinding", "clusterresourcesetbindings");
+    /// ConfigMaps of ClusterResourceSets: a cache of its own, because that of ConfigMap holds plugins only
+    RESOURCE_SET_CONFIG_MAP = namespaced("", "v1", "ConfigMap of a ClusterResourceSet", "configmaps");
+    /// Secrets of ClusterResourceSets, metadata only
+    RESOURCE_SET_SECRET = namespaced("", "v1", "Secret of a ClusterResourceSet", "secrets");
     /// Plugin
     PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
     /// MachineHook
@@ -56,6 +64,7 @@ resources! {
 pub fn is_known(kind: &GroupKind) -> bool {
     kind.group == CLUSTER.group
         || kind.group == PLUGIN.group
+        || kind.group == CLUSTER_RESOURCE_SET.group
         || kind.group.is_empty()
         || kind.group == CRD.group
 }

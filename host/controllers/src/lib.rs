@@ -31,6 +31,8 @@ pub mod plugins;
 pub mod queue;
 pub mod reference;
 pub mod registry;
+pub mod resource_set;
+pub mod resource_set_binding;
 pub mod rollout_plan;
 pub mod secrets;
 pub mod status;

@@ -42,6 +42,8 @@ pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
         crate::infrastructure::InfraMachineController::default(),
         crate::bootstrap::BootstrapController::default(),
         crate::control_plane::ControlPlaneController::default(),
+        crate::resource_set::ClusterResourceSetController::default(),
+        crate::resource_set_binding::ClusterResourceSetBindingController::default(),
     ];
     let registry = Arc::new(registry);
     ctx.stores
@@ -69,6 +71,8 @@ fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
         &*kinds::MACHINE_HEALTH_CHECK,
         &*kinds::PLUGIN,
         &*kinds::MACHINE_HOOK,
+        &*kinds::CLUSTER_RESOURCE_SET,
+        &*kinds::CLUSTER_RESOURCE_SET_BINDING,
     ] {
         stores.push(ctx.stores.ensure(resource, Selection::default()));
     }
@@ -78,6 +82,16 @@ fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
     };
     stores.push(ctx.stores.ensure(&kinds::CRD, metadata.clone()));
     stores.push(ctx.stores.ensure(&kinds::NAMESPACE, metadata.clone()));
+    let of_sets = Selection {
+        labels: Some(capstan_api::addons::RESOURCE_LABEL.to_owned()),
+        ..metadata.clone()
+    };
+    for resource in [
+        &*kinds::RESOURCE_SET_CONFIG_MAP,
+        &*kinds::RESOURCE_SET_SECRET,
+    ] {
+        stores.push(ctx.stores.ensure(resource, of_sets.clone()));
+    }
     let plugins = Selection {
         namespace: Some(ctx.namespace.clone()),
         labels: Some(label::PLUGIN.to_owned()),

@@ -103,6 +103,10 @@ pub fn desired(
         .get("status")
         .cloned()
         .unwrap_or_else(|| json!({}));
+    if report.status.is_null() && report.conditions.is_empty() && !pausable {
+        // The kind has no status.
+        return current;
+    }
     let mut status = if report.status.is_object() {
         report.status
     } else {

@@ -9,6 +9,7 @@
 //! and `report` says what the status is. Everything that a decision may look at is in its `Observed`; the only clock is the
 //! `now` that it is given.
 
+pub mod addons;
 pub mod answer;
 pub mod bootstrap;
 pub mod call;

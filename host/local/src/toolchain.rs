@@ -296,6 +296,16 @@ pub async fn ensure_kubectl(progress: &Progress) -> Result<PathBuf, Error> {
     in_thread(move || Search::from_environment().one(Tool::Kubectl, &progress)).await
 }
 
+/// clusterctl of exactly the pinned version, so that tests mean the same everywhere; built when missing.
+pub async fn ensure_clusterctl(progress: &Progress) -> Result<PathBuf, Error> {
+    let progress = progress.clone();
+    in_thread(move || {
+        let search = Search::from_environment();
+        build::ensure(&search, &catalog::CLUSTERCTL, &progress)
+    })
+    .await
+}
+
 /// Runs a search in a thread that nobody waits for at the end: an interrupted command ends at
 /// once, and the build with it.
 pub(crate) async fn in_thread<T: Send + 'static, E: From<Error> + Send + 'static>(

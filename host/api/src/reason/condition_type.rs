@@ -91,6 +91,8 @@ words! {
     PRE_TERMINATE_HOOKS_SUCCEEDED = "PreTerminateHooksSucceeded",
     /// The Secret with the bootstrap data is there, set by the bootstrap provider. If False read the message.
     DATA_SECRET_AVAILABLE = "DataSecretAvailable",
+    /// Everything of a ClusterResourceSet is applied to all Clusters that it selects. If False status.problems says what is not.
+    RESOURCES_APPLIED = "ResourcesApplied",
     /// The plugin's bytes were found and have the digest that was asked for. If False check spec.source and spec.digest.
     VERIFIED = "Verified",
     /// The plugin's bytes were compiled. If False the component is not valid or too large: read the message.

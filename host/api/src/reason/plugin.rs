@@ -53,4 +53,34 @@ words! {
     GIVEN_UP = "GivenUp",
     /// The plugin failed so often that calls to it are held back for a while. Read status.lastError.
     CIRCUIT_OPEN = "CircuitOpen",
+    /// The source holds no WebAssembly. Put the built component there.
+    NOT_WEB_ASSEMBLY = "NotWebAssembly",
+    /// The source holds a module and not a component. Build it for the target wasm32-wasip2.
+    CORE_MODULE = "CoreModule",
+    /// The source holds native code, which the host never loads from elsewhere. Put the component itself there.
+    PRECOMPILED_CODE = "PrecompiledCode",
+    /// The component is larger than the host takes. Strip or compress it.
+    TOO_LARGE = "TooLarge",
+    /// What the source unpacks to is larger than the host takes. Strip the component.
+    UNPACKS_TOO_LARGE = "UnpacksTooLarge",
+    /// The source is packed in a way that cannot be undone. Pack it with gzip or zstd again.
+    CANNOT_UNPACK = "CannotUnpack",
+    /// Compiling the component took too long. Strip it, or give the host more processor time.
+    COMPILE_TIMED_OUT = "CompileTimedOut",
+    /// The host could not compile, which is no mistake of the component. The message says why; look into the host's log.
+    HOST_FAILED = "HostFailed",
+    /// The component imports what no host offers. Build it with this version's SDK.
+    UNKNOWN_IMPORT = "UnknownImport",
+    /// The component is built for a version of the interface that this host does not have. Build it anew or upgrade the host.
+    INTERFACE_VERSION_UNSUPPORTED = "InterfaceVersionUnsupported",
+    /// The component's interface has the right name and another shape. Build it with this version's SDK.
+    INTERFACE_MISMATCH = "InterfaceMismatch",
+    /// The component exports no interface of a plugin. Put a plugin there.
+    NO_PLUGIN_INTERFACE = "NoPluginInterface",
+    /// The component says that it owns a kind whose interface it does not export. Report it to the plugin's author.
+    MISSING_INTERFACE = "MissingInterface",
+    /// The component needs more memories, tables or instances than a plugin may have. Report it to the plugin's author.
+    TOO_DEMANDING = "TooDemanding",
+    /// The component crashed when it was asked for its manifest. Report it to the plugin's author.
+    MANIFEST_TRAPPED = "ManifestTrapped",
 }

@@ -100,6 +100,7 @@ static ETCD_3_6_6: Module = module!("etcd-v3.6.6", "etcd-3.6.6");
 static COREDNS_1_14_2: Module = module!("coredns-v1.14.2", "coredns-1.14.2", main: "coredns");
 static COREDNS_1_13_1: Module = module!("coredns-v1.13.1", "coredns-1.13.1", main: "coredns");
 static CONTAINERD: Module = module!("containerd-v2.2.9", "containerd");
+static CLUSTERCTL_1_14: Module = module!("clusterctl-v1.14.2", "clusterctl");
 static PAUSE: Module = module!("capstan-pause", own: "pause");
 static SAMPLE: Module = module!("capstan-sample", own: "sample");
 
@@ -322,6 +323,22 @@ pub(crate) const CONTAINERD_SHIM: Binary = containerd(
 pub(crate) const CONTAINERD_CLIENT: Binary =
     containerd("ctr", "github.com/containerd/containerd/v2/cmd/ctr", MOMENT);
 
+const CLUSTERCTL_VERSION: &str = "v1.14.2";
+
+/// Cluster API's own client, for tests of what it sees.
+pub(crate) const CLUSTERCTL: Binary = Binary {
+    name: "clusterctl",
+    version: CLUSTERCTL_VERSION,
+    package: "sigs.k8s.io/cluster-api/cmd/clusterctl",
+    module: &CLUSTERCTL_1_14,
+    tags: "",
+    stamp: Stamp::Variable(
+        "sigs.k8s.io/cluster-api/version.gitVersion",
+        CLUSTERCTL_VERSION,
+    ),
+    time: "about 2 minutes",
+};
+
 const fn own(module: &'static Module, name: &'static str) -> Binary {
     Binary {
         name,
@@ -367,6 +384,7 @@ mod tests {
             (COREDNS_OF_NEWEST, "github.com/coredns/coredns"),
             (COREDNS_OF_BEFORE, "github.com/coredns/coredns"),
             (CONTAINERD_DAEMON, "github.com/containerd/containerd/v2"),
+            (CLUSTERCTL, "sigs.k8s.io/cluster-api"),
         ];
         for (binary, path) in pinned {
             let line = format!("{path} {}", binary.version);

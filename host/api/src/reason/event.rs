@@ -1,0 +1,40 @@
+//! Reasons of events: what happened, as `kubectl describe` lists it.
+
+words! {
+    /// All Pods that had to go are gone from the Machine's Node. Nothing to do.
+    SUCCESSFUL_DRAIN_NODE = "SuccessfulDrainNode",
+    /// The Machine's Node could not be drained yet. The note names the Pods and what holds them; the host goes on trying.
+    FAILED_DRAIN_NODE = "FailedDrainNode",
+    /// All volumes that had to be detached from the Machine's Node are. Nothing to do.
+    NODE_VOLUMES_DETACHED = "NodeVolumesDetached",
+    /// Whether volumes are attached to the Machine's Node could not be seen. The note says why; the host goes on trying.
+    FAILED_WAIT_FOR_VOLUME_DETACH = "FailedWaitForVolumeDetach",
+    /// A health check found a Machine unhealthy. The note says what was seen; the owner replaces it if it may.
+    MACHINE_MARKED_UNHEALTHY = "MachineMarkedUnhealthy",
+    /// So many Machines are unhealthy that none is replaced. Find what they have in common, or change triggerIf.
+    REMEDIATION_RESTRICTED = "RemediationRestricted",
+    /// A hook let a Machine's deletion go on. Nothing to do.
+    HOOK_PROCEEDED = "HookProceeded",
+    /// A hook holds a Machine's deletion. The note has its words and says who has the next move.
+    HOOK_WAITING = "HookWaiting",
+    /// A hook held a Machine's deletion for longer than spec.timeoutSeconds allows. What follows is what spec.onTimeout says.
+    HOOK_TIMED_OUT = "HookTimedOut",
+    /// A hook's plugin cannot be asked. Look at its Plugin object; what follows is what spec.onFailure says.
+    HOOK_NOT_AVAILABLE = "HookNotAvailable",
+    /// A hook failed. The note has its words; what follows is what spec.onFailure says.
+    HOOK_FAILED = "HookFailed",
+    /// The leadership of etcd went to another member before a machine goes. Nothing to do.
+    ETCD_LEADER_MOVED = "EtcdLeaderMoved",
+    /// A member was removed from etcd. Nothing to do.
+    ETCD_MEMBER_REMOVED = "EtcdMemberRemoved",
+    /// No snapshot of etcd could be taken, so its member stays. The note says why; the host tries again.
+    FAILED_ETCD_SNAPSHOT = "FailedEtcdSnapshot",
+    /// A member could not be removed from etcd. The note says why; the host tries again.
+    FAILED_REMOVE_ETCD_MEMBER = "FailedRemoveEtcdMember",
+    /// The first machine of a control plane could not be made. The note says why; the host tries again.
+    FAILED_INITIALIZATION = "FailedInitialization",
+    /// A machine could not be added to a control plane. The note says why; the host tries again.
+    FAILED_SCALE_UP = "FailedScaleUp",
+    /// A machine could not be taken from a control plane. The note says why; the host tries again.
+    FAILED_SCALE_DOWN = "FailedScaleDown",
+}

@@ -1,0 +1,411 @@
+//! Cluster API's own client, unmodified: what it shows, takes, moves, restarts and generates.
+
+use capstan_local::control_plane::ControlPlane;
+use capstan_tests::cloud::TestCloud;
+use capstan_tests::cluster::{TestCluster, VERSION_NEXT, namespace};
+use capstan_tests::clusterctl::{Clusterctl, Release};
+use capstan_tests::host::TestHost;
+use capstan_tests::kube_client::{
+    CLUSTER, CLUSTER_RESOURCE_SET, CLUSTER_RESOURCE_SET_BINDING, CONFIG_MAP, CONTROL_PLANE, Kube,
+    MACHINE, MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, SECRET, condition,
+    conditions, name,
+};
+use capstan_tests::kubectl::Kubectl;
+use capstan_tests::{PATIENCE, eventually, run};
+use serde_json::{Value, json};
+
+async fn clusterctl(host: &TestHost) -> Clusterctl {
+    let groups = ["system:masters"];
+    Clusterctl::new(&host.plane.user_kubeconfig("clusterctl", &groups).unwrap()).await
+}
+
+/// The line that shows an object.
+fn row<'a>(text: &'a str, object: &str) -> &'a str {
+    let found = text.lines().find(|line| line.contains(object));
+    found.unwrap_or_else(|| panic!("{object} is not in\n{text}"))
+}
+
+/// The words of a row behind the object.
+fn columns<'a>(text: &'a str, object: &str) -> Vec<&'a str> {
+    let row = row(text, object);
+    let at = row.find(object).unwrap();
+    row[at + object.len()..].split_whitespace().collect()
+}
+
+#[test]
+fn clusterctl_describes_a_cluster_down_to_its_machines() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "described");
+        let cluster = TestCluster::new(ns, "shown", 2);
+        cluster.create(kube).await;
+        cluster.available(host, 2).await;
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": ns, "name": "addon"},
+            "data": {"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: addon, namespace: default}\n"},
+        });
+        kube.apply(CONFIG_MAP, &map).await;
+        let set = json!({
+            "apiVersion": CLUSTER_RESOURCE_SET.api_version, "kind": "ClusterResourceSet",
+            "metadata": {"namespace": ns, "name": "addons"},
+            "spec": {
+                "clusterSelector": {"matchLabels": {"addons": "yes"}},
+                "resources": [{"kind": "ConfigMap", "name": "addon"}],
+            },
+        });
+        kube.apply(CLUSTER_RESOURCE_SET, &set).await;
+        let label = json!({"metadata": {"labels": {"addons": "yes"}}});
+        kube.merge(CLUSTER, ns, "shown", &label).await;
+        eventually("the set is bound", PATIENCE, async || {
+            let bound = kube.get(CLUSTER_RESOURCE_SET_BINDING, ns, "shown").await;
+            bound.map(drop).ok_or("not yet".to_owned())
+        })
+        .await;
+
+        let clusterctl = clusterctl(host).await;
+        let describe = async |flags: &[&str]| {
+            let words = ["describe", "cluster", "shown", "-n", ns];
+            let words: Vec<&str> = words.iter().chain(flags).copied().collect();
+            clusterctl.run(&words).await.unwrap()
+        };
+        // Counters are written a little after conditions.
+        let text = eventually("all is counted", PATIENCE, async || {
+            let text = describe(&[]).await;
+            let counted =
+                columns(&text, "Cluster described/shown").starts_with(&["3/3", "3", "3", "3"]);
+            counted.then(|| text.clone()).ok_or(text)
+        })
+        .await;
+        assert!(
+            columns(&text, "Cluster described/shown").contains(&"Available"),
+            "{text}"
+        );
+        for (object, machines) in [
+            ("KubeadmControlPlane described/shown-cp", "1"),
+            ("MachineDeployment described/shown-md-0", "2"),
+        ] {
+            let ratio = format!("{machines}/{machines}");
+            let shown = columns(&text, object);
+            // Behind the name comes the version, if it is shown.
+            let at = shown.iter().position(|word| *word == ratio);
+            let at = at.unwrap_or_else(|| panic!("{object} has not {ratio}:\n{text}"));
+            assert_eq!(shown[at + 1..at + 4], [machines; 3], "{text}");
+            assert!(shown.contains(&"Available"), "{text}");
+        }
+        row(&text, "LocalCluster described/shown");
+        // Machines that are alike are one row.
+        row(&text, "2 Machines...");
+
+        let machines = kube.list(MACHINE, ns).await;
+        let all = describe(&[
+            "--grouping=false",
+            "--echo",
+            "--show-machinesets",
+            "--show-templates",
+            "--show-resourcesets",
+            "--show-conditions=all",
+            "--color=false",
+        ])
+        .await;
+        for machine in &machines {
+            row(&all, &format!("Machine described/{}", name(machine)));
+            row(&all, &format!("LocalMachine described/{}", name(machine)));
+            row(&all, &format!("KubeadmConfig described/{}", name(machine)));
+        }
+        let sets = kube.list(MACHINE_SET, ns).await;
+        row(&all, &format!("MachineSet described/{}", name(&sets[0])));
+        row(&all, "LocalMachineTemplate described/shown-cp");
+        row(&all, "LocalMachineTemplate described/shown-md-0");
+        row(&all, "KubeadmConfigTemplate described/shown-md-0");
+        row(&all, "ClusterResourceSet described/addons");
+        for type_ in [
+            "ControlPlaneInitialized",
+            "RemoteConnectionProbe",
+            "InfrastructureReady",
+            "NodeHealthy",
+            "UpToDate",
+            "EtcdMemberHealthy",
+            "RollingOut",
+        ] {
+            row(&all, type_);
+        }
+        let of_machines = describe(&["--show-conditions=Machine"]).await;
+        row(&of_machines, "BootstrapConfigReady");
+        assert!(
+            !of_machines.contains("RemoteConnectionProbe"),
+            "{of_machines}"
+        );
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn the_kubeconfig_that_clusterctl_gets_reaches_the_workload_cluster() {
+    run(async {
+        let host = TestHost::shared().await;
+        let cluster = TestCluster::new("kubeconfig-got", "reached", 1);
+        cluster.create(host.kube()).await;
+        cluster.available(host, 1).await;
+        let clusterctl = clusterctl(host).await;
+        let words = ["get", "kubeconfig", "reached", "-n", &cluster.namespace];
+        let text = clusterctl.run(&words).await.unwrap();
+        let nodes = Kube::from_kubeconfig(&text).await.list(NODE, "").await;
+        assert_eq!(nodes.len(), 2);
+        for part in ["reached-admin@reached", "reached-admin"] {
+            assert!(text.contains(part), "{part} is not in the kubeconfig");
+        }
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn clusterctl_restarts_pauses_and_resumes_rollouts() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "rollouts");
+        let cluster = TestCluster::new(ns, "restarted", 2);
+        cluster.create(kube).await;
+        cluster.available(host, 2).await;
+        let clusterctl = clusterctl(host).await;
+        let rollout = async |verb: &str, object: &str| {
+            let words = ["alpha", "rollout", verb, object, "-n", ns];
+            clusterctl.run(&words).await
+        };
+        let machines = async |of_plane: bool| {
+            let all = kube.list(MACHINE, ns).await;
+            let label = "cluster.x-k8s.io/control-plane";
+            let mine = all
+                .iter()
+                .filter(|m| m["metadata"]["labels"].get(label).is_some() == of_plane);
+            let mut names: Vec<String> = mine.map(name).collect();
+            names.sort();
+            names
+        };
+        let deployment = format!("machinedeployment/{}", cluster.deployment());
+        let plane = format!("kubeadmcontrolplane/{}", cluster.control_plane());
+
+        rollout("pause", &deployment).await.unwrap();
+        let paused = kube
+            .get(MACHINE_DEPLOYMENT, ns, &cluster.deployment())
+            .await;
+        assert_eq!(paused.unwrap()["spec"]["paused"], true);
+        let refused = rollout("restart", &deployment).await.unwrap_err();
+        assert!(refused.contains("paused"), "{refused}");
+        rollout("resume", &deployment).await.unwrap();
+
+        for (object, of_plane) in [(&deployment, false), (&plane, true)] {
+            let before = machines(of_plane).await;
+            rollout("restart", object).await.unwrap();
+            eventually(
+                &format!("{object} has other machines"),
+                PATIENCE,
+                async || {
+                    let now = machines(of_plane).await;
+                    if now.len() != before.len() || now.iter().any(|m| before.contains(m)) {
+                        return Err(format!("{now:?}, before {before:?}"));
+                    }
+                    cluster.is_available(kube, 2).await
+                },
+            )
+            .await;
+        }
+
+        rollout("pause", &plane).await.unwrap();
+        eventually("the control plane says it", PATIENCE, async || {
+            let plane = kube.get(CONTROL_PLANE, ns, &cluster.control_plane()).await;
+            let plane = plane.ok_or("it is gone")?;
+            (condition(&plane, "Paused").status == "True")
+                .then_some(())
+                .ok_or(conditions(&plane))
+        })
+        .await;
+        rollout("resume", &plane).await.unwrap();
+        cluster.delete(host).await;
+    });
+}
+
+/// Everything of a cluster by which it would be another one, outside of the management cluster.
+async fn identity(cluster: &TestCluster, host: &TestHost, workload: &Kube) -> Value {
+    let (ns, of) = (&cluster.namespace, &cluster.name);
+    let mut all = json!({});
+    for kind in ["instances", "load-balancers", "networks"] {
+        let things = host.cloud.of_cluster(kind, ns, of).await;
+        let mut ids: Vec<Value> = things.iter().map(|thing| thing["id"].clone()).collect();
+        ids.sort_by_key(Value::to_string);
+        all[kind] = json!(ids);
+    }
+    let mut nodes: Vec<String> = workload
+        .list(NODE, "")
+        .await
+        .iter()
+        .map(|node| node["metadata"]["uid"].to_string())
+        .collect();
+    nodes.sort();
+    all["nodes"] = json!(nodes);
+    all
+}
+
+/// Everything by which it would be another one for those who read the management cluster.
+async fn names(cluster: &TestCluster, kube: &Kube) -> Value {
+    let ns = &cluster.namespace;
+    let mut all = json!({});
+    for kind in [
+        MACHINE,
+        MACHINE_SET,
+        MACHINE_HEALTH_CHECK,
+        CLUSTER_RESOURCE_SET,
+    ] {
+        let mut names: Vec<String> = kube.list(kind, ns).await.iter().map(name).collect();
+        names.sort();
+        all[kind.plural] = json!(names);
+    }
+    for secret in ["ca", "etcd", "sa", "proxy", "kubeconfig"] {
+        let secret = format!("{}-{secret}", cluster.name);
+        let found = kube.get(SECRET, ns, &secret).await.unwrap();
+        all[secret] = found["data"].clone();
+    }
+    all
+}
+
+async fn moved(cluster: &TestCluster, from: &TestHost, to: &TestHost, workers: u32) {
+    let clusterctl = clusterctl(from).await;
+    let target = to
+        .plane
+        .user_kubeconfig("clusterctl", &["system:masters"])
+        .unwrap();
+    let target = target.to_str().unwrap();
+    let words = ["move", "--to-kubeconfig", target, "-n", &cluster.namespace];
+    clusterctl.run(&words).await.unwrap();
+    cluster.is_gone(from.kube()).await.unwrap();
+    cluster.available(to, workers).await;
+}
+
+#[test]
+fn a_cluster_moves_to_another_management_cluster_and_back_and_nothing_is_made_anew() {
+    run(async {
+        let here = TestHost::start().await;
+        let plane = ControlPlane::start_for_tests().await.unwrap();
+        let cloud = TestCloud::connect(here.cloud.access().clone());
+        let mut there = TestHost::with(plane, cloud).await;
+        there.run_in_process().await;
+        there.plugins_ready().await;
+        let ns = "moves";
+        let cluster = TestCluster::new(ns, "mover", 2);
+        cluster.create(here.kube()).await;
+        let check = json!({
+            "apiVersion": MACHINE_HEALTH_CHECK.api_version, "kind": "MachineHealthCheck",
+            "metadata": {"namespace": ns, "name": "check"},
+            "spec": {
+                "clusterName": "mover",
+                "selector": {"matchLabels": {"cluster.x-k8s.io/deployment-name": cluster.deployment()}},
+                "checks": {"unhealthyNodeConditions": [{"type": "Ready", "status": "Unknown", "timeoutSeconds": 300}]},
+            },
+        });
+        here.kube().apply(MACHINE_HEALTH_CHECK, &check).await;
+        cluster.available(&here, 2).await;
+        let workload = cluster.workload(here.kube()).await;
+        let before = (
+            identity(&cluster, &here, &workload).await,
+            names(&cluster, here.kube()).await,
+        );
+        let made = here.cloud.status().await["requestsByOperation"].clone();
+
+        let dry = ["move", "--dry-run", "-n", ns];
+        clusterctl(&here).await.run(&dry).await.unwrap();
+        cluster.is_available(here.kube(), 2).await.unwrap();
+        moved(&cluster, &here, &there, 2).await;
+        let after = (
+            identity(&cluster, &there, &workload).await,
+            names(&cluster, there.kube()).await,
+        );
+        assert_eq!(before, after);
+        // It is alive where it is: it grows, and what grew comes along.
+        there
+            .kube()
+            .scale(MACHINE_DEPLOYMENT, ns, &cluster.deployment(), 3)
+            .await;
+        cluster.available(&there, 3).await;
+        let grown = (
+            identity(&cluster, &there, &workload).await,
+            names(&cluster, there.kube()).await,
+        );
+        moved(&cluster, &there, &here, 3).await;
+        let back = (
+            identity(&cluster, &here, &workload).await,
+            names(&cluster, here.kube()).await,
+        );
+        assert_eq!(grown, back);
+        for (operation, count) in here.cloud.status().await["requestsByOperation"]
+            .as_object()
+            .unwrap()
+        {
+            let count = count.as_u64().unwrap();
+            let earlier = made[operation].as_u64().unwrap_or_default();
+            let allowed = match operation.as_str() {
+                "CreateInstance" => earlier + 1,
+                other if other.starts_with("Create") || other.starts_with("Delete") => earlier,
+                _ => continue,
+            };
+            assert!(
+                count <= allowed,
+                "{operation}: {count}, {earlier} before the moves"
+            );
+        }
+        cluster.delete(&here).await;
+        here.cloud.is_empty().await.unwrap();
+    });
+}
+
+#[test]
+fn clusterctl_generates_a_cluster_from_a_template_of_a_local_repository() {
+    run(async {
+        let host = TestHost::shared().await;
+        let ns = "generated";
+        namespace(host.kube(), ns).await;
+        let clusterctl = clusterctl(host).await;
+        let template = include_str!("../../examples/clusterctl/cluster-template.yaml");
+        clusterctl.publish(&[Release {
+            name: "local".to_owned(),
+            provider_type: "InfrastructureProvider".to_owned(),
+            version: "v0.1.0".to_owned(),
+            files: vec![("cluster-template.yaml".to_owned(), template.to_owned())],
+        }]);
+        let words = [
+            "generate",
+            "cluster",
+            "made",
+            "-i",
+            "local:v0.1.0",
+            "-n",
+            ns,
+        ];
+        let variables = clusterctl
+            .run(&[&words[..], &["--list-variables"]].concat())
+            .await
+            .unwrap();
+        for variable in [
+            "CLUSTER_NAME",
+            "KUBERNETES_VERSION",
+            "WORKER_MACHINE_COUNT",
+            "INSTANCE_TYPE",
+        ] {
+            assert!(variables.contains(variable), "{variables}");
+        }
+        let sizes = [
+            "--kubernetes-version",
+            VERSION_NEXT,
+            "--worker-machine-count",
+            "1",
+        ];
+        let text = clusterctl
+            .run(&[&words[..], &sizes].concat())
+            .await
+            .unwrap();
+        let kubectl = Kubectl::found(&host.plane.admin_kubeconfig()).await;
+        let apply = ["apply", "--server-side", "-f", "-"];
+        kubectl.with_input(&apply, &text).await.unwrap();
+        let cluster = TestCluster::new(ns, "made", 1);
+        cluster.available(host, 1).await;
+        cluster.delete(host).await;
+    });
+}

@@ -9,9 +9,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = command::Cli::parse();
     // Everything that speaks TLS uses this one; it fails only when called twice.

@@ -209,9 +209,9 @@ fn a_config_map_in_any_packing_becomes_a_plugin() {
 }
 
 #[test]
-fn a_plugin_that_goes_away_is_named_and_everything_goes_on_when_it_is_back() {
+fn a_plugin_that_goes_away_is_named_also_after_a_restart_and_everything_goes_on_when_it_is_back() {
     run(async {
-        let host = TestHost::start().await;
+        let mut host = TestHost::start_process().await;
         let kube = host.kube();
         let cluster = TestCluster::new("plugin-away", "away", 1);
         cluster.create(kube).await;
@@ -226,6 +226,10 @@ fn a_plugin_that_goes_away_is_named_and_everything_goes_on_when_it_is_back() {
                 .ok_or(conditions(&object))
         })
         .await;
+        // Another process has never seen the plugin.
+        host.kill();
+        host.run_process();
+        let kube = host.kube();
         let deployment = cluster.deployment();
         kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2)
             .await;

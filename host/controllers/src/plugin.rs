@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
-use capstan_api::plugin::{OciSource, Plugin, PluginSource};
+use capstan_api::plugin::{OciSource, Plugin, PluginOwnedKindStatus, PluginSource};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_core::plugin::{
@@ -295,6 +295,7 @@ impl PluginController {
             given_up: memory.given_up,
             canary,
             calls: loaded.map(|loaded| calls_of(loaded)).unwrap_or_default(),
+            forgotten_kinds: !ctx.plugins.knows(kinds_of(&plugin)),
             plugin,
         }
     }
@@ -336,6 +337,12 @@ impl PluginController {
 struct Versions {
     source: Lookup<String>,
     canary: Lookup<String>,
+}
+
+/// The kinds that a component of the plugin had when it was last active.
+fn kinds_of(plugin: &Plugin) -> &[PluginOwnedKindStatus] {
+    let status = plugin.status.as_ref();
+    status.map_or(&[], |status| &status.kinds)
 }
 
 fn attempt_of(plugin: &Plugin, loading: Loading) -> Attempt {
@@ -615,6 +622,7 @@ impl Controller for PluginController {
                 });
                 tracing::info!(plugin = %key, "no longer active");
             }
+            Step::RecallKinds => ctx.plugins.recall(&key.name, kinds_of(&observed.plugin)),
         }
         let canary = observed.canary.as_ref();
         let versions = Versions {

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
-use capstan_api::plugin::PluginCanary;
+use capstan_api::plugin::{PluginCanary, PluginOwnedKindStatus};
 use capstan_core::call::{Context, Mode, State};
 use capstan_engine::{
     BreakerState, CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable,
@@ -206,6 +206,29 @@ impl Plugins {
         });
     }
 
+    /// Whether all of these kinds are known as some plugin's.
+    #[must_use]
+    pub fn knows(&self, kinds: &[PluginOwnedKindStatus]) -> bool {
+        let snapshot = self.inner.snapshot.load();
+        let mut kinds = kinds.iter();
+        kinds.all(|kind| snapshot.kinds.contains_key(&resource_of(kind).group_kind()))
+    }
+
+    /// Knows kinds that were a plugin's in an earlier process and are nobody's in this one.
+    pub fn recall(&self, name: &str, kinds: &[PluginOwnedKindStatus]) {
+        self.change(|snapshot| {
+            for kind in kinds {
+                let resource = resource_of(kind);
+                let known = snapshot.kinds.entry(resource.group_kind());
+                known.or_insert_with(|| Owned {
+                    role: kind.role.as_str().to_owned(),
+                    plugin: name.to_owned(),
+                    resource,
+                });
+            }
+        });
+    }
+
     /// Calls a plugin no longer.
     pub fn deactivate(&self, name: &str) {
         if self.get(name).is_some() {
@@ -242,6 +265,10 @@ impl Plugins {
             changed();
         }
     }
+}
+
+fn resource_of(kind: &PluginOwnedKindStatus) -> Resource {
+    Resource::namespaced(&kind.group, &kind.version, &kind.kind, &kind.plural)
 }
 
 /// Whether calls are held back now.

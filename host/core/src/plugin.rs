@@ -136,6 +136,8 @@ pub struct Observed {
     pub canary: Option<ObservedCanary>,
     /// Calls so far of what answers them, and how many of those failed because of it.
     pub calls: (u64, u64),
+    /// The status names kinds that this process does not know as this plugin's.
+    pub forgotten_kinds: bool,
 }
 
 /// One effect.
@@ -166,6 +168,8 @@ pub enum Step {
     DropCanary,
     /// Let nothing answer calls.
     Deactivate,
+    /// Know the kinds that the status names, so that their objects say that the plugin is missing: an earlier process knew them.
+    RecallKinds,
 }
 
 /// What the status says, and what follows.
@@ -266,6 +270,7 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
     if observed.plugin.spec.suspend || gone {
         return match observed.active {
             Some(_) => Plan::of(vec![Step::Deactivate]),
+            None if recalls(observed) => Plan::of(vec![Step::RecallKinds]),
             None => Plan::settled(),
         };
     }
@@ -313,6 +318,7 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
         }
     };
     let Ok(candidate) = &attempt.result else {
+        steps.extend(recalls(observed).then_some(Step::RecallKinds));
         return settled(steps);
     };
     let is_active = observed.active.as_ref();
@@ -324,6 +330,12 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
         steps.push(Step::Activate);
     }
     settled(steps)
+}
+
+/// Whether objects of the plugin's kinds would say nothing of its absence: no component of it has answered calls in this process.
+/// One in a wrong namespace has no kinds.
+fn recalls(observed: &Observed) -> bool {
+    observed.forgotten_kinds && observed.active.is_none() && observed.misplaced.is_none()
 }
 
 /// Whether the component before has to take over again: the new one traps, or the operator pins the old one.

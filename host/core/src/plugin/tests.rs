@@ -25,6 +25,7 @@ fn observed() -> Observed {
         given_up: None,
         canary: None,
         calls: (0, 0),
+        forgotten_kinds: false,
     }
 }
 
@@ -88,6 +89,25 @@ fn a_new_source_is_loaded_and_then_activated() {
     });
     assert!(decide(&observed).steps.is_empty());
     assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
+}
+
+#[test]
+fn kinds_of_an_earlier_process_are_recalled_when_nothing_can_answer_for_them() {
+    let mut observed = observed();
+    observed.forgotten_kinds = true;
+    let load = Step::Load {
+        version: "7".to_owned(),
+    };
+    assert_eq!(decide(&observed).steps, [load], "it may answer soon");
+    observed.attempt = loaded(
+        "7",
+        Err(Problem::new("Compiled", "CompileFailed", "it is empty")),
+    );
+    assert_eq!(decide(&observed).steps, [Step::RecallKinds]);
+    observed.source = Lookup::Missing;
+    assert_eq!(decide(&observed).steps, [Step::RecallKinds]);
+    observed.misplaced = Some("another namespace".to_owned());
+    assert!(decide(&observed).steps.is_empty());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::etcd::Identities;
 use crate::event::{self, Event};
@@ -29,7 +29,7 @@ use crate::secrets::ensure::{self, Holder};
 use crate::store::Change;
 
 /// Role of the kinds that this controller looks after.
-const ROLE: &str = "control-plane";
+pub(crate) const ROLE: &str = "control-plane";
 
 const MANAGER: &str = "capstan-control-plane";
 
@@ -42,7 +42,7 @@ static SPEC: Spec = Spec {
     pausable: true,
     concurrency: 32,
     settle: Duration::from_millis(50),
-    hold: Duration::from_millis(1500),
+    hold: HOLD,
 };
 
 /// Looks after control planes.
@@ -113,6 +113,11 @@ impl Controller for ControlPlaneController {
         let _ = (ctx, object);
         // The Cluster controller makes the Cluster its owner.
         Adoption::default()
+    }
+
+    /// Nothing is made for it before it belongs to a Cluster.
+    fn finalizes(&self, object: &Object) -> bool {
+        owner_cluster(object).is_some()
     }
 
     fn forget(&self, _: &Ctx, locator: &Locator) {

@@ -18,7 +18,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::kinds;
@@ -43,7 +43,7 @@ impl Default for MachineSetController {
                 pausable: true,
                 concurrency: 50,
                 settle: Duration::from_millis(50),
-                hold: Duration::from_millis(1500),
+                hold: HOLD,
             },
         }
     }

@@ -8,6 +8,7 @@
 //! was not granted, or disturb another plugin.
 
 mod abi;
+mod anatomy;
 mod breaker;
 mod cache;
 mod call;
@@ -27,6 +28,7 @@ mod stats;
 mod text;
 mod trust;
 
+pub use anatomy::{Anatomy, anatomy};
 pub use breaker::BreakerState;
 pub use call::CallEnv;
 pub use capability::event::{EventSink, GuestEvent};

@@ -67,8 +67,7 @@ pub fn anatomy(source: &Bytes) -> Result<Anatomy, LoadError> {
             } => module = Module::default(),
             Payload::ImportSection(section) => {
                 let imports = section.into_imports().flatten();
-                let functions =
-                    imports.filter(|import| matches!(import.ty, TypeRef::Func(_)));
+                let functions = imports.filter(|import| matches!(import.ty, TypeRef::Func(_)));
                 module.imported = functions.count();
             }
             Payload::CodeSectionStart { range, .. } => add(&mut found.code_bytes, &range),
@@ -150,7 +149,10 @@ mod tests {
     #[test]
     fn symbols_name_their_crate() {
         let of = |symbol: &str| crate_of(symbol);
-        assert_eq!(of("_ZN10serde_json2de10from_slice17h0123456789abcdefE"), "serde_json");
+        assert_eq!(
+            of("_ZN10serde_json2de10from_slice17h0123456789abcdefE"),
+            "serde_json"
+        );
         assert_eq!(of("_RNvCsd4VbVFsNKnl_7example4main"), "example");
         assert_eq!(of("memcpy"), "(other)");
         assert_eq!(of(""), "(other)");

@@ -48,7 +48,7 @@ pub use grant::{
 };
 pub use limit::Limits;
 pub use load::Loaded;
-pub use registry::{PullError, Pulled, Reference, RegistryAccess, pull, resolve};
+pub use registry::{PullError, Pulled, Pushed, Reference, RegistryAccess, pull, push, resolve};
 pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;
 pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};

@@ -16,7 +16,10 @@ fn a_component_is_taken_apart_packed_or_not() {
     let total = u64::try_from(wasm.len()).unwrap();
     assert!(plain.code_bytes > total / 4 && plain.code_bytes < total);
     let crates = &plain.crates;
-    assert!(crates.iter().any(|(name, _)| name == "serde_json"), "{crates:?}");
+    assert!(
+        crates.iter().any(|(name, _)| name == "serde_json"),
+        "{crates:?}"
+    );
     assert_eq!(plain.debug_bytes, 0);
     let packed = anatomy(&Bytes::from(zstd::encode_all(wasm.as_ref(), 1).unwrap())).unwrap();
     assert_eq!(packed.packing, "zstd");

@@ -1,0 +1,5 @@
+//! What authors of plugins use: `capstan plugin` as people run it, on real components, without a cluster.
+
+mod command;
+mod new;
+mod program;

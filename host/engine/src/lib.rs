@@ -21,10 +21,12 @@ pub mod limit;
 mod load;
 mod manifest;
 mod registry;
+mod replay;
 mod runtime;
 mod secret;
 mod source;
 mod stats;
+mod tape;
 mod text;
 mod trust;
 
@@ -49,9 +51,11 @@ pub use grant::{
 pub use limit::Limits;
 pub use load::Loaded;
 pub use registry::{PullError, Pulled, Pushed, Reference, RegistryAccess, pull, push, resolve};
+pub use replay::{Question, Tried, example};
 pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;
 pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};
+pub use tape::{CallRecord, Difference, Exchange, RECORD_FORM, RecordSink, RecordedOutcome};
 pub use trust::{PublicKey, Signature, SignaturePolicy, Signed, Trust};
 
 #[cfg(test)]

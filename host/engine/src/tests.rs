@@ -8,4 +8,5 @@ mod files;
 mod http;
 mod loading;
 mod probe;
+mod records;
 mod registry;

@@ -1,12 +1,14 @@
 //! `capstan plugin`: what authors of plugins need from an empty directory to a component that runs, without a cluster.
 
 mod build;
+mod call;
 mod check;
 mod component;
 mod inspect;
 mod manifest;
 mod new;
 mod push;
+mod replay;
 mod terms;
 
 use std::process::ExitCode;
@@ -36,6 +38,12 @@ pub(super) enum PluginCommand {
     Check(check::CheckArgs),
     /// Show what a component says of itself and what it is made of.
     Inspect(inspect::InspectArgs),
+    /// Call one function of a component, with grants that you choose.
+    Call(call::CallArgs),
+    /// Make a recorded call again, offline, and show what is different.
+    Replay(replay::ReplayArgs),
+    /// Replay every record of a directory: golden tests of a plugin.
+    Test(replay::TestArgs),
     /// Print the ConfigMap and the Plugin object that install a component.
     Manifest(manifest::ManifestArgs),
     /// Push a component to an OCI registry.
@@ -75,6 +83,9 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
         PluginCommand::Build(args) => build::run(&args),
         PluginCommand::Check(args) => waiting(check::run(args)),
         PluginCommand::Inspect(args) => waiting(inspect::run(args)),
+        PluginCommand::Call(args) => waiting(call::run(args)),
+        PluginCommand::Replay(args) => waiting(replay::run(args)),
+        PluginCommand::Test(args) => waiting(replay::test(args)),
         PluginCommand::Manifest(args) => waiting(manifest::run(args)),
         PluginCommand::Push(args) => waiting(push::run(args)),
     }

@@ -1,7 +1,7 @@
 # Every command that a person or CI runs. On a fresh machine: ./dev RECIPE.
 
 # Directories whose crates are built as components.
-guests := `printf -- '-p %s ' $(for f in plugins/*/Cargo.toml examples/minimal-*/Cargo.toml tests/guests/*/Cargo.toml; do basename "$(dirname "$f")"; done)`
+guests := `printf -- '-p %s ' $(for f in plugins/*/Cargo.toml examples/*/Cargo.toml tests/guests/*/Cargo.toml; do basename "$(dirname "$f")"; done)`
 target := env("CARGO_TARGET_DIR", "target")
 plugins := target / "wasm32-wasip2/plugin"
 # The program as people run it, and as tests do.

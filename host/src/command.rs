@@ -5,6 +5,7 @@ mod crd;
 mod explain;
 mod local;
 mod plan;
+mod plugin;
 mod run;
 mod version;
 
@@ -35,6 +36,9 @@ enum Command {
     /// Show what would happen, before anything is done.
     #[command(subcommand)]
     Plan(plan::PlanCommand),
+    /// Make, build, check, inspect and publish plugins, without a cluster.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Print the version.
     Version,
     /// Compile the component on standard input; the host starts this for itself.
@@ -50,6 +54,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Local(command) => local::run(command),
         Command::Plan(command) => plan::run(command),
+        Command::Plugin(command) => plugin::run(command),
         Command::Version => Ok(version::run()),
         Command::Compile(args) => compile::run(&args),
     }

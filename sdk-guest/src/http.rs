@@ -1,6 +1,8 @@
 //! HTTP requests to the origins that the operator granted. The host resolves, connects, verifies TLS, injects credentials and
 //! bounds everything. Off wasm, requests go to [`testing::Host`](crate::testing::Host).
 
+mod client;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use serde_json::Value;
 
 use crate::answer::{Failure, FailureKind};
 use crate::context::SecretHandle;
+
+pub use client::{Client, Next};
 
 /// How secret bytes are put into a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +91,16 @@ impl Request {
     /// Adds a header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a parameter to the query, escaped.
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.url
+            .push(if self.url.contains('?') { '&' } else { '?' });
+        escape(name, &mut self.url);
+        self.url.push('=');
+        escape(value, &mut self.url);
         self
     }
 
@@ -172,6 +186,23 @@ impl Request {
     fn broken(mut self, message: String) -> Self {
         self.invalid = Some(message);
         self
+    }
+}
+
+/// Adds a text to a URL with everything but letters, digits and `-._~` escaped.
+fn escape(text: &str, url: &mut String) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            url.push(char::from(byte));
+        } else {
+            url.push('%');
+            url.push(digit(byte >> 4));
+            url.push(digit(byte & 15));
+        }
     }
 }
 
@@ -334,6 +365,15 @@ impl From<Error> for Failure {
         }
     }
 }
+
+/// Lets time pass within the call.
+#[cfg(target_arch = "wasm32")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+use crate::testing::pause;
 
 #[cfg(target_arch = "wasm32")]
 mod transport {

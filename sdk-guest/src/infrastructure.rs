@@ -215,6 +215,19 @@ pub enum AddressType {
 }
 
 impl AddressType {
+    /// The type of this name, as Kubernetes and many clouds write it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Hostname,
+            Self::InternalIp,
+            Self::ExternalIp,
+            Self::InternalDns,
+            Self::ExternalDns,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The type's name in Kubernetes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -300,10 +313,10 @@ impl MachineAnswer {
         self
     }
 
-    /// Where the machine really is.
+    /// Where the machine really is; an empty text is nowhere in particular.
     #[must_use]
     pub fn failure_domain(mut self, name: impl Into<String>) -> Self {
-        self.failure_domain = Some(name.into());
+        self.failure_domain = Some(name.into()).filter(|name| !name.is_empty());
         self
     }
 

@@ -131,6 +131,11 @@ impl<Spec, Status> Object<Spec, Status> {
         &self.metadata.namespace
     }
 
+    /// `namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace(), self.name())
+    }
+
     /// A label's value.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.get(key).map(String::as_str)

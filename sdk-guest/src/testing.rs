@@ -6,6 +6,7 @@ mod workload;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -42,6 +43,7 @@ struct Fakes {
     files: BTreeMap<String, Vec<u8>>,
     events: Vec<(EventType, String, String)>,
     workload: BTreeMap<(ApiResource, ObjectName), Value>,
+    slept: Duration,
 }
 
 thread_local! {
@@ -98,6 +100,12 @@ impl Host {
         FAKES.with_borrow(|fakes| fakes.requests.clone())
     }
 
+    /// How long the plugin has waited by itself so far; nothing really waits in a test.
+    #[must_use]
+    pub fn slept(&self) -> Duration {
+        FAKES.with_borrow(|fakes| fakes.slept)
+    }
+
     /// All log messages so far, with their fields behind as `key=value`.
     #[must_use]
     pub fn logs(&self) -> Vec<(Level, String)> {
@@ -114,6 +122,11 @@ impl Host {
     pub fn set_state(&self, state: impl Into<Vec<u8>>) {
         FAKES.with_borrow_mut(|fakes| fakes.state = Some(state.into()));
     }
+}
+
+/// `http::pause` off wasm.
+pub(crate) fn pause(time: Duration) {
+    FAKES.with_borrow_mut(|fakes| fakes.slept = fakes.slept.saturating_add(time));
 }
 
 pub(crate) mod transport {

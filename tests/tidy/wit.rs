@@ -1,4 +1,9 @@
-//! Every capability is whole: an interface, a host module, an SDK module, and a row in SECURITY.md.
+//! Every capability is whole: an interface, a host module, an SDK module, and a row in SECURITY.md. What was released stays as it is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
 
 use crate::tree;
 
@@ -57,4 +62,60 @@ fn every_plugin_kind_has_its_parts() {
         }
     }
     tree::none(&missing, "plugin kinds with a part missing");
+}
+
+/// What an interface says to a compiler: comments may get better, and lines may be broken elsewhere.
+fn meaning(text: &str) -> String {
+    let code = text.lines().map(|line| line.split("//").next().unwrap());
+    let code = code.collect::<Vec<_>>().join(" ");
+    code.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn digest(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+#[test]
+fn released_interfaces_never_change() {
+    let released: BTreeMap<String, &str> = tree::text("wit/released.txt")
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .filter(|(digest, _)| digest.len() == 64)
+        .map(|(digest, file)| (format!("wit/{file}"), digest))
+        .collect();
+    assert!(!released.is_empty(), "wit/released.txt has no digests");
+    let mut problems = Vec::new();
+    for (file, wanted) in &released {
+        if !tree::files().contains(file) {
+            problems.push(format!("{file} is gone"));
+        } else if digest(&meaning(&tree::text(file))) != *wanted {
+            problems.push(format!("{file} has changed"));
+        }
+    }
+    let of_version = |file: &str| file.rsplit_once('/').map(|(dir, _)| dir.to_owned());
+    let versions: Vec<_> = released
+        .keys()
+        .filter_map(|file| of_version(file))
+        .collect();
+    for file in tree::ending(".wit") {
+        let is_released = of_version(file).is_some_and(|dir| versions.contains(&dir));
+        if is_released && !released.contains_key(file) {
+            problems.push(format!("{file} was not in that version"));
+        }
+    }
+    tree::none(
+        &problems,
+        "plugins in use depend on these: put the change into the next version's directory (wit/README.md, rules for growth)",
+    );
+}
+
+#[test]
+fn comments_of_interfaces_may_change_and_nothing_else() {
+    let one = "record a {\n    /// Old words.\n    b: u32,\n}";
+    assert_eq!(meaning(one), meaning("record a { b: u32, } // new words"));
+    assert_ne!(meaning(one), meaning("record a { b: u64, }"));
 }

@@ -118,6 +118,9 @@ pub const STRATEGY_SETTINGS: &str = "capstan.dev/upgrade-strategy-settings";
 pub const STRATEGY_STATE: &str = "capstan.dev/upgrade-strategy-state";
 /// A plugin's state of its own object: base64 of at most 64 KiB. Written by the host for the plugin.
 pub const PLUGIN_STATE: &str = "capstan.dev/state";
+/// On an object that plugins are called about, or on a Plugin for all its calls: `true` has a host that was given a directory for them
+/// write records of the calls.
+pub const RECORD: &str = "capstan.dev/record";
 /// On a ConfigMap that holds a plugin, or a part: signatures of the component in base64, with white space between them.
 pub const PLUGIN_SIGNATURE: &str = "capstan.dev/signature";
 /// On a control plane: where the last snapshot of its etcd is, its size and its time, as JSON.

@@ -29,6 +29,7 @@ pub mod plugin;
 pub mod plugin_source;
 pub mod plugins;
 pub mod queue;
+pub mod records;
 pub mod reference;
 pub mod registry;
 pub mod resource_set;

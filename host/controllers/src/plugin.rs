@@ -2,9 +2,12 @@
 
 mod grants;
 mod install;
+mod offline;
 mod source;
 
 pub use grants::ceiling;
+pub use offline::{Terms, definitions};
+pub use source::login_of;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -17,8 +17,8 @@ use capstan_api::name::ObjectKey;
 use capstan_api::plugin::{PluginCanary, PluginOwnedKindStatus};
 use capstan_core::call::{Context, Mode, State};
 use capstan_engine::{
-    BreakerState, CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, SecretTable,
-    StateStore,
+    BreakerState, CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, RecordSink,
+    SecretTable, StateStore,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -29,6 +29,7 @@ use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::{GroupKind, KubeApi, Patch, Resource};
 use crate::object::Object;
+use crate::records::{RecordDir, Recorder};
 use crate::secrets::Secrets;
 
 /// A plugin that is called.
@@ -118,9 +119,15 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     writing: Mutex<()>,
     changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    records: OnceLock<Arc<RecordDir>>,
 }
 
 impl Plugins {
+    /// Writes records of calls there, for objects and Plugins that ask for it by annotation. The first directory counts.
+    pub fn record_to(&self, dir: Arc<RecordDir>) {
+        let _ = self.inner.records.set(dir);
+    }
+
     /// Calls this after every change. The first listener counts.
     pub fn listen(&self, changed: impl Fn() + Send + Sync + 'static) {
         // A second listener would be a programming error without consequence: the first stays.
@@ -342,8 +349,23 @@ impl ActivePlugin {
             events: Some(Arc::new(capability::ObjectEvents::of(
                 ctx, object, &self.name,
             ))),
+            recorder: self.recorder(ctx, object),
             ..CallEnv::new(String::new(), String::new())
         }
+    }
+
+    /// Who takes the record of a call about this object, when the object or the Plugin asks for one.
+    fn recorder(&self, ctx: &Ctx, object: &Object) -> Option<Arc<dyn RecordSink>> {
+        let dir = ctx.plugins.inner.records.get()?;
+        let asks = |object: &Object| object.annotation(annotation::RECORD) == Some("true");
+        let is_asked = asks(object)
+            || ctx
+                .get(&kinds::PLUGIN, &self.key)
+                .is_some_and(|plugin| asks(&plugin));
+        is_asked.then(|| {
+            let recorder: Arc<dyn RecordSink> = Arc::new(Recorder(Arc::clone(dir)));
+            recorder
+        })
     }
 }
 

@@ -107,7 +107,7 @@ macro_rules! function {
 impl Loaded {
     /// A plugin that lacks a grant which it cannot do without is not instantiated. What the host's ceiling or the manifest leave of
     /// the grants is what the call gets.
-    fn granted(&self, function: Function, env: CallEnv) -> Result<CallEnv, CallError> {
+    pub(crate) fn granted(&self, function: Function, env: CallEnv) -> Result<CallEnv, CallError> {
         let Some(first) = self.missing(&env.grants).into_iter().next() else {
             let grants = self.effective(&env.grants);
             return Ok(CallEnv { grants, ..env });

@@ -31,6 +31,7 @@ use crate::limit::{
 use crate::load::Prepared;
 use crate::secret::SecretTable;
 use crate::stats::{CallOutcome, Function};
+use crate::tape::{About, Exchange, RecordSink, Tape};
 use crate::text::{chain_of, clipped, one_line};
 
 /// Everything about a call that is not its input.
@@ -60,6 +61,8 @@ pub struct CallEnv {
     pub events: Option<Arc<dyn EventSink>>,
     /// Receives what a call in plan mode would have done.
     pub planned: PlannedEffects,
+    /// Takes a record of the call.
+    pub recorder: Option<Arc<dyn RecordSink>>,
 }
 
 impl CallEnv {
@@ -79,6 +82,7 @@ impl CallEnv {
             workload: None,
             events: None,
             planned: PlannedEffects::default(),
+            recorder: None,
         }
     }
 }
@@ -91,6 +95,19 @@ pub(crate) struct CallFacts {
     pub(crate) mode: Mode,
     /// Decides the call's randomness, together with the time.
     pub(crate) seed: String,
+    /// The call is one that was recorded.
+    pub(crate) replay: Option<Replay>,
+    /// Somebody looks at all of it: nothing but secrets is kept from them.
+    pub(crate) tried: bool,
+}
+
+/// What a replay takes from the record.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    /// What the randomness was made of.
+    pub(crate) seed: String,
+    /// What the imports answered.
+    pub(crate) imports: Vec<Exchange>,
 }
 
 impl CallFacts {
@@ -100,6 +117,8 @@ impl CallFacts {
             deadline: context.deadline,
             mode: context.mode,
             seed: context.idempotency_key.clone(),
+            replay: None,
+            tried: false,
         }
     }
 
@@ -110,6 +129,8 @@ impl CallFacts {
             deadline: Duration::MAX,
             mode: Mode::Apply,
             seed: facts.deployment.clone(),
+            replay: None,
+            tried: false,
         }
     }
 }
@@ -381,7 +402,9 @@ impl Run {
     {
         let _active = self.prepared.engine.activity.begin();
         let stderr = Stderr::default();
-        let mut store = self.store(env, &facts, stderr.clone());
+        let seed = self.seed(&facts);
+        let recorder = env.recorder.clone();
+        let mut store = self.store(env, &facts, &seed, stderr.clone());
         let started = Instant::now();
         let instance = self.prepared.pre.instantiate_async(&mut store).await;
         let instantiate = started.elapsed();
@@ -396,11 +419,55 @@ impl Run {
             (_, Err(Stop::Guest(error))) => Err(self.guest_error(&store, &error, &stderr)),
         };
         self.report(&store, &stderr, result.is_err());
+        if let Some(recorder) = recorder {
+            self.record(&mut store, seed, result.as_ref().err(), &*recorder);
+        }
         (result, instantiate)
     }
 
-    fn store(&self, env: CallEnv, facts: &CallFacts, stderr: Stderr) -> Store<CallState> {
-        let seed = format!("{}/{}/{}", self.prepared.digest, facts.seed, facts.now_ms);
+    /// What the call's randomness is made of.
+    fn seed(&self, facts: &CallFacts) -> String {
+        match &facts.replay {
+            Some(replay) => replay.seed.clone(),
+            None => format!("{}/{}/{}", self.prepared.digest, facts.seed, facts.now_ms),
+        }
+    }
+
+    /// Gives the record of the call away.
+    fn record(
+        &self,
+        store: &mut Store<CallState>,
+        seed: String,
+        error: Option<&CallError>,
+        recorder: &dyn RecordSink,
+    ) {
+        let capabilities = &mut store.data_mut().capabilities;
+        let about = About {
+            plugin: &capabilities.identity.plugin,
+            object: &capabilities.identity.object,
+            digest: &self.prepared.digest,
+            wit: self.prepared.abi.version(),
+            function: self.function,
+            seed,
+        };
+        let tape = std::mem::take(&mut capabilities.tape);
+        if let Some(record) = tape.finish(about, &capabilities.secrets, error) {
+            recorder.keep(record);
+        }
+    }
+
+    fn store(
+        &self,
+        env: CallEnv,
+        facts: &CallFacts,
+        seed: &str,
+        stderr: Stderr,
+    ) -> Store<CallState> {
+        let tape = match (&facts.replay, &env.recorder) {
+            (Some(replay), _) => Tape::Replaying(Box::default(), replay.imports.clone()),
+            (None, Some(_)) => Tape::recording(facts.tried),
+            (None, None) => Tape::Off,
+        };
         let deadline = tokio::time::Instant::now();
         let ticks = self
             .limits
@@ -433,6 +500,7 @@ impl Run {
             workload: CallWorkload::new(env.workload, self.prepared.pace.clone()),
             files_operations: 0,
             events: CallEvents::new(env.events),
+            tape,
             host: self.host.clone(),
         };
         let state = CallState {

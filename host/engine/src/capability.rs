@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 
 use crate::grant::{CredentialScheme, Grants};
 use crate::secret::SecretTable;
+use crate::tape::Tape;
 
 /// Keeps a plugin's state of one object; made for each call, for the object of that call.
 pub trait StateStore: Send + Sync {
@@ -117,6 +118,8 @@ pub(crate) struct Capabilities {
     /// Reads of files and directories so far.
     pub(crate) files_operations: u32,
     pub(crate) events: event::CallEvents,
+    /// What goes through, for a record or from one.
+    pub(crate) tape: Tape,
     /// Where host work runs: never on the guests' threads.
     pub(crate) host: tokio::runtime::Handle,
 }

@@ -406,8 +406,14 @@ pub(crate) fn missing(
         .collect()
 }
 
-/// An entry of `spec.grants` as flow YAML, which is what JSON is: the plugin's suggestion, or a pattern to fill in.
+/// An entry of `spec.grants` as flow YAML, which is what JSON is.
 fn yaml_for(name: &str, suggestion: Option<&Value>) -> String {
+    suggested(name, suggestion).to_string()
+}
+
+/// An entry of `spec.grants` for a capability: the plugin's suggestion, or a pattern to fill in.
+#[must_use]
+pub fn suggested(name: &str, suggestion: Option<&Value>) -> Value {
     let mut entry = match suggestion {
         Some(Value::Object(suggested)) => suggested.clone(),
         _ => Map::new(),
@@ -424,7 +430,7 @@ fn yaml_for(name: &str, suggestion: Option<&Value>) -> String {
     if !pattern.is_null() && !entry.contains_key(member) {
         entry.insert(member.to_owned(), pattern);
     }
-    Value::Object(entry).to_string()
+    Value::Object(entry)
 }
 
 #[cfg(test)]

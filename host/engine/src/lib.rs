@@ -8,6 +8,7 @@
 //! was not granted, or disturb another plugin.
 
 mod abi;
+mod anatomy;
 mod breaker;
 mod cache;
 mod call;
@@ -20,13 +21,16 @@ pub mod limit;
 mod load;
 mod manifest;
 mod registry;
+mod replay;
 mod runtime;
 mod secret;
 mod source;
 mod stats;
+mod tape;
 mod text;
 mod trust;
 
+pub use anatomy::{Anatomy, anatomy};
 pub use breaker::BreakerState;
 pub use call::CallEnv;
 pub use capability::event::{EventSink, GuestEvent};
@@ -46,10 +50,12 @@ pub use grant::{
 };
 pub use limit::Limits;
 pub use load::Loaded;
-pub use registry::{PullError, Pulled, Reference, RegistryAccess, pull, resolve};
+pub use registry::{PullError, Pulled, Pushed, Reference, RegistryAccess, pull, push, resolve};
+pub use replay::{Question, Tried, example};
 pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;
 pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};
+pub use tape::{CallRecord, Difference, Exchange, RECORD_FORM, RecordSink, RecordedOutcome};
 pub use trust::{PublicKey, Signature, SignaturePolicy, Signed, Trust};
 
 #[cfg(test)]

@@ -228,6 +228,15 @@ pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(10);
 /// Longest pause of a stopped plugin.
 pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(300);
 
+/// A value in the record of a call, as JSON before bytes are made readable: four characters for a byte of a 256 KiB body.
+pub const RECORD_VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// All values in the record of a call: some bodies of the largest size, or thousands of usual ones.
+pub const RECORD_BYTES_MAX: usize = 4 << 20;
+
+/// Imports in the record of a call: every HTTP and workload request that a call may send, and log lines between them.
+pub const RECORD_EXCHANGES_MAX: usize = 1000;
+
 /// What one call may use. The defaults suit Rust guests; a Plugin object may say otherwise, within the engine's ceilings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -360,6 +360,8 @@ async fn describe(prepared: &Arc<Prepared>) -> Result<Manifest, LoadError> {
         deadline: Duration::from_secs(10),
         mode: Mode::Plan,
         seed: "describe".to_owned(),
+        replay: None,
+        tried: false,
     };
     crate::abi::describe(prepared, env, facts)
         .await

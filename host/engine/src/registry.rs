@@ -4,6 +4,9 @@
 //! The layout is the one that `wkg` and `oci-wasm` push: a manifest with one layer of type `application/wasm`. What is pulled is
 //! checked against its digests on the way in, and nothing is larger than a source may be.
 
+mod push;
+mod reference;
+
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
@@ -24,116 +27,17 @@ use crate::limit::{
     SOURCE_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::source::hex;
-use crate::text::{clipped, one_line};
+use crate::text::one_line;
 use crate::trust::Signature;
+
+pub use push::{Pushed, push};
+pub use reference::Reference;
+use reference::is_digest;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const LAYER: &str = "application/wasm";
 const COSIGN_LAYER: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const COSIGN_SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-
-/// A reference that was taken apart: `registry.example.com:5000/team/plugin:1.2.3`, or with `@sha256:` and a digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference {
-    /// Host, perhaps with a port.
-    host: String,
-    repository: String,
-    /// A tag, or `sha256:<hex>`.
-    wanted: Wanted,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
-    Tag(String),
-    Digest(String),
-}
-
-impl Reference {
-    /// Takes a reference apart. There is no default registry and no default tag: what runs is said whole.
-    ///
-    /// # Errors
-    /// Says what is missing.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| {
-            format!(
-                "{:?} is not a reference such as registry.example.com/team/plugin:1.2.3: {why}",
-                clipped(text, 256)
-            )
-        };
-        let (host, rest) = text
-            .split_once('/')
-            .ok_or_else(|| wrong("it has no registry"))?;
-        if !(host.contains(['.', ':']) || host == "localhost") {
-            return Err(wrong("its first part is not the host of a registry"));
-        }
-        let (rest, wanted) = if let Some((rest, digest)) = rest.split_once('@') {
-            if !is_digest(digest) {
-                return Err(wrong("what follows @ is not sha256: and 64 digits"));
-            }
-            // A tag beside a digest is for people.
-            let rest = rest.split_once(':').map_or(rest, |(rest, _)| rest);
-            (rest, Wanted::Digest(digest.to_owned()))
-        } else {
-            let (rest, tag) = rest
-                .rsplit_once(':')
-                .ok_or_else(|| wrong("it has neither tag nor digest"))?;
-            let fits = (1..=128).contains(&tag.len())
-                && tag
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-            if !fits {
-                return Err(wrong("its tag is none"));
-            }
-            (rest, Wanted::Tag(tag.to_owned()))
-        };
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && part != "."
-                && part != ".."
-                && part.bytes().all(|b| {
-                    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
-                })
-        };
-        let is_host = host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'));
-        if !is_host || rest.len() > 255 || !rest.split('/').all(is_part) {
-            return Err(wrong("its repository is not lower case words joined by /"));
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            repository: rest.to_owned(),
-            wanted,
-        })
-    }
-
-    /// Host of the registry, perhaps with a port: what pull secrets call it.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The same repository by a digest.
-    #[must_use]
-    pub fn pinned(&self, digest: &str) -> String {
-        format!("{}/{}@{digest}", self.host, self.repository)
-    }
-
-    fn wanted(&self) -> &str {
-        match &self.wanted {
-            Wanted::Tag(text) | Wanted::Digest(text) => text,
-        }
-    }
-}
-
-fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
-}
 
 /// How a registry is reached.
 #[derive(Clone, Default)]
@@ -188,8 +92,8 @@ pub enum PullError {
 /// # Errors
 /// See [`PullError`].
 pub async fn resolve(reference: &Reference, access: &RegistryAccess) -> Result<String, PullError> {
-    if let Wanted::Digest(digest) = &reference.wanted {
-        return Ok(digest.clone());
+    if let Some(digest) = reference.digest() {
+        return Ok(digest.to_owned());
     }
     let mut registry = Registry::new(reference, access)?;
     let path = format!("manifests/{}", reference.wanted());
@@ -215,8 +119,8 @@ pub async fn pull(
     let mut registry = Registry::new(reference, access)?;
     within(async {
         let (manifest, digest) = registry.manifest(reference.wanted()).await?;
-        if let Wanted::Digest(wanted) = &reference.wanted
-            && *wanted != digest
+        if let Some(wanted) = reference.digest()
+            && wanted != digest
         {
             return Err(PullError::Invalid(format!(
                 "the registry answered manifest {digest} for {wanted}"
@@ -298,7 +202,7 @@ struct Answer {
 
 /// One repository, with the login that it asked for.
 struct Registry {
-    client: Client<CheckedConnector, Empty<Bytes>>,
+    client: Client<CheckedConnector, Full<Bytes>>,
     base: Url,
     access: RegistryAccess,
     authorization: Option<HeaderValue>,
@@ -431,7 +335,7 @@ impl Registry {
                 request = request.header(AUTHORIZATION, authorization.clone());
             }
             let request = request
-                .body(Empty::new())
+                .body(Full::default())
                 .map_err(|e| PullError::Invalid(e.to_string()))?;
             let response = self.client.request(request).await.map_err(unavailable)?;
             let status = response.status();
@@ -536,7 +440,7 @@ impl Registry {
             request = request.header(AUTHORIZATION, basic);
         }
         let request = request
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|e| PullError::Invalid(e.to_string()))?;
         let response = self.client.request(request).await.map_err(unavailable)?;
         if response.status() != StatusCode::OK {
@@ -612,36 +516,6 @@ fn unavailable(error: hyper_util::client::legacy::Error) -> PullError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn references_are_taken_apart_and_say_all() {
-        let digest = format!("sha256:{}", "a".repeat(64));
-        let parsed = Reference::parse("localhost:5000/team/plugin:1.2.3").unwrap();
-        assert_eq!(parsed.host(), "localhost:5000");
-        assert_eq!(parsed.wanted(), "1.2.3");
-        assert_eq!(
-            parsed.pinned(&digest),
-            format!("localhost:5000/team/plugin@{digest}")
-        );
-        let both = Reference::parse(&format!("r.example.com/p:1@{digest}")).unwrap();
-        assert_eq!(
-            (both.repository.as_str(), both.wanted()),
-            ("p", digest.as_str())
-        );
-        for wrong in [
-            "plugin:1",
-            "team/plugin:1",
-            "r.example.com/plugin",
-            "r.example.com/Plugin:1",
-            "r.example.com/a/../b:1",
-            "r.example.com/a?x=1:1",
-            "r.example.com/p@sha256:abc",
-            "u:p@r.example.com/p:1",
-            "r.example.com/p:1/../../x",
-        ] {
-            assert!(Reference::parse(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn challenges_are_read() {

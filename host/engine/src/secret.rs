@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use capstan_core::call::SecretHandle;
 
 use crate::limit::REDACT_BYTES_MIN;
@@ -49,6 +51,40 @@ impl SecretTable {
     pub fn resolve(&self, handle: SecretHandle) -> Option<&[u8]> {
         let index = usize::try_from(handle.0).ok()?.checked_sub(1)?;
         self.values.get(index).map(AsRef::as_ref)
+    }
+
+    /// Bytes of each secret that came with the input, in the order of their handles.
+    pub(crate) fn given_sizes(&self) -> Vec<usize> {
+        let given = self.values.len().saturating_sub(self.opened);
+        self.values
+            .iter()
+            .take(given)
+            .map(|value| value.len())
+            .collect()
+    }
+
+    /// The text without any secret of this table or of others, plain, in base64 or inside of JSON: for what is kept.
+    pub(crate) fn redact_all(&self, text: &str, others: &[Vec<u8>]) -> String {
+        let own = self.values.iter().map(AsRef::as_ref);
+        let all = own.chain(others.iter().map(Vec::as_slice));
+        let mut text = text.to_owned();
+        for value in all.map(<[u8]>::trim_ascii) {
+            if value.len() < REDACT_BYTES_MIN {
+                continue;
+            }
+            let mut forms = vec![STANDARD.encode(value)];
+            if let Ok(secret) = std::str::from_utf8(value) {
+                let quoted = serde_json::Value::from(secret).to_string();
+                forms.push(quoted.trim_matches('"').to_owned());
+                forms.push(secret.to_owned());
+            }
+            for form in forms {
+                if text.contains(&form) {
+                    text = text.replace(&form, "[secret]");
+                }
+            }
+        }
+        text
     }
 
     /// The text with every secret of this table that occurs in it taken out.
@@ -107,5 +143,12 @@ mod tests {
         table.add(b"hunter2-hunter2".to_vec());
         assert!(!format!("{table:?}").contains("hunter"));
         assert_eq!(table.redact("it is hunter2-hunter2!"), "it is [secret]!");
+        table.add(b"a\"b\"c\"d\"e".to_vec());
+        let text = format!(
+            "{} hunter2-hunter2 a\\\"b\\\"c\\\"d\\\"e injected",
+            STANDARD.encode("hunter2-hunter2")
+        );
+        let redacted = table.redact_all(&text, &[b"injected\n".to_vec()]);
+        assert_eq!(redacted, "[secret] [secret] [secret] [secret]");
     }
 }

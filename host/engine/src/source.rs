@@ -67,7 +67,19 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unpack(source: &Bytes) -> Result<Bytes, LoadError> {
+/// How a source is packed, by its first bytes.
+pub(crate) fn packing(source: &[u8]) -> &'static str {
+    if source.starts_with(GZIP_MAGIC) {
+        "gzip"
+    } else if source.starts_with(ZSTD_MAGIC) {
+        "zstd"
+    } else {
+        "plain"
+    }
+}
+
+/// Plain bytes of a source.
+pub(crate) fn unpack(source: &Bytes) -> Result<Bytes, LoadError> {
     if source.len() > SOURCE_BYTES_MAX {
         return Err(LoadError::TooLarge {
             what: "source",
@@ -125,7 +137,7 @@ fn bounded(decoder: impl Read, packed: usize, format: &'static str) -> Result<By
 }
 
 /// A component, and not one of the things that are mistaken for one.
-fn check_layer(wasm: &[u8]) -> Result<(), LoadError> {
+pub(crate) fn check_layer(wasm: &[u8]) -> Result<(), LoadError> {
     if wasmtime::Engine::detect_precompiled(wasm).is_some() || wasm.starts_with(b"\x7fELF") {
         return Err(LoadError::Precompiled);
     }
@@ -149,7 +161,7 @@ fn check_layer(wasm: &[u8]) -> Result<(), LoadError> {
 }
 
 /// Reads and validates every section, nested ones too, and collects the names of the outermost imports and exports.
-fn walk(wasm: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError> {
+pub(crate) fn walk(wasm: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError> {
     let malformed = |e: &wasmparser::BinaryReaderError| {
         if e.message().contains("unexpected end") {
             return LoadError::Truncated { at: wasm.len() };

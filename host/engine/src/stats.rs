@@ -50,6 +50,14 @@ impl Function {
         Self::PlanUpgrade,
     ];
 
+    /// The function of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|function| function.as_str() == name)
+    }
+
     /// For logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

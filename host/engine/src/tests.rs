@@ -1,5 +1,6 @@
 //! The engine against a real component, which does on demand what the engine must survive.
 
+mod anatomy;
 mod answers;
 mod calls;
 mod capabilities;
@@ -7,4 +8,5 @@ mod files;
 mod http;
 mod loading;
 mod probe;
+mod records;
 mod registry;

@@ -17,6 +17,7 @@ use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugins::Plugins;
 use capstan_controllers::plugins::event::Events;
+use capstan_controllers::records::RecordDir;
 use capstan_controllers::secrets::Secrets;
 use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
@@ -82,6 +83,13 @@ pub(super) struct RunArgs {
     /// Snapshots that are kept of each cluster.
     #[arg(long, default_value_t = 5, value_name = "COUNT")]
     etcd_snapshots_keep: usize,
+    /// Directory for records of plugin calls: of objects and Plugins with the annotation capstan.dev/record: "true". They hold what
+    /// plugins saw, without secrets; `capstan plugin replay` makes the calls again.
+    #[arg(long, value_name = "DIR")]
+    record_dir: Option<PathBuf>,
+    /// Records that are kept.
+    #[arg(long, default_value_t = 200, value_name = "COUNT")]
+    record_keep: usize,
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
@@ -217,6 +225,11 @@ async fn work(
             .as_ref()
             .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
         let ctx = context(api, &args.namespace, snapshots, tasks);
+        if let Some(dir) = &args.record_dir {
+            let dir = RecordDir::open(dir, args.record_keep)
+                .map_err(|why| anyhow::anyhow!("--record-dir {why}"))?;
+            ctx.plugins.record_to(dir);
+        }
         let metrics = Arc::new(Metrics::default());
         registry::start(&ctx, &engine, &metrics);
         admin.enter(Phase::Working {

@@ -61,7 +61,7 @@ pub(super) async fn install(
     Ok(())
 }
 
-fn definition(
+pub(super) fn definition(
     kind: &capstan_core::call::manifest::OwnedKind,
     plugin: &str,
 ) -> Result<Value, Failure> {

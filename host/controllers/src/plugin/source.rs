@@ -366,7 +366,8 @@ async fn access(ctx: &Ctx, own: &ObjectKey, oci: &OciSource) -> Result<RegistryA
 }
 
 /// User and password for a registry, out of a docker configuration.
-fn login_of(config: &[u8], host: &str) -> Option<(String, String)> {
+#[must_use]
+pub fn login_of(config: &[u8], host: &str) -> Option<(String, String)> {
     let config: Value = serde_json::from_slice(config).ok()?;
     let auths = config.get("auths")?.as_object()?;
     let entry = auths.iter().find_map(|(name, entry)| {

@@ -8,6 +8,7 @@ pub(crate) mod hook;
 pub(crate) mod infrastructure;
 pub(crate) mod manifest;
 pub(crate) mod material;
+pub(crate) mod raw;
 pub(crate) mod strategy;
 pub(crate) mod types;
 
@@ -41,6 +42,7 @@ pub(crate) mod wit {
         world: "capstan:engine/v01",
         imports: { default: async | trappable },
         exports: { default: async },
+        additional_derives: [serde::Serialize, serde::Deserialize],
     });
 }
 
@@ -49,6 +51,20 @@ pub(crate) use wit::exports::capstan::plugin as exports;
 
 /// What a function's body answers in the end.
 pub(crate) type Outcome<'a, T> = BoxFuture<'a, Result<T, Stop>>;
+
+/// Calls an exported function, with its parameters and what it returns on the call's tape.
+macro_rules! ask {
+    ($store:ident, $guest:ident.$call:ident($($name:literal: $value:ident),*)) => {{
+        $($store.data_mut().capabilities.tape.heard($name, &$value);)*
+        let answer = $guest
+            .$call(&mut *$store $(, &$value)*)
+            .await
+            .map_err(Stop::Guest)?;
+        $store.data_mut().capabilities.tape.answered(&answer);
+        answer
+    }};
+}
+use ask;
 
 /// The plugin interfaces that one component exports, found once.
 #[derive(Clone)]

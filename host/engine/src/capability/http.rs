@@ -134,8 +134,11 @@ struct Checked {
     headers: HeaderMap,
     body: Bytes,
     has_secrets: bool,
-    credential: Option<(String, HeaderName, HeaderValue)>,
+    credential: Option<Added>,
 }
+
+/// A credential by its name, and the header that carries it.
+type Added = (String, HeaderName, HeaderValue);
 
 /// Whether there is a redirect to follow.
 enum Redirect {
@@ -164,7 +167,9 @@ impl Capabilities {
         }
         if let Some((name, ..)) = &checked.credential {
             let name = name.clone();
-            checked.credential = Some(self.credential(&name, &checked.origin).await?);
+            let (credential, secret) = self.credential(&name, &checked.origin).await?;
+            self.tape.hide(&secret);
+            checked.credential = Some(credential);
         }
         for _ in 0..=HTTP_REDIRECTS_MAX {
             let index = self.authorize(&checked.origin, &checked.method)?;
@@ -264,12 +269,8 @@ impl Capabilities {
         Ok(body.freeze())
     }
 
-    /// The header that carries a granted credential to this origin.
-    async fn credential(
-        &self,
-        name: &str,
-        origin: &Origin,
-    ) -> Result<(String, HeaderName, HeaderValue), HttpError> {
+    /// The header that carries a granted credential to this origin, and its secret.
+    async fn credential(&self, name: &str, origin: &Origin) -> Result<(Added, Vec<u8>), HttpError> {
         let grant = self.grants.credentials.get(name).ok_or_else(|| {
             HttpError::Denied(format!(
                 "the credential {name} is not granted: add it to the credentials of the grant of the capability http in spec.grants of the Plugin"
@@ -317,7 +318,7 @@ impl Capabilities {
         };
         let mut value = value.map_err(|_| unusable())?;
         value.set_sensitive(true);
-        Ok((name.to_owned(), header, value))
+        Ok(((name.to_owned(), header, value), credential.secret))
     }
 
     async fn exchange(

@@ -96,6 +96,9 @@ impl Capabilities {
     /// The secret itself. It is kept out of logs and events all the same.
     pub(crate) async fn secret_read(&mut self, asked: SecretKey) -> Result<Vec<u8>, SecretError> {
         let bytes = self.secret(&asked, true).await?;
+        self.tape.must_not_keep(
+            "the plugin has read the bytes of a Secret, and what it makes of them cannot be told",
+        );
         self.secrets.open(bytes.clone());
         Ok(bytes)
     }

@@ -218,6 +218,10 @@ impl Capabilities {
         if !granted.iter().any(|grant| grant.is_for(&target)) {
             return Err(WorkloadError::Denied(denied(&target)));
         }
+        if target.group.is_empty() && matches!(target.plural, "secrets" | "serviceaccounts") {
+            self.tape
+                .must_not_keep("the plugin has read Secrets of its workload cluster");
+        }
         let changes = !matches!(target.verb, WorkloadVerb::Get | WorkloadVerb::List);
         if changes && self.mode == Mode::Plan {
             let what = described(&target);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
-use crate::{PullError, Reference, RegistryAccess, Signature, pull, resolve};
+use crate::{Anatomy, PullError, Reference, RegistryAccess, Signature, pull, push, resolve};
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
@@ -50,8 +50,13 @@ impl Registry {
             while let Ok((stream, _)) = listener.accept().await {
                 let served = served.clone();
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let answer = served.answer(&request);
-                    async move { Ok::<_, Infallible>(answer) }
+                    let served = served.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        let answer = served.answer(&Request::from_parts(head, body));
+                        Ok::<_, Infallible>(answer)
+                    }
                 });
                 tokio::spawn(async move {
                     let builder =
@@ -65,7 +70,7 @@ impl Registry {
         registry
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Bytes>) -> Response<Full<Bytes>> {
         let mut contents = self.contents.lock().unwrap();
         let path = request.uri().path().to_owned();
         let authorization = request.headers().get("authorization");
@@ -106,6 +111,28 @@ impl Registry {
                 .header("location", to)
                 .body(Full::default())
                 .unwrap();
+        }
+        let body = request.body().to_vec();
+        let found = StatusCode::OK;
+        if request.method() == Method::POST && path.ends_with("/blobs/uploads/") {
+            return Response::builder()
+                .status(StatusCode::ACCEPTED)
+                .header("location", "/v2/team/plugin/upload/7?state=a")
+                .body(Full::default())
+                .unwrap();
+        }
+        if request.method() == Method::PUT && path.ends_with("/upload/7") {
+            let query = request.uri().query().unwrap().replace("%3A", ":");
+            assert_eq!(query, format!("state=a&digest={}", digest(&body)));
+            let blob = format!("/v2/team/plugin/blobs/{}", digest(&body));
+            contents.answers.insert(blob, (found, body));
+            return respond(StatusCode::CREATED, b"");
+        }
+        if request.method() == Method::PUT {
+            let by_digest = format!("/v2/team/plugin/manifests/{}", digest(&body));
+            contents.answers.insert(by_digest, (found, body.clone()));
+            contents.answers.insert(path, (found, body));
+            return respond(StatusCode::CREATED, b"");
         }
         match contents.answers.get(&path) {
             Some((status, body)) => respond(*status, body),
@@ -247,4 +274,41 @@ async fn signatures_are_found_beside_the_manifest() {
         manifest: of,
     };
     assert_eq!(pulled.signatures, [expected]);
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_what_a_host_pulls() {
+    let registry = Registry::start().await;
+    registry.contents.lock().unwrap().wants_token = true;
+    let access = RegistryAccess {
+        login: Some(("user".to_owned(), "pass".to_owned())),
+        ..plain()
+    };
+    let component = Anatomy {
+        wasm: Bytes::from_static(COMPONENT),
+        digest: digest(COMPONENT),
+        exports: vec!["capstan:plugin/manifest@0.1.0".to_owned()],
+        ..Anatomy::default()
+    };
+    let tag = registry.reference(":1.2.3");
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let pushed = push(&tag, &access, &component, "upgrade-x", "1.2.3", now)
+        .await
+        .unwrap();
+    let pulled = pull(&tag, &access, false).await.unwrap();
+    assert_eq!(&pulled.source[..], COMPONENT);
+    assert_eq!(pulled.manifest, pushed.manifest);
+    assert!(pushed.bytes > 8);
+    let again = push(&tag, &access, &component, "upgrade-x", "1.2.3", now)
+        .await
+        .unwrap();
+    assert_eq!((again.bytes, again.manifest), (0, pushed.manifest.clone()));
+    let pinned = registry.reference(&format!("@{}", pushed.manifest));
+    assert!(
+        push(&pinned, &access, &component, "x", "1.0.0", now)
+            .await
+            .is_err()
+    );
+    let denied = push(&tag, &plain(), &component, "x", "1.0.0", now).await;
+    assert!(matches!(denied, Err(PullError::Denied(_))), "{denied:?}");
 }

@@ -11,7 +11,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::bootstrap as wit;
-use super::{Outcome, Roles, imports, material, role, types};
+use super::{Outcome, Roles, ask, imports, material, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 use crate::limit::{BOOTSTRAP_BYTES_MAX, LIST_ENTRIES_MAX};
@@ -33,7 +33,7 @@ pub(super) fn role_of(role: Role) -> imports::types::Role {
     }
 }
 
-fn guest(
+pub(super) fn guest(
     roles: &Roles,
     store: &mut Store<CallState>,
     instance: &Instance,
@@ -70,10 +70,7 @@ pub(crate) fn requirements<'a>(
     async move {
         let guest = guest(&roles, store, instance)?;
         let input = bootstrap_input(&input, wall)?;
-        let answer = guest
-            .call_requirements(store, &input)
-            .await
-            .map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_requirements("input": input));
         Ok(material::requirements(answer.map_err(types::failure)?)?)
     }
     .boxed()
@@ -91,17 +88,14 @@ pub(crate) fn render<'a>(
         let guest = guest(&roles, store, instance)?;
         let input = bootstrap_input(&input, wall)?;
         let given = material::given(given);
-        let answer = guest
-            .call_render(&mut *store, &input, &given)
-            .await
-            .map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_render("input": input, "material": given));
         let secrets = &store.data().capabilities.secrets;
         Ok(bootstrap_answer(answer.map_err(types::failure)?, secrets)?)
     }
     .boxed()
 }
 
-fn bootstrap_answer(
+pub(super) fn bootstrap_answer(
     answer: wit::BootstrapAnswer,
     secrets: &SecretTable,
 ) -> Checked<BootstrapAnswer> {

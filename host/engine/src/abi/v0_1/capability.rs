@@ -17,6 +17,7 @@ use crate::capability::workload::{
     name_of,
 };
 use crate::error::HostTrouble;
+use crate::tape::{self, Asked};
 
 fn level_of(level: log::Level) -> Level {
     match level {
@@ -27,9 +28,38 @@ fn level_of(level: log::Level) -> Level {
     }
 }
 
+/// Does what an import does, or answers what it did when the call was recorded, and keeps both for a record.
+macro_rules! taped {
+    ($self:ident, $import:literal, ($($argument:ident),*), $body:block) => {{
+        let asked = if $self.tape.is_off() {
+            Asked::Go(None)
+        } else {
+            let request = [$((stringify!($argument).to_owned(), $self.tape.value(&$argument))),*];
+            let request = serde_json::Map::from_iter(request);
+            $self
+                .tape
+                .asks($import, serde_json::Value::Object(request))
+                .map_err(wasmtime::Error::new)?
+        };
+        match asked {
+            Asked::Known(answer) => serde_json::from_value(tape::exact(answer)).map_err(|error| {
+                wasmtime::Error::new(HostTrouble(format!("the record's answer of {}: {error}", $import)))
+            }),
+            Asked::Go(request) => {
+                let answer: wasmtime::Result<_> = async { $body }.await;
+                let answer = answer?;
+                $self.tape.answers($import, request, &answer);
+                Ok(answer)
+            }
+        }
+    }};
+}
+
 impl log::Host for Capabilities {
     async fn enabled(&mut self, level: log::Level) -> wasmtime::Result<bool> {
-        Ok(self.log_enabled(level_of(level)))
+        taped!(self, "log.enabled", (level), {
+            Ok(self.log_enabled(level_of(level)))
+        })
     }
 
     async fn emit(
@@ -38,27 +68,33 @@ impl log::Host for Capabilities {
         message: String,
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
-        self.log_emit(level_of(level), &message, &fields);
-        Ok(())
+        taped!(self, "log.emit", (level, message, fields), {
+            self.log_emit(level_of(level), &message, &fields);
+            Ok(())
+        })
     }
 }
 
 impl state::Host for Capabilities {
     async fn get(&mut self) -> wasmtime::Result<Option<Vec<u8>>> {
-        self.state_get().await.map_err(|why| {
-            wasmtime::Error::new(HostTrouble(format!("the state cannot be read: {why}")))
+        taped!(self, "state.get", (), {
+            self.state_get().await.map_err(|why| {
+                wasmtime::Error::new(HostTrouble(format!("the state cannot be read: {why}")))
+            })
         })
     }
 
     async fn put(&mut self, value: Vec<u8>) -> wasmtime::Result<Result<(), state::Error>> {
-        Ok(self
-            .state_put(value)
-            .await
-            .map_err(|refusal| match refusal {
-                StateRefusal::Planned => state::Error::Planned,
-                StateRefusal::Limit(why) => state::Error::Limit(why),
-                StateRefusal::Failed(why) => state::Error::Failed(why),
-            }))
+        taped!(self, "state.put", (value), {
+            Ok(self
+                .state_put(value)
+                .await
+                .map_err(|refusal| match refusal {
+                    StateRefusal::Planned => state::Error::Planned,
+                    StateRefusal::Limit(why) => state::Error::Limit(why),
+                    StateRefusal::Failed(why) => state::Error::Failed(why),
+                }))
+        })
     }
 }
 
@@ -67,27 +103,30 @@ impl http::Host for Capabilities {
         &mut self,
         request: http::Request,
     ) -> wasmtime::Result<Result<http::Response, http::Error>> {
-        let request = HttpRequest {
-            method: request.method,
-            url: request.url,
-            headers: request.headers,
-            body: request.body.into_iter().map(part_of).collect(),
-            credential: request.credential,
-            timeout: (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms)),
-        };
-        // The future is large; the guest's stack is not where it belongs.
-        let answer = Box::pin(self.http_send(request)).await;
-        Ok(match answer {
-            Ok(response) => Ok(http::Response {
-                status: response.status,
-                headers: response.headers,
-                body: response.body,
-            }),
-            Err(HttpError::Denied(why)) => Err(http::Error::Denied(why)),
-            Err(HttpError::Planned) => Err(http::Error::Planned),
-            Err(HttpError::Invalid(why)) => Err(http::Error::Invalid(why)),
-            Err(HttpError::Limit(why)) => Err(http::Error::Limit(why)),
-            Err(HttpError::Failed(why)) => Err(http::Error::Failed(why)),
+        taped!(self, "http.send", (request), {
+            let request = HttpRequest {
+                method: request.method,
+                url: request.url,
+                headers: request.headers,
+                body: request.body.into_iter().map(part_of).collect(),
+                credential: request.credential,
+                timeout: (request.timeout_ms > 0)
+                    .then(|| Duration::from_millis(request.timeout_ms)),
+            };
+            // The future is large; the guest's stack is not where it belongs.
+            let answer = Box::pin(self.http_send(request)).await;
+            Ok(match answer {
+                Ok(response) => Ok(http::Response {
+                    status: response.status,
+                    headers: response.headers,
+                    body: response.body,
+                }),
+                Err(HttpError::Denied(why)) => Err(http::Error::Denied(why)),
+                Err(HttpError::Planned) => Err(http::Error::Planned),
+                Err(HttpError::Invalid(why)) => Err(http::Error::Invalid(why)),
+                Err(HttpError::Limit(why)) => Err(http::Error::Limit(why)),
+                Err(HttpError::Failed(why)) => Err(http::Error::Failed(why)),
+            })
         })
     }
 }
@@ -119,17 +158,21 @@ impl secret::Host for Capabilities {
         &mut self,
         asked: secret::SecretKey,
     ) -> wasmtime::Result<Result<u64, secret::Error>> {
-        let answer = Box::pin(self.secret_open(asked.into())).await;
-        Ok(answer.map(|handle| handle.0).map_err(Into::into))
+        taped!(self, "secret.open", (asked), {
+            let answer = Box::pin(self.secret_open(asked.into())).await;
+            Ok(answer.map(|handle| handle.0).map_err(Into::into))
+        })
     }
 
     async fn read(
         &mut self,
         asked: secret::SecretKey,
     ) -> wasmtime::Result<Result<Vec<u8>, secret::Error>> {
-        Ok(Box::pin(self.secret_read(asked.into()))
-            .await
-            .map_err(Into::into))
+        taped!(self, "secret.read", (asked), {
+            Ok(Box::pin(self.secret_read(asked.into()))
+                .await
+                .map_err(Into::into))
+        })
     }
 }
 
@@ -182,11 +225,13 @@ impl workload::Host for Capabilities {
         resource: workload::ApiResource,
         name: workload::ObjectName,
     ) -> wasmtime::Result<Result<String, workload::Error>> {
-        let request = WorkloadRequest::Get {
-            resource: resource.into(),
-            name: name.into(),
-        };
-        Ok(self.object(request).await)
+        taped!(self, "workload.get", (resource, name), {
+            let request = WorkloadRequest::Get {
+                resource: resource.into(),
+                name: name.into(),
+            };
+            Ok(self.object(request).await)
+        })
     }
 
     async fn list_objects(
@@ -194,24 +239,26 @@ impl workload::Host for Capabilities {
         resource: workload::ApiResource,
         options: workload::ListOptions,
     ) -> wasmtime::Result<Result<workload::Page, workload::Error>> {
-        let request = WorkloadRequest::List {
-            resource: resource.into(),
-            namespace: options.namespace,
-            labels: options.label_selector,
-            fields: options.field_selector,
-            limit: options.limit,
-            next: options.next,
-        };
-        Ok(match Box::pin(self.workload_request(request)).await {
-            Ok(WorkloadAnswer::Page(items, next)) => Ok(workload::Page {
-                items: items.iter().map(ToString::to_string).collect(),
-                next: next.unwrap_or_default(),
-            }),
-            Ok(WorkloadAnswer::Object(_) | WorkloadAnswer::Done) => Ok(workload::Page {
-                items: Vec::new(),
-                next: String::new(),
-            }),
-            Err(error) => Err(error.into()),
+        taped!(self, "workload.list-objects", (resource, options), {
+            let request = WorkloadRequest::List {
+                resource: resource.into(),
+                namespace: options.namespace,
+                labels: options.label_selector,
+                fields: options.field_selector,
+                limit: options.limit,
+                next: options.next,
+            };
+            Ok(match Box::pin(self.workload_request(request)).await {
+                Ok(WorkloadAnswer::Page(items, next)) => Ok(workload::Page {
+                    items: items.iter().map(ToString::to_string).collect(),
+                    next: next.unwrap_or_default(),
+                }),
+                Ok(WorkloadAnswer::Object(_) | WorkloadAnswer::Done) => Ok(workload::Page {
+                    items: Vec::new(),
+                    next: String::new(),
+                }),
+                Err(error) => Err(error.into()),
+            })
         })
     }
 
@@ -220,19 +267,21 @@ impl workload::Host for Capabilities {
         resource: workload::ApiResource,
         object: String,
     ) -> wasmtime::Result<Result<String, workload::Error>> {
-        let parsed = json_of("the object", &object)
-            .and_then(|object| name_of(&object).map(|name| (name, object)));
-        let (name, object) = match parsed {
-            Ok(parsed) => parsed,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let request = WorkloadRequest::Apply {
-            resource: resource.into(),
-            name,
-            object,
-            manager: self.workload_manager(),
-        };
-        Ok(self.object(request).await)
+        taped!(self, "workload.apply", (resource, object), {
+            let parsed = json_of("the object", &object)
+                .and_then(|object| name_of(&object).map(|name| (name, object)));
+            let (name, object) = match parsed {
+                Ok(parsed) => parsed,
+                Err(error) => return Ok(Err(error.into())),
+            };
+            let request = WorkloadRequest::Apply {
+                resource: resource.into(),
+                name,
+                object,
+                manager: self.workload_manager(),
+            };
+            Ok(self.object(request).await)
+        })
     }
 
     async fn patch(
@@ -242,22 +291,29 @@ impl workload::Host for Capabilities {
         patch_type: workload::PatchType,
         patch: String,
     ) -> wasmtime::Result<Result<String, workload::Error>> {
-        let patch = match json_of("the patch", &patch) {
-            Ok(patch) => patch,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let request = WorkloadRequest::Patch {
-            resource: resource.into(),
-            name: name.into(),
-            kind: match patch_type {
-                workload::PatchType::Merge => PatchKind::Merge,
-                workload::PatchType::JsonPatch => PatchKind::Json,
-                workload::PatchType::Strategic => PatchKind::Strategic,
-            },
-            patch,
-            manager: self.workload_manager(),
-        };
-        Ok(self.object(request).await)
+        taped!(
+            self,
+            "workload.patch",
+            (resource, name, patch_type, patch),
+            {
+                let patch = match json_of("the patch", &patch) {
+                    Ok(patch) => patch,
+                    Err(error) => return Ok(Err(error.into())),
+                };
+                let request = WorkloadRequest::Patch {
+                    resource: resource.into(),
+                    name: name.into(),
+                    kind: match patch_type {
+                        workload::PatchType::Merge => PatchKind::Merge,
+                        workload::PatchType::JsonPatch => PatchKind::Json,
+                        workload::PatchType::Strategic => PatchKind::Strategic,
+                    },
+                    patch,
+                    manager: self.workload_manager(),
+                };
+                Ok(self.object(request).await)
+            }
+        )
     }
 
     async fn delete(
@@ -266,13 +322,15 @@ impl workload::Host for Capabilities {
         name: workload::ObjectName,
         uid: Option<String>,
     ) -> wasmtime::Result<Result<(), workload::Error>> {
-        let request = WorkloadRequest::Delete {
-            resource: resource.into(),
-            name: name.into(),
-            uid,
-        };
-        let answer = Box::pin(self.workload_request(request)).await;
-        Ok(answer.map(drop).map_err(Into::into))
+        taped!(self, "workload.delete", (resource, name, uid), {
+            let request = WorkloadRequest::Delete {
+                resource: resource.into(),
+                name: name.into(),
+                uid,
+            };
+            let answer = Box::pin(self.workload_request(request)).await;
+            Ok(answer.map(drop).map_err(Into::into))
+        })
     }
 }
 
@@ -290,26 +348,30 @@ impl From<FilesError> for files::Error {
 
 impl files::Host for Capabilities {
     async fn read(&mut self, path: String) -> wasmtime::Result<Result<Vec<u8>, files::Error>> {
-        Ok(Box::pin(self.files_read(path)).await.map_err(Into::into))
+        taped!(self, "files.read", (path), {
+            Ok(Box::pin(self.files_read(path)).await.map_err(Into::into))
+        })
     }
 
     async fn list_directory(
         &mut self,
         path: String,
     ) -> wasmtime::Result<Result<Vec<files::Entry>, files::Error>> {
-        let entries = Box::pin(self.files_list(path)).await;
-        Ok(entries
-            .map(|entries| {
-                entries
-                    .into_iter()
-                    .map(|entry| files::Entry {
-                        name: entry.name,
-                        is_directory: entry.is_directory,
-                        size_bytes: entry.size_bytes,
-                    })
-                    .collect()
-            })
-            .map_err(Into::into))
+        taped!(self, "files.list-directory", (path), {
+            let entries = Box::pin(self.files_list(path)).await;
+            Ok(entries
+                .map(|entries| {
+                    entries
+                        .into_iter()
+                        .map(|entry| files::Entry {
+                            name: entry.name,
+                            is_directory: entry.is_directory,
+                            size_bytes: entry.size_bytes,
+                        })
+                        .collect()
+                })
+                .map_err(Into::into))
+        })
     }
 }
 
@@ -320,13 +382,15 @@ impl event::Host for Capabilities {
         reason: String,
         message: String,
     ) -> wasmtime::Result<Result<(), event::Error>> {
-        let warning = matches!(event_type, event::EventType::Warning);
-        let answer = Box::pin(self.event_emit(warning, reason, &message)).await;
-        Ok(answer.map_err(|error| match error {
-            EventError::Planned => event::Error::Planned,
-            EventError::Invalid(why) => event::Error::Invalid(why),
-            EventError::Limit(why) => event::Error::Limit(why),
-        }))
+        taped!(self, "event.emit", (event_type, reason, message), {
+            let warning = matches!(event_type, event::EventType::Warning);
+            let answer = Box::pin(self.event_emit(warning, reason, &message)).await;
+            Ok(answer.map_err(|error| match error {
+                EventError::Planned => event::Error::Planned,
+                EventError::Invalid(why) => event::Error::Invalid(why),
+                EventError::Limit(why) => event::Error::Limit(why),
+            }))
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use wasmtime::component::Instance;
 use super::bootstrap::role_of;
 use super::check::{self, Checked};
 use super::exports::control_plane as wit;
-use super::{Outcome, Roles, material, role, types};
+use super::{Outcome, Roles, ask, material, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
@@ -25,7 +25,7 @@ const INTERFACE: &str = "control-plane";
 /// Machines of one control plane.
 const REPLICAS_MAX: u32 = 99;
 
-fn guest(
+pub(super) fn guest(
     roles: &Roles,
     store: &mut Store<CallState>,
     instance: &Instance,
@@ -75,7 +75,7 @@ macro_rules! function {
             async move {
                 let guest = guest(&roles, store, instance)?;
                 let input = $lower(&input, wall)?;
-                let answer = guest.$call(store, &input).await.map_err(Stop::Guest)?;
+                let answer = ask!(store, guest.$call("input": input));
                 Ok($lift(answer.map_err(types::failure)?)?)
             }
             .boxed()
@@ -122,11 +122,11 @@ fn config_input(
     })
 }
 
-fn checked_config(spec: String) -> Checked<Value> {
+pub(super) fn checked_config(spec: String) -> Checked<Value> {
     check::json_object("the bootstrap config's spec", &spec)
 }
 
-fn checked_reasons(reasons: Vec<String>) -> Checked<Vec<String>> {
+pub(super) fn checked_reasons(reasons: Vec<String>) -> Checked<Vec<String>> {
     check::list("outdated", reasons.len())?;
     reasons
         .into_iter()
@@ -134,7 +134,7 @@ fn checked_reasons(reasons: Vec<String>) -> Checked<Vec<String>> {
         .collect()
 }
 
-fn checked_desired(desired: wit::DesiredState) -> Checked<Desired> {
+pub(super) fn checked_desired(desired: wit::DesiredState) -> Checked<Desired> {
     check::rule(desired.replicas <= REPLICAS_MAX, || {
         format!("replicas is {}, more than {REPLICAS_MAX}", desired.replicas)
     })?;
@@ -172,7 +172,7 @@ fn checked_desired(desired: wit::DesiredState) -> Checked<Desired> {
     })
 }
 
-fn checked_components(components: wit::MachineComponents) -> Checked<Components> {
+pub(super) fn checked_components(components: wit::MachineComponents) -> Checked<Components> {
     check::list("components", components.components.len())?;
     let listed = components
         .components
@@ -212,7 +212,7 @@ fn checked_components(components: wit::MachineComponents) -> Checked<Components>
     })
 }
 
-fn checked_initialized(when: wit::InitializedWhen) -> Checked<InitializedWhen> {
+pub(super) fn checked_initialized(when: wit::InitializedWhen) -> Checked<InitializedWhen> {
     Ok(match when {
         wit::InitializedWhen::ApiServerAnswers => InitializedWhen::ApiServerAnswers,
         wit::InitializedWhen::ObjectExists(object) => InitializedWhen::ObjectExists {

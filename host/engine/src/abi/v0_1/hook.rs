@@ -9,11 +9,21 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::pre_delete_hook as wit;
-use super::{Outcome, Roles, role, types};
+use super::{Outcome, Roles, ask, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
 const INTERFACE: &str = "pre-delete-hook";
+
+pub(super) fn guest(
+    roles: &Roles,
+    store: &mut Store<CallState>,
+    instance: &Instance,
+) -> Result<wit::Guest, Stop> {
+    role(roles.hook.as_ref(), INTERFACE)?
+        .load(store, instance)
+        .map_err(Stop::Guest)
+}
 
 fn hook_input(input: &HookInput, wall: Duration) -> Result<wit::HookInput, CallError> {
     Ok(wit::HookInput {
@@ -44,17 +54,15 @@ pub(crate) fn run<'a>(
     input: HookInput,
 ) -> Outcome<'a, Verdict> {
     async move {
-        let guest = role(roles.hook.as_ref(), INTERFACE)?
-            .load(&mut *store, instance)
-            .map_err(Stop::Guest)?;
+        let guest = guest(&roles, store, instance)?;
         let input = hook_input(&input, wall)?;
-        let answer = guest.call_run(store, &input).await.map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_run("input": input));
         Ok(verdict(answer.map_err(types::failure)?)?)
     }
     .boxed()
 }
 
-fn verdict(verdict: wit::Verdict) -> Checked<Verdict> {
+pub(super) fn verdict(verdict: wit::Verdict) -> Checked<Verdict> {
     Ok(match verdict {
         wit::Verdict::Proceed => Verdict::Proceed,
         wit::Verdict::Waiting(wait) => Verdict::Waiting(types::waiting(wait)?),

@@ -11,7 +11,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::infrastructure as wit;
-use super::{Outcome, Roles, role, types};
+use super::{Outcome, Roles, ask, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
@@ -26,7 +26,7 @@ const ADDRESS_TYPES: [&str; 5] = [
     "ExternalDNS",
 ];
 
-fn guest(
+pub(super) fn guest(
     roles: &Roles,
     store: &mut Store<CallState>,
     instance: &Instance,
@@ -74,10 +74,7 @@ pub(crate) fn ensure_cluster<'a>(
     async move {
         let guest = guest(&roles, store, instance)?;
         let input = cluster_input(&input, wall)?;
-        let answer = guest
-            .call_ensure_cluster(store, &input)
-            .await
-            .map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_ensure_cluster("input": input));
         Ok(cluster_answer(answer.map_err(types::failure)?)?)
     }
     .boxed()
@@ -93,10 +90,7 @@ pub(crate) fn delete_cluster<'a>(
     async move {
         let guest = guest(&roles, store, instance)?;
         let input = cluster_input(&input, wall)?;
-        let answer = guest
-            .call_delete_cluster(store, &input)
-            .await
-            .map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_delete_cluster("input": input));
         Ok(deletion_answer(answer.map_err(types::failure)?)?)
     }
     .boxed()
@@ -112,10 +106,7 @@ pub(crate) fn ensure_machine<'a>(
     async move {
         let guest = guest(&roles, store, instance)?;
         let input = machine_input(&input, wall)?;
-        let answer = guest
-            .call_ensure_machine(store, &input)
-            .await
-            .map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_ensure_machine("input": input));
         Ok(machine_answer(answer.map_err(types::failure)?)?)
     }
     .boxed()
@@ -131,16 +122,13 @@ pub(crate) fn delete_machine<'a>(
     async move {
         let guest = guest(&roles, store, instance)?;
         let input = machine_input(&input, wall)?;
-        let answer = guest
-            .call_delete_machine(store, &input)
-            .await
-            .map_err(Stop::Guest)?;
+        let answer = ask!(store, guest.call_delete_machine("input": input));
         Ok(deletion_answer(answer.map_err(types::failure)?)?)
     }
     .boxed()
 }
 
-fn cluster_answer(answer: wit::ClusterAnswer) -> Checked<ClusterAnswer> {
+pub(super) fn cluster_answer(answer: wit::ClusterAnswer) -> Checked<ClusterAnswer> {
     check::list("failureDomains", answer.failure_domains.len())?;
     let mut failure_domains: Vec<FailureDomain> = Vec::new();
     for domain in answer.failure_domains {
@@ -188,7 +176,7 @@ fn provider_id(id: String) -> Checked<String> {
     Ok(id)
 }
 
-fn machine_answer(answer: wit::MachineAnswer) -> Checked<MachineAnswer> {
+pub(super) fn machine_answer(answer: wit::MachineAnswer) -> Checked<MachineAnswer> {
     check::list("addresses", answer.addresses.len())?;
     check::rule(answer.addresses.len() <= 128, || {
         "addresses has more than 128 entries".to_owned()
@@ -233,7 +221,7 @@ fn machine_answer(answer: wit::MachineAnswer) -> Checked<MachineAnswer> {
     })
 }
 
-fn deletion_answer(answer: wit::DeletionAnswer) -> Checked<DeletionAnswer> {
+pub(super) fn deletion_answer(answer: wit::DeletionAnswer) -> Checked<DeletionAnswer> {
     Ok(DeletionAnswer {
         deletion: types::deletion(answer.deletion)?,
         status: check::json_object("status", &answer.status)?,

@@ -7,7 +7,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::manifest as wit;
-use super::{Outcome, Roles};
+use super::{Outcome, Roles, ask};
 use crate::call::{CallState, Stop};
 
 pub(crate) fn describe<'a>(
@@ -20,13 +20,13 @@ pub(crate) fn describe<'a>(
             .manifest
             .load(&mut *store, instance)
             .map_err(Stop::Guest)?;
-        let description = guest.call_describe(store).await.map_err(Stop::Guest)?;
+        let description = ask!(store, guest.call_describe());
         Ok(manifest(description)?)
     }
     .boxed()
 }
 
-fn manifest(description: wit::Description) -> Checked<Manifest> {
+pub(super) fn manifest(description: wit::Description) -> Checked<Manifest> {
     check::list("kinds", description.kinds.len())?;
     check::list("capabilities", description.capabilities.len())?;
     check::extra(description.extra)?;

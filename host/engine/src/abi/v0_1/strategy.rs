@@ -11,11 +11,21 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::upgrade_strategy as wit;
-use super::{Outcome, Roles, role, types};
+use super::{Outcome, Roles, ask, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
 const INTERFACE: &str = "upgrade-strategy";
+
+pub(super) fn guest(
+    roles: &Roles,
+    store: &mut Store<CallState>,
+    instance: &Instance,
+) -> Result<wit::Guest, Stop> {
+    role(roles.strategy.as_ref(), INTERFACE)?
+        .load(store, instance)
+        .map_err(Stop::Guest)
+}
 
 fn machine(facts: &MachineFacts) -> wit::Machine {
     wit::Machine {
@@ -69,17 +79,15 @@ pub(crate) fn plan<'a>(
     facts: Facts,
 ) -> Outcome<'a, Answer> {
     async move {
-        let guest = role(roles.strategy.as_ref(), INTERFACE)?
-            .load(&mut *store, instance)
-            .map_err(Stop::Guest)?;
-        let input = lower(&facts)?;
-        let answer = guest.call_plan(store, &input).await.map_err(Stop::Guest)?;
+        let guest = guest(&roles, store, instance)?;
+        let facts = lower(&facts)?;
+        let answer = ask!(store, guest.call_plan("facts": facts));
         Ok(checked(answer.map_err(types::failure)?, &facts)?)
     }
     .boxed()
 }
 
-fn checked(answer: wit::Answer, facts: &Facts) -> Checked<Answer> {
+pub(super) fn checked(answer: wit::Answer, facts: &wit::Facts) -> Checked<Answer> {
     let mut named = BTreeSet::new();
     for target in &answer.targets {
         let name = target.machine_set.as_str();

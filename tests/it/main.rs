@@ -1,8 +1,10 @@
 //! Integration tests: the whole host against real servers and the local cloud. One binary, so that tests share what they can.
 
+mod adoption;
 mod autoscaler;
 mod bad_objects;
 mod bootstrap;
+mod bootstrap_report;
 mod cluster_lifecycle;
 mod clusterctl;
 mod control_plane;
@@ -12,6 +14,7 @@ mod etcd;
 mod failover;
 mod health_check;
 mod hooks;
+mod in_cluster;
 mod installation;
 mod kubectl;
 mod plugin_capabilities;

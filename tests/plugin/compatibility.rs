@@ -33,12 +33,22 @@ fn components_of_every_released_version_load_and_answer() {
             let component = component.to_str().unwrap();
             let checked = plugin(&["check", component, "-o", "json"]);
             assert_eq!(checked.code, 0, "{kind}: {checked:?}");
-            let tested = plugin(&["test", dir.to_str().unwrap(), "--plugin", component, "-o", "json"]);
+            let tested = plugin(&[
+                "test",
+                dir.to_str().unwrap(),
+                "--plugin",
+                component,
+                "-o",
+                "json",
+            ]);
             assert_eq!(tested.code, 0, "{kind}: {tested:?}");
             let tested = tested.json();
             for record in tested["records"].as_array().unwrap() {
                 assert_eq!(record["sameDigest"], true, "{kind}: {record}");
-                assert!(record["outcome"]["answer"].get("Ok").is_some(), "{kind}: {record}");
+                assert!(
+                    record["outcome"]["answer"].get("Ok").is_some(),
+                    "{kind}: {record}"
+                );
             }
         }
     }
@@ -49,7 +59,12 @@ fn what_is_built_now_answers_like_the_first_of_its_version() {
     for kind in KINDS {
         let dir = wasm::root().join("tests/plugin/fixtures/v0.1").join(kind);
         let now = crate::program::file(&format!("minimal-{kind}"));
-        let tested = plugin(&["test", dir.to_str().unwrap(), "--plugin", now.to_str().unwrap()]);
+        let tested = plugin(&[
+            "test",
+            dir.to_str().unwrap(),
+            "--plugin",
+            now.to_str().unwrap(),
+        ]);
         assert_eq!(tested.code, 0, "{kind}: {tested:?}");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use capstan_api::plugin::HostCeiling;
+use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
 use capstan_controllers::event::Events;
@@ -29,6 +30,7 @@ use capstan_core::plan::{Failure, FailureKind};
 use capstan_engine::{
     Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions,
 };
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Admin, Phase};
@@ -92,6 +94,13 @@ pub(super) struct RunArgs {
     /// Records that are kept.
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     record_keep: usize,
+    /// Address at which machines may tell that they did not become nodes; port 0, or 0 alone, means a free port. Without it they are
+    /// not asked to.
+    #[arg(long, value_parser = address, value_name = "ADDRESS")]
+    bootstrap_report_listen: Option<SocketAddr>,
+    /// How machines reach that address, such as https://capstan.example.com:9443; where it listens by default.
+    #[arg(long, value_name = "URL", requires = "bootstrap_report_listen")]
+    bootstrap_report_url: Option<PublicUrl>,
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
@@ -281,7 +290,23 @@ impl Host {
             .etcd_snapshots
             .as_ref()
             .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
-        let ctx = context_behind(&self.fence, &self.api, &args.namespace, snapshots, tasks);
+        let listening = report_listener(args).await?;
+        let reports = match &listening {
+            Some((_, url)) => Some(Arc::new(
+                Reports::prepare(&*self.server, &args.namespace, url.clone(), SystemClock.now())
+                    .await
+                    .context("--bootstrap-report-listen")?,
+            )),
+            None => None,
+        };
+        let ctx = context_behind(
+            &self.fence,
+            &self.api,
+            &args.namespace,
+            snapshots,
+            reports.clone(),
+            tasks,
+        );
         if let Some(dir) = &args.record_dir {
             let dir = RecordDir::open(dir, args.record_keep)
                 .map_err(|why| anyhow::anyhow!("--record-dir {why}"))?;
@@ -302,6 +327,11 @@ impl Host {
             let changed = patiently(|| install::host(&*self.api)).await?;
             tracing::info!(changed, "kinds and admission policies are installed");
             patiently(|| install::core_provider(&*self.api, &args.namespace)).await?;
+            if let (Some(reports), Some((listener, _))) = (reports, listening) {
+                reports
+                    .serve(&ctx, listener)
+                    .context("--bootstrap-report-listen")?;
+            }
             let metrics = Arc::new(Metrics::default());
             registry::start_warm(&ctx, plugins, &metrics);
             self.admin.enter(Phase::Working {
@@ -319,6 +349,25 @@ impl Host {
             },
         }
     }
+}
+
+/// Where machines report, if they may, and how they reach it.
+async fn report_listener(args: &RunArgs) -> anyhow::Result<Option<(TcpListener, PublicUrl)>> {
+    let Some(address) = args.bootstrap_report_listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--bootstrap-report-listen: cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    let url = match &args.bootstrap_report_url {
+        Some(url) => url.clone(),
+        None if address.ip().is_unspecified() => {
+            bail!("--bootstrap-report-url is missing: {address} is no address that machines reach")
+        }
+        None => PublicUrl::of_address(address),
+    };
+    Ok(Some((listener, url)))
 }
 
 /// Repeats what fails for reasons that pass, for a while: the API server may be starting as well.
@@ -345,9 +394,10 @@ pub(super) fn context(
     api: &Arc<dyn KubeApi>,
     namespace: &str,
     snapshots: Option<SnapshotStore>,
+    reports: Option<Arc<Reports>>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
-    context_behind(&Fence::default(), api, namespace, snapshots, tasks)
+    context_behind(&Fence::default(), api, namespace, snapshots, reports, tasks)
 }
 
 fn context_behind(
@@ -355,6 +405,7 @@ fn context_behind(
     api: &Arc<dyn KubeApi>,
     namespace: &str,
     snapshots: Option<SnapshotStore>,
+    reports: Option<Arc<Reports>>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
     let secrets = Secrets::default();
@@ -377,6 +428,7 @@ fn context_behind(
         tasks: tasks.clone(),
         fence: fence.clone(),
         snapshots,
+        reports,
         namespace: namespace.to_owned(),
     })
 }

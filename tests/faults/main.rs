@@ -14,11 +14,13 @@ mod cell;
 mod fault;
 mod guard;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use capstan_tests::host::TestHost;
 use capstan_tests::run;
+use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -130,9 +132,8 @@ fn main() -> ExitCode {
             async move {
                 let shown = cell.to_string();
                 // A cell that panics is red, and the others go on.
-                let cell = tokio::spawn(async move { cell::run(&host, at, &cell).await });
-                let outcome = cell.await.unwrap_or_else(|error| {
-                    let panic = error.into_panic();
+                let cell = AssertUnwindSafe(cell::run(&host, at, &cell)).catch_unwind();
+                let outcome = cell.await.unwrap_or_else(|panic| {
                     let text = panic.downcast_ref::<String>().cloned();
                     Outcome::Red(text.unwrap_or_else(|| "it panicked".to_owned()))
                 });

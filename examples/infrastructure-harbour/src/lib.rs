@@ -196,15 +196,17 @@ fn make(cloud: &Client, input: &MachineInput<Harbour>) -> Result<Resource, Failu
     let owner = owner(&input.cluster);
     let network = tagged(cloud, "networks", &owner)?.pop();
     let network = network.ok_or_else(|| Failure::transient("NoNetwork", "the network is gone"))?;
-    let mut body = json!({
+    let balancers = match input.machine.is_control_plane() {
+        true => tagged(cloud, "load-balancers", &owner)?,
+        false => Vec::new(),
+    };
+    let balancers: Vec<&str> = balancers.iter().map(|found| found.id.as_str()).collect();
+    let body = json!({
         "name": input.machine.name(), "networkId": network.id, "zone": input.failure_domain,
         "type": input.infra_machine.spec.size, "image": input.machine.spec.version,
         "tags": {"cluster": input.cluster.key(), "machine": input.machine.key()},
+        "loadBalancerIds": balancers,
     });
-    if input.machine.is_control_plane() {
-        let balancers = tagged(cloud, "load-balancers", &owner)?;
-        body["loadBalancerIds"] = balancers.iter().map(|found| json!(found.id)).collect();
-    }
     // The plugin holds a handle; the host puts the bootstrap data in.
     let data = input.bootstrap()?.data;
     let request = cloud.creating("instances");

@@ -62,10 +62,7 @@ fn a_cluster_is_ready_with_its_network_and_its_load_balancer() {
     let _host = cloud(network(), balancer(), Value::Null);
     let answer = Harbour::ensure_cluster(cluster()).unwrap();
     assert_eq!(answer.progress, Progress::Ready);
-    assert_eq!(
-        answer.control_plane_endpoint.unwrap().to_string(),
-        "192.0.2.1:6443"
-    );
+    assert_eq!(answer.endpoint.unwrap().to_string(), "192.0.2.1:6443");
     assert_eq!(answer.failure_domains.len(), 2);
 }
 

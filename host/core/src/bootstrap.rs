@@ -380,9 +380,21 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
             conditions.extend(own_conditions(own));
         }
     }
-    let mut listed: Vec<Condition> = Vec::new();
     let failed = failure::BootstrapFailure::of(&observed.config).map(|failure| failure.condition());
-    for report in [&data, &certificates].into_iter().chain(&failed) {
+    let ready = ready_condition(&data, &certificates, failed.as_ref());
+    conditions.extend([ready, data, certificates]);
+    conditions.extend(failed);
+    Reported {
+        status,
+        conditions,
+        next,
+    }
+}
+
+/// Ready, of what was found out about data, certificates and the machine.
+fn ready_condition(data: &Report, certificates: &Report, failed: Option<&Report>) -> Report {
+    let mut listed: Vec<Condition> = Vec::new();
+    for report in [data, certificates].into_iter().chain(failed) {
         condition::set(&mut listed, report.clone(), None, Timestamp::UNIX_EPOCH);
     }
     let part = |type_: &str| Part::of(&listed, type_, Polarity::Positive);
@@ -394,7 +406,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     if failed.is_some() {
         parts.push(part(condition_type::BOOTSTRAP_SUCCEEDED));
     }
-    let ready = summary(
+    summary(
         condition_type::READY,
         &parts,
         &Reasons {
@@ -402,14 +414,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
             on_false: common::NOT_READY,
             on_unknown: common::READY_UNKNOWN,
         },
-    );
-    conditions.extend([ready, data, certificates]);
-    conditions.extend(failed);
-    Reported {
-        status,
-        conditions,
-        next,
-    }
+    )
 }
 
 fn data_condition(

@@ -111,6 +111,15 @@ pub(crate) struct Replay {
 }
 
 impl CallFacts {
+    /// What becomes of the call's imports.
+    fn tape(&self, recorded: bool) -> Tape {
+        match &self.replay {
+            Some(replay) => Tape::Replaying(Box::default(), replay.imports.clone()),
+            None if recorded => Tape::recording(self.tried),
+            None => Tape::Off,
+        }
+    }
+
     pub(crate) fn of(context: &Context) -> Self {
         Self {
             now_ms: context.now_ms,
@@ -463,11 +472,7 @@ impl Run {
         seed: &str,
         stderr: Stderr,
     ) -> Store<CallState> {
-        let tape = match (&facts.replay, &env.recorder) {
-            (Some(replay), _) => Tape::Replaying(Box::default(), replay.imports.clone()),
-            (None, Some(_)) => Tape::recording(facts.tried),
-            (None, None) => Tape::Off,
-        };
+        let tape = facts.tape(env.recorder.is_some());
         let deadline = tokio::time::Instant::now();
         let ticks = self
             .limits

@@ -281,6 +281,15 @@ impl Host {
         Ok(Some(claim))
     }
 
+    /// What machines tell when they do not become nodes.
+    async fn reports(&self, url: &PublicUrl) -> anyhow::Result<Arc<Reports>> {
+        let now = SystemClock.now();
+        let reports = Reports::prepare(&*self.server, &self.args.namespace, url.clone(), now);
+        Ok(Arc::new(
+            reports.await.context("--bootstrap-report-listen")?,
+        ))
+    }
+
     /// Everything between the start and the stop; returns only with an error.
     async fn work(&self, mut claim: Option<&mut Claim>) -> anyhow::Result<()> {
         let (args, tasks) = (&self.args, &self.tasks);
@@ -292,11 +301,7 @@ impl Host {
             .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
         let listening = report_listener(args).await?;
         let reports = match &listening {
-            Some((_, url)) => Some(Arc::new(
-                Reports::prepare(&*self.server, &args.namespace, url.clone(), SystemClock.now())
-                    .await
-                    .context("--bootstrap-report-listen")?,
-            )),
+            Some((_, url)) => Some(self.reports(url).await?),
             None => None,
         };
         let ctx = context_behind(

@@ -62,7 +62,8 @@ mod tests {
     const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
     fn at(minutes: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap()
+        Timestamp::from_second(1_800_000_000_i64.saturating_add(minutes.saturating_mul(60)))
+            .unwrap()
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(super) fn of_step(step: &Step, before: &Observed, after: &Observed) -> Optio
             "Deactivate",
             format!("{} answers no calls any more", active(before)),
         )),
-        Step::InstallKinds => None,
+        Step::InstallKinds | Step::RecallKinds => None,
     }
 }
 

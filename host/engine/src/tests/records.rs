@@ -90,7 +90,7 @@ async fn echo() -> (String, tokio::task::JoinHandle<()>) {
                 let auth = request.headers().get("authorization").cloned();
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let said = format!("{auth:?} {}", String::from_utf8_lossy(&body));
-                Ok::<_, Infallible>(Response::new(Full::from(Bytes::from(said))))
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(said)))
             });
             tokio::spawn(async move {
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

@@ -75,7 +75,7 @@ mod tests {
             let (_, terms) = parse(text).unwrap();
             assert!(terms.grants.allows("http"), "{text}");
         }
-        let (spec, terms) = parse("").map_or_else(|_| parse("{}").unwrap(), |found| found);
+        let (spec, terms) = parse("").unwrap_or_else(|_| parse("{}").unwrap());
         assert!(spec.grants.is_empty() && !terms.grants.allows("http"));
     }
 

@@ -75,7 +75,9 @@ async fn cost(audit: &AuditLog, begun: Mark, bill: Bill<'_>, exceeded: &mut Vec<
         since,
     } = bill;
     // What goes slowly is told once in a while: by Machines, their infrastructure, and the four that own them.
-    let told = since.elapsed().as_secs() / HOLD.as_secs() * (2 * machines + 4);
+    let objects = u128::from(2 * machines + 4);
+    let told = since.elapsed().as_millis() * objects / HOLD.as_millis();
+    let told = u64::try_from(told).unwrap();
     let counts = settle(audit, begun).await;
     let each = counts
         .writes_of(USER)

@@ -19,7 +19,7 @@ use crate::store::Change;
 
 /// How long a status that only people read waits for company. Machines come in seconds at best: what changes within this time is one
 /// write.
-pub const HOLD: Duration = Duration::from_secs(5);
+pub const HOLD: Duration = Duration::from_secs(3);
 
 /// Whose objects a controller reconciles.
 #[derive(Clone, Debug)]

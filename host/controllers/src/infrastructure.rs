@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 pub use cluster::InfraClusterController;
 pub use machine::InfraMachineController;
 
-use crate::controller::{HOLD, Primary, Report, Spec};
+use crate::controller::{Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kube_api::{Patch, Resource};
 use crate::object::Object;
@@ -41,7 +41,7 @@ fn spec(name: &'static str, roles: &'static [&'static str]) -> Spec {
         pausable: true,
         concurrency: 32,
         settle: Duration::from_millis(20),
-        hold: HOLD,
+        hold: Duration::from_millis(1500),
     }
 }
 

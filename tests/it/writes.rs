@@ -1,14 +1,24 @@
 //! How often the host writes: little for a new cluster, nothing for a settled one. Counted by the API server's audit log.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use capstan_controllers::controller::HOLD;
 use capstan_local::audit::{AuditLog, Counts, Mark};
-use capstan_tests::cluster::TestCluster;
+use capstan_tests::cluster::{TestCluster, VERSION_NEXT};
 use capstan_tests::host::{TestHost, USER};
-use capstan_tests::run;
+use capstan_tests::kube_client::{MACHINE, MACHINE_DEPLOYMENT, name};
+use capstan_tests::{PATIENCE, eventually, run};
+use serde_json::json;
 
-/// The most writes for each machine of a new cluster of 1 + 3 (upstream's managers: 122).
-const WRITES_PER_MACHINE_MAX: u64 = 25;
+/// The most writes for each machine of a new cluster of 1 + 3, everything of the cluster included (upstream's managers: 128). The contract alone
+/// names 12 for a worker, 16 for a control-plane machine and 25 for a cluster: 77, of which merged statuses save little.
+const CREATE_MAX: u64 = 20;
+/// For each worker that is added (upstream's: 90).
+const SCALE_UP_MAX: u64 = 15;
+/// For each worker that is replaced (upstream's: 202).
+const REPLACE_MAX: u64 = 30;
+/// For each worker that is removed, and for each machine of a cluster that is deleted (upstream's: 46).
+const DELETE_MAX: u64 = 12;
 /// For how long a settled cluster is watched: longer than a probe, a Node's heartbeat and a status that waits for company.
 const WATCHED: Duration = Duration::from_secs(40);
 /// A host is settled when it has written nothing for so long.
@@ -37,31 +47,140 @@ async fn settle(audit: &AuditLog, since: Mark) -> Counts {
     }
 }
 
+/// What happened, and what it may cost.
+struct Bill<'a> {
+    what: &'a str,
+    /// How many machines came or went, and how many writes each may cost.
+    machines: u64,
+    most: u64,
+    /// When it began.
+    since: Instant,
+}
+
+fn bill(what: &str, machines: u64, most: u64, since: Instant) -> Bill<'_> {
+    Bill {
+        what,
+        machines,
+        most,
+        since,
+    }
+}
+
+/// Waits until all is quiet, and says what one of so many machines cost.
+async fn cost(audit: &AuditLog, begun: Mark, bill: Bill<'_>, exceeded: &mut Vec<String>) -> Mark {
+    let Bill {
+        what,
+        machines,
+        most,
+        since,
+    } = bill;
+    // What goes slowly is told once in a while: by Machines, their infrastructure, and the four that own them.
+    let objects = u128::from(2 * machines + 4);
+    let told = since.elapsed().as_millis() * objects / HOLD.as_millis();
+    let told = u64::try_from(told).unwrap();
+    let counts = settle(audit, begun).await;
+    let each = counts
+        .writes_of(USER)
+        .saturating_sub(told)
+        .div_ceil(machines);
+    let told = format!(
+        "{what}: {each} writes for each of {machines} machines, at most {most} (and {told} for being slow):\n{}",
+        writes(&counts)
+    );
+    eprintln!("{told}");
+    if each > most {
+        exceeded.push(told);
+    }
+    counts.end
+}
+
 #[test]
-fn a_cluster_of_four_costs_few_writes_and_a_settled_one_none() {
+fn machines_cost_few_writes_and_a_settled_cluster_none() {
     run(async {
         let host = TestHost::start().await;
+        let (kube, ns) = (host.kube(), "counted");
         let audit = host.plane.audit().unwrap();
-        let cluster = TestCluster::new("counted", "counted", 3);
+        let mut cluster = TestCluster::new(ns, ns, 3);
+        // Machines are replaced several at a time, as people do who have many.
+        cluster.rollout = Some(json!({"strategy": {
+            "type": "RollingUpdate", "rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0},
+        }}));
+        let mut exceeded = Vec::new();
         let begun = settle(&audit, audit.mark().unwrap()).await.end;
-        cluster.create(host.kube()).await;
+        let since = Instant::now();
+        cluster.create(kube).await;
         cluster.available(&host, 3).await;
-        let counts = settle(&audit, begun).await;
-        let per_machine = counts.writes_of(USER).div_ceil(4);
-        assert!(
-            per_machine <= WRITES_PER_MACHINE_MAX,
-            "{per_machine} writes for each machine, at most {WRITES_PER_MACHINE_MAX}:\n{}",
-            writes(&counts)
-        );
+        let created = cost(
+            &audit,
+            begun,
+            bill("create", 4, CREATE_MAX, since),
+            &mut exceeded,
+        )
+        .await;
+
         tokio::time::sleep(WATCHED).await;
-        let idle = audit.counts_since(counts.end).unwrap();
+        let idle = audit.counts_since(created).unwrap();
         assert_eq!(
             idle.writes_of(USER),
             0,
             "a settled host wrote:\n{}",
             writes(&idle)
         );
+
+        let deployment = cluster.deployment();
+        let since = Instant::now();
+        kube.scale(MACHINE_DEPLOYMENT, ns, &deployment, 8).await;
+        cluster.available(&host, 8).await;
+        let grown = cost(
+            &audit,
+            idle.end,
+            bill("scale up", 5, SCALE_UP_MAX, since),
+            &mut exceeded,
+        )
+        .await;
+
+        let since = Instant::now();
+        kube.scale(MACHINE_DEPLOYMENT, ns, &deployment, 4).await;
+        cluster.available(&host, 4).await;
+        let shrunk = cost(
+            &audit,
+            grown,
+            bill("scale down", 4, DELETE_MAX, since),
+            &mut exceeded,
+        )
+        .await;
+
+        let since = Instant::now();
+        let version = json!({"spec": {"template": {"spec": {"version": VERSION_NEXT}}}});
+        kube.merge(MACHINE_DEPLOYMENT, ns, &deployment, &version)
+            .await;
+        eventually("all workers have the new version", PATIENCE, async || {
+            cluster.is_available(kube, 4).await?;
+            let machines = kube.list(MACHINE, ns).await;
+            let old = machines
+                .iter()
+                .find(|m| m["spec"]["version"] != VERSION_NEXT);
+            old.map_or(Ok(()), |machine| Err(name(machine)))
+        })
+        .await;
+        let replaced = cost(
+            &audit,
+            shrunk,
+            bill("replace", 4, REPLACE_MAX, since),
+            &mut exceeded,
+        )
+        .await;
+
+        let since = Instant::now();
         cluster.delete(&host).await;
+        cost(
+            &audit,
+            replaced,
+            bill("delete", 5, DELETE_MAX, since),
+            &mut exceeded,
+        )
+        .await;
         host.cloud.is_empty().await.unwrap();
+        assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
     });
 }

@@ -13,7 +13,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::driver::cluster_by_name;
 use crate::kinds;
@@ -22,6 +22,7 @@ use crate::machine::typed;
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
+use crate::{control_plane, infrastructure};
 
 /// The Cluster controller.
 pub struct ClusterController {
@@ -39,7 +40,7 @@ impl Default for ClusterController {
                 pausable: true,
                 concurrency: 50,
                 settle: Duration::from_millis(50),
-                hold: Duration::from_millis(1500),
+                hold: HOLD,
             },
         }
     }
@@ -132,11 +133,35 @@ impl ClusterController {
             return Ok(());
         };
         let (resource, key) = located(ctx, cluster, reference)?;
-        let patch = Patch::Merge(patch.clone());
+        let patch = Patch::Merge(with_finalizer(ctx, &resource, &key, patch.clone()));
         let answer = ctx.patch(&self.writer(), &resource, &key, &patch).await;
         let doing = format!("adopting {} {key}", reference.kind);
         answer.map(drop).map_err(|error| failure(&doing, &error))
     }
+}
+
+/// The adoption of an object of this host's plugins comes with the finalizer that its controller would set next. Only for the
+/// version that was seen, because the list is replaced whole.
+fn with_finalizer(ctx: &Ctx, resource: &Resource, key: &ObjectKey, mut patch: Value) -> Value {
+    let role = ctx.plugins.role_of(&resource.group_kind());
+    let finalizer = match role.as_deref() {
+        Some(infrastructure::CLUSTER_ROLE) => finalizer::PLUGIN_OBJECT,
+        Some(control_plane::ROLE) => finalizer::KUBEADM_CONTROL_PLANE,
+        _ => return patch,
+    };
+    let version = patch.pointer("/metadata/resourceVersion").cloned();
+    let Some(object) = ctx.get(resource, key).filter(|object| {
+        version == object.value.pointer("/metadata/resourceVersion").cloned()
+            && !object.is_deleting()
+            && !object.finalizers().any(|other| other == finalizer)
+    }) else {
+        return patch;
+    };
+    if let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut) {
+        let all: Vec<&str> = object.finalizers().chain([finalizer]).collect();
+        metadata.insert("finalizers".to_owned(), json!(all));
+    }
+    patch
 }
 
 /// Resource and key of what a Cluster's reference names.

@@ -29,7 +29,7 @@ use crate::secrets::ensure::{self, Holder};
 use crate::store::Change;
 
 /// Role of the kinds that this controller looks after.
-const ROLE: &str = "control-plane";
+pub(crate) const ROLE: &str = "control-plane";
 
 const MANAGER: &str = "capstan-control-plane";
 
@@ -113,6 +113,11 @@ impl Controller for ControlPlaneController {
         let _ = (ctx, object);
         // The Cluster controller makes the Cluster its owner.
         Adoption::default()
+    }
+
+    /// Nothing is made for it before it belongs to a Cluster.
+    fn finalizes(&self, object: &Object) -> bool {
+        owner_cluster(object).is_some()
     }
 
     fn forget(&self, _: &Ctx, locator: &Locator) {

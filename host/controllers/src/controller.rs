@@ -16,6 +16,10 @@ use crate::kube_api::Resource;
 use crate::object::{Locator, Object};
 use crate::store::Change;
 
+/// How long a status that only people read waits for company. Machines come in seconds at best: what changes within this time is one
+/// write.
+pub const HOLD: Duration = Duration::from_secs(3);
+
 /// Whose objects a controller reconciles.
 #[derive(Clone, Debug)]
 pub enum Primary {
@@ -118,6 +122,12 @@ pub trait Controller: Send + Sync + 'static {
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let _ = (ctx, object);
         Adoption::default()
+    }
+
+    /// Whether it is time for the finalizer: an object that waits for an owner gets both in one write of the owner's controller.
+    fn finalizes(&self, object: &Object) -> bool {
+        let _ = object;
+        true
     }
 
     /// The object is gone: nothing of it is kept in memory.

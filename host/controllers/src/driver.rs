@@ -306,7 +306,9 @@ impl<C: Controller> Reconcile<'_, C> {
             return Ok(object);
         }
         let adoption = self.driver.controller.adopt(self.ctx(), &object);
-        let Some(patch) = status::adoption_patch(&object, self.spec().finalizer, &adoption) else {
+        let finalizer = self.spec().finalizer;
+        let finalizer = finalizer.filter(|_| self.driver.controller.finalizes(&object));
+        let Some(patch) = status::adoption_patch(&object, finalizer, &adoption) else {
             return Ok(object);
         };
         self.ctx()
@@ -376,7 +378,7 @@ impl<C: Controller> Reconcile<'_, C> {
             self.driver.held().remove(self.locator);
             return Ok(Next::Settled);
         };
-        if may_hold && !status::is_urgent(current, &desired) {
+        if may_hold && !status::is_urgent(object.kind(), current, &desired) {
             let now = Instant::now();
             let since = *self
                 .driver

@@ -26,6 +26,12 @@ use crate::kube_api::{Patch, Resource};
 use crate::object::Object;
 use crate::plugins::{ActivePlugin, encode_state};
 
+/// Role of infrastructure machines.
+const MACHINE_ROLE: &str = "infra-machine";
+
+/// Role of infrastructure clusters.
+pub(crate) const CLUSTER_ROLE: &str = "infra-cluster";
+
 fn spec(name: &'static str, roles: &'static [&'static str]) -> Spec {
     Spec {
         name,
@@ -37,6 +43,19 @@ fn spec(name: &'static str, roles: &'static [&'static str]) -> Spec {
         settle: Duration::from_millis(20),
         hold: Duration::from_millis(1500),
     }
+}
+
+/// A new object with the finalizer that its controller would set first, when that is one of this host.
+pub(crate) fn finalized(ctx: &Ctx, mut object: Value) -> Value {
+    let kind = Object::new(object.clone()).map(|object| object.group_kind());
+    let role = kind.and_then(|kind| ctx.plugins.role_of(&kind));
+    if role.as_deref() == Some(MACHINE_ROLE)
+        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        let finalizer = capstan_api::finalizer::PLUGIN_OBJECT;
+        metadata.insert("finalizers".to_owned(), json!([finalizer]));
+    }
+    object
 }
 
 /// When each object was last asked about, by UID.

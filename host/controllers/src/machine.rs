@@ -17,7 +17,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
@@ -58,7 +58,7 @@ impl Default for MachineController {
                 pausable: true,
                 concurrency: 50,
                 settle: Duration::from_millis(30),
-                hold: Duration::from_millis(1000),
+                hold: HOLD,
             },
             progress: Mutex::default(),
         }
@@ -506,7 +506,8 @@ impl Controller for MachineController {
             Step::Drain { node } => {
                 let workload = connected(ctx, &cluster)?;
                 let left = drain::drain(ctx, &workload, observed, node).await;
-                let left = self.told(ctx, machine, &drain::DRAIN_EVENTS, left).await?;
+                let words = &drain::DRAIN_EVENTS;
+                let left = self.told(ctx, machine, words, left, true).await?;
                 let turn = Turn {
                     at: ctx.now(),
                     left: left.clone(),
@@ -517,7 +518,10 @@ impl Controller for MachineController {
             Step::CheckVolumes { node } => {
                 let workload = connected(ctx, &cluster)?;
                 let left = drain::attached(ctx, &workload, observed, node).await;
-                let left = self.told(ctx, machine, &drain::VOLUME_EVENTS, left).await?;
+                let before = self.progress_of(machine).volumes;
+                let has_waited = before.is_some_and(|turn| !turn.left.is_empty());
+                let words = &drain::VOLUME_EVENTS;
+                let left = self.told(ctx, machine, words, left, has_waited).await?;
                 let turn = Turn {
                     at: ctx.now(),
                     left: left.clone(),
@@ -581,16 +585,17 @@ impl MachineController {
         });
     }
 
-    /// Tells of the end of something that took turns, and of its failure.
+    /// Tells of the end of something that took turns, if that is news, and of its failure.
     async fn told(
         &self,
         ctx: &Ctx,
         machine: &Machine,
         words: &drain::Events,
         left: Result<Vec<String>, Failure>,
+        end_is_news: bool,
     ) -> Result<Vec<String>, Failure> {
         let event = match &left {
-            Ok(left) if left.is_empty() => {
+            Ok(left) if left.is_empty() && end_is_news => {
                 Event::normal(words.done, words.action, words.note.to_owned())
             }
             Ok(_) => return left,

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::kinds;
@@ -48,7 +48,7 @@ impl Default for MachineDeploymentController {
                 pausable: true,
                 concurrency: 50,
                 settle: Duration::from_millis(50),
-                hold: Duration::from_millis(1500),
+                hold: HOLD,
             },
         }
     }

@@ -21,8 +21,7 @@ const URGENT_CONDITIONS: [&str; 6] = [
 
 /// Status fields that others act on. All else (counters, addresses, messages, a provider's own fields) is for people and
 /// clients that poll.
-const URGENT_FIELDS: [&str; 8] = [
-    "/initialization/infrastructureProvisioned",
+const URGENT_FIELDS: [&str; 7] = [
     "/initialization/controlPlaneInitialized",
     "/initialization/provisioned",
     "/initialization/dataSecretCreated",
@@ -32,6 +31,9 @@ const URGENT_FIELDS: [&str; 8] = [
     // A control plane's: workers of a version wait for it.
     "/version",
 ];
+
+/// The same of a Cluster, whose control plane and machines wait for it. A Machine has the field as well, for people.
+const URGENT_IN_CLUSTER: &str = "/initialization/infrastructureProvisioned";
 
 /// Why an object is paused, in the words of its condition; `None` when it is not.
 #[must_use]
@@ -169,9 +171,11 @@ pub fn difference(current: &Value, desired: &Value) -> Option<Value> {
 /// Whether somebody may be waiting for this difference: a field that controllers act on changed, or an important condition
 /// changed its status. Everything else may wait a moment for company.
 #[must_use]
-pub fn is_urgent(current: &Value, desired: &Value) -> bool {
+pub fn is_urgent(kind: &str, current: &Value, desired: &Value) -> bool {
+    let of_kind = (kind == "Cluster").then_some(&URGENT_IN_CLUSTER);
     if URGENT_FIELDS
         .iter()
+        .chain(of_kind)
         .any(|field| current.pointer(field) != desired.pointer(field))
     {
         return true;
@@ -283,21 +287,38 @@ mod tests {
     #[test]
     fn what_controllers_act_on_is_urgent_and_words_are_not() {
         let ready = |status: &str, message: &str| json!({"conditions": [{"type": "Ready", "status": status, "message": message}], "phase": message});
-        assert!(!is_urgent(&ready("False", "a"), &ready("False", "b")));
-        assert!(is_urgent(&ready("False", "a"), &ready("True", "a")));
+        assert!(!is_urgent(
+            "Machine",
+            &ready("False", "a"),
+            &ready("False", "b")
+        ));
+        assert!(is_urgent(
+            "Machine",
+            &ready("False", "a"),
+            &ready("True", "a")
+        ));
         assert!(
-            !is_urgent(&json!({}), &ready("False", "a")),
+            !is_urgent("Machine", &json!({}), &ready("False", "a")),
             "a first not-yet"
         );
         assert!(is_urgent(
+            "Machine",
             &json!({}),
             &json!({"initialization": {"provisioned": true}})
         ));
         assert!(!is_urgent(
+            "Machine",
             &json!({}),
             &json!({"replicas": 1, "addresses": []})
         ));
-        assert!(is_urgent(&json!({}), &json!({"nodeRef": {"name": "n"}})));
+        assert!(is_urgent(
+            "Machine",
+            &json!({}),
+            &json!({"nodeRef": {"name": "n"}})
+        ));
+        let provisioned = json!({"initialization": {"infrastructureProvisioned": true}});
+        assert!(is_urgent("Cluster", &json!({}), &provisioned));
+        assert!(!is_urgent("Machine", &json!({}), &provisioned));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::observe::Ask;
 use super::{Seen, member, write_failure, writer};
 use crate::ctx::{Ctx, owner_reference};
+use crate::infrastructure::finalized;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Resource};
 use crate::object::Object;
@@ -104,7 +105,8 @@ async fn make(
         }
         object
     };
-    let (config_object, infra_object) = (with_owner(parts.config), with_owner(parts.infra_object));
+    let config_object = with_owner(parts.config);
+    let infra_object = finalized(ctx, with_owner(parts.infra_object));
     let name = &machine.key.name;
     let (config, infra) = futures::future::join(
         create_part(ctx, config, &parts.bootstrap, name, &config_object),

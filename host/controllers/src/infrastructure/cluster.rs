@@ -12,7 +12,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
 
-use super::{Shell, Subject};
+use super::{CLUSTER_ROLE, Shell, Subject};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
 use crate::driver::cluster_by_name;
@@ -27,7 +27,7 @@ pub struct InfraClusterController(Shell);
 
 impl Default for InfraClusterController {
     fn default() -> Self {
-        Self(Shell::new("infra-cluster", &["infra-cluster"]))
+        Self(Shell::new("infra-cluster", &[CLUSTER_ROLE]))
     }
 }
 
@@ -120,6 +120,11 @@ impl Controller for InfraClusterController {
                 name: owner.name.to_owned(),
             })
             .or_else(|| cluster_by_name(object))
+    }
+
+    /// Nothing is made for it before it belongs to a Cluster.
+    fn finalizes(&self, object: &Object) -> bool {
+        self.cluster(object).is_some()
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {

@@ -13,7 +13,7 @@ use capstan_engine::SecretTable;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Shell, Subject};
+use super::{MACHINE_ROLE, Shell, Subject};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, failure};
 use crate::driver::cluster_by_name;
@@ -29,7 +29,7 @@ pub struct InfraMachineController(Shell);
 
 impl Default for InfraMachineController {
     fn default() -> Self {
-        Self(Shell::new("infra-machine", &["infra-machine"]))
+        Self(Shell::new("infra-machine", &[MACHINE_ROLE]))
     }
 }
 

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::infrastructure::finalized;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::object::Object;
@@ -160,6 +161,7 @@ impl Effects<'_> {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("ownerReferences".to_owned(), json!([owner]));
         }
+        let object = finalized(self.ctx, object);
         match self.ctx.create(&self.writer, &resource, &object).await {
             // Made by an earlier try whose answer was lost.
             Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),

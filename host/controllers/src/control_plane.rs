@@ -19,12 +19,8 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-<<<<<<< ours
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
-=======
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
->>>>>>> theirs
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::etcd::Identities;
 use crate::event::{self, Event};

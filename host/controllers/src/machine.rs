@@ -44,6 +44,7 @@ struct Progress {
     uid: String,
     drain: Option<Turn>,
     volumes: Option<Turn>,
+    node_deletion_failed: bool,
     said: BTreeMap<String, Said>,
 }
 
@@ -227,6 +228,7 @@ impl MachineController {
             active_control_plane_machines: active,
             drain: progress.drain,
             volumes: progress.volumes,
+            node_deletion_failed: progress.node_deletion_failed,
             hooks: object_of(machine)
                 .map(|machine| hook::bound(ctx, &machine, &progress.said))
                 .unwrap_or_default(),
@@ -540,19 +542,11 @@ impl Controller for MachineController {
                 delete(ctx, observed.bootstrap.as_ref().and_then(Lookup::found)).await
             }
             Step::DeleteNode { name } => {
-                let workload = connected(ctx, &cluster)?;
-                let node = ObjectKey {
-                    namespace: String::new(),
-                    name: name.clone(),
-                };
-                let answer = workload
-                    .api
-                    .delete(&kinds::NODE, &node, &Preconditions::default())
-                    .await;
-                match answer {
-                    Err(ApiError::NotFound(_)) => Ok(Effect::Done),
-                    other => done(other, &format!("deleting Node {name}")),
+                let deleted = delete_node(ctx, &cluster, name).await;
+                if deleted.is_err() {
+                    self.remember(machine, |progress| progress.node_deletion_failed = true);
                 }
+                deleted
             }
         }
     }
@@ -628,6 +622,20 @@ fn key_of_cluster(machine: &Machine) -> ObjectKey {
     ObjectKey {
         namespace: machine.metadata.namespace.clone().unwrap_or_default(),
         name: machine.spec.cluster_name.clone(),
+    }
+}
+
+/// Deletes a Node; gone already is as good.
+async fn delete_node(ctx: &Ctx, cluster: &ObjectKey, name: &str) -> Result<Effect, Failure> {
+    let workload = connected(ctx, cluster)?;
+    let node = ObjectKey::new("", name);
+    let answer = workload
+        .api
+        .delete(&kinds::NODE, &node, &Preconditions::default())
+        .await;
+    match answer {
+        Err(ApiError::NotFound(_)) => Ok(Effect::Done),
+        other => done(other, &format!("deleting Node {name}")),
     }
 }
 

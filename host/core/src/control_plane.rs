@@ -361,6 +361,13 @@ impl Observed {
             .is_some_and(|time| !time.is_null())
     }
 
+    /// Whether the workload cluster is asked about the control plane's machines: not once all of them are deleted with it. The API server goes with
+    /// its machines, nothing depends on the answers any more, and a question to an API server that is gone takes as long as patience lasts.
+    #[must_use]
+    pub fn asks_about(&self, machines_deleting: impl IntoIterator<Item = bool>) -> bool {
+        !self.is_deleting() || machines_deleting.into_iter().any(|deleting| !deleting)
+    }
+
     /// Name.
     #[must_use]
     pub fn name(&self) -> &str {

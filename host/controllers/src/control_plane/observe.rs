@@ -27,6 +27,9 @@ use crate::plugins::ActivePlugin;
 use crate::secrets::ensure::{self, KubeconfigState};
 use crate::workloads::Workload;
 
+/// Why nothing is known of a machine's Node and pods.
+const NOT_LOOKED: &str = "not looked at: the control plane is not initialized, or is being deleted";
+
 /// Asks the plugin about one control plane.
 pub(super) struct Ask<'a> {
     pub(super) ctx: &'a Ctx,
@@ -232,7 +235,8 @@ pub(super) async fn observe(
     }
     seen.core.material = material_state(ctx, &seen, &cluster).await;
     add_template(ctx, &mut seen, &cluster).await;
-    if let (Some(ask), Some(workload), false) = (&ask, &workload, seen.core.was_initialized()) {
+    let is_of_interest = !seen.core.was_initialized() && !seen.core.is_deleting();
+    if let (Some(ask), Some(workload), true) = (&ask, &workload, is_of_interest) {
         seen.core.initialized = ask.initialized(workload).await;
     }
     add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
@@ -365,10 +369,14 @@ async fn add_members(
         })
         .collect();
     machines.sort_by(|a, b| a.key.cmp(&b.key));
-    let initialized = seen.core.is_initialized();
+    let is_asked = seen.core.is_initialized()
+        && seen
+            .core
+            .asks_about(machines.iter().map(|machine| machine.is_deleting()));
+    let workload = workload.filter(|_| is_asked);
     let read = machines
         .iter()
-        .map(|machine| read_member(ctx, machine, ask, workload.filter(|_| initialized)));
+        .map(|machine| read_member(ctx, machine, ask, workload));
     for member in join_all(read).await {
         let (objects, member, authority) = member?;
         seen.authority = seen.authority.take().or(authority);
@@ -477,7 +485,7 @@ fn datastore_condition(components: &Components) -> Option<String> {
 async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<ComponentState> {
     let reads = components.components.iter().map(|component| async move {
         let pod = match workload {
-            None => Lookup::Unknown("not looked at".to_owned()),
+            None => Lookup::Unknown(NOT_LOOKED.to_owned()),
             Some(workload) => {
                 let key =
                     ObjectKey::new(component.pod_namespace.clone(), component.pod_name.clone());
@@ -498,7 +506,7 @@ async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<Compo
 
 fn node(machine: &Object, workload: Option<&Workload>) -> Lookup<Value> {
     let Some(workload) = workload else {
-        return Lookup::Unknown("not looked at".to_owned());
+        return Lookup::Unknown(NOT_LOOKED.to_owned());
     };
     let Some(name) = machine.text("/status/nodeRef/name") else {
         return Lookup::Missing;

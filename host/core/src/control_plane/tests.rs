@@ -566,6 +566,30 @@ fn deletion_waits_for_workers_and_then_deletes_all_machines() {
 }
 
 #[test]
+fn a_workload_cluster_that_goes_with_its_machines_is_not_asked_any_more() {
+    let mut seen = running(2, vec![]);
+    assert!(
+        seen.asks_about([true, true]),
+        "machines may go for another reason"
+    );
+    seen.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert!(seen.asks_about([false, true]), "one still serves");
+    assert!(!seen.asks_about([true, true]));
+    assert!(!seen.asks_about([]));
+    let gone = "not looked at";
+    let mut going = deleting(member("a", "a"));
+    going.node = Lookup::Unknown(gone.to_owned());
+    for component in &mut going.components {
+        component.pod = Lookup::Unknown(gone.to_owned());
+    }
+    seen.members = vec![going];
+    let reported = reported(&seen);
+    let healthy = "ControlPlaneComponentsHealthy";
+    assert_eq!(status_of(&reported, healthy), ConditionStatus::Unknown);
+    assert!(message_of(&reported, healthy).contains(gone));
+}
+
+#[test]
 fn what_a_crash_left_out_is_made() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.initialized = Lookup::Missing;

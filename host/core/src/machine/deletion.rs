@@ -39,6 +39,8 @@ pub struct Facts {
     pub drain: Option<Turn>,
     /// The last look at the volumes, in this process.
     pub volumes: Option<Turn>,
+    /// The Node could not be deleted when that was tried last, by this process.
+    pub node_deletion_failed: bool,
     /// Hooks that are bound to the Machine.
     pub hooks: Vec<Hook>,
 }
@@ -267,8 +269,9 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
         let since = machine.metadata.deletion_timestamp.as_ref();
         // Nil is the default of 10 s, which the API server sets; 0 waits for ever.
         let timeout = Some(timeouts.node_deletion_timeout_seconds.unwrap_or(10));
-        // Whether the Node is still there after the timeout is no longer this Machine's business.
-        if !is_exceeded(since, timeout, now) {
+        // The time counts from the Machine's deletion, and a drain may have taken all of it: the Node is given up only after a try that failed.
+        let is_given_up = facts.node_deletion_failed && is_exceeded(since, timeout, now);
+        if !is_given_up {
             return Stage::Node(node.clone());
         }
     }

@@ -16,6 +16,9 @@ use health::Health;
 /// How long a target may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Where connections go.
+type Targets = watch::Receiver<Vec<SocketAddr>>;
+
 /// What is known about targets that are checked.
 type Healths = watch::Receiver<BTreeMap<SocketAddr, Health>>;
 
@@ -47,7 +50,7 @@ impl Balancer {
         Self { targets, tasks }
     }
 
-    /// Replaces the targets, for connections from now on.
+    /// Replaces the targets. Connections to one that is not among them any more are closed: its machine goes, and may do so without a word.
     pub(crate) fn set_targets(&self, targets: Vec<SocketAddr>) {
         self.targets.send_if_modified(|before| {
             let is_new = *before != targets;
@@ -57,7 +60,7 @@ impl Balancer {
     }
 }
 
-async fn run(listener: TcpListener, targets: watch::Receiver<Vec<SocketAddr>>, healths: Healths) {
+async fn run(listener: TcpListener, targets: Targets, healths: Healths) {
     let mut connections = JoinSet::new();
     let mut turn = 0_usize;
     loop {
@@ -67,7 +70,7 @@ async fn run(listener: TcpListener, targets: watch::Receiver<Vec<SocketAddr>>, h
                     let candidates = candidates(&targets.borrow(), &healths.borrow(), turn);
                     if !candidates.is_empty() {
                         turn = turn.wrapping_add(1);
-                        connections.spawn(forward(stream, candidates, healths.clone()));
+                        connections.spawn(forward(stream, candidates, targets.clone(), healths.clone()));
                     }
                 }
                 Err(error) => {
@@ -96,7 +99,12 @@ fn candidates(
     candidates
 }
 
-async fn forward(mut client: TcpStream, candidates: Vec<SocketAddr>, healths: Healths) {
+async fn forward(
+    mut client: TcpStream,
+    candidates: Vec<SocketAddr>,
+    targets: Targets,
+    healths: Healths,
+) {
     for candidate in candidates {
         let Ok(Ok(mut target)) =
             tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(candidate)).await
@@ -108,6 +116,7 @@ async fn forward(mut client: TcpStream, candidates: Vec<SocketAddr>, healths: He
                 // Either side may end the connection in any way; there is nobody to tell.
                 _ = copy_bidirectional(&mut client, &mut target) => {}
                 () = silent(healths, candidate) => {}
+                () = taken_out(targets, candidate) => {}
             }
         }
         return;
@@ -122,6 +131,13 @@ async fn silent(mut healths: Healths, target: SocketAddr) {
         // Nobody checks.
         std::future::pending::<()>().await;
     }
+}
+
+/// Resolves when a target is none any more.
+async fn taken_out(mut targets: Targets, target: SocketAddr) {
+    let is_out = |targets: &Vec<SocketAddr>| !targets.contains(&target);
+    // An error is the end of the load balancer, which closes everything.
+    drop(targets.wait_for(is_out).await);
 }
 
 #[cfg(test)]
@@ -149,24 +165,72 @@ mod tests {
         assert_eq!(candidates(&[], &healths, 7), []);
     }
 
+    /// A connection through a load balancer to a target that accepts and says nothing.
+    struct Through {
+        client: TcpStream,
+        forwarding: JoinHandle<()>,
+        address: SocketAddr,
+        targets: watch::Sender<Vec<SocketAddr>>,
+        healths: watch::Sender<BTreeMap<SocketAddr, Health>>,
+        _target: (TcpListener, TcpStream),
+    }
+
+    impl Through {
+        async fn open() -> Self {
+            let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = target.local_addr().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let front = listener.local_addr().unwrap();
+            let (targets, all) = watch::channel(vec![address]);
+            let (healths, known) = watch::channel(BTreeMap::new());
+            let client = TcpStream::connect(front).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let forwarding = tokio::spawn(forward(accepted, vec![address], all, known));
+            let (held, _) = target.accept().await.unwrap();
+            Self {
+                client,
+                forwarding,
+                address,
+                targets,
+                healths,
+                _target: (target, held),
+            }
+        }
+
+        async fn is_open(&self) {
+            tokio::task::yield_now().await;
+            assert!(!self.forwarding.is_finished());
+        }
+
+        async fn closes(mut self) {
+            use tokio::io::AsyncReadExt as _;
+
+            assert_eq!(self.client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+            self.forwarding.await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_connection_to_a_target_that_falls_silent_is_closed() {
-        use tokio::io::AsyncReadExt as _;
+        let through = Through::open().await;
+        let is = |health| {
+            through
+                .healths
+                .send_replace([(through.address, health)].into())
+        };
+        is(Health::Missed);
+        through.is_open().await;
+        is(Health::Silent);
+        through.closes().await;
+    }
 
-        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = target.local_addr().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let front = listener.local_addr().unwrap();
-        let (healths, known) = watch::channel(BTreeMap::new());
-        let mut client = TcpStream::connect(front).await.unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        let forwarding = tokio::spawn(forward(accepted, vec![address], known));
-        let (_held, _) = target.accept().await.unwrap();
-        healths.send_replace(BTreeMap::from([(address, Health::Missed)]));
-        tokio::task::yield_now().await;
-        assert!(!forwarding.is_finished());
-        healths.send_replace(BTreeMap::from([(address, Health::Silent)]));
-        assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
-        forwarding.await.unwrap();
+    #[tokio::test]
+    async fn a_connection_to_a_target_that_is_taken_out_is_closed() {
+        let through = Through::open().await;
+        let other = addresses(&[1])[0];
+        through.targets.send_replace(vec![other, through.address]);
+        through.is_open().await;
+        through.targets.send_replace(vec![other]);
+        through.closes().await;
     }
 }

@@ -49,6 +49,24 @@ fn the_stages_follow_each_other() {
 }
 
 #[test]
+fn a_node_is_given_up_only_after_a_try_that_failed() {
+    let mut observed = deleting();
+    let after = |seconds| Timestamp::from_second(seconds).unwrap();
+    (observed.infra, observed.bootstrap) = (Lookup::Missing, Some(Lookup::Missing));
+    observed.deletion.drain = Some(Turn::default());
+    observed.deletion.volumes = Some(Turn::default());
+    let node = Stage::Node("n".to_owned());
+    assert_eq!(
+        stage(&observed, after(3600)),
+        node,
+        "a long drain is no reason"
+    );
+    observed.deletion.node_deletion_failed = true;
+    assert_eq!(stage(&observed, after(3600)), Stage::Completed);
+    assert_eq!(stage(&observed, after(9)), node);
+}
+
+#[test]
 fn hooks_hold_the_stages_that_follow_them() {
     let now = Timestamp::UNIX_EPOCH;
     let mut observed = deleting();

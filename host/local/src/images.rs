@@ -6,7 +6,8 @@
 //! images/base-<digest>/              the Debian root file system, shared by all versions
 //! images/base-cloud-init-<digest>/   the same with cloud-init, where somebody asked for it
 //! images/<version>-<digest>/node/    what a version adds to it: an overlay's upper directory
-//! images/<version>-<digest>/store/   a containerd root directory with the images that kubeadm asks for
+//! images/<version>-<digest>/store/   a containerd root directory with the images that kubeadm asks for, and with
+//!                                    kube-proxy and CoreDNS of the other versions
 //! images/<version>-<digest>/image.json
 //! ```
 //!
@@ -40,7 +41,7 @@ use step::{Steps, Work};
 pub const VERSIONS: [&str; 2] = [catalog::NEWEST.version, catalog::BEFORE.version];
 
 /// Less free space than this is not worth starting with, in MiB: a root file system of 300, two
-/// stores of 900, and Go's intermediate files.
+/// stores of 1000, and Go's intermediate files.
 const FREE_MIB_MIN: u64 = 6144;
 /// Goes up when what is made changes without any of its inputs changing.
 const FORMAT: &str = "1";

@@ -53,15 +53,27 @@ impl Wanted {
 
     /// The name of the image that holds a pod's namespaces.
     pub(super) fn pause(&self) -> Result<&str, Error> {
+        self.of("pause")
+    }
+
+    /// The name of the image of a component.
+    fn of(&self, wanted: &str) -> Result<&str, Error> {
         let found = self
             .0
             .iter()
-            .find(|name| component(name).is_some_and(|(component, _)| component == "pause"));
+            .find(|name| component(name).is_some_and(|(component, _)| component == wanted));
         found.map(String::as_str).ok_or_else(|| Error::Block {
-            what: "the name of the pause image".to_owned(),
+            what: format!("the name of the {wanted} image"),
             why: "kubeadm does not list one".to_owned(),
             fix: "report this as a bug".to_owned(),
         })
+    }
+
+    /// The name that kubeadm of another version has for the image of a component, whose tag is the component's version.
+    fn named_as(&self, wanted: &str, version: &str) -> Result<String, Error> {
+        let own = self.of(wanted)?;
+        let path = own.rsplit_once(':').map_or(own, |(path, _)| path);
+        Ok(format!("{path}:{version}"))
     }
 
     /// Fails where what would be made is not what is asked for.
@@ -117,28 +129,20 @@ pub(super) fn images(
     binaries: &Binaries,
     base: &Path,
 ) -> Result<Vec<ContainerImage>, Error> {
+    let firewall = firewall(work, base)?;
     let mut images = Vec::new();
     for name in &wanted.0 {
         let Some((component, _)) = component(name) else {
             continue;
         };
-        let mut files = BTreeMap::new();
-        let program = Content::Disk(binaries.path(component)?.to_owned(), true);
-        // Where kubeadm gives arguments only, the image has to say what they are for.
-        let (place, is_entrypoint) = match component {
-            "coredns" | "pause" => (format!("/{component}"), true),
-            _ => (format!("/usr/local/bin/{component}"), false),
-        };
-        files.insert(place.clone(), program);
-        if component == "kube-proxy" {
-            files.extend(firewall(work, base)?);
+        let program = binaries.path(component)?;
+        images.push(image(name.clone(), component, program, &firewall));
+    }
+    for (addon, program) in &binaries.addons {
+        let name = wanted.named_as(addon.name, addon.version)?;
+        if images.iter().all(|image| image.name != name) {
+            images.push(image(name, addon.name, program, &firewall));
         }
-        images.push(ContainerImage {
-            name: name.clone(),
-            entrypoint: is_entrypoint.then_some(place),
-            user: None,
-            files,
-        });
     }
     let place = "/usr/local/bin/capstan-sample".to_owned();
     let program = Content::Disk(binaries.path("capstan-sample")?.to_owned(), true);
@@ -149,6 +153,30 @@ pub(super) fn images(
         files: BTreeMap::from([(place, program)]),
     });
     Ok(images)
+}
+
+/// The image of one component.
+fn image(
+    name: String,
+    component: &str,
+    program: &Path,
+    firewall: &BTreeMap<String, Content>,
+) -> ContainerImage {
+    // Where kubeadm gives arguments only, the image has to say what they are for.
+    let (place, is_entrypoint) = match component {
+        "coredns" | "pause" => (format!("/{component}"), true),
+        _ => (format!("/usr/local/bin/{component}"), false),
+    };
+    let mut files = BTreeMap::from([(place.clone(), Content::Disk(program.to_owned(), true))]);
+    if component == "kube-proxy" {
+        files.extend(firewall.clone());
+    }
+    ContainerImage {
+        name,
+        entrypoint: is_entrypoint.then_some(place),
+        user: None,
+        files,
+    }
 }
 
 /// iptables and nft of the base with everything that they load.
@@ -226,6 +254,26 @@ mod tests {
         assert_eq!(wanted.0.len(), 5);
         assert_eq!(wanted.pause().unwrap(), "registry.example/pause:3.10.2");
         assert!(Wanted::parse("nothing").pause().is_err());
+    }
+
+    #[test]
+    fn addons_of_other_versions_are_named_as_their_own_kubeadm_would() {
+        let wanted = Wanted::parse(LIST);
+        for (component, version, name) in [
+            (
+                "kube-proxy",
+                "v1.35.8",
+                "registry.example/kube-proxy:v1.35.8",
+            ),
+            (
+                "coredns",
+                "v1.13.1",
+                "registry.example/coredns/coredns:v1.13.1",
+            ),
+        ] {
+            assert_eq!(wanted.named_as(component, version).unwrap(), name);
+        }
+        assert!(wanted.named_as("flannel", "v1").is_err());
     }
 
     #[test]

@@ -99,7 +99,10 @@ mod tests {
             fs::write(&path, name).unwrap();
             (*name, path)
         });
-        let binaries = Binaries(built.collect());
+        let binaries = Binaries {
+            own: built.collect(),
+            ..Binaries::default()
+        };
         let dir = root.path().join("layer");
         make(&dir, &binaries, "registry.example/pause:1").unwrap();
         let kubelet = fs::read_to_string(dir.join("usr/bin/kubelet")).unwrap();

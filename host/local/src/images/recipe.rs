@@ -51,10 +51,22 @@ impl Recipe {
         all
     }
 
+    /// What other versions run on every machine, or on any: kube-proxy and CoreDNS have the version of their control plane, which need not be
+    /// that of the machine.
+    fn addons_of_others(&self) -> Vec<Binary> {
+        let others = ALL
+            .iter()
+            .filter(|other| other.kubernetes.version != self.kubernetes.version);
+        others
+            .flat_map(|other| [other.kubernetes.proxy, other.coredns])
+            .collect()
+    }
+
     /// What the image depends on, beside the base.
     pub(super) fn inputs(&self) -> Vec<String> {
-        let mut inputs: Vec<String> = self
-            .binaries()
+        let mut binaries = self.binaries();
+        binaries.extend(self.addons_of_others());
+        let mut inputs: Vec<String> = binaries
             .iter()
             .flat_map(|binary| [binary.title(), binary.module.digest()])
             .collect();
@@ -66,21 +78,32 @@ impl Recipe {
 
     /// Builds what is missing.
     pub(super) fn build(&self, search: &Search, progress: &Progress) -> Result<Binaries, Error> {
-        let mut built = Vec::new();
+        let mut built = Binaries::default();
         for binary in self.binaries() {
-            built.push((binary.name, build::ensure(search, &binary, progress)?));
+            let path = build::ensure(search, &binary, progress)?;
+            built.own.push((binary.name, path));
         }
-        Ok(Binaries(built))
+        for binary in self.addons_of_others() {
+            let path = build::ensure(search, &binary, progress)?;
+            built.addons.push((binary, path));
+        }
+        Ok(built)
     }
 }
 
-/// Where each binary of a recipe is, by name.
-pub(super) struct Binaries(pub(super) Vec<(&'static str, PathBuf)>);
+/// Where each binary of a recipe is.
+#[derive(Default)]
+pub(super) struct Binaries {
+    /// Those of its own version, by name.
+    pub(super) own: Vec<(&'static str, PathBuf)>,
+    /// Addons of other versions.
+    pub(super) addons: Vec<(Binary, PathBuf)>,
+}
 
 impl Binaries {
     /// The path of one that the recipe has.
     pub(super) fn path(&self, name: &str) -> Result<&Path, Error> {
-        let found = self.0.iter().find(|(known, _)| *known == name);
+        let found = self.own.iter().find(|(known, _)| *known == name);
         found
             .map(|(_, path)| path.as_path())
             .ok_or_else(|| Error::Block {

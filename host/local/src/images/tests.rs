@@ -133,7 +133,13 @@ fn a_built_image_holds_what_machines_need() {
             .unwrap();
         let config = fs::read_to_string(image.lower[0].join("etc/containerd/config.toml")).unwrap();
         assert!(config.contains(&format!("sandbox = \"{pause}\"")));
-        assert_eq!(image.containers.len(), 8);
+        // What kubeadm asks for, kube-proxy and CoreDNS of the other version, and the sample.
+        assert_eq!(image.containers.len(), 10);
+        for version in VERSIONS {
+            let proxy = format!("/kube-proxy:{version}");
+            let has = image.containers.iter().any(|name| name.ends_with(&proxy));
+            assert!(has, "{proxy} is not in the store of {}", image.version);
+        }
         assert!(
             image
                 .store
@@ -143,6 +149,6 @@ fn a_built_image_holds_what_machines_need() {
         let snapshots = image
             .store
             .join("io.containerd.snapshotter.v1.overlayfs/snapshots");
-        assert_eq!(fs::read_dir(snapshots).unwrap().count(), 8);
+        assert_eq!(fs::read_dir(snapshots).unwrap().count(), 10);
     }
 }

@@ -48,6 +48,8 @@ pub struct MachineSpec {
     pub backend: Option<String>,
     /// Image of the instance; the Machine's version when unset.
     pub image: Option<String>,
+    /// What runs the bootstrap data on the instance; the cloud's own interpreter when unset.
+    pub user_data_runner: Option<String>,
 }
 
 /// The provider's own `status` of a LocalMachine.
@@ -61,6 +63,8 @@ pub struct MachineStatus {
 
 /// What can run networks and instances.
 const BACKENDS: [&str; 2] = ["light", "machines"];
+/// What can run the bootstrap data.
+const RUNNERS: [&str; 2] = ["builtin", "cloud-init"];
 
 fn cluster_spec() -> Schema {
     let port = schema::integer()
@@ -114,6 +118,13 @@ fn machine_spec() -> Schema {
             "image",
             schema::string().length(1, 253).describe(
                 "Image of the instance: a Kubernetes version such as v1.36.3. The Machine's version when unset.",
+            ),
+        )
+        .field(
+            "userDataRunner",
+            schema::string().one_of(&RUNNERS).describe(
+                "What runs the bootstrap data on a real machine: builtin (the cloud's own interpreter, also when unset) or cloud-init (Debian's own, \
+                 from an image with it).",
             ),
         )
 }

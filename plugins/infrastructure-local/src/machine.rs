@@ -122,7 +122,11 @@ fn found_or_made(input: &MachineInput<Local>, cloud: &Cloud) -> Result<Instance,
         "tags": {CLUSTER_TAG: owner, MACHINE_TAG: machine_tag(input)},
     });
     if let Some(fields) = body.as_object_mut() {
-        let optional = [("zone", &input.failure_domain), ("backend", &spec.backend)];
+        let optional = [
+            ("zone", &input.failure_domain),
+            ("backend", &spec.backend),
+            ("userDataRunner", &spec.user_data_runner),
+        ];
         for (name, value) in optional {
             if let Some(value) = value {
                 fields.insert(name.to_owned(), json!(value));

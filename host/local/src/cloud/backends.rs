@@ -89,8 +89,9 @@ fn files(version: &str, runner: Runner) -> Result<Files, String> {
 
 /// Opens the backend with real machines, or says why this host cannot have it.
 fn open_machines(dir: &BackendDir, program: &Path) -> Result<Arc<dyn Backend>, String> {
-    std::fs::create_dir_all(&dir.0).map_err(|error| error.to_string())?;
+    // Before anything is made.
     can_run_machines(&dir.0).map_err(|missing| missing.join("; "))?;
+    std::fs::create_dir_all(&dir.0).map_err(|error| error.to_string())?;
     let machines = Machines::open(dir.clone(), program.to_owned(), files);
     let machines = machines.map_err(|error| error.to_string())?;
     Ok(Arc::new(machines))

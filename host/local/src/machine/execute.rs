@@ -18,6 +18,9 @@ use super::{script, users};
 use crate::cloud::console::Console;
 use crate::cloud::userdata::{User, UserData, UserFile};
 
+/// The only region, as our own interpreter has it.
+const REGION: &str = "local";
+
 /// Where cloud-init keeps an instance's files; people look there.
 const INSTANCE: &str = "/var/lib/cloud/instance";
 
@@ -156,10 +159,15 @@ impl Executor<'_> {
         }
         let seed = Path::new("/var/lib/cloud/seed/nocloud");
         let (id, name) = (&self.machine.instance, &self.machine.hostname);
+        let zone = &self.machine.zone;
         let prepared = fs::create_dir_all(seed)
             .and_then(|()| private(&seed.join("user-data"), user_data))
             .and_then(|()| {
-                let about = format!("instance-id: {id}\nlocal-hostname: {name}\n");
+                // The names by which user data may refer to them, as with our own interpreter.
+                let about = format!(
+                    "instance-id: {id}\nlocal-hostname: {name}\nprovider_id: {}\nlocal_ipv4: {}\navailability_zone: {zone}\nregion: {}\n",
+                    self.machine.provider_id, self.machine.address, REGION,
+                );
                 private(&seed.join("meta-data"), about.as_bytes())
             })
             .and_then(|()| fs::create_dir_all("/etc/cloud/cloud.cfg.d"))

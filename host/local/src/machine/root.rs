@@ -137,7 +137,8 @@ fn kernel_files(layout: &Layout, machine: &Machine, root: &Path) -> io::Result<(
         &settings.join("kernel/random/boot_id"),
     )?;
     let sys = root.join("sys");
-    mount("sysfs", "sysfs", "nosuid,nodev,noexec", &sys)?;
+    // Read only: below it are settings of the host's devices and kernel modules, which no namespace covers.
+    mount("sysfs", "sysfs", "ro,nosuid,nodev,noexec", &sys)?;
     let uuid = sys.join("class/dmi/id/product_uuid");
     let own = installed::uuid_of(&machine.instance);
     face("product_uuid", &format!("{own}\n"), &uuid)?;

@@ -41,6 +41,10 @@ conformance *args: build plugins
 bench *args: release plugins
     cargo run --release --workspace --bin bench -- {{args}}
 
+# Measure real machines: seconds and memory of clusters of 1 + 2 and 3 + 3, cold and warm. Needs what tests on real machines need.
+machine-figures: build plugins
+    CAPSTAN_MACHINE_FIGURES=1 cargo test --workspace --test machines -- --nocapture printed_on_request
+
 # Build the host for development.
 build:
     cargo build --workspace --all-targets

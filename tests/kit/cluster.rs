@@ -39,6 +39,8 @@ pub struct TestCluster {
     pub name: String,
     /// Workers at the beginning.
     pub workers: u32,
+    /// The Kubernetes version of the control plane.
+    pub version: String,
     /// The Kubernetes version that workers begin with.
     pub worker_version: String,
     /// `spec.backend` of the LocalCluster.
@@ -58,6 +60,7 @@ impl TestCluster {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             workers,
+            version: VERSION_NEXT.to_owned(),
             worker_version: VERSION.to_owned(),
             backend: None,
             annotations: json!({}),
@@ -103,7 +106,7 @@ impl TestCluster {
                     "apiVersion": CONTROL_PLANE.api_version, "kind": "KubeadmControlPlane",
                     "metadata": named(&plane),
                     "spec": {
-                        "replicas": self.control_planes, "version": VERSION_NEXT,
+                        "replicas": self.control_planes, "version": self.version,
                         "machineTemplate": {"spec": {"infrastructureRef": infra_template(&plane)}},
                         "kubeadmConfigSpec": {"initConfiguration": node_registration()},
                     },

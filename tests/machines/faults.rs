@@ -2,7 +2,7 @@
 
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::eventually;
-use capstan_tests::kube_client::{condition, conditions, name};
+use capstan_tests::kube_client::{MACHINE, MACHINE_HEALTH_CHECK, condition, conditions, name};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, PATIENCE};
@@ -28,19 +28,47 @@ async fn node(kubectl: &Kubectl, machine: &Value, is_ready: bool) {
     .await;
 }
 
-/// A machine that hangs and one without a network are missed, and are back when that ends.
-pub async fn frozen_and_cut_off(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl) {
+/// A machine that hangs and one without a network are missed, and are back when that ends; one that was killed is replaced by a health check.
+pub async fn frozen_cut_off_and_killed(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl) {
     let workers = lab.machines(cluster, false).await;
-    let (frozen, cut_off) = (&workers[0], &workers[1]);
+    let [frozen, cut_off, killed] = workers.as_slice() else {
+        panic!("there are {} workers, not 3", workers.len())
+    };
+    let kube = lab.host.kube();
+    let checked = json!({"metadata": {"labels": {"checked": "yes"}}});
+    kube.merge(MACHINE, &cluster.namespace, &name(killed), &checked)
+        .await;
+    let check = json!({
+        "apiVersion": MACHINE_HEALTH_CHECK.api_version, "kind": "MachineHealthCheck",
+        "metadata": {"namespace": cluster.namespace, "name": "killed"},
+        "spec": {
+            "clusterName": cluster.name, "selector": {"matchLabels": {"checked": "yes"}},
+            "checks": {"nodeStartupTimeoutSeconds": 0, "unhealthyNodeConditions": [
+                {"type": "Ready", "status": "Unknown", "timeoutSeconds": 1},
+            ]},
+        },
+    });
+    kube.apply(MACHINE_HEALTH_CHECK, &check).await;
     lab.act(frozen, "freeze").await.unwrap();
     lab.act(cut_off, "link-down").await.unwrap();
+    lab.act(killed, "kill").await.unwrap();
     node(kubectl, frozen, false).await;
     node(kubectl, cut_off, false).await;
     lab.act(frozen, "thaw").await.unwrap();
     lab.act(cut_off, "link-up").await.unwrap();
     node(kubectl, frozen, true).await;
     node(kubectl, cut_off, true).await;
-    lab.available(cluster, 2).await;
+    eventually("the killed machine is gone", PATIENCE, async || {
+        let left = kube.get(MACHINE, &cluster.namespace, &name(killed)).await;
+        left.map_or(Ok(()), |machine| Err(conditions(&machine)))
+    })
+    .await;
+    lab.available(cluster, 3).await;
+    let now = lab.machines(cluster, false).await;
+    let now: Vec<String> = now.iter().map(name).collect();
+    assert!(now.contains(&name(frozen)) && now.contains(&name(cut_off)));
+    kube.delete(MACHINE_HEALTH_CHECK, &cluster.namespace, "killed")
+        .await;
 }
 
 /// A control plane that is killed and started again on its disk has all that it had.
@@ -65,8 +93,8 @@ pub async fn killed_control_plane(lab: &Lab, cluster: &TestCluster, kubectl: &Ku
         .await;
     assert_eq!(kept.as_deref(), Ok("b"));
     node(kubectl, machine, true).await;
-    lab.available(cluster, 2).await;
-    workload::system_pods_run(kubectl, 3).await;
+    lab.available(cluster, 3).await;
+    workload::system_pods_run(kubectl, 4).await;
 }
 
 /// A control plane whose disk is full does not take writes, and does again when there is room.
@@ -101,5 +129,5 @@ pub async fn full_disk(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl) {
         kubectl.create(&big(number)).await
     })
     .await;
-    lab.available(cluster, 2).await;
+    lab.available(cluster, 3).await;
 }

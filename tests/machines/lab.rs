@@ -1,5 +1,6 @@
 //! A management cluster with a cloud of real machines, and what is needed to look at both.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,24 +17,34 @@ use serde_json::Value;
 
 use capstan_tests::kubectl::Kubectl;
 
-/// The version of the clusters.
+/// The version of control planes, and of workers after their upgrade.
 pub const NEW: &str = images::VERSIONS[0];
+
+/// The version of workers before: a minor version behind.
+pub const OLD: &str = images::VERSIONS[1];
 
 /// Many times what two busy cores need for a cluster of 1+2.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where the cloud keeps its machines: always the same place, so that a run that was killed is cleaned up by the next one.
-fn dir() -> PathBuf {
+pub fn dir() -> PathBuf {
     wasm::target_dir().join("test-machines")
 }
 
-/// Removes what an earlier run left, whatever happened to it.
-pub fn clean() {
+/// Waits for other runs in this directory, keeps them away as long as the answer lives, and removes what an earlier one left, whatever happened to it.
+pub fn alone() -> File {
+    let path = wasm::target_dir().join("test-machines.lock");
+    let lock = File::create(path).unwrap();
+    if lock.try_lock().is_err() {
+        eprintln!("waiting for another run of these tests");
+        lock.lock().unwrap();
+    }
     let dir = dir();
     if dir.exists() {
         cloud::remove_machines(&dir).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
     }
+    lock
 }
 
 /// Everything that the acts share. Dropping it removes all machines.
@@ -52,15 +63,19 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    /// Whether this host can run real machines, with an image; builds it when it can.
+    /// Whether this host can run real machines, with images; builds them when it can.
     pub async fn is_possible() -> Result<(), String> {
         std::fs::create_dir_all(wasm::target_dir()).unwrap();
         cloud::can_run_machines(&wasm::target_dir()).map_err(|missing| missing.join("; "))?;
         let progress = Progress::new(|line| eprintln!("{line}"));
-        images::ensure(NEW, &progress)
+        for version in [NEW, OLD] {
+            images::ensure(version, &progress)
+                .await
+                .map_err(|error| format!("there is no image of {version}: {error}"))?;
+        }
+        images::ensure_cloud_init(&progress)
             .await
-            .map_err(|error| format!("there is no image of {NEW}: {error}"))?;
-        Ok(())
+            .map_err(|error| format!("there is no image with cloud-init: {error}"))
     }
 
     /// Starts everything.
@@ -82,10 +97,10 @@ impl Lab {
         Self { host, kubectl }
     }
 
-    /// A cluster whose control plane and workers have the newest version.
-    pub fn cluster(&self, name: &str, workers: u32) -> TestCluster {
+    /// A cluster whose control plane has the newest version, and whose workers have this one.
+    pub fn cluster(&self, name: &str, workers: u32, version: &str) -> TestCluster {
         let mut cluster = TestCluster::new(name, name, workers);
-        cluster.worker_version = NEW.to_owned();
+        cluster.worker_version = version.to_owned();
         cluster.backend = Some("machines".to_owned());
         cluster
     }
@@ -130,6 +145,13 @@ impl Lab {
         list["items"][0].clone()
     }
 
+    /// What a machine has printed.
+    pub async fn console(&self, machine: &Value) -> String {
+        let id = self.instance(&name(machine)).await["id"].clone();
+        let path = format!("/v1/instances/{}/console", id.as_str().unwrap());
+        self.host.cloud.call("GET", &path, None).await.unwrap()
+    }
+
     /// Does something to a machine.
     pub async fn act(&self, machine: &Value, action: &str) -> Result<(), String> {
         let id = self.instance(&name(machine)).await["id"].clone();
@@ -155,7 +177,7 @@ impl Lab {
 }
 
 /// Other processes whose command line names a directory.
-fn processes_with(dir: &Path) -> Vec<String> {
+pub fn processes_with(dir: &Path) -> Vec<String> {
     let dir = dir.display().to_string();
     let own = std::process::id().to_string();
     let entries = std::fs::read_dir("/proc").unwrap();

@@ -3,11 +3,12 @@
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::eventually;
 use capstan_tests::kube_client::{
-    LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, condition, conditions, name,
+    BOOTSTRAP_TEMPLATE, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT,
+    condition, conditions, name,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::lab::{Lab, PATIENCE};
+use crate::lab::{Lab, NEW, PATIENCE};
 use crate::workload::{self, SAMPLE};
 use capstan_tests::kubectl::Kubectl;
 
@@ -79,8 +80,40 @@ pub async fn drain_respects_budgets(
     workload::sample_is_ready(kubectl, replicas).await;
 }
 
-/// Workers are replaced one by one when their template is another one, and the sample answers on the new ones.
+/// Workers a minor version behind their control plane are upgraded to it, one by one, with the sample on them.
+pub async fn upgrade(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl, workers: u32) {
+    replace(lab, cluster, workers, json!({"version": NEW})).await;
+    for machine in lab.machines(cluster, false).await {
+        assert_eq!(machine["spec"]["version"], NEW);
+        assert_eq!(machine["status"]["nodeInfo"]["kubeletVersion"], NEW);
+    }
+    works(kubectl, workers).await;
+}
+
+/// Workers are replaced one by one when their template is another one: larger, and with Debian's own cloud-init to run their bootstrap data.
 pub async fn replace_all(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl, workers: u32) {
+    let template = format!("{}-larger", cluster.deployment());
+    let larger = json!({
+        "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
+        "metadata": {"namespace": cluster.namespace, "name": template},
+        "spec": {"template": {"spec": {"instanceType": "medium", "userDataRunner": "cloud-init"}}},
+    });
+    lab.host.kube().apply(LOCAL_MACHINE_TEMPLATE, &larger).await;
+    let patch = json!({"infrastructureRef": {"name": template}});
+    replace(lab, cluster, workers, patch).await;
+    for machine in lab.machines(cluster, false).await {
+        assert_eq!(lab.instance(&name(&machine)).await["type"], "medium");
+        let console = lab.console(&machine).await;
+        // The words of the real one; ours has none such.
+        let is_real =
+            console.contains("Cloud-init v.") && console.contains("Datasource DataSourceNoCloud");
+        assert!(is_real, "{console}");
+    }
+    works(kubectl, workers).await;
+}
+
+/// Changes the machines' template and waits until there are only machines of the new one.
+async fn replace(lab: &Lab, cluster: &TestCluster, workers: u32, patch: Value) {
     let before: Vec<String> = lab
         .machines(cluster, false)
         .await
@@ -88,14 +121,7 @@ pub async fn replace_all(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl, wo
         .map(name)
         .collect();
     let kube = lab.host.kube();
-    let template = format!("{}-larger", cluster.deployment());
-    let larger = json!({
-        "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
-        "metadata": {"namespace": cluster.namespace, "name": template},
-        "spec": {"template": {"spec": {"instanceType": "medium"}}},
-    });
-    kube.apply(LOCAL_MACHINE_TEMPLATE, &larger).await;
-    let patch = json!({"spec": {"template": {"spec": {"infrastructureRef": {"name": template}}}}});
+    let patch = json!({"spec": {"template": {"spec": patch}}});
     kube.merge(
         MACHINE_DEPLOYMENT,
         &cluster.namespace,
@@ -118,11 +144,84 @@ pub async fn replace_all(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl, wo
     })
     .await;
     lab.available(cluster, workers).await;
-    for machine in lab.machines(cluster, false).await {
-        assert_eq!(lab.instance(&name(&machine)).await["type"], "medium");
-    }
+}
+
+/// All of the cluster does what it should, with workers of the control plane's version.
+async fn works(kubectl: &Kubectl, workers: u32) {
     let nodes = usize::try_from(workers).unwrap() + 1;
-    workload::nodes_are_real(kubectl, nodes).await;
+    workload::nodes_are_real(kubectl, nodes, [NEW, NEW]).await;
     workload::system_pods_run(kubectl, nodes).await;
     workload::answers_through_service_and_dns(kubectl).await;
+}
+
+/// A machine whose bootstrap data fails says so on its LocalMachine, with the end of its console.
+pub async fn a_machine_that_does_not_join_says_why(lab: &Lab, cluster: &TestCluster) {
+    let kube = lab.host.kube();
+    let named = json!({"namespace": cluster.namespace, "name": "broken"});
+    let labels = json!({
+        "cluster.x-k8s.io/cluster-name": cluster.name, "cluster.x-k8s.io/deployment-name": "broken",
+    });
+    let bootstrap = json!({
+        "apiVersion": BOOTSTRAP_TEMPLATE.api_version, "kind": "KubeadmConfigTemplate", "metadata": named,
+        "spec": {"template": {"spec": {
+            "joinConfiguration": {"nodeRegistration": {"name": "{{ ds.meta_data.local_hostname }}"}},
+            "preKubeadmCommands": ["echo the licence server does not answer", "exit 7"],
+        }}},
+    });
+    let machine = json!({
+        "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate", "metadata": named,
+        "spec": {"template": {"spec": {}}},
+    });
+    let reference =
+        |group: &str, kind: &str| json!({"apiGroup": group, "kind": kind, "name": "broken"});
+    let deployment = json!({
+        "apiVersion": MACHINE_DEPLOYMENT.api_version, "kind": "MachineDeployment", "metadata": named,
+        "spec": {
+            "clusterName": cluster.name, "replicas": 1, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "clusterName": cluster.name, "version": NEW,
+                "bootstrap": {"configRef": reference("bootstrap.cluster.x-k8s.io", "KubeadmConfigTemplate")},
+                "infrastructureRef": reference("infrastructure.cluster.x-k8s.io", "LocalMachineTemplate"),
+            }},
+        },
+    });
+    kube.apply(BOOTSTRAP_TEMPLATE, &bootstrap).await;
+    kube.apply(LOCAL_MACHINE_TEMPLATE, &machine).await;
+    kube.apply(MACHINE_DEPLOYMENT, &deployment).await;
+    eventually("the console in a condition", PATIENCE, async || {
+        let all = kube.list(LOCAL_MACHINE, &cluster.namespace).await;
+        let broken = all
+            .iter()
+            .find(|machine| name(machine).starts_with("broken"));
+        let broken = broken.ok_or("there is no such machine")?;
+        let bootstrapped = condition(broken, "BootstrapSucceeded");
+        let says = |text: &str| bootstrapped.message.contains(text);
+        if bootstrapped.status == "False"
+            && says("exit code 7")
+            && says("the end of its console:")
+            && says("the licence server does not answer")
+        {
+            Ok(())
+        } else {
+            Err(conditions(broken))
+        }
+    })
+    .await;
+    kube.delete(MACHINE_DEPLOYMENT, &cluster.namespace, "broken")
+        .await;
+    kube.delete(BOOTSTRAP_TEMPLATE, &cluster.namespace, "broken")
+        .await;
+    kube.delete(LOCAL_MACHINE_TEMPLATE, &cluster.namespace, "broken")
+        .await;
+    eventually("the machine is gone", PATIENCE, async || {
+        let left = kube.list(MACHINE, &cluster.namespace).await;
+        match left
+            .iter()
+            .find(|machine| name(machine).starts_with("broken"))
+        {
+            Some(machine) => Err(conditions(machine)),
+            None => Ok(()),
+        }
+    })
+    .await;
 }

@@ -6,21 +6,24 @@ use capstan_tests::kube_client::{condition, conditions, name};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::lab::{Lab, NEW, PATIENCE};
+use crate::lab::{Lab, PATIENCE};
 use capstan_tests::kubectl::Kubectl;
 
 /// Name of the sample workload's objects.
 pub const SAMPLE: &str = "sample";
 
-/// Nodes say what runs on them.
-pub async fn nodes_are_real(kubectl: &Kubectl, count: usize) {
+/// Nodes say what runs on them: kubelets of these versions, of control planes and of workers.
+pub async fn nodes_are_real(kubectl: &Kubectl, count: usize, [plane, worker]: [&str; 2]) {
     let nodes = kubectl.get(&["nodes"]).await.unwrap();
     assert_eq!(nodes.len(), count);
     for node in &nodes {
         let info = &node["status"]["nodeInfo"];
         let runtime = info["containerRuntimeVersion"].as_str().unwrap();
         assert!(runtime.starts_with("containerd://"), "{runtime}");
-        assert_eq!(info["kubeletVersion"], NEW, "{}", name(node));
+        let role = "node-role.kubernetes.io/control-plane";
+        let is_worker = node["metadata"]["labels"][role].is_null();
+        let version = if is_worker { worker } else { plane };
+        assert_eq!(info["kubeletVersion"], version, "{}", name(node));
     }
 }
 
@@ -158,8 +161,8 @@ pub async fn logs_exec_and_port_forward(kubectl: &Kubectl) {
 
 /// What the cloud shows of a machine's inside.
 pub async fn machines_can_be_looked_into(lab: &Lab, cluster: &TestCluster) {
-    let machine = name(&lab.machines(cluster, false).await[0]);
-    let instance = lab.instance(&machine).await;
+    let machine = &lab.machines(cluster, false).await[0];
+    let instance = lab.instance(&name(machine)).await;
     let path = format!("/v1/instances/{}", instance["id"].as_str().unwrap());
     let command = json!({"command": ["sh", "-c", "hostname; echo bad >&2; exit 3"]});
     let answer = lab
@@ -171,7 +174,7 @@ pub async fn machines_can_be_looked_into(lab: &Lab, cluster: &TestCluster) {
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(
         answer,
-        json!({"exitCode": 3, "stdout": format!("{machine}\n"), "stderr": "bad\n"})
+        json!({"exitCode": 3, "stdout": format!("{}\n", name(machine)), "stderr": "bad\n"})
     );
     for unit in ["kubelet", "containerd"] {
         let log = lab
@@ -181,11 +184,6 @@ pub async fn machines_can_be_looked_into(lab: &Lab, cluster: &TestCluster) {
             .await;
         assert!(!log.unwrap().is_empty(), "{unit}");
     }
-    let console = lab
-        .host
-        .cloud
-        .call("GET", &format!("{path}/console"), None)
-        .await
-        .unwrap();
+    let console = lab.console(machine).await;
     assert!(console.contains("kubeadm"), "{console}");
 }

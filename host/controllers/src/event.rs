@@ -66,7 +66,7 @@ pub async fn record(ctx: &Ctx, writer: &Writer, about: &Object, event: &Event) {
         writer.controller,
         event,
         &ctx.now().to_string(),
-        rand::random(),
+        ctx.clock.luck(),
     );
     let namespace = namespace(&about.key);
     let answer = ctx

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod driver;
 pub mod etcd;
 pub mod event;
+mod flag;
 pub mod infrastructure;
 pub mod install;
 pub mod kinds;

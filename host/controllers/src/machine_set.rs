@@ -316,7 +316,7 @@ impl Controller for MachineSetController {
             infra_template,
             bootstrap_template,
             control_plane: control_plane.unwrap_or_default(),
-            seed: rand::random(),
+            seed: ctx.clock.luck(),
             set,
         })
     }

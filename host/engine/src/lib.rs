@@ -19,6 +19,7 @@ pub mod grant;
 pub mod limit;
 mod load;
 mod manifest;
+mod native;
 mod registry;
 mod runtime;
 mod secret;
@@ -46,6 +47,7 @@ pub use grant::{
 };
 pub use limit::Limits;
 pub use load::Loaded;
+pub use native::Native;
 pub use registry::{PullError, Pulled, Reference, RegistryAccess, pull, resolve};
 pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;

@@ -41,6 +41,10 @@ conformance *args: build plugins
 bench *args: release plugins
     cargo run --release --workspace --bin bench -- {{args}}
 
+# Simulate: the controllers in worlds that follow from seeds, such as --seeds 1000, or --seed 17 --trace for one of them.
+sim *args:
+    cargo run --workspace --bin sim -- {{args}}
+
 # Build the host for development.
 build:
     cargo build --workspace --all-targets

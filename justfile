@@ -49,6 +49,10 @@ bench *args: release plugins
 machine-figures: build plugins
     CAPSTAN_MACHINE_FIGURES=1 cargo test --workspace --test machines -- --nocapture printed_on_request
 
+# Simulate: the controllers in worlds that follow from seeds, such as --seeds 1000, or --seed 17 --trace for one of them.
+sim *args:
+    cargo run --workspace --bin sim -- {{args}}
+
 # Build the host for development.
 build:
     cargo build --workspace --all-targets

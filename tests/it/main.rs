@@ -1,6 +1,7 @@
 //! Integration tests: the whole host against real servers and the local cloud. One binary, so that tests share what they can.
 
 mod adoption;
+mod api_server;
 mod autoscaler;
 mod bad_objects;
 mod bootstrap;

@@ -23,10 +23,15 @@ use crate::stores::{Origin, Stores};
 use crate::tasks::Tasks;
 use crate::workloads::Workloads;
 
-/// The current time. Tests and simulations bring their own.
+/// The current time, and luck. Tests and simulations bring their own.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Timestamp;
+
+    /// A number that nobody can foresee: what names end in.
+    fn luck(&self) -> u64 {
+        rand::random()
+    }
 }
 
 /// The machine's clock.

@@ -15,6 +15,7 @@ pub mod driver;
 pub mod etcd;
 pub mod event;
 pub mod fence;
+mod flag;
 pub mod infrastructure;
 pub mod install;
 pub mod kinds;

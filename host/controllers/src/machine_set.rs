@@ -1,6 +1,7 @@
 //! MachineSet: reads what `capstan_core::machine_set` needs, does what it asks.
 
 mod effects;
+mod unconfirmed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +28,12 @@ use crate::machine::typed;
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
+use unconfirmed::Unconfirmed;
 
 /// The MachineSet controller.
 pub struct MachineSetController {
     spec: Spec,
+    unconfirmed: Unconfirmed,
 }
 
 impl Default for MachineSetController {
@@ -46,6 +49,7 @@ impl Default for MachineSetController {
                 settle: Duration::from_millis(50),
                 hold: Duration::from_millis(1500),
             },
+            unconfirmed: Unconfirmed::default(),
         }
     }
 }
@@ -294,6 +298,10 @@ impl Controller for MachineSetController {
     }
 
     /// A set of its own belongs to its Cluster (contract 3.4.1).
+    fn forget(&self, _: &Ctx, locator: &Locator) {
+        self.unconfirmed.forget(&locator.key);
+    }
+
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
         let Some(cluster) = cluster_by_name(object) else {
@@ -315,6 +323,9 @@ impl Controller for MachineSetController {
         let namespace = &object.key.namespace;
         let key = ObjectKey::new(namespace.clone(), set.spec.cluster_name.clone());
         let cluster = cluster_of(ctx, &key, object.is_deleting())?;
+        self.unconfirmed
+            .settle(ctx, &self.writer(), &object.key)
+            .await?;
         let machines = machines_of(ctx, &object, &set, &key).await?;
         let spec = &set.spec.template.spec;
         let infra_template = see(ctx, namespace, &spec.infrastructure_ref).await;
@@ -331,7 +342,7 @@ impl Controller for MachineSetController {
             infra_template,
             bootstrap_template,
             control_plane: control_plane.unwrap_or_default(),
-            seed: rand::random(),
+            seed: ctx.clock.luck(),
             set,
         })
     }
@@ -346,6 +357,7 @@ impl Controller for MachineSetController {
             ctx,
             writer: self.writer(),
             namespace,
+            unconfirmed: &self.unconfirmed,
         }
         .perform(observed, step)
         .await

@@ -4,7 +4,7 @@
 
 mod capability;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -97,7 +97,7 @@ pub struct SecretSource {
 #[derive(Default)]
 struct Snapshot {
     active: BTreeMap<String, Arc<ActivePlugin>>,
-    kinds: HashMap<GroupKind, Owned>,
+    kinds: BTreeMap<GroupKind, Owned>,
 }
 
 #[derive(Clone)]

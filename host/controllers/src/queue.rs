@@ -87,6 +87,7 @@ impl Queue {
             match wait {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep_until(at) => {}
                         () = self.wake.notified() => {}
                     }

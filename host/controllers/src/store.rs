@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
-use tokio::sync::watch;
 
+use crate::flag::Flag;
 use crate::kube_api::Resource;
 use crate::object::Object;
 
@@ -20,7 +20,7 @@ const TOMBSTONES_MAX: usize = 4096;
 pub struct Store {
     resource: Resource,
     inner: RwLock<Inner>,
-    synced: watch::Sender<bool>,
+    synced: Flag,
 }
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Store {
         Self {
             resource,
             inner: RwLock::default(),
-            synced: watch::Sender::new(false),
+            synced: Flag::default(),
         }
     }
 
@@ -68,18 +68,17 @@ impl Store {
     /// Whether the first list is in.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        *self.synced.borrow()
+        self.synced.is_raised()
     }
 
     /// Waits until the first list is in.
     pub async fn synced(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+        self.synced.raised().await;
     }
 
     /// Marks the first list as in.
     pub fn mark_synced(&self) {
-        self.synced.send_replace(true);
+        self.synced.raise();
     }
 
     /// One object.

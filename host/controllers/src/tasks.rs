@@ -6,40 +6,33 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::flag::Flag;
+
 /// Starts tasks that end together.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Tasks {
-    stop: Arc<watch::Sender<bool>>,
+    stop: Arc<Flag>,
     /// Nothing new is begun.
-    finishing: Arc<watch::Sender<bool>>,
+    finishing: Arc<Flag>,
     /// Pieces of work under way.
     busy: Arc<watch::Sender<usize>>,
-}
-
-impl Default for Tasks {
-    fn default() -> Self {
-        Self {
-            stop: Arc::new(watch::Sender::new(false)),
-            finishing: Arc::new(watch::Sender::new(false)),
-            busy: Arc::new(watch::Sender::new(0)),
-        }
-    }
 }
 
 impl Tasks {
     /// Runs a task until it ends or all are stopped. A panic in it is logged and ends only it.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let mut stop = self.stop.subscribe();
+        let stop = Arc::clone(&self.stop);
         tokio::spawn(async move {
             let running = tokio::spawn(task);
             let abort = running.abort_handle();
             tokio::select! {
+                biased;
                 ended = running => {
                     if let Err(error) = ended && error.is_panic() {
                         tracing::error!(task = name, "a background task panicked");
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => abort.abort(),
+                () = stop.raised() => abort.abort(),
             }
         });
     }
@@ -55,13 +48,12 @@ impl Tasks {
 
     /// Completes when nothing new may be begun any more.
     pub async fn finishing(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.finishing.subscribe().wait_for(|f| *f).await;
+        self.finishing.raised().await;
     }
 
     /// Lets nothing new begin and waits until all work has come to its end; at most this long. Whether it has.
     pub async fn finish(&self, patience: Duration) -> bool {
-        self.finishing.send_replace(true);
+        self.finishing.raise();
         let mut busy = self.busy.subscribe();
         let idle = busy.wait_for(|count| *count == 0);
         tokio::time::timeout(patience, idle).await.is_ok()
@@ -69,13 +61,12 @@ impl Tasks {
 
     /// Ends all tasks at their next await.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.raise();
     }
 
     /// Completes when the tasks were stopped.
     pub async fn stopped(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+        self.stop.raised().await;
     }
 }
 

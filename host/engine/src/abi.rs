@@ -23,7 +23,7 @@ use wasmtime::component::{InstancePre, Linker};
 
 use crate::call::{CallEnv, CallFacts, CallState};
 use crate::error::{CallError, LoadError};
-use crate::load::{Loaded, Prepared};
+use crate::load::{Body, Loaded, Prepared};
 use crate::stats::Function;
 
 /// A version of the interfaces, with what the component exports of it.
@@ -89,10 +89,14 @@ macro_rules! function {
                 $(, $more: $more_type)?
             ) -> Result<$answer, CallError> {
                 let env = self.granted(Function::$function, env)?;
+                let prepared = match &self.body {
+                    Body::Component(prepared) => prepared,
+                    Body::Native(native) => return native.$name(env, $input $(, $more)?).await,
+                };
                 let facts: CallFacts = $facts;
-                match self.prepared.abi.clone() {
+                match prepared.abi.clone() {
                     Abi::V0_1(roles) => {
-                        self.prepared
+                        prepared
                             .call(Function::$function, env, facts, move |store, instance, wall| {
                                 v0_1::$module::$body(roles, store, instance, wall, $input $(, $more)?)
                             })
@@ -117,7 +121,9 @@ impl Loaded {
             capability: first.capability,
             why,
         };
-        self.prepared.refused(function, &Err(error.clone()));
+        if let Body::Component(prepared) = &self.body {
+            prepared.refused(function, &Err(error.clone()));
+        }
         Err(error)
     }
 }

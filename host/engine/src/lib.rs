@@ -20,6 +20,7 @@ pub mod grant;
 pub mod limit;
 mod load;
 mod manifest;
+mod native;
 mod registry;
 mod replay;
 mod runtime;
@@ -50,6 +51,7 @@ pub use grant::{
 };
 pub use limit::Limits;
 pub use load::Loaded;
+pub use native::Native;
 pub use registry::{PullError, Pulled, Pushed, Reference, RegistryAccess, pull, push, resolve};
 pub use replay::{Question, Tried, example};
 pub use runtime::{Engine, EngineOptions, SourceOptions};

@@ -21,6 +21,7 @@ use crate::compile::compile;
 use crate::error::{CallError, LoadError};
 use crate::grant::{Grants, MissingGrant, missing};
 use crate::limit::{Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX};
+use crate::native::Native;
 use crate::runtime::Engine;
 use crate::source::{Verified, verify};
 use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
@@ -63,9 +64,19 @@ impl Prepared {
     }
 }
 
+/// What answers the calls of a plugin.
+#[derive(Clone)]
+pub(crate) enum Body {
+    /// A component.
+    Component(Arc<Prepared>),
+    /// Code of this process.
+    Native(Arc<dyn Native>),
+}
+
 /// One version of a plugin, ready to be called. Calls in flight keep it alive.
 pub struct Loaded {
-    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) body: Body,
+    digest: Arc<str>,
     manifest: Manifest,
     kinds: BTreeSet<PluginKind>,
     imports: BTreeSet<String>,
@@ -89,10 +100,33 @@ impl std::fmt::Debug for Loaded {
 }
 
 impl Loaded {
+    /// A plugin that is code of this process instead of a component. Nothing loads one: it is how a simulation stands in for
+    /// plugins, below everything that the host does with their answers.
+    #[must_use]
+    pub fn native(
+        manifest: Manifest,
+        kinds: BTreeSet<PluginKind>,
+        native: Arc<dyn Native>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            body: Body::Native(native),
+            digest: Arc::from(format!("native:{}", manifest.name)),
+            manifest,
+            kinds,
+            imports: BTreeSet::new(),
+            effective: Mutex::default(),
+            signed: Signed::Unchecked,
+            source_bytes: 0,
+            compiled_bytes: 0,
+            compile_time: Duration::ZERO,
+            cached: false,
+        })
+    }
+
     /// `sha256:<hex>` of the unpacked component.
     #[must_use]
     pub fn digest(&self) -> &str {
-        &self.prepared.digest
+        &self.digest
     }
 
     /// What the plugin says of itself, checked.
@@ -110,7 +144,10 @@ impl Loaded {
     /// Version of the WIT package, such as `0.1`.
     #[must_use]
     pub fn abi(&self) -> &'static str {
-        self.prepared.abi.version()
+        match &self.body {
+            Body::Component(prepared) => prepared.abi.version(),
+            Body::Native(_) => "native",
+        }
     }
 
     /// Names of the capabilities that the binary imports.
@@ -123,12 +160,16 @@ impl Loaded {
     /// grants give the same answer, so that connections are kept.
     #[must_use]
     pub fn effective(&self, granted: &Arc<Grants>) -> Arc<Grants> {
+        let prepared = match &self.body {
+            Body::Component(prepared) => prepared,
+            Body::Native(_) => return granted.clone(),
+        };
         let mut last = self
             .effective
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&last.0, granted) {
-            let ceiling = &self.prepared.engine.options.ceiling;
+            let ceiling = &prepared.engine.options.ceiling;
             let effective = Arc::new(ceiling.effective(&self.manifest, granted));
             *last = (granted.clone(), effective);
         }
@@ -175,13 +216,28 @@ impl Loaded {
     /// Whether it is being called.
     #[must_use]
     pub fn breaker(&self) -> BreakerState {
-        self.prepared.breaker().state()
+        match &self.body {
+            Body::Component(prepared) => prepared.breaker().state(),
+            Body::Native(_) => BreakerState::Closed,
+        }
+    }
+
+    /// The engine that runs the component.
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        match &self.body {
+            Body::Component(prepared) => &prepared.engine,
+            Body::Native(_) => unreachable!("tests of the engine load components"),
+        }
     }
 
     /// Counters of its calls.
     #[must_use]
     pub fn stats(&self) -> Vec<FunctionStats> {
-        self.prepared.counters.read()
+        match &self.body {
+            Body::Component(prepared) => prepared.counters.read(),
+            Body::Native(_) => Vec::new(),
+        }
     }
 }
 
@@ -255,7 +311,8 @@ impl Engine {
             tracing::warn!(digest = %verified.digest, why, "not kept for the case that a later version fails");
         }
         Ok(Arc::new(Loaded {
-            prepared,
+            digest: prepared.digest.clone(),
+            body: Body::Component(prepared),
             manifest,
             kinds: verified.kinds,
             imports: verified.imports,

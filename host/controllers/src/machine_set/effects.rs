@@ -9,6 +9,7 @@ use capstan_core::plan::Failure;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
+use super::unconfirmed::Unconfirmed;
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::infrastructure::finalized;
 use crate::kinds;
@@ -25,6 +26,8 @@ pub(super) struct Effects<'a> {
     pub(super) writer: Writer,
     /// Where.
     pub(super) namespace: String,
+    /// Machines of which it is not known whether they were made.
+    pub(super) unconfirmed: &'a Unconfirmed,
 }
 
 impl Effects<'_> {
@@ -51,9 +54,10 @@ impl Effects<'_> {
                 .await
             }
             Step::Create(made) => {
+                let set = self.key(observed.set.metadata.name.as_deref().unwrap_or_default());
                 all(made
                     .iter()
-                    .map(|machine| self.create(machine).boxed())
+                    .map(|machine| self.create(&set, machine).boxed())
                     .collect())
                 .await
             }
@@ -111,11 +115,18 @@ impl Effects<'_> {
     }
 
     /// The Machine first: if the host stops then, it is completed, and nothing is left that no Machine names.
-    async fn create(&self, made: &NewMachine) -> Result<(), Failure> {
+    async fn create(&self, set: &ObjectKey, made: &NewMachine) -> Result<(), Failure> {
+        let name = made.machine.pointer("/metadata/name");
+        let name = name.and_then(Value::as_str).unwrap_or_default();
+        // Before the request: a reconcile that is dropped while it waits does not learn what came of it either.
+        self.unconfirmed.ask(set, name);
         let answer = self
             .ctx
             .create(&self.writer, &kinds::MACHINE, &made.machine)
             .await;
+        if !matches!(answer, Err(ApiError::Unavailable(_))) {
+            self.unconfirmed.learn(set, name);
+        }
         let machine = answer.map_err(|error| failure("creating a Machine", &error))?;
         let owner = owner_reference(&machine, true);
         let objects = made.bootstrap.iter().chain([&made.infra]);

@@ -70,6 +70,7 @@ impl Keeper {
     /// Runs until the other end of `stopped` is dropped.
     pub(super) async fn run(self, mut stopped: watch::Receiver<()>) {
         tokio::select! {
+            biased;
             () = self.keep() => {}
             _ = stopped.changed() => {}
         }
@@ -116,6 +117,7 @@ impl Keeper {
                 return;
             }
             tokio::select! {
+                biased;
                 () = sleep(pause) => {}
                 () = self.nudge.notified() => eager = EAGER_FIRST,
             }
@@ -196,6 +198,7 @@ impl Keeper {
             self.probe_on(&*workload.api, stale_told).await
         };
         let end = tokio::select! {
+            biased;
             end = probes => end,
             () = nodes => End::Silent,
         };

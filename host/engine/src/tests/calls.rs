@@ -118,7 +118,7 @@ async fn dropping_the_future_drops_the_call() {
     {
         let mut sleeping = Box::pin(tell(&loaded, one.clone(), "sleep"));
         assert!(futures::poll!(&mut sleeping).is_pending());
-        while loaded.prepared.engine.stats().calls_active == 0 {
+        while loaded.engine().stats().calls_active == 0 {
             assert!(futures::poll!(&mut sleeping).is_pending());
             tokio::task::yield_now().await;
         }
@@ -161,7 +161,7 @@ async fn five_traps_stop_the_calls() {
         BreakerState::Open { times: 1, .. }
     ));
     // Another plugin of the same engine is not affected, not even another version of this one.
-    let fresh = loaded.prepared.engine.load(wasm()).await.unwrap();
+    let fresh = loaded.engine().load(wasm()).await.unwrap();
     assert!(tell(&fresh, env(), "").await.is_ok());
 }
 

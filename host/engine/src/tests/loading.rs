@@ -34,7 +34,7 @@ async fn a_plugin_says_what_it_is() {
     );
     assert!(loaded.digest().starts_with("sha256:"));
     assert!(loaded.compiled_bytes() > loaded.source_bytes());
-    assert!(loaded.prepared.engine.load(wasm()).await.unwrap().cached());
+    assert!(loaded.engine().load(wasm()).await.unwrap().cached());
 }
 
 #[tokio::test]

@@ -1,0 +1,395 @@
+//! What must be true after every step of the host, whatever goes wrong around it. Decisions may be made on what was true a while
+//! ago, so limits that people change are taken at their most generous of the last minutes.
+
+mod machine;
+mod order;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::label;
+use capstan_api::name::ObjectKey;
+use capstan_controllers::kinds;
+use serde_json::Value;
+
+use crate::kinds as sim;
+use crate::object::{
+    controller, flag, is_condition, is_deleting, key, label as label_of, list, name, number, text,
+    uid,
+};
+use crate::store::Written;
+use crate::world::{Actor, Server, State, Write};
+
+/// How old what the host decides on can be: two late events, a request that hangs, an outage, and the back-off after it.
+const STALE: Duration = Duration::from_secs(600);
+
+/// How long a reconcile that began before a pause may go on: its deadline, and what it saw late.
+const PAUSE_GRACE: Duration = Duration::from_secs(300);
+
+/// Violations that are kept; one is enough.
+const VIOLATIONS_MAX: usize = 10;
+
+/// Limits of a MachineDeployment at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    since: Duration,
+    replicas: i64,
+    surge: i64,
+    unavailable: i64,
+}
+
+/// What is remembered to hold the present against.
+#[derive(Debug, Default)]
+pub struct Watchman {
+    violations: Vec<String>,
+    deployments: BTreeMap<ObjectKey, Vec<Limits>>,
+    sets: BTreeMap<ObjectKey, Vec<(Duration, i64)>>,
+    /// When each Machine, by UID, was last Available.
+    available: BTreeMap<String, Duration>,
+    paused: BTreeMap<ObjectKey, Duration>,
+    host_writes: Vec<String>,
+    /// Writes of the host so far.
+    pub host_writes_total: u64,
+    /// Machines made so far.
+    pub machines_made: u64,
+}
+
+impl Watchman {
+    /// What was not true.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Something was not true.
+    pub fn violated(&mut self, what: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(what);
+        }
+    }
+
+    /// The host wrote something.
+    pub fn host_wrote(&mut self, what: &str) {
+        self.host_writes_total += 1;
+        if self.host_writes.len() < 100 {
+            self.host_writes.push(what.to_owned());
+        }
+    }
+
+    /// What the host wrote since the last question.
+    pub fn take_host_writes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.host_writes)
+    }
+
+    fn limits(&self, deployment: &ObjectKey, now: Duration) -> Vec<Limits> {
+        let all = self
+            .deployments
+            .get(deployment)
+            .map_or(&[][..], Vec::as_slice);
+        // The one that was in force when the window began counts too.
+        let from = now.saturating_sub(STALE);
+        let first = all
+            .partition_point(|limits| limits.since < from)
+            .saturating_sub(1);
+        all.get(first..).unwrap_or_default().to_vec()
+    }
+
+    fn fewest_wanted(&self, set: &ObjectKey, now: Duration) -> i64 {
+        let all = self.sets.get(set).map_or(&[][..], Vec::as_slice);
+        let from = now.saturating_sub(STALE);
+        let first = all
+            .partition_point(|(since, _)| *since < from)
+            .saturating_sub(1);
+        let recent = all.get(first..).unwrap_or_default();
+        recent
+            .iter()
+            .map(|(_, replicas)| *replicas)
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// Since when a cluster has been paused.
+    fn is_paused(&self, cluster: &ObjectKey, now: Duration) -> bool {
+        self.paused
+            .get(cluster)
+            .is_some_and(|since| now.saturating_sub(*since) > PAUSE_GRACE)
+    }
+}
+
+fn limit(deployment: &Value, field: &str, default: i64) -> i64 {
+    number(
+        deployment,
+        &format!("/spec/rollout/strategy/rollingUpdate/{field}"),
+    )
+    .unwrap_or(default)
+}
+
+/// The Cluster that an object belongs to.
+fn cluster_of(object: &Value) -> Option<ObjectKey> {
+    let namespace = text(object, "/metadata/namespace");
+    if object["kind"] == "Cluster" {
+        return Some(key(object));
+    }
+    let named = text(object, "/spec/clusterName");
+    let named = if named.is_empty() {
+        label_of(object, label::CLUSTER_NAME)?
+    } else {
+        named
+    };
+    Some(ObjectKey::new(namespace, named))
+}
+
+fn is_available(machine: &Value) -> bool {
+    is_condition(machine, "Available", "True")
+}
+
+/// Whether its set replaces it because a health check has given it up.
+fn is_remediated(machine: &Value) -> bool {
+    let is_being_replaced = list(machine, "/status/conditions")
+        .iter()
+        .any(|c| c["type"] == "OwnerRemediated" && c["reason"] == "MachineDeleting");
+    is_being_replaced && is_condition(machine, "HealthCheckSucceeded", "False")
+}
+
+impl State {
+    /// A write was done: remembers what it means, and checks what the host did.
+    pub fn check(&mut self, server: &Server, write: &Write<'_>, written: &Written) {
+        match server {
+            Server::Management => {
+                self.remember(written);
+                if let Some(gone) = written.old.as_ref().filter(|_| written.new.is_none()) {
+                    self.check_gone(&Arc::clone(gone));
+                }
+                if write.actor == Actor::Host {
+                    self.check_host(write, written);
+                }
+            }
+            Server::Workload(cluster) => {
+                if write.actor == Actor::Host {
+                    self.check_workload(&cluster.clone(), write, written);
+                }
+            }
+        }
+    }
+
+    fn violated(&mut self, what: String) {
+        let line = format!("VIOLATION: {what}");
+        self.note(&line);
+        self.watchman.violated(what);
+    }
+
+    fn remember(&mut self, written: &Written) {
+        let now = self.now();
+        let Some(new) = &written.new else {
+            return;
+        };
+        match text(new, "/kind") {
+            "MachineDeployment" => {
+                let limits = Limits {
+                    since: now,
+                    replicas: number(new, "/spec/replicas").unwrap_or(1),
+                    surge: limit(new, "maxSurge", 1),
+                    unavailable: limit(new, "maxUnavailable", 0),
+                };
+                self.watchman
+                    .deployments
+                    .entry(key(new))
+                    .or_default()
+                    .push(limits);
+            }
+            "MachineSet" => {
+                let replicas = number(new, "/spec/replicas").unwrap_or(1);
+                self.watchman
+                    .sets
+                    .entry(key(new))
+                    .or_default()
+                    .push((now, replicas));
+            }
+            "Machine" => {
+                let was = written.old.as_ref().is_some_and(|old| is_available(old));
+                if was || is_available(new) {
+                    self.watchman.available.insert(uid(new).to_owned(), now);
+                }
+            }
+            "Cluster" => {
+                if flag(new, "/spec/paused") {
+                    self.watchman.paused.entry(key(new)).or_insert(now);
+                } else {
+                    self.watchman.paused.remove(&key(new));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing goes before what it stands for has gone.
+    fn check_gone(&mut self, gone: &Value) {
+        let kind = text(gone, "/kind");
+        match kind {
+            "Machine" => {
+                let machine = uid(gone);
+                let alive = self.cloud.of_machine(machine).next().is_some();
+                if alive {
+                    self.violated(format!(
+                        "Machine {} is gone and its instance is not",
+                        key(gone)
+                    ));
+                }
+                let kinds = [&*sim::SIM_MACHINE, &*sim::SIM_CONFIG];
+                let left = kinds.iter().find_map(|kind| {
+                    let its = |object: &Value| controller(object) == Some(machine);
+                    self.management.find(kind, its)
+                });
+                if let Some(left) = left {
+                    self.violated(format!(
+                        "Machine {} is gone and its {} {} is not",
+                        key(gone),
+                        text(&left, "/kind"),
+                        name(&left)
+                    ));
+                }
+            }
+            "SimMachine" => {
+                let instance = self.cloud.instances.get(&format!("{}-machine", uid(gone)));
+                if instance.is_some() {
+                    self.violated(format!(
+                        "SimMachine {} is gone and its instance is not",
+                        key(gone)
+                    ));
+                }
+            }
+            "SimCluster" => {
+                let mut networks = self.cloud.networks.values();
+                if networks.any(|network| network.owner == uid(gone)) {
+                    self.violated(format!(
+                        "SimCluster {} is gone and its network is not",
+                        key(gone)
+                    ));
+                }
+            }
+            "Cluster" => {
+                let left = self.management.everything().find(|(resource, object)| {
+                    let is_core = resource.group == kinds::CLUSTER.group
+                        && resource.kind != "MachineHealthCheck";
+                    let counts = is_core
+                        || **resource == *sim::SIM_CLUSTER
+                        || **resource == *sim::SIM_CONTROL_PLANE
+                        || **resource == *sim::SIM_MACHINE;
+                    counts && cluster_of(object) == Some(key(gone))
+                });
+                let left =
+                    left.map(|(resource, object)| format!("{} {}", resource.kind, key(object)));
+                if let Some(left) = left {
+                    self.violated(format!("Cluster {} is gone and {left} is not", key(gone)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_host(&mut self, write: &Write<'_>, written: &Written) {
+        self.check_pause(write, written);
+        let kind = write.resource.kind.as_str();
+        match (kind, write.verb, &written.old, &written.new) {
+            ("Machine", "create", _, Some(new)) => {
+                self.watchman.machines_made += 1;
+                self.check_ceiling(&Arc::clone(new));
+            }
+            ("Machine", "delete", Some(old), _) => {
+                let old = Arc::clone(old);
+                self.check_is_explained(&old);
+                self.check_floor(&old);
+                self.check_budget(&old);
+            }
+            ("Machine", "patch-status", Some(old), Some(new)) => {
+                let given_up =
+                    |machine: &Value| is_condition(machine, "HealthCheckSucceeded", "False");
+                if given_up(new) && !given_up(old) {
+                    self.check_is_ill(&Arc::clone(new));
+                }
+            }
+            ("SimMachine", "delete", Some(old), _) => self.check_order(&Arc::clone(old)),
+            ("SimCluster" | "SimControlPlane", "delete", Some(old), _) => {
+                let old = Arc::clone(old);
+                if !self.is_cluster_going(&old) {
+                    self.violated(format!(
+                        "{kind} {} is deleted and its Cluster is not",
+                        key(&old)
+                    ));
+                }
+                let cluster = cluster_of(&old);
+                let of_it = |machine: &Value| cluster_of(machine) == cluster;
+                if self.management.find(&kinds::MACHINE, of_it).is_some() {
+                    self.violated(format!(
+                        "{kind} {} is deleted before its workers",
+                        key(&old)
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_pause(&mut self, write: &Write<'_>, written: &Written) {
+        let object = written.new.as_ref().or(written.old.as_ref());
+        let Some(object) = object.map(Arc::clone) else {
+            return;
+        };
+        let now = self.now();
+        if !cluster_of(&object).is_some_and(|cluster| self.watchman.is_paused(&cluster, now)) {
+            return;
+        }
+        if write.resource.kind == "Event" {
+            return;
+        }
+        let rest = |object: &Option<Arc<Value>>| {
+            let mut object = object
+                .as_ref()
+                .map(|object| (**object).clone())
+                .unwrap_or_default();
+            if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+                status.remove("conditions");
+                if status.is_empty() {
+                    drop(
+                        object
+                            .as_object_mut()
+                            .and_then(|fields| fields.remove("status")),
+                    );
+                }
+            }
+            crate::object::metadata(&mut object).remove("resourceVersion");
+            object
+        };
+        // That it is paused may be said.
+        if write.verb != "patch-status" || rest(&written.old) != rest(&written.new) {
+            self.violated(format!(
+                "{} {} {} although its Cluster is paused",
+                write.by,
+                write.verb,
+                key(&object)
+            ));
+        }
+    }
+
+    fn cluster(&self, key: &ObjectKey) -> Option<Arc<Value>> {
+        self.management.get(&kinds::CLUSTER, key).ok()
+    }
+
+    fn is_cluster_going(&self, object: &Value) -> bool {
+        cluster_of(object)
+            .and_then(|key| self.cluster(&key))
+            .is_none_or(|cluster| is_deleting(&cluster))
+    }
+
+    fn machines_of(&self, deployment: &ObjectKey) -> Vec<Arc<Value>> {
+        let all = self.management.all(&kinds::MACHINE);
+        all.filter(|machine| {
+            text(machine, "/metadata/namespace") == deployment.namespace
+                && label_of(machine, label::DEPLOYMENT_NAME) == Some(&deployment.name)
+        })
+        .cloned()
+        .collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! Machines: not too many, not too few, and none deleted without a reason.
+
+use std::sync::Arc;
+
+use capstan_api::annotation;
+use capstan_api::label;
+use capstan_api::name::ObjectKey;
+use capstan_controllers::kinds;
+use serde_json::Value;
+
+use super::{STALE, cluster_of, is_available, is_remediated};
+use crate::cloud::Phase;
+use crate::object::{
+    annotation as annotation_of, controller, is_condition, is_deleting, key, label as label_of,
+    name, number, text, uid,
+};
+use crate::world::State;
+
+impl State {
+    pub(super) fn check_ceiling(&mut self, machine: &Value) {
+        let Some(deployment) = label_of(machine, label::DEPLOYMENT_NAME) else {
+            return;
+        };
+        let deployment = ObjectKey::new(text(machine, "/metadata/namespace"), deployment);
+        let limits = self.watchman.limits(&deployment, self.now());
+        let most = limits
+            .iter()
+            .map(|limits| limits.replicas + limits.surge)
+            .max();
+        let machines = self.machines_of(&deployment);
+        let alive = machines
+            .iter()
+            .filter(|machine| !is_deleting(machine))
+            .count();
+        let alive = i64::try_from(alive).unwrap_or(i64::MAX);
+        if most.is_some_and(|most| alive > most) {
+            self.violated(format!(
+                "MachineDeployment {deployment} has {alive} Machines, at most {} are allowed",
+                most.unwrap_or_default()
+            ));
+        }
+    }
+
+    /// A Machine is deleted because somebody wants fewer, or none.
+    pub(super) fn check_is_explained(&mut self, machine: &Value) {
+        let asked_for = annotation_of(machine, annotation::DELETE_MACHINE).is_some()
+            || annotation_of(machine, annotation::REMEDIATE_MACHINE).is_some()
+            || is_remediated(machine);
+        if asked_for || self.is_cluster_going(machine) {
+            return;
+        }
+        let Some(owner) = controller(machine) else {
+            return;
+        };
+        let set = self
+            .management
+            .find(&kinds::MACHINE_SET, |set| uid(set) == owner);
+        let Some(set) = set else {
+            return;
+        };
+        let all = self.management.all(&kinds::MACHINE);
+        let alive = all
+            .filter(|other| controller(other) == Some(owner) && !is_deleting(other))
+            .count();
+        // The one that is being deleted is not among them any more.
+        let before = i64::try_from(alive).unwrap_or(i64::MAX).saturating_add(1);
+        let wanted = self.watchman.fewest_wanted(&key(&set), self.now());
+        if !is_deleting(&set) && before <= wanted {
+            self.violated(format!(
+                "Machine {} is deleted although MachineSet {} has {before} and wants {wanted}",
+                key(machine),
+                key(&set)
+            ));
+        }
+    }
+
+    /// Not more Machines are replaced at a time than the budget allows.
+    pub(super) fn check_budget(&mut self, machine: &Value) {
+        if !is_remediated(machine) || is_deleting(machine) {
+            return;
+        }
+        let deployment = label_of(machine, label::DEPLOYMENT_NAME).unwrap_or_default();
+        let deployment = ObjectKey::new(text(machine, "/metadata/namespace"), deployment);
+        let Ok(found) = self.management.get(&kinds::MACHINE_DEPLOYMENT, &deployment) else {
+            return;
+        };
+        let Some(most) = number(&found, "/spec/remediation/maxInFlight") else {
+            return;
+        };
+        let owner = controller(machine);
+        let others = self.management.all(&kinds::MACHINE).filter(|other| {
+            is_remediated(other) && is_deleting(other) && controller(other) == owner
+        });
+        let going = i64::try_from(others.count()).unwrap_or(i64::MAX);
+        if going > most {
+            self.violated(format!(
+                "{going} Machines of {deployment} are replaced at once, at most {most} may be"
+            ));
+        }
+    }
+
+    /// A Machine is given up only if its Node is not well: that it cannot be seen is no reason.
+    pub(super) fn check_is_ill(&mut self, machine: &Value) {
+        let instance = self.cloud.of_machine(uid(machine)).next();
+        let runs = instance.is_some_and(|instance| instance.phase == Phase::Running);
+        let cluster = cluster_of(machine).unwrap_or_default();
+        let node = ObjectKey::new("", text(machine, "/status/nodeRef/name"));
+        let node = self
+            .workloads
+            .get(&cluster)
+            .map(|workload| workload.store.get(&kinds::NODE, &node));
+        let is_ready = matches!(node, Some(Ok(node)) if is_condition(&node, "Ready", "True"));
+        if runs && is_ready && annotation_of(machine, annotation::REMEDIATE_MACHINE).is_none() {
+            self.violated(format!(
+                "Machine {} is given up and its Node is well",
+                name(machine)
+            ));
+        }
+    }
+
+    pub(super) fn check_floor(&mut self, machine: &Value) {
+        let asked_for = annotation_of(machine, annotation::REMEDIATE_MACHINE).is_some()
+            || is_remediated(machine);
+        let Some(deployment) = label_of(machine, label::DEPLOYMENT_NAME) else {
+            return;
+        };
+        let deployment = ObjectKey::new(text(machine, "/metadata/namespace"), deployment);
+        let found = self.management.get(&kinds::MACHINE_DEPLOYMENT, &deployment);
+        let is_going = found.is_ok_and(|deployment| is_deleting(&deployment));
+        if asked_for || is_going || self.is_cluster_going(machine) || !is_available(machine) {
+            return;
+        }
+        let now = self.now();
+        let limits = self.watchman.limits(&deployment, now);
+        let fewest = limits
+            .iter()
+            .map(|limits| limits.replicas - limits.unavailable)
+            .min();
+        let Some(fewest) = fewest else {
+            return;
+        };
+        let machines = self.machines_of(&deployment);
+        let counts = |other: &&Arc<Value>| {
+            let lately = self.watchman.available.get(uid(other));
+            let lately = lately.is_some_and(|at| now.saturating_sub(*at) <= STALE);
+            uid(other) != uid(machine) && !is_deleting(other) && (is_available(other) || lately)
+        };
+        let left = i64::try_from(machines.iter().filter(counts).count()).unwrap_or(i64::MAX);
+        if left < fewest {
+            self.violated(format!(
+                "MachineDeployment {deployment} has {left} available Machines left without {}, at least {fewest} must stay",
+                name(machine)
+            ));
+        }
+    }
+}

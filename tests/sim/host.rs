@@ -1,0 +1,179 @@
+//! The host under test: its controllers as in production, with the world's clock, servers, cloud and plugins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use capstan_api::name::ObjectKey;
+use capstan_controllers::ctx::{Clock, Ctx};
+use capstan_controllers::kube_api::{KubeApi, Resource};
+use capstan_controllers::metrics::Metrics;
+use capstan_controllers::plugins::event::Events;
+use capstan_controllers::plugins::{ActivePlugin, Plugins};
+use capstan_controllers::registry;
+use capstan_controllers::secrets::Secrets;
+use capstan_controllers::stores::Stores;
+use capstan_controllers::tasks::Tasks;
+use capstan_controllers::workloads::{Connect, ConnectError, Workloads};
+use capstan_core::call::manifest::{Manifest, OwnedKind, PluginKind};
+use capstan_engine::{
+    Ceiling, Compiler, Engine, EngineOptions, Grants, Limits, Loaded, Native, SourceOptions,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+use crate::cloud::SimulatedInfrastructure;
+use crate::kinds;
+use crate::server::HostApi;
+use crate::strategy::SimulatedStrategy;
+use crate::world::{Server, World, WorldClock};
+
+/// The host's namespace.
+pub const NAMESPACE: &str = "capstan-system";
+
+/// Makes connections to simulated workload clusters: a kubeconfig is no more than the Cluster's key.
+struct SimulatedConnect(Arc<World>);
+
+impl Connect for SimulatedConnect {
+    fn connect<'a>(
+        &'a self,
+        kubeconfig: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+        async move {
+            let (namespace, name) = kubeconfig
+                .trim()
+                .split_once('/')
+                .ok_or(ConnectError::Unreadable)?;
+            let server = Server::Workload(ObjectKey::new(namespace, name));
+            Ok(Arc::new(HostApi::new(Arc::clone(&self.0), server)) as Arc<dyn KubeApi>)
+        }
+        .boxed()
+    }
+}
+
+/// A running host. It ends when it is stopped.
+pub struct Host {
+    tasks: Tasks,
+}
+
+impl Host {
+    /// Starts a host.
+    #[must_use]
+    pub fn start(world: &Arc<World>) -> Self {
+        world.note("host: starts");
+        let api: Arc<dyn KubeApi> = Arc::new(HostApi::new(Arc::clone(world), Server::Management));
+        let tasks = Tasks::default();
+        let clock: Arc<dyn Clock> = Arc::new(WorldClock(Arc::clone(world)));
+        let secrets = Secrets::default();
+        let workloads = Workloads::new(
+            Arc::clone(&api),
+            secrets.clone(),
+            Arc::new(SimulatedConnect(Arc::clone(world))),
+            Arc::clone(&clock),
+            tasks.clone(),
+        );
+        let ctx = Arc::new(Ctx {
+            stores: Stores::new(Arc::clone(&api), tasks.clone()),
+            api,
+            plugins: Plugins::default(),
+            workloads,
+            secrets,
+            events: Events::default(),
+            clock,
+            tasks: tasks.clone(),
+            snapshots: None,
+            namespace: NAMESPACE.to_owned(),
+        });
+        registry::start(&ctx, engine(), &Arc::new(Metrics::default()));
+        for plugin in plugins(world) {
+            ctx.plugins.activate(plugin);
+        }
+        Self { tasks }
+    }
+
+    /// Ends it at once, whatever it is doing.
+    pub fn stop(self, world: &World) {
+        world.note("host: killed");
+        self.tasks.stop();
+    }
+}
+
+/// An engine that loads nothing: the registry wants one for the controller of Plugin objects, of which there are none.
+fn engine() -> &'static Arc<Engine> {
+    static ENGINE: OnceLock<(tempfile::TempDir, Arc<Engine>)> = OnceLock::new();
+    let (_, engine) = ENGINE.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a directory for temporary files");
+        let engine = Engine::new(EngineOptions {
+            cache_dir: dir.path().join("plugins"),
+            compiler: Compiler::InProcessForTests,
+            ceilings: Limits::ceilings(),
+            ceiling: Ceiling::default(),
+            sources: SourceOptions::default(),
+            guest_threads: 1,
+        });
+        (dir, engine.expect("an engine"))
+    });
+    engine
+}
+
+fn owned(role: &str, resource: &Resource) -> OwnedKind {
+    OwnedKind {
+        role: role.to_owned(),
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        kind: resource.kind.clone(),
+        plural: resource.plural.clone(),
+        short_names: Vec::new(),
+        spec_schema: json!({}),
+        status_schema: json!({}),
+        columns: Vec::new(),
+    }
+}
+
+fn active(
+    name: &str,
+    kind: PluginKind,
+    kinds: Vec<OwnedKind>,
+    native: Arc<dyn Native>,
+) -> ActivePlugin {
+    let manifest = Manifest {
+        name: name.to_owned(),
+        version: "0.1.0".to_owned(),
+        description: String::new(),
+        home_page: String::new(),
+        kinds,
+        capabilities: Vec::new(),
+    };
+    ActivePlugin {
+        name: name.to_owned(),
+        key: ObjectKey::new(NAMESPACE, name),
+        loaded: Loaded::native(manifest, BTreeSet::from([kind]), native),
+        grants: Arc::new(Grants::default()),
+        limits: Limits::default(),
+        config: Value::Object(serde_json::Map::new()),
+        credentials: BTreeMap::new(),
+        canary: None,
+    }
+}
+
+fn plugins(world: &Arc<World>) -> Vec<ActivePlugin> {
+    let infrastructure = vec![
+        owned("infra-cluster", &kinds::SIM_CLUSTER),
+        owned("infra-machine", &kinds::SIM_MACHINE),
+        owned("infra-machine-template", &kinds::SIM_MACHINE_TEMPLATE),
+    ];
+    vec![
+        active(
+            "infrastructure-sim",
+            PluginKind::Infrastructure,
+            infrastructure,
+            Arc::new(SimulatedInfrastructure::new(Arc::clone(world))),
+        ),
+        active(
+            "upgrade-rolling-update",
+            PluginKind::UpgradeStrategy,
+            Vec::new(),
+            Arc::new(SimulatedStrategy::new(Arc::clone(world))),
+        ),
+    ]
+}

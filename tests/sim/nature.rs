@@ -1,0 +1,614 @@
+//! Everything that acts beside the host and its people: machines that boot, kubelets, volumes, providers that are no plugins, and
+//! the collection of garbage. Looks at the world once a second.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::name::ObjectKey;
+use capstan_controllers::kinds;
+use capstan_controllers::kube_api::{ApiError, Patch, Preconditions, Resource};
+use serde_json::{Value, json};
+
+use crate::cloud::{Instance, Phase};
+use crate::kinds as sim;
+use crate::object::{controller, flag, is_deleting, key, list, name, text, uid};
+use crate::store::{Store, Written};
+use crate::world::{Actor, Server, State, Workload, World, Write};
+
+/// Between two looks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Between two collections of garbage, in looks.
+const COLLECT_EVERY: u64 = 5;
+
+/// How long a kubelet is silent before its Node is Unknown.
+const NODE_GRACE: Duration = Duration::from_secs(40);
+
+/// Finalizer of the control-plane provider.
+const CONTROL_PLANE_FINALIZER: &str = "sim/control-plane";
+
+/// What nature remembers between two looks.
+#[derive(Default)]
+struct Memory {
+    ticks: u64,
+    /// When something will have been done, by what it is.
+    due: BTreeMap<String, Duration>,
+    collected: u64,
+}
+
+impl Memory {
+    /// Whether so much time has passed since this was first asked, drawn between these seconds.
+    fn is_due(&mut self, state: &mut State, what: &str, low_s: u64, high_s: u64) -> bool {
+        let now = state.now();
+        let due = match self.due.get(what) {
+            Some(due) => *due,
+            None => {
+                let due = now + state.nature.millis(low_s * 1000, high_s * 1000);
+                self.due.insert(what.to_owned(), due);
+                due
+            }
+        };
+        due <= now
+    }
+}
+
+/// Acts for ever.
+pub async fn run(world: Arc<World>) {
+    let mut memory = Memory::default();
+    loop {
+        tokio::time::sleep(TICK).await;
+        {
+            let mut state = world.lock();
+            memory.ticks += 1;
+            cloud(&mut state);
+            control_planes(&mut state, &mut memory);
+            configs(&mut state, &mut memory);
+            nodes(&mut state, &mut memory);
+            pods(&mut state, &mut memory);
+            if memory.ticks.is_multiple_of(COLLECT_EVERY)
+                && memory.collected != state.management.version()
+            {
+                collect(&mut state);
+                memory.collected = state.management.version();
+            }
+        }
+        world.changed();
+    }
+}
+
+impl State {
+    /// A write of nature's.
+    pub fn nature_writes(
+        &mut self,
+        server: &Server,
+        by: &str,
+        verb: &'static str,
+        resource: &Resource,
+        key: &ObjectKey,
+        effect: impl FnOnce(&mut Store, &str) -> Result<Written, ApiError>,
+    ) -> Option<Value> {
+        let write = Write {
+            actor: Actor::Nature,
+            by,
+            verb,
+            resource,
+            key,
+        };
+        self.write(server, &write, effect).ok()
+    }
+
+    /// A merge patch of nature's.
+    pub fn nature_patches(
+        &mut self,
+        server: &Server,
+        by: &str,
+        resource: &Resource,
+        key: &ObjectKey,
+        subresource: Option<&str>,
+        patch: Value,
+    ) {
+        let patch = Patch::Merge(patch);
+        self.nature_writes(server, by, "patch", resource, key, |store, _| {
+            store.patch(resource, key, subresource, &patch)
+        });
+    }
+}
+
+/// Instances boot and end, networks end.
+fn cloud(state: &mut State) {
+    let now = state.now();
+    let mut ended = Vec::new();
+    for (key, instance) in &mut state.cloud.instances {
+        match instance.phase {
+            Phase::Booting(until) if until <= now => instance.phase = Phase::Running,
+            Phase::Stopping(until) if until <= now => ended.push(key.clone()),
+            _ => {}
+        }
+    }
+    for key in ended {
+        if let Some(instance) = state.cloud.instances.remove(&key) {
+            state.note(&format!("cloud: instance {} is gone", instance.id));
+        }
+    }
+    let is_gone = |network: &crate::cloud::Network| network.gone_at.is_some_and(|at| at <= now);
+    state.cloud.networks.retain(|_, network| !is_gone(network));
+}
+
+fn cluster_key(instance: &Instance) -> ObjectKey {
+    let (namespace, name) = instance.cluster.split_once('/').unwrap_or_default();
+    ObjectKey::new(namespace, name)
+}
+
+/// The provider of control planes: an API server comes up when the infrastructure is there.
+fn control_planes(state: &mut State, memory: &mut Memory) {
+    let planes: Vec<Arc<Value>> = state
+        .management
+        .all(&sim::SIM_CONTROL_PLANE)
+        .cloned()
+        .collect();
+    for plane in planes {
+        let key = key(&plane);
+        let by = "control-plane-provider";
+        let cluster = ObjectKey::new(key.namespace.clone(), name(&plane));
+        if is_deleting(&plane) {
+            if memory.is_due(state, &format!("end {}", uid(&plane)), 1, 30) {
+                state.workloads.remove(&cluster);
+                let none = json!({"metadata": {"finalizers": []}});
+                state.nature_patches(
+                    &Server::Management,
+                    by,
+                    &sim::SIM_CONTROL_PLANE,
+                    &key,
+                    None,
+                    none,
+                );
+            }
+            continue;
+        }
+        if list(&plane, "/metadata/finalizers").is_empty() {
+            let held = json!({"metadata": {"finalizers": [CONTROL_PLANE_FINALIZER]}});
+            state.nature_patches(
+                &Server::Management,
+                by,
+                &sim::SIM_CONTROL_PLANE,
+                &key,
+                None,
+                held,
+            );
+        }
+        if flag(&plane, "/status/initialization/controlPlaneInitialized") {
+            let wanted = text(&plane, "/spec/version");
+            if text(&plane, "/status/version") != wanted
+                && memory.is_due(state, &format!("upgrade {} {wanted}", uid(&plane)), 5, 120)
+            {
+                let status = json!({"status": {"version": wanted}});
+                state.nature_patches(
+                    &Server::Management,
+                    by,
+                    &sim::SIM_CONTROL_PLANE,
+                    &key,
+                    Some("status"),
+                    status,
+                );
+            }
+            continue;
+        }
+        let provisioned = state
+            .management
+            .get(&kinds::CLUSTER, &cluster)
+            .is_ok_and(|cluster| {
+                flag(&cluster, "/status/initialization/infrastructureProvisioned")
+            });
+        if !provisioned || !memory.is_due(state, &format!("plane {}", uid(&plane)), 5, 120) {
+            continue;
+        }
+        state.workloads.insert(cluster.clone(), workload(&cluster));
+        let secret = json!({
+            "metadata": {"name": format!("{}-kubeconfig", cluster.name), "labels": {
+                "cluster.x-k8s.io/cluster-name": cluster.name,
+            }},
+            "type": "cluster.x-k8s.io/secret",
+            "data": {"value": base64(&format!("{}/{}", cluster.namespace, cluster.name))},
+        });
+        let secret_key = ObjectKey::new(cluster.namespace.clone(), name(&secret));
+        state.nature_writes(
+            &Server::Management,
+            by,
+            "create",
+            &kinds::SECRET,
+            &secret_key,
+            |store, now| store.create(&kinds::SECRET, &cluster.namespace, &secret, now),
+        );
+        let now = state.now_text();
+        let status = json!({"status": {
+            "initialization": {"controlPlaneInitialized": true},
+            "externalManagedControlPlane": true,
+            "version": text(&plane, "/spec/version"),
+            "conditions": [{"type": "Available", "status": "True", "reason": "Available", "message": "",
+                "lastTransitionTime": now}],
+        }});
+        state.nature_patches(
+            &Server::Management,
+            by,
+            &sim::SIM_CONTROL_PLANE,
+            &key,
+            Some("status"),
+            status,
+        );
+    }
+}
+
+fn workload(cluster: &ObjectKey) -> Workload {
+    let mut store = Store::new(&format!("w-{}", cluster.name));
+    for (resource, has_status) in [
+        (&*kinds::NODE, true),
+        (&*kinds::POD, true),
+        (&*kinds::NAMESPACE, false),
+        (&*kinds::DAEMON_SET, true),
+        (&*kinds::VOLUME_ATTACHMENT, true),
+        (&*kinds::PERSISTENT_VOLUME, true),
+    ] {
+        store.serve(resource, has_status);
+    }
+    let space = json!({"metadata": {"name": "apps"}});
+    // A new server takes its first object.
+    let _ = store.create(&kinds::NAMESPACE, "", &space, "2026-01-01T00:00:00Z");
+    Workload {
+        store,
+        down_until: Duration::ZERO,
+    }
+}
+
+/// Base64 of a text whose length is made a multiple of three: the simulated host's kubeconfigs are no more than a name.
+fn base64(text: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = text.as_bytes().to_vec();
+    while !bytes.len().is_multiple_of(3) {
+        bytes.push(b' ');
+    }
+    let mut encoded = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk
+            .iter()
+            .fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte));
+        for at in (0..4).rev() {
+            let index = usize::try_from((bits >> (6 * at)) & 63).unwrap_or_default();
+            encoded.push(char::from(ALPHABET[index]));
+        }
+    }
+    encoded
+}
+
+/// The provider of bootstrap data.
+fn configs(state: &mut State, memory: &mut Memory) {
+    let configs: Vec<Arc<Value>> = state.management.all(&sim::SIM_CONFIG).cloned().collect();
+    for config in configs {
+        if is_deleting(&config) || flag(&config, "/status/initialization/dataSecretCreated") {
+            continue;
+        }
+        let Some(owner) = controller(&config).map(str::to_owned) else {
+            continue;
+        };
+        let machine = state
+            .management
+            .find(&kinds::MACHINE, |machine| uid(machine) == owner);
+        let Some(machine) = machine else {
+            continue;
+        };
+        let cluster = ObjectKey::new(key(&config).namespace, text(&machine, "/spec/clusterName"));
+        let initialized = state
+            .management
+            .get(&kinds::CLUSTER, &cluster)
+            .is_ok_and(|cluster| {
+                crate::object::is_condition(&cluster, "ControlPlaneInitialized", "True")
+            });
+        if !initialized || !memory.is_due(state, &format!("config {}", uid(&config)), 1, 20) {
+            continue;
+        }
+        let by = "bootstrap-provider";
+        let key = key(&config);
+        let secret = json!({
+            "metadata": {"name": key.name, "ownerReferences": [{
+                "apiVersion": sim::SIM_CONFIG.api_version(), "kind": "SimConfig", "name": key.name,
+                "uid": uid(&config), "controller": true,
+            }]},
+            "type": "cluster.x-k8s.io/secret",
+            "data": {"value": base64("hello!")},
+        });
+        state.nature_writes(
+            &Server::Management,
+            by,
+            "create",
+            &kinds::SECRET,
+            &key,
+            |store, now| store.create(&kinds::SECRET, &key.namespace, &secret, now),
+        );
+        let status = json!({"status": {
+            "initialization": {"dataSecretCreated": true}, "dataSecretName": key.name,
+        }});
+        state.nature_patches(
+            &Server::Management,
+            by,
+            &sim::SIM_CONFIG,
+            &key,
+            Some("status"),
+            status,
+        );
+    }
+}
+
+/// The conditions of a Node whose kubelet says this of itself.
+fn ready(status: &str, now: &str) -> Value {
+    let pressure = if status == "Unknown" {
+        "Unknown"
+    } else {
+        "False"
+    };
+    let conditions = [
+        ("Ready", status),
+        ("MemoryPressure", pressure),
+        ("DiskPressure", pressure),
+        ("PIDPressure", pressure),
+    ];
+    let conditions = conditions.map(|(kind, status)| {
+        json!({"type": kind, "status": status, "reason": "Kubelet", "message": "",
+            "lastTransitionTime": now, "lastHeartbeatTime": now})
+    });
+    json!({"status": {"conditions": conditions}})
+}
+
+/// Nodes of running instances, with their pods and volumes; Nodes whose kubelet is silent.
+fn nodes(state: &mut State, memory: &mut Memory) {
+    let instances: Vec<Instance> = state.cloud.instances.values().cloned().collect();
+    for instance in &instances {
+        let cluster = cluster_key(instance);
+        let server = Server::Workload(cluster.clone());
+        if instance.phase != Phase::Running || !state.workloads.contains_key(&cluster) {
+            continue;
+        }
+        let node = ObjectKey::new("", instance.name.clone());
+        let joined = format!("joined {}", instance.id);
+        if !memory.due.contains_key(&joined) {
+            if memory.is_due(state, &format!("join {}", instance.id), 1, 30) {
+                memory.due.insert(joined, state.now());
+                join(state, &server, instance);
+            }
+            continue;
+        }
+        let Ok(found) = state.workloads[&cluster].store.get(&kinds::NODE, &node) else {
+            continue;
+        };
+        let is_ready = crate::object::is_condition(&found, "Ready", "True");
+        if !is_ready && memory.is_due(state, &format!("ready {}", instance.id), 1, 40) {
+            let now = state.now_text();
+            state.nature_patches(
+                &server,
+                "kubelet",
+                &kinds::NODE,
+                &node,
+                Some("status"),
+                ready("True", &now),
+            );
+        }
+    }
+    silent(state, &instances, memory);
+}
+
+fn join(state: &mut State, server: &Server, instance: &Instance) {
+    let node = ObjectKey::new("", instance.name.clone());
+    let object = json!({
+        "metadata": {"name": instance.name}, "spec": {"providerID": instance.id},
+    });
+    state.nature_writes(
+        server,
+        "kubelet",
+        "create",
+        &kinds::NODE,
+        &node,
+        |store, now| store.create(&kinds::NODE, "", &object, now),
+    );
+    let now = state.now_text();
+    state.nature_patches(
+        server,
+        "kubelet",
+        &kinds::NODE,
+        &node,
+        Some("status"),
+        ready("False", &now),
+    );
+    let pods = state.nature.below(4);
+    for number in 0..pods {
+        let pod = json!({
+            "metadata": {"name": format!("{}-{number}", instance.name), "labels": {"app": "web"}},
+            "spec": {"nodeName": instance.name, "containers": [{"name": "c", "image": "i"}]},
+        });
+        let key = ObjectKey::new("apps", name(&pod));
+        state.nature_writes(
+            server,
+            "scheduler",
+            "create",
+            &kinds::POD,
+            &key,
+            |store, now| store.create(&kinds::POD, "apps", &pod, now),
+        );
+        let running = json!({"status": {"phase": "Running"}});
+        state.nature_patches(
+            server,
+            "kubelet",
+            &kinds::POD,
+            &key,
+            Some("status"),
+            running,
+        );
+    }
+    if pods > 0 && state.nature.happens(300) {
+        let volume = ObjectKey::new("", format!("volume-{}", instance.name));
+        let claim = json!({"metadata": {"name": volume.name}, "spec": {
+            "claimRef": {"namespace": "apps", "name": volume.name},
+            "csi": {"driver": "sim", "volumeHandle": volume.name},
+        }});
+        let attachment = json!({"metadata": {"name": volume.name}, "spec": {
+            "nodeName": instance.name, "attacher": "sim",
+            "source": {"persistentVolumeName": volume.name},
+        }});
+        let parts = [
+            (&*kinds::PERSISTENT_VOLUME, claim),
+            (&*kinds::VOLUME_ATTACHMENT, attachment),
+        ];
+        for (resource, object) in parts {
+            state.nature_writes(
+                server,
+                "attacher",
+                "create",
+                resource,
+                &volume,
+                |store, now| store.create(resource, "", &object, now),
+            );
+        }
+        let attached = json!({"status": {"attached": true}});
+        state.nature_patches(
+            server,
+            "attacher",
+            &kinds::VOLUME_ATTACHMENT,
+            &volume,
+            Some("status"),
+            attached,
+        );
+    }
+}
+
+/// A Node whose machine does not run any more is Unknown after a while.
+fn silent(state: &mut State, instances: &[Instance], memory: &mut Memory) {
+    let clusters: Vec<ObjectKey> = state.workloads.keys().cloned().collect();
+    for cluster in clusters {
+        let nodes: Vec<Arc<Value>> = state.workloads[&cluster]
+            .store
+            .all(&kinds::NODE)
+            .cloned()
+            .collect();
+        for node in nodes {
+            let id = text(&node, "/spec/providerID");
+            let runs = instances
+                .iter()
+                .any(|instance| instance.id == id && instance.phase == Phase::Running);
+            if runs || crate::object::is_condition(&node, "Ready", "Unknown") {
+                continue;
+            }
+            let grace = NODE_GRACE.as_secs();
+            if memory.is_due(state, &format!("silent {id}"), grace, grace + 5) {
+                let now = state.now_text();
+                let server = Server::Workload(cluster.clone());
+                state.nature_patches(
+                    &server,
+                    "node-controller",
+                    &kinds::NODE,
+                    &key(&node),
+                    Some("status"),
+                    ready("Unknown", &now),
+                );
+            }
+        }
+    }
+}
+
+/// Pods that were evicted end, and then their volumes are detached. Pods of Nodes that are gone are collected.
+fn pods(state: &mut State, memory: &mut Memory) {
+    let clusters: Vec<ObjectKey> = state.workloads.keys().cloned().collect();
+    for cluster in clusters {
+        let server = Server::Workload(cluster.clone());
+        let pods: Vec<Arc<Value>> = state.workloads[&cluster]
+            .store
+            .all(&kinds::POD)
+            .cloned()
+            .collect();
+        let mut busy: Vec<String> = Vec::new();
+        for pod in pods {
+            let node = text(&pod, "/spec/nodeName").to_owned();
+            let found = state.workloads[&cluster]
+                .store
+                .get(&kinds::NODE, &ObjectKey::new("", node.clone()));
+            let is_silent = found
+                .as_ref()
+                .is_ok_and(|node| crate::object::is_condition(node, "Ready", "Unknown"));
+            let ends = found.is_err() || (is_deleting(&pod) && !is_silent);
+            if ends && memory.is_due(state, &format!("pod {}", uid(&pod)), 1, 30) {
+                state.nature_writes(
+                    &server,
+                    "kubelet",
+                    "remove",
+                    &kinds::POD,
+                    &key(&pod),
+                    |store, _| {
+                        store
+                            .remove(&kinds::POD, &key(&pod))
+                            .ok_or(ApiError::NotFound(String::new()))
+                    },
+                );
+            } else {
+                busy.push(node);
+            }
+        }
+        let volumes: Vec<Arc<Value>> = state.workloads[&cluster]
+            .store
+            .all(&kinds::VOLUME_ATTACHMENT)
+            .cloned()
+            .collect();
+        for volume in volumes {
+            let is_used = busy
+                .iter()
+                .any(|node| node == text(&volume, "/spec/nodeName"));
+            if !is_used && memory.is_due(state, &format!("detach {}", uid(&volume)), 2, 60) {
+                state.nature_writes(
+                    &server,
+                    "attacher",
+                    "remove",
+                    &kinds::VOLUME_ATTACHMENT,
+                    &key(&volume),
+                    |store, _| {
+                        store
+                            .remove(&kinds::VOLUME_ATTACHMENT, &key(&volume))
+                            .ok_or(ApiError::NotFound(String::new()))
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Deletes objects all of whose owners are gone, in the background, as the controller manager does.
+fn collect(state: &mut State) {
+    let alive: std::collections::BTreeSet<String> = state
+        .management
+        .everything()
+        .map(|(_, object)| uid(object).to_owned())
+        .collect();
+    let garbage: Vec<(Resource, Arc<Value>)> = state
+        .management
+        .everything()
+        .filter(|(_, object)| {
+            let owners = list(object, "/metadata/ownerReferences");
+            !owners.is_empty()
+                && !is_deleting(object)
+                && owners
+                    .iter()
+                    .all(|owner| !alive.contains(text(owner, "/uid")))
+        })
+        .map(|(resource, object)| (resource.clone(), Arc::clone(object)))
+        .collect();
+    for (resource, object) in garbage {
+        let preconditions = Preconditions {
+            uid: Some(uid(&object).to_owned()),
+            resource_version: None,
+        };
+        let key = key(&object);
+        state.nature_writes(
+            &Server::Management,
+            "garbage-collector",
+            "delete",
+            &resource,
+            &key,
+            |store, now| store.delete(&resource, &key, &preconditions, now, 0),
+        );
+    }
+}

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use capstan_api::name::ObjectKey;
 use capstan_controllers::ctx::{Clock, Ctx};
+use capstan_controllers::event::Events;
+use capstan_controllers::fence::Fence;
 use capstan_controllers::kube_api::{KubeApi, Resource};
 use capstan_controllers::metrics::Metrics;
-use capstan_controllers::plugins::event::Events;
 use capstan_controllers::plugins::{ActivePlugin, Plugins};
 use capstan_controllers::registry;
 use capstan_controllers::secrets::Secrets;
@@ -81,6 +82,8 @@ impl Host {
             events: Events::default(),
             clock,
             tasks: tasks.clone(),
+            fence: Fence::default(),
+            reports: None,
             snapshots: None,
             namespace: NAMESPACE.to_owned(),
         });

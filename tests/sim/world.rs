@@ -257,7 +257,6 @@ impl World {
     }
 
     /// Completes when something changed from now on.
-    #[must_use]
     pub fn changes(&self) -> Notified<'_> {
         self.changes.notified()
     }

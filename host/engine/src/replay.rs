@@ -11,7 +11,7 @@ use crate::abi::v0_1;
 use crate::call::{CallEnv, CallFacts, Replay};
 use crate::error::CallError;
 use crate::limit::Limits;
-use crate::load::Loaded;
+use crate::load::{Body, Loaded};
 use crate::secret::SecretTable;
 use crate::stats::Function;
 use crate::tape::{CallRecord, RecordSink};
@@ -226,9 +226,13 @@ impl Loaded {
             recorder: Some(caught.clone()),
             ..env
         };
-        let result = match self.prepared.abi.clone() {
+        let Body::Component(prepared) = &self.body else {
+            let interface = "component";
+            return Err(CallError::NotOffered { interface });
+        };
+        let result = match prepared.abi.clone() {
             Abi::V0_1(roles) => {
-                self.prepared
+                prepared
                     .call(function, env, facts, move |store, instance, wall| {
                         v0_1::raw::ask_raw(roles, store, instance, wall, function, parameters)
                     })

@@ -49,6 +49,10 @@ build:
 release:
     cargo build --release --workspace --bins
 
+# Build the host's image, with podman or docker; a name may follow.
+image name="capstan":
+    "$(command -v podman || command -v docker)" build --file host/Containerfile --tag {{name}} .
+
 # Build all plugins, examples and test guests as components.
 plugins:
     cargo build --profile plugin --target wasm32-wasip2 {{guests}}

@@ -23,8 +23,11 @@ use tokio::net::TcpListener;
 pub(crate) enum Phase {
     /// It installs what it needs, or is about to.
     Starting,
-    /// Another host holds the lease.
-    StandingBy,
+    /// Another host holds the lease; this one fills its caches.
+    StandingBy {
+        /// What controllers will share.
+        ctx: Arc<Ctx>,
+    },
     /// Controllers run.
     Working {
         /// What they share.
@@ -83,31 +86,27 @@ fn phase(state: &Shared) -> Phase {
     state.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Ready when the kinds that the host serves are listed, or when another host works and this one could take over. What plugins
-/// do, and the kinds that they bring, do not count.
+/// Ready when the kinds that the host serves are listed: then it works, or could take over at once. What plugins do, and the kinds that
+/// they bring, do not count.
 async fn readyz(state: Shared) -> (StatusCode, String) {
-    match phase(&state) {
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
-        Phase::StandingBy => (
-            StatusCode::OK,
-            "standing by: another host holds the lease\n".to_owned(),
-        ),
-        Phase::Working { ctx, .. } => {
-            let mut missing: Vec<String> = ctx
-                .stores
-                .unsynced()
-                .iter()
-                .filter(|kind| kinds::is_known(kind))
-                .map(ToString::to_string)
-                .collect();
-            if missing.is_empty() {
-                return (StatusCode::OK, "ok\n".to_owned());
-            }
-            missing.sort();
-            let text = format!("waiting for the first list of {}\n", missing.join(", "));
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+    let (ctx, ready) = match phase(&state) {
+        Phase::Starting => return (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
+        Phase::StandingBy { ctx } => (ctx, "standing by: another host holds the lease\n"),
+        Phase::Working { ctx, .. } => (ctx, "ok\n"),
+    };
+    let mut missing: Vec<String> = ctx
+        .stores
+        .unsynced()
+        .iter()
+        .filter(|kind| kinds::is_known(kind))
+        .map(ToString::to_string)
+        .collect();
+    if missing.is_empty() {
+        return (StatusCode::OK, ready.to_owned());
     }
+    missing.sort();
+    let text = format!("waiting for the first list of {}\n", missing.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn exposition(state: Shared) -> impl IntoResponse {

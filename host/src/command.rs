@@ -4,6 +4,7 @@ mod compile;
 mod crd;
 mod explain;
 mod local;
+mod manifests;
 mod plan;
 mod run;
 mod version;
@@ -29,6 +30,8 @@ enum Command {
     Crd,
     /// Say what a condition, a reason or an event means and what to do about it.
     Explain(explain::ExplainArgs),
+    /// Print all that an installation in a cluster consists of, as YAML for `kubectl apply --server-side`.
+    Manifests(manifests::ManifestsArgs),
     /// A management cluster and a small cloud on this machine, for trying things.
     #[command(subcommand)]
     Local(LocalCommand),
@@ -48,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Crd => Ok(crd::run()),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Manifests(args) => Ok(manifests::run(args)),
         Command::Local(command) => local::run(command),
         Command::Plan(command) => plan::run(command),
         Command::Version => Ok(version::run()),

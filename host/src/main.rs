@@ -2,6 +2,7 @@
 
 mod admin;
 mod command;
+mod installation;
 mod out;
 mod telemetry;
 

@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
+use capstan_controllers::event::Events;
+use capstan_controllers::fence::Fence;
 use capstan_controllers::kube_api::KubeApi;
 use capstan_controllers::kube_api::real::RealApi;
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugins::Plugins;
-use capstan_controllers::plugins::event::Events;
 use capstan_controllers::secrets::Secrets;
 use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
@@ -220,6 +221,7 @@ impl TestHost {
             events: Events::default(),
             clock,
             tasks: tasks.clone(),
+            fence: Fence::default(),
             snapshots: Some(SnapshotStore::new(self.snapshots_dir(), SNAPSHOTS_KEPT)),
             namespace: NAMESPACE.to_owned(),
         });

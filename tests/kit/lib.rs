@@ -19,6 +19,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod eventually;
 pub mod host;
+pub mod installation;
 pub mod kube_client;
 pub mod kubectl;
 pub mod process;

@@ -29,29 +29,70 @@ impl HostProcess {
     /// When it cannot be started.
     pub fn start_program(program: &std::path::Path, plane: &ControlPlane) -> Self {
         let kubeconfig = plane.user_kubeconfig(USER, &["system:masters"]).unwrap();
+        let args = ["run", "--namespace", NAMESPACE].map(str::to_owned);
+        Self::start_as(program, plane, "host", &kubeconfig, &args)
+    }
+
+    /// Starts one of several, with a name for its files, a kubeconfig and arguments of its own.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_as(
+        program: &std::path::Path,
+        plane: &ControlPlane,
+        name: &str,
+        kubeconfig: &std::path::Path,
+        args: &[String],
+    ) -> Self {
         let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-        let argv = vec![
-            text(program),
-            "run".to_owned(),
+        let mut argv = vec![text(program)];
+        argv.extend_from_slice(args);
+        argv.extend([
             "--kubeconfig".to_owned(),
-            text(&kubeconfig),
-            "--namespace".to_owned(),
-            NAMESPACE.to_owned(),
+            text(kubeconfig),
             "--cache-dir".to_owned(),
-            text(&plane.dir().join("host-cache")),
+            text(&plane.dir().join(format!("{name}-cache"))),
             "--admin-listen".to_owned(),
             "0".to_owned(),
-        ];
+        ]);
         let spec = Spec {
-            name: "host".to_owned(),
+            name: name.to_owned(),
             argv,
             cwd: None,
             env: Vec::new(),
-            log: plane.dir().join("host.log"),
+            log: plane.dir().join(format!("{name}.log")),
             ports: Vec::new(),
         };
         let (child, record) = process::spawn(&spec, None).unwrap();
         Self { child, record }
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    ///
+    /// # Panics
+    /// When that is not possible.
+    pub fn signal(&self, name: &str) {
+        let pid = self.record.pid.to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-s", name, &pid])
+            .status();
+        assert!(sent.unwrap().success(), "SIG{name} to {pid}");
+    }
+
+    /// What it has logged so far.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.record.log).unwrap()
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// When that cannot be found out.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Its process id.

@@ -12,6 +12,7 @@ pub mod condition;
 pub mod contract;
 pub mod crd;
 pub mod finalizer;
+pub mod inventory;
 pub mod label;
 pub mod machine_hook;
 pub mod manifests;

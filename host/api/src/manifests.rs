@@ -14,7 +14,7 @@ use crate::v1beta2::{
     Cluster, Machine, MachineDeployment, MachineDrainRule, MachineHealthCheck, MachinePool,
     MachineSet,
 };
-use crate::{admission, label};
+use crate::{admission, inventory, label};
 
 /// The core's provider label.
 const CORE_PROVIDER: &str = "cluster-api";
@@ -69,6 +69,7 @@ fn crd_values() -> Vec<Value> {
     }
     values.extend(serde_json::to_value(Plugin::crd()).ok());
     values.extend(serde_json::to_value(MachineHook::crd()).ok());
+    values.push(inventory::crd());
     for value in &mut values {
         publish(value);
     }

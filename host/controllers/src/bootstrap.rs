@@ -18,6 +18,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::access::{self, Access};
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, owner_reference};
 use crate::driver::cluster_by_name;
@@ -92,6 +93,16 @@ impl Controller for BootstrapController {
                 source: Source::Plugins,
                 map: of_nothing,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to_group(access::BOOTSTRAP, &["list", "watch", "patch"]),
+            Access::to_group(access::CONTROL_PLANE, &["list", "watch"]),
+            Access::to(&kinds::SECRET, &["get", "create", "patch"]),
+            // Whose turn it is to initialize a cluster.
+            Access::to(&kinds::CONFIG_MAP, &["get", "create", "delete"]),
         ]
     }
 

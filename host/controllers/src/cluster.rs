@@ -13,6 +13,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::access::{self, Access};
 use crate::controller::{Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::driver::cluster_by_name;
@@ -263,6 +264,23 @@ impl Controller for ClusterController {
                 source: Source::Workload,
                 map: of_workload,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to(&kinds::CLUSTER, &["patch"]),
+            Access::to_status(&kinds::CLUSTER),
+            Access::to(&kinds::MACHINE_DEPLOYMENT, &["delete"]),
+            Access::to(&kinds::MACHINE_SET, &["delete"]),
+            Access::to(&kinds::MACHINE, &["delete"]),
+            Access::to_group(
+                access::INFRASTRUCTURE,
+                &["list", "watch", "patch", "delete"],
+            ),
+            Access::to_group(access::CONTROL_PLANE, &["list", "watch", "patch", "delete"]),
+            // The kubeconfigs of workload clusters.
+            Access::to(&kinds::SECRET, &["get"]),
         ]
     }
 

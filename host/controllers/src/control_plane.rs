@@ -17,6 +17,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::etcd::Identities;
@@ -102,6 +103,21 @@ impl Controller for ControlPlaneController {
                 source: Source::Plugins,
                 map: of_nothing,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to_group(access::CONTROL_PLANE, &["list", "watch", "patch"]),
+            Access::to(&kinds::MACHINE, &["get", "create", "patch", "delete"]),
+            Access::to_status(&kinds::MACHINE),
+            Access::to_group(
+                access::INFRASTRUCTURE,
+                &["list", "watch", "create", "patch"],
+            ),
+            Access::to_group(access::BOOTSTRAP, &["list", "watch", "create", "patch"]),
+            // Certificates and keys.
+            Access::to(&kinds::SECRET, &["get", "create", "patch"]),
         ]
     }
 

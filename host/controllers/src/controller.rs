@@ -11,6 +11,7 @@ use capstan_core::plan::{Failure, Next, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::access::Access;
 use crate::ctx::Ctx;
 use crate::kube_api::Resource;
 use crate::object::{Locator, Object};
@@ -114,6 +115,12 @@ pub trait Controller: Send + Sync + 'static {
 
     /// What wakes it besides its own objects.
     fn watches(&self) -> Vec<Watch>;
+
+    /// All that it does with the API of the management cluster, but reading caches that are there from the start and writing events.
+    /// An installation's RBAC is made of it.
+    fn access() -> Vec<Access>
+    where
+        Self: Sized;
 
     /// The Cluster that an object belongs to: for pause. `None` when it has none or it is not known yet.
     fn cluster(&self, object: &Object) -> Option<ObjectKey>;

@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::etcd::SnapshotStore;
+use crate::event::Events;
+use crate::fence::Fence;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, KubeApi, Patch, Preconditions, Resource, Selection};
 use crate::object::Object;
 use crate::plugins::Plugins;
-use crate::plugins::event::Events;
 use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::stores::{Origin, Stores};
@@ -54,6 +55,8 @@ pub struct Ctx {
     pub clock: Arc<dyn Clock>,
     /// Background tasks.
     pub tasks: Tasks,
+    /// Shut while another host may be at work: then nothing is reconciled.
+    pub fence: Fence,
     /// Where snapshots of etcd are kept before a member is removed, if the operator gave a place.
     pub snapshots: Option<SnapshotStore>,
     /// The host's own namespace: where plugins are installed.

@@ -67,7 +67,7 @@ impl<C: Controller> Driver<C> {
         })
     }
 
-    /// Works on the queue for ever.
+    /// Works on the queue until the host stops.
     pub async fn run(self: Arc<Self>) {
         let slots = Arc::new(tokio::sync::Semaphore::new(
             self.controller.spec().concurrency,
@@ -76,9 +76,13 @@ impl<C: Controller> Driver<C> {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return;
             };
-            let locator = self.queue.next().await;
+            let locator = tokio::select! {
+                biased;
+                () = self.ctx.tasks.finishing() => return,
+                locator = self.queue.next() => locator,
+            };
             let driver = Arc::clone(&self);
-            self.ctx.tasks.spawn("reconcile", async move {
+            self.ctx.tasks.spawn_work("reconcile", async move {
                 driver.work(&locator).await;
                 drop(slot);
             });
@@ -94,14 +98,17 @@ impl<C: Controller> Driver<C> {
         let spec = self.controller.spec();
         let span = tracing::info_span!("reconcile", controller = spec.name, object = %locator);
         let started = Instant::now();
-        let pass = tokio::time::timeout(
-            RECONCILE_DEADLINE,
-            self.pass(locator).instrument(span.clone()),
-        );
-        let pass = pass.await.unwrap_or_else(|_| {
-            let message = format!("not done within {} s", RECONCILE_DEADLINE.as_secs());
-            Pass::Failed(Failure::transient("ReconcileDeadlineExceeded", message))
-        });
+        let pass = self.pass(locator).instrument(span.clone());
+        // Calls of plugins have effects as well: nothing goes on without the Lease.
+        let pass = self.ctx.fence.guard(pass);
+        let pass = match tokio::time::timeout(RECONCILE_DEADLINE, pass).await {
+            Ok(Ok(pass)) => pass,
+            Ok(Err(shut)) => Pass::Failed(Failure::transient("LeaseLost", shut.to_string())),
+            Err(_) => {
+                let message = format!("not done within {} s", RECONCILE_DEADLINE.as_secs());
+                Pass::Failed(Failure::transient("ReconcileDeadlineExceeded", message))
+            }
+        };
         let _entered = span.enter();
         let outcome = match pass {
             Pass::Gone => {

@@ -58,26 +58,25 @@ pub(crate) fn finalized(ctx: &Ctx, mut object: Value) -> Value {
     object
 }
 
-/// When each object was last asked about, by UID.
+/// When each object was last asked about, and as which generation, by UID.
 #[derive(Default)]
-struct Asked(Mutex<HashMap<String, Timestamp>>);
+struct Asked(Mutex<HashMap<String, (Timestamp, i64)>>);
 
 impl Asked {
-    fn at(&self, uid: &str) -> Option<Timestamp> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(uid)
-            .copied()
+    /// When it was asked about as it is now; never, when somebody has changed its spec since.
+    fn at(&self, object: &Object) -> Option<Timestamp> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, generation) = asked.get(&object.uid)?;
+        (*generation >= object.generation()).then_some(*at)
     }
 
-    fn now(&self, uid: &str, now: Timestamp) {
+    fn now(&self, uid: &str, now: Timestamp, generation: i64) {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.len() > 100_000 {
             // Objects that are gone: being asked about once more is all that the others lose.
             asked.clear();
         }
-        asked.insert(uid.to_owned(), now);
+        asked.insert(uid.to_owned(), (now, generation));
     }
 }
 
@@ -122,8 +121,9 @@ impl Shell {
     ) -> Result<Effect<A>, Failure> {
         let state = answer.state().map(encode_state);
         let patch = core::patch(&subject.object.value, &answer, state.as_deref());
-        subject.write(ctx, &self.writer(), patch).await?;
-        self.asked.now(&subject.object.uid, ctx.now());
+        let generation = subject.write(ctx, &self.writer(), patch).await?;
+        let uid = &subject.object.uid;
+        self.asked.now(uid, ctx.now(), generation);
         Ok(Effect::Ensured(Box::new(answer)))
     }
 
@@ -186,25 +186,32 @@ impl Subject {
                 if self.object.annotation(annotation::PLUGIN_STATE) != Some(&state) =>
             {
                 let patch = json!({"metadata": {"annotations": {annotation::PLUGIN_STATE: state}}});
-                self.write(ctx, writer, Some(patch)).await
+                self.write(ctx, writer, Some(patch)).await.map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Writes what an answer says about the main resource.
-    async fn write(&self, ctx: &Ctx, writer: &Writer, patch: Option<Value>) -> Result<(), Failure> {
+    /// Writes what an answer says about the main resource. The answer is the generation that the plugin was asked about, with what the
+    /// host itself has made of it.
+    async fn write(
+        &self,
+        ctx: &Ctx,
+        writer: &Writer,
+        patch: Option<Value>,
+    ) -> Result<i64, Failure> {
+        let asked = self.object.generation();
         let Some(mut patch) = patch else {
-            return Ok(());
+            return Ok(asked);
         };
+        let own = i64::from(patch.get("spec").is_some());
         merge_uid(&mut patch, &self.object.uid);
         let patch = Patch::Merge(patch);
         let answer = ctx
             .patch(writer, &self.resource, &self.object.key, &patch)
             .await;
-        answer
-            .map(drop)
-            .map_err(|error| failure("writing what the plugin answered", &error))
+        let stored = answer.map_err(|error| failure("writing what the plugin answered", &error))?;
+        Ok(stored.generation().min(asked.saturating_add(own)))
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use capstan_api::contract;
 use capstan_api::manifests;
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::plugin as reason;
+use capstan_api::{contract, inventory};
 use capstan_core::plan::Failure;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::access::Access;
 use crate::ctx::failure;
 use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi, Patch, Resource};
@@ -40,6 +41,19 @@ pub fn stamped(mut document: Value) -> (Value, String) {
         annotations.insert(INSTALLED.to_owned(), json!(hash));
     }
     (document, hash)
+}
+
+/// What making sure needs when an installation has brought it all: the host of the same version only looks.
+#[must_use]
+pub fn access() -> Vec<Access> {
+    let documents = manifests::documents();
+    let places = documents.iter().map(|document| place(document).0);
+    let mut all: Vec<Access> = places
+        .map(|resource| Access::to(&resource, &["get"]))
+        .collect();
+    all.push(Access::to(&kinds::NAMESPACE, &["get"]));
+    all.push(Access::to(&kinds::PROVIDER, &["create", "patch"]).in_own_namespace());
+    all
 }
 
 /// Makes sure of the host's kinds and admission policies, and waits until the kinds are served. The answer is how many of them
@@ -84,6 +98,21 @@ pub async fn ensure_namespace(api: &dyn KubeApi, name: &str) -> Result<(), Failu
         Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
         Err(error) => Err(failure(&format!("creating Namespace {name}"), &error)),
     }
+}
+
+/// Enters the core provider, which the host is, into clusterctl's inventory.
+///
+/// # Errors
+/// What the server said.
+pub async fn core_provider(api: &dyn KubeApi, namespace: &str) -> Result<(), Failure> {
+    let key = ObjectKey::new(namespace, inventory::CORE);
+    let entry = inventory::provider(namespace, inventory::CORE, inventory::CORE_VERSION);
+    let patch = Patch::Apply(entry.unwrap_or_default());
+    let answer = api
+        .patch(&kinds::PROVIDER, &key, None, &patch, MANAGER)
+        .await;
+    let doing = format!("entering Provider {key} into the inventory");
+    answer.map(drop).map_err(|error| failure(&doing, &error))
 }
 
 /// Where a cluster-scoped document goes.
@@ -136,6 +165,13 @@ async fn ensure(
             tracing::warn!(policy = %what, "the API server does not serve mutating admission policies");
             Ok(false)
         }
+        Err(ApiError::Forbidden(why)) => Err(Failure::denied(
+            "Forbidden",
+            format!(
+                "{what} is not that of this version, and the host may not change it: apply what `capstan manifests` of this \
+                 version prints ({why})"
+            ),
+        )),
         Err(error) => Err(failure(&format!("installing {what}"), &error)),
     }
 }

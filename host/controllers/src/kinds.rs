@@ -43,6 +43,8 @@ resources! {
     EVENT = namespaced("events.k8s.io", "v1", "Event", "events");
     /// Lease
     LEASE = namespaced("coordination.k8s.io", "v1", "Lease", "leases");
+    /// Provider, in clusterctl's inventory
+    PROVIDER = namespaced("clusterctl.cluster.x-k8s.io", "v1alpha3", "Provider", "providers");
     /// CustomResourceDefinition
     CRD = cluster_scoped("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
     /// Node, in workload clusters

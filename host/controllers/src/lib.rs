@@ -2,6 +2,7 @@
 //!
 //! Entry points: [`registry`] lists the controllers, [`driver`] runs them, [`controller`] says what one is.
 
+pub mod access;
 pub mod bootstrap;
 pub mod cluster;
 pub mod control_plane;
@@ -11,6 +12,7 @@ pub mod drain;
 pub mod driver;
 pub mod etcd;
 pub mod event;
+pub mod fence;
 pub mod infrastructure;
 pub mod install;
 pub mod kinds;

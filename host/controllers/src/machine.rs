@@ -17,6 +17,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
@@ -373,6 +374,18 @@ impl Controller for MachineController {
                 source: Source::Workload,
                 map: of_workload,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to(&kinds::MACHINE, &["patch"]),
+            Access::to_status(&kinds::MACHINE),
+            Access::to_group(
+                access::INFRASTRUCTURE,
+                &["list", "watch", "patch", "delete"],
+            ),
+            Access::to_group(access::BOOTSTRAP, &["list", "watch", "patch", "delete"]),
         ]
     }
 

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
+use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
@@ -313,6 +314,17 @@ impl Controller for MachineDeploymentController {
                 source: Source::Plugins,
                 map: of_plugins,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to(&kinds::MACHINE_DEPLOYMENT, &["patch"]),
+            Access::to_status(&kinds::MACHINE_DEPLOYMENT),
+            Access::to(&kinds::MACHINE_SET, &["create", "patch", "delete"]),
+            Access::to(&kinds::MACHINE, &["patch"]),
+            Access::to_group(access::INFRASTRUCTURE, &["list", "watch", "patch"]),
+            Access::to_group(access::BOOTSTRAP, &["list", "watch", "patch"]),
         ]
     }
 

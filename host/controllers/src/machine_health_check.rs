@@ -19,6 +19,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
@@ -308,6 +309,19 @@ impl Controller for MachineHealthCheckController {
                 source: Source::External,
                 map: of_external,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to(&kinds::MACHINE_HEALTH_CHECK, &["patch"]),
+            Access::to_status(&kinds::MACHINE_HEALTH_CHECK),
+            Access::to_status(&kinds::MACHINE),
+            // Requests to other remediators.
+            Access::to_group(
+                access::INFRASTRUCTURE,
+                &["list", "watch", "create", "delete"],
+            ),
         ]
     }
 

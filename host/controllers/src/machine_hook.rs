@@ -13,6 +13,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::access::Access;
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
 use crate::kinds;
@@ -111,6 +112,10 @@ impl Controller for MachineHookController {
                 map: |_, _| Vec::new(),
             },
         ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![Access::to_status(&kinds::MACHINE_HOOK)]
     }
 
     fn cluster(&self, _: &Object) -> Option<ObjectKey> {

@@ -18,6 +18,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, owner_reference};
 use crate::driver::cluster_by_name;
@@ -271,6 +272,20 @@ impl Controller for MachineSetController {
                 source: Source::External,
                 map: of_external,
             },
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to(&kinds::MACHINE_SET, &["patch"]),
+            Access::to_status(&kinds::MACHINE_SET),
+            Access::to(&kinds::MACHINE, &["create", "patch", "delete"]),
+            Access::to_status(&kinds::MACHINE),
+            Access::to_group(
+                access::INFRASTRUCTURE,
+                &["list", "watch", "create", "patch"],
+            ),
+            Access::to_group(access::BOOTSTRAP, &["list", "watch", "create", "patch"]),
         ]
     }
 

@@ -1,14 +1,19 @@
 //! Plugin: fetches a source, has the engine load it, installs its kinds, and lets it answer calls.
 
+mod candidate;
 mod grants;
 mod install;
+mod inventory;
+mod news;
+mod restore;
 mod source;
+mod warm;
 
 pub use grants::ceiling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
@@ -16,17 +21,17 @@ use capstan_api::plugin::{OciSource, Plugin, PluginOwnedKindStatus, PluginSource
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_core::plugin::{
-    self as core, Active, ActiveCanary, Attempt, Candidate, Missing, Observed, ObservedCanary,
-    Problem, Step,
+    self as core, Active, ActiveCanary, Observed, ObservedCanary, Problem, Step,
 };
-use capstan_engine::{
-    BreakerState, CallOutcome, Engine, LoadError, Loaded, SignaturePolicy, Signed, Trust,
-};
+use capstan_engine::{BreakerState, Engine, LoadError, Loaded, PublicKey, SignaturePolicy, Trust};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::candidate::{attempt_of, calls_of};
+use crate::access::Access;
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer};
+use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::GroupKind;
 use crate::machine::typed;
@@ -51,6 +56,10 @@ struct Memory {
     since: Option<Timestamp>,
     given_up: Option<(String, String)>,
     canary: Option<Loading>,
+    /// What answered calls before this host started, and is not kept or cannot be used any more.
+    lost: Option<String>,
+    /// That calls are held back, until when by the breaker's clock, and in words.
+    held_back: Option<(Instant, String)>,
     /// What references to registries meant, and when that was found out.
     resolved: Vec<(OciSource, String, Timestamp)>,
 }
@@ -108,10 +117,7 @@ impl PluginController {
         let result = match fetched {
             Ok(fetched) => {
                 resolved = fetched.resolved;
-                let keys = match options.policy {
-                    SignaturePolicy::Off => Vec::new(),
-                    SignaturePolicy::Warn | SignaturePolicy::Require => source::keys(ctx).await?,
-                };
+                let keys = self.keys(ctx).await?;
                 let trust = Trust {
                     digest: pinned.cloned(),
                     policy: options.policy,
@@ -140,6 +146,14 @@ impl PluginController {
             resolved,
             result,
         })
+    }
+
+    /// The keys that signatures are checked with; none where nobody looks.
+    async fn keys(&self, ctx: &Ctx) -> Result<Vec<PublicKey>, Failure> {
+        match self.engine.sources().policy {
+            SignaturePolicy::Off => Ok(Vec::new()),
+            SignaturePolicy::Warn | SignaturePolicy::Require => source::keys(ctx).await,
+        }
     }
 
     /// Lets this component answer calls, with the grants, limits and config that the object has now. Grants that make no sense are
@@ -276,7 +290,10 @@ impl PluginController {
             .since
             .is_some_and(|since| ctx.now().duration_since(since).unsigned_abs() < PROBATION);
         // What was given up takes over again only when the operator names it.
-        let given_up = memory.given_up.as_ref().map(|(digest, _)| digest.as_str());
+        let attempted = memory.attempt.as_ref().and_then(|a| a.result.as_ref().ok());
+        let told = attempted.and_then(|loaded| restore::given_up(&plugin, loaded.digest()));
+        let known_to_be_bad = memory.given_up.or(told);
+        let given_up = known_to_be_bad.as_ref().map(|(digest, _)| digest.as_str());
         let pinned = plugin.spec.digest.as_deref();
         let previous = memory.previous.as_ref().filter(|previous| {
             let digest = Some(previous.digest());
@@ -292,11 +309,58 @@ impl PluginController {
             recheck,
             previous: previous.map(|previous| previous.digest().to_owned()),
             trapped: previous.is_some() && loaded.is_some_and(|loaded| is_open(loaded)),
-            given_up: memory.given_up,
+            last_good: restore::last_good(&plugin, memory.lost.as_deref()),
+            given_up: known_to_be_bad,
             canary,
+            held_back: loaded.and_then(|loaded| self.held_back(ctx, &key, loaded)),
             calls: loaded.map(|loaded| calls_of(loaded)).unwrap_or_default(),
             forgotten_kinds: !ctx.plugins.knows(kinds_of(&plugin)),
             plugin,
+        }
+    }
+
+    /// Why no calls reach this component now. The words stay the same as long as the pause does.
+    fn held_back(&self, ctx: &Ctx, key: &ObjectKey, loaded: &Loaded) -> Option<String> {
+        let (until, times) = match loaded.breaker() {
+            BreakerState::Open { until, times } => (until, times),
+            BreakerState::Trying => {
+                return self.remember(key, |memory| Some(memory.held_back.clone()?.1));
+            }
+            BreakerState::Closed => {
+                self.remember(key, |memory| memory.held_back = None);
+                return None;
+            }
+        };
+        self.remember(key, |memory| {
+            if let Some((known, words)) = &memory.held_back
+                && *known == until
+            {
+                return Some(words.clone());
+            }
+            let pause = until.saturating_duration_since(Instant::now());
+            let at = ctx.now().checked_add(pause).unwrap_or_else(|_| ctx.now());
+            let words = format!(
+                "{} trapped or overran its limits again and again: calls are held back until {}, then one call is tried ({times} \
+                 pauses in a row; each is longer)",
+                loaded.digest(),
+                at.strftime("%Y-%m-%dT%H:%M:%SZ")
+            );
+            memory.held_back = Some((until, words.clone()));
+            Some(words)
+        })
+    }
+
+    /// Tells what has changed since the Plugin was last looked at.
+    async fn tell(&self, ctx: &Ctx, key: &ObjectKey, event: Option<Event>) {
+        if let (Some(event), Some(object)) = (event, ctx.get(&kinds::PLUGIN, key)) {
+            event::record(ctx, &self.writer(), &object, &event).await;
+        }
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
+            controller: self.spec.name,
+            manager: self.spec.manager,
         }
     }
 
@@ -345,21 +409,6 @@ fn kinds_of(plugin: &Plugin) -> &[PluginOwnedKindStatus] {
     status.map_or(&[], |status| &status.kinds)
 }
 
-fn attempt_of(plugin: &Plugin, loading: Loading) -> Attempt {
-    let Loading {
-        version,
-        at,
-        pinned,
-        resolved,
-        result,
-    } = loading;
-    Attempt {
-        version,
-        pinned,
-        result: result.map(|loaded| candidate(plugin, &loaded, at, resolved)),
-    }
-}
-
 /// A component with the grants, limits and config of its object.
 fn serve(plugin: &Plugin, loaded: &Arc<Loaded>) -> ActivePlugin {
     let (key, spec) = (key_of(plugin), &plugin.spec);
@@ -383,80 +432,6 @@ fn serve(plugin: &Plugin, loaded: &Arc<Loaded>) -> ActivePlugin {
 /// Whether calls are held back because of what happened to earlier ones.
 fn is_open(loaded: &Loaded) -> bool {
     loaded.breaker() != BreakerState::Closed
-}
-
-/// All calls, and those that failed because of the plugin.
-fn calls_of(loaded: &Loaded) -> (u64, u64) {
-    let mut counts = (0_u64, 0_u64);
-    for stats in loaded.stats() {
-        for (outcome, count) in stats.outcomes {
-            counts.0 = counts.0.saturating_add(count);
-            let is_fault = matches!(
-                outcome,
-                CallOutcome::Trapped
-                    | CallOutcome::TimedOut
-                    | CallOutcome::OutOfMemory
-                    | CallOutcome::BadAnswer
-            );
-            if is_fault {
-                counts.1 = counts.1.saturating_add(count);
-            }
-        }
-    }
-    counts
-}
-
-fn candidate(
-    plugin: &Plugin,
-    loaded: &Loaded,
-    at: Timestamp,
-    resolved: Option<String>,
-) -> Candidate {
-    let (signed_by, not_signed) = match loaded.signed() {
-        Signed::Unchecked => (None, None),
-        Signed::By(key) => (Some(key.clone()), None),
-        Signed::Not(why) => (None, Some(why.clone())),
-    };
-    let granted = grants::grants(&plugin.spec);
-    let invalid = granted.as_ref().err().map(|error| error.message.clone());
-    let grants = Arc::new(granted.unwrap_or_default());
-    let manifest = loaded.manifest().clone();
-    let missing = loaded.missing(&grants);
-    let effective = loaded.effective(&grants);
-    let granted = manifest
-        .capabilities
-        .iter()
-        .map(|request| request.name.clone())
-        .filter(|name| effective.allows(name))
-        .collect();
-    Candidate {
-        digest: loaded.digest().to_owned(),
-        abi: loaded.abi().to_owned(),
-        resolved,
-        signed_by,
-        not_signed,
-        source_bytes: loaded.source_bytes(),
-        compiled_bytes: loaded.compiled_bytes(),
-        compile_time: (!loaded.cached()).then(|| loaded.compile_time()),
-        loaded_at: at,
-        roles: loaded
-            .kinds()
-            .iter()
-            .map(|kind| kind.as_str().to_owned())
-            .collect(),
-        missing: missing
-            .into_iter()
-            .map(|m| Missing {
-                capability: m.capability,
-                why: m.why,
-                yaml: m.yaml,
-                by_ceiling: m.by_ceiling,
-            })
-            .collect(),
-        granted,
-        invalid_grants: invalid,
-        manifest,
-    }
 }
 
 fn key_of(plugin: &Plugin) -> ObjectKey {
@@ -541,6 +516,18 @@ impl Controller for PluginController {
         ]
     }
 
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to_status(&kinds::PLUGIN),
+            // Components, what they are granted and pulled with, and the keys of signatures.
+            Access::to(&kinds::CONFIG_MAP, &["get"]).in_own_namespace(),
+            Access::to(&kinds::SECRET, &["get", "list"]).in_own_namespace(),
+            // The kinds of plugins.
+            Access::to(&kinds::CRD, &["create", "get", "patch"]),
+            Access::to(&kinds::PROVIDER, &["create", "patch"]).in_own_namespace(),
+        ]
+    }
+
     fn cluster(&self, _: &Object) -> Option<ObjectKey> {
         None
     }
@@ -559,7 +546,11 @@ impl Controller for PluginController {
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
         let plugin: Plugin = typed(&object)?;
         let versions = self.versions(ctx, &object.key, &plugin).await;
-        Ok(self.recall(ctx, plugin, &versions))
+        let was_held_back = self.remember(&object.key, |memory| memory.held_back.is_some());
+        let observed = self.recall(ctx, plugin, &versions);
+        let news = news::of_breaker(was_held_back, &observed);
+        self.tell(ctx, &object.key, news).await;
+        Ok(observed)
     }
 
     fn decide(&self, observed: &Observed, _: Timestamp) -> Plan<Step> {
@@ -593,11 +584,9 @@ impl Controller for PluginController {
             Step::ActivateCanary => self.route(ctx, observed, true),
             Step::DropCanary => self.route(ctx, observed, false),
             Step::FallBack => self.fall_back(ctx, observed),
+            Step::Restore { digest } => self.restore(ctx, observed, digest).await?,
             Step::InstallKinds => {
-                let writer = Writer {
-                    controller: self.spec.name,
-                    manager: self.spec.manager,
-                };
+                let writer = self.writer();
                 if let Some(loaded) = self.candidate(&key) {
                     install::install(ctx, &writer, loaded.manifest()).await?;
                 }
@@ -629,11 +618,17 @@ impl Controller for PluginController {
             source: observed.source.clone(),
             canary: canary.map_or(Lookup::Missing, |canary| canary.source.clone()),
         };
-        Ok(Box::new(self.recall(
-            ctx,
-            observed.plugin.clone(),
-            &versions,
-        )))
+        let after = Box::new(self.recall(ctx, observed.plugin.clone(), &versions));
+        self.tell(ctx, &key, news::of_step(step, observed, &after))
+            .await;
+        let digest = |observed: &Observed| observed.active.as_ref().map(|a| a.digest.clone());
+        if digest(&after) != digest(observed)
+            && let Some(active) = ctx.plugins.get(&key.name)
+            && let Some(object) = ctx.get(&kinds::PLUGIN, &key)
+        {
+            inventory::mirror(ctx, &self.writer(), &object, &active.loaded).await;
+        }
+        Ok(after)
     }
 
     fn report(

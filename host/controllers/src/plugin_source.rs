@@ -9,6 +9,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::access::Access;
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kinds;
@@ -82,6 +83,10 @@ impl Controller for PluginSourceController {
             source: Source::Kind(&kinds::PLUGIN),
             map: of_plugin,
         }]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![Access::to(&kinds::PLUGIN, &["create"])]
     }
 
     fn cluster(&self, _: &Object) -> Option<ObjectKey> {

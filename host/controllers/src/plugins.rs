@@ -3,7 +3,6 @@
 //! One immutable snapshot, swapped whole: a call that is under way keeps the plugin that it began with.
 
 mod capability;
-pub mod event;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

@@ -1,50 +1,112 @@
-//! The list of controllers, and who is woken by what. Adding a controller is adding a line to [`start`].
+//! The list of controllers, who is woken by what, and what all of them may do. Adding a controller is adding a line to the list.
 
 use std::sync::{Arc, Weak};
 
 use capstan_api::label;
 use capstan_engine::Engine;
 
+use crate::access::{self, Access};
 use crate::controller::{Controller, Primary, Source, Watch};
 use crate::ctx::Ctx;
 use crate::driver::Driver;
-use crate::kinds;
 use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::metrics::Metrics;
 use crate::object::Locator;
+use crate::plugin::PluginController;
 use crate::queue::Queue;
 use crate::store::{Change, Store};
 use crate::stores::{Listener, Origin};
 use crate::workloads::WorkloadChange;
+use crate::{event, install, kinds, lease};
+
+/// Every controller, with how it is made.
+macro_rules! controllers {
+    ($each:ident, $plugins:expr) => {
+        $each!(
+            crate::plugin_source::PluginSourceController,
+            Default::default()
+        );
+        $each!(crate::plugin::PluginController, $plugins);
+        $each!(crate::cluster::ClusterController, Default::default());
+        $each!(crate::machine::MachineController, Default::default());
+        $each!(crate::machine_set::MachineSetController, Default::default());
+        $each!(
+            crate::machine_deployment::MachineDeploymentController,
+            Default::default()
+        );
+        $each!(
+            crate::machine_health_check::MachineHealthCheckController,
+            Default::default()
+        );
+        $each!(
+            crate::machine_hook::MachineHookController,
+            Default::default()
+        );
+        $each!(
+            crate::infrastructure::InfraClusterController,
+            Default::default()
+        );
+        $each!(
+            crate::infrastructure::InfraMachineController,
+            Default::default()
+        );
+        $each!(crate::bootstrap::BootstrapController, Default::default());
+        $each!(
+            crate::control_plane::ControlPlaneController,
+            Default::default()
+        );
+        $each!(
+            crate::resource_set::ClusterResourceSetController,
+            Default::default()
+        );
+        $each!(
+            crate::resource_set_binding::ClusterResourceSetBindingController,
+            Default::default()
+        );
+    };
+}
+
+/// All that the host does with the API of the management cluster: what controllers say of themselves, and what they share.
+#[must_use]
+pub fn access() -> Vec<Access> {
+    let mut all: Vec<Access> = Vec::new();
+    for (resource, selection) in known("") {
+        let access = Access::to(resource, access::WATCH);
+        all.push(match selection.namespace {
+            Some(_) => access.in_own_namespace(),
+            None => access,
+        });
+    }
+    all.extend(install::access());
+    all.extend(lease::access());
+    all.extend(event::access());
+    macro_rules! declare {
+        ($controller:ty, $made:expr) => {
+            all.extend(<$controller as Controller>::access());
+        };
+    }
+    controllers!(declare, ());
+    all
+}
 
 /// Starts every controller. They run until the context's tasks are stopped.
 pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
+    start_warm(ctx, PluginController::new(Arc::clone(engine)), metrics);
+}
+
+/// The same with a controller of plugins that may have loaded them already.
+pub fn start_warm(ctx: &Arc<Ctx>, plugins: PluginController, metrics: &Arc<Metrics>) {
     let mut registry = Registry {
         ctx: Arc::downgrade(ctx),
         routes: Vec::new(),
     };
     let mut drivers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
-    macro_rules! run {
-        ($($controller:expr),* $(,)?) => {
-            $(registry.add($controller, ctx, metrics, &mut drivers);)*
+    macro_rules! add {
+        ($controller:ty, $made:expr) => {
+            registry.add::<$controller>($made, ctx, metrics, &mut drivers);
         };
     }
-    run![
-        crate::plugin_source::PluginSourceController::default(),
-        crate::plugin::PluginController::new(Arc::clone(engine)),
-        crate::cluster::ClusterController::default(),
-        crate::machine::MachineController::default(),
-        crate::machine_set::MachineSetController::default(),
-        crate::machine_deployment::MachineDeploymentController::default(),
-        crate::machine_health_check::MachineHealthCheckController::default(),
-        crate::machine_hook::MachineHookController::default(),
-        crate::infrastructure::InfraClusterController::default(),
-        crate::infrastructure::InfraMachineController::default(),
-        crate::bootstrap::BootstrapController::default(),
-        crate::control_plane::ControlPlaneController::default(),
-        crate::resource_set::ClusterResourceSetController::default(),
-        crate::resource_set_binding::ClusterResourceSetBindingController::default(),
-    ];
+    controllers!(add, plugins);
     let registry = Arc::new(registry);
     ctx.stores
         .listen(Arc::clone(&registry) as Arc<dyn Listener>);
@@ -59,46 +121,51 @@ pub fn start(ctx: &Arc<Ctx>, engine: &Arc<Engine>, metrics: &Arc<Metrics>) {
     }
 }
 
-/// Stores of the kinds that are watched from the start.
-fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
-    let mut stores = Vec::new();
-    for resource in [
-        &*kinds::CLUSTER,
-        &*kinds::MACHINE,
-        &*kinds::MACHINE_SET,
-        &*kinds::MACHINE_DEPLOYMENT,
-        &*kinds::MACHINE_DRAIN_RULE,
-        &*kinds::MACHINE_HEALTH_CHECK,
-        &*kinds::PLUGIN,
-        &*kinds::MACHINE_HOOK,
-        &*kinds::CLUSTER_RESOURCE_SET,
-        &*kinds::CLUSTER_RESOURCE_SET_BINDING,
-    ] {
-        stores.push(ctx.stores.ensure(resource, Selection::default()));
-    }
+/// The kinds that are watched from the start, by a host in this namespace.
+fn known(namespace: &str) -> Vec<(&'static Resource, Selection)> {
+    let whole: [&'static Resource; 10] = [
+        &kinds::CLUSTER,
+        &kinds::MACHINE,
+        &kinds::MACHINE_SET,
+        &kinds::MACHINE_DEPLOYMENT,
+        &kinds::MACHINE_DRAIN_RULE,
+        &kinds::MACHINE_HEALTH_CHECK,
+        &kinds::PLUGIN,
+        &kinds::MACHINE_HOOK,
+        &kinds::CLUSTER_RESOURCE_SET,
+        &kinds::CLUSTER_RESOURCE_SET_BINDING,
+    ];
+    let mut known: Vec<(&'static Resource, Selection)> = whole
+        .into_iter()
+        .map(|resource| (resource, Selection::default()))
+        .collect();
     let metadata = Selection {
         metadata_only: true,
         ..Selection::default()
     };
-    stores.push(ctx.stores.ensure(&kinds::CRD, metadata.clone()));
-    stores.push(ctx.stores.ensure(&kinds::NAMESPACE, metadata.clone()));
+    known.push((&kinds::CRD, metadata.clone()));
+    known.push((&kinds::NAMESPACE, metadata.clone()));
     let of_sets = Selection {
         labels: Some(capstan_api::addons::RESOURCE_LABEL.to_owned()),
         ..metadata.clone()
     };
-    for resource in [
-        &*kinds::RESOURCE_SET_CONFIG_MAP,
-        &*kinds::RESOURCE_SET_SECRET,
-    ] {
-        stores.push(ctx.stores.ensure(resource, of_sets.clone()));
-    }
+    known.push((&kinds::RESOURCE_SET_CONFIG_MAP, of_sets.clone()));
+    known.push((&kinds::RESOURCE_SET_SECRET, of_sets));
     let plugins = Selection {
-        namespace: Some(ctx.namespace.clone()),
+        namespace: Some(namespace.to_owned()),
         labels: Some(label::PLUGIN.to_owned()),
         ..metadata
     };
-    stores.push(ctx.stores.ensure(&kinds::CONFIG_MAP, plugins));
-    stores
+    known.push((&kinds::CONFIG_MAP, plugins));
+    known
+}
+
+/// Stores of the kinds that are watched from the start.
+pub fn known_stores(ctx: &Ctx) -> Vec<Arc<Store>> {
+    let known = known(&ctx.namespace).into_iter();
+    known
+        .map(|(resource, selection)| ctx.stores.ensure(resource, selection))
+        .collect()
 }
 
 struct Route {

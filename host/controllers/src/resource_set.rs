@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
+use crate::access::Access;
 use crate::controller::{Controller, Map, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kinds;
@@ -286,6 +287,20 @@ impl Controller for ClusterResourceSetController {
             watch(Source::Kind(&kinds::RESOURCE_SET_CONFIG_MAP), of_owned),
             watch(Source::Kind(&kinds::RESOURCE_SET_SECRET), of_owned),
             watch(Source::Workload, of_connection),
+        ]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to(&kinds::CLUSTER_RESOURCE_SET, &["patch"]),
+            Access::to_status(&kinds::CLUSTER_RESOURCE_SET),
+            Access::to(
+                &kinds::CLUSTER_RESOURCE_SET_BINDING,
+                &["create", "patch", "delete"],
+            ),
+            // What the sets name.
+            Access::to(&kinds::CONFIG_MAP, &["get", "patch"]),
+            Access::to(&kinds::SECRET, &["get", "patch"]),
         ]
     }
 

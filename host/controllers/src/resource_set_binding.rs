@@ -8,6 +8,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::access::Access;
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, failure};
 use crate::kinds;
@@ -82,6 +83,13 @@ impl Controller for ClusterResourceSetBindingController {
             source: Source::Kind(&kinds::CLUSTER),
             map: of_cluster,
         }]
+    }
+
+    fn access() -> Vec<Access> {
+        vec![Access::to(
+            &kinds::CLUSTER_RESOURCE_SET_BINDING,
+            &["delete"],
+        )]
     }
 
     fn cluster(&self, _: &Object) -> Option<ObjectKey> {

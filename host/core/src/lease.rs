@@ -5,14 +5,67 @@
 
 use std::time::Duration;
 
-/// How long a Lease holds without being renewed.
+/// How long a Lease holds that does not say it, and by default.
 pub const HOLD: Duration = Duration::from_secs(15);
 
-/// How long the holder may fail to renew before it gives up; less than [`HOLD`], so that it stops before another starts.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// How a Lease is held and kept. The default is that of Kubernetes' own controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long it holds without being renewed.
+    pub hold: Duration,
+    /// How long the holder may fail to renew before it gives up; less than `hold`, so that it stops before another starts.
+    pub renew_deadline: Duration,
+    /// Between two renewals, and before a request that failed is repeated.
+    pub retry: Duration,
+}
 
-/// Between two looks at the Lease, and between two renewals.
-pub const RETRY: Duration = Duration::from_secs(2);
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            hold: HOLD,
+            renew_deadline: Duration::from_secs(10),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Terms {
+    /// These terms, if a Lease can be kept by them.
+    ///
+    /// # Errors
+    /// What is wrong with them, in a sentence.
+    pub fn check(self) -> Result<Self, String> {
+        let Self {
+            hold,
+            renew_deadline,
+            retry,
+        } = self;
+        if retry < Duration::from_secs(1) {
+            return Err("the retry period is less than 1 s".to_owned());
+        }
+        if renew_deadline <= retry {
+            return Err(format!(
+                "the renew deadline of {} s is not longer than the retry period of {} s: one lost answer would cost the lease",
+                renew_deadline.as_secs(),
+                retry.as_secs()
+            ));
+        }
+        if hold <= renew_deadline {
+            return Err(format!(
+                "the lease duration of {} s is not longer than the renew deadline of {} s: two hosts would work at once",
+                hold.as_secs(),
+                renew_deadline.as_secs()
+            ));
+        }
+        Ok(self)
+    }
+
+    /// Whether a holder that last renewed so long ago must stop working.
+    #[must_use]
+    pub fn is_lost(self, since_renewal: Duration) -> bool {
+        since_renewal >= self.renew_deadline
+    }
+}
 
 /// What a Lease says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +101,8 @@ pub enum Step {
     },
     /// Write that I still hold it.
     Renew,
-    /// Look again after [`RETRY`].
-    Wait,
+    /// It is somebody else's: look again when it changes, or after this time, when it is free unless it was renewed.
+    Wait(Duration),
 }
 
 /// Decides the next step of one that wants to hold the Lease.
@@ -62,20 +115,15 @@ pub fn decide(observed: &Observed<'_>) -> Step {
     if holder == observed.me {
         return Step::Renew;
     }
-    let is_free = holder.is_empty() || observed.unchanged_for >= lease.duration.unwrap_or(HOLD);
-    if is_free {
+    let duration = lease.duration.unwrap_or(HOLD);
+    let left = duration.saturating_sub(observed.unchanged_for);
+    if holder.is_empty() || left.is_zero() {
         Step::Take {
             transitions: lease.transitions.saturating_add(1),
         }
     } else {
-        Step::Wait
+        Step::Wait(left)
     }
-}
-
-/// Whether a holder that last renewed so long ago must stop working.
-#[must_use]
-pub fn is_lost(since_renewal: Duration) -> bool {
-    since_renewal >= RENEW_DEADLINE
 }
 
 #[cfg(test)]
@@ -101,7 +149,7 @@ mod tests {
     #[test]
     fn a_lease_of_somebody_else_is_waited_for_until_it_has_not_changed_for_its_duration() {
         let lease = held_by("b");
-        assert_eq!(step(Some(&lease), 14), Step::Wait);
+        assert_eq!(step(Some(&lease), 14), Step::Wait(Duration::from_secs(1)));
         assert_eq!(step(Some(&lease), 15), Step::Take { transitions: 4 });
     }
 
@@ -122,8 +170,22 @@ mod tests {
 
     #[test]
     fn the_holder_stops_before_another_may_start() {
-        assert!(!is_lost(Duration::from_secs(9)));
-        assert!(is_lost(RENEW_DEADLINE));
-        assert!(RENEW_DEADLINE.saturating_add(RETRY) < HOLD);
+        let terms = Terms::default().check().unwrap();
+        assert!(!terms.is_lost(Duration::from_secs(9)));
+        assert!(terms.is_lost(terms.renew_deadline));
+        assert!(terms.renew_deadline + terms.retry < terms.hold);
+    }
+
+    #[test]
+    fn terms_by_which_two_would_work_at_once_or_none_for_long_are_refused() {
+        let terms = |hold, renew_deadline, retry| Terms {
+            hold: Duration::from_secs(hold),
+            renew_deadline: Duration::from_secs(renew_deadline),
+            retry: Duration::from_secs(retry),
+        };
+        assert!(terms(3, 2, 1).check().is_ok());
+        for (hold, renew_deadline, retry) in [(10, 10, 2), (15, 2, 2), (3, 2, 0)] {
+            assert!(terms(hold, renew_deadline, retry).check().is_err());
+        }
     }
 }

@@ -132,8 +132,12 @@ pub struct Observed {
     pub trapped: bool,
     /// A digest that was given up, and why.
     pub given_up: Option<(String, String)>,
+    /// What answered calls last according to the status, if this process may still have it: a host that starts again does not know.
+    pub last_good: Option<String>,
     /// A second component for some objects, wanted or still there.
     pub canary: Option<ObservedCanary>,
+    /// That calls of what answers them are held back, and why and for how long, for a person.
+    pub held_back: Option<String>,
     /// Calls so far of what answers them, and how many of those failed because of it.
     pub calls: (u64, u64),
     /// The status names kinds that this process does not know as this plugin's.
@@ -157,6 +161,11 @@ pub enum Step {
     Regrant,
     /// Let the component that answered calls before answer them again.
     FallBack,
+    /// Let the component that answered calls before this host started answer them again, from what the host keeps.
+    Restore {
+        /// Its digest.
+        digest: String,
+    },
     /// As [`Step::Load`], of the canary.
     LoadCanary {
         /// Version of its source that was seen.
@@ -183,8 +192,8 @@ pub struct Reported {
     pub next: Option<Next>,
 }
 
-/// How soon a new component that traps is noticed.
-const WATCH_NEW: Duration = Duration::from_secs(5);
+/// How soon it is noticed that a component traps: nothing wakes anybody for that, and looking costs nothing.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How often the counts of calls in the status follow the real ones.
 const COUNTED_EVERY: Duration = Duration::from_secs(300);
@@ -285,10 +294,8 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
             Plan::of(steps)
         };
         let canary = observed.canary.as_ref().and_then(|canary| canary.recheck);
-        // While something is new it is watched for traps.
-        let new = (observed.previous.is_some() || observed.canary.is_some()).then_some(WATCH_NEW);
-        let counted = observed.active.is_some().then_some(COUNTED_EVERY);
-        let soonest = [observed.recheck, canary, new, counted];
+        let watched = observed.active.is_some().then_some(LOOK);
+        let soonest = [observed.recheck, canary, watched];
         match soonest.into_iter().flatten().min() {
             Some(after) => plan.check_after(after),
             None => plan,
@@ -300,6 +307,7 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
     }
     steps.extend(canary::decide(observed));
     let Lookup::Found(version) = &observed.source else {
+        steps.extend(restore(observed));
         return settled(steps);
     };
     let attempt = match &observed.attempt {
@@ -317,6 +325,7 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
             return settled(steps);
         }
     };
+    steps.extend(restore(observed));
     let Ok(candidate) = &attempt.result else {
         steps.extend(recalls(observed).then_some(Step::RecallKinds));
         return settled(steps);
@@ -347,6 +356,18 @@ fn falls_back(observed: &Observed) -> bool {
     let pinned = observed.plugin.spec.digest.as_ref();
     observed.trapped && pinned.is_none_or(|pinned| Some(pinned) != active)
         || (pinned == Some(previous) && active != Some(previous))
+}
+
+/// Brings back what answered calls before the host was started again, when what its source has now must not.
+fn restore(observed: &Observed) -> Option<Step> {
+    let digest = observed.last_good.as_ref()?;
+    let pinned = observed.plugin.spec.digest.as_ref();
+    let is_wanted = observed.active.is_none() && pinned.is_none_or(|pinned| pinned == digest);
+    // A kind that belongs to another now belongs to the other whatever component is looked at.
+    let is_needed = obstacle(observed).is_some_and(|why| why.reason != reason::KIND_CONFLICT);
+    (is_wanted && is_needed).then(|| Step::Restore {
+        digest: digest.clone(),
+    })
 }
 
 fn is_transient(attempt: &Attempt) -> bool {

@@ -15,6 +15,7 @@ use crate::error::EngineError;
 use crate::limit::{CACHE_BYTES_MAX, COMPILED_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::source::hex;
 use crate::text::chain_of;
+use crate::trust::Signature;
 
 /// The directory of compiled components.
 #[derive(Debug)]
@@ -126,6 +127,43 @@ impl Cache {
         Ok(())
     }
 
+    /// Keeps a component as it is, with its signatures: a version that has to answer calls again may be in no source any more.
+    pub(crate) fn keep_source(
+        &self,
+        digest: &str,
+        wasm: &[u8],
+        signatures: &[Signature],
+    ) -> Result<(), String> {
+        let Some(path) = self.source_path(digest) else {
+            return Err(format!("{digest:?} is not a digest"));
+        };
+        let text = serde_json::to_vec(signatures).map_err(|e| e.to_string())?;
+        write_private(&path.with_extension("signatures"), &text).map_err(|e| e.to_string())?;
+        let kept = fs::metadata(&path).map_or(0, |meta| meta.len());
+        if u64::try_from(wasm.len()).is_ok_and(|length| length == kept) {
+            let touched = File::open(&path).and_then(|f| f.set_modified(SystemTime::now()));
+            return touched.map_err(|e| e.to_string());
+        }
+        write_private(&path, wasm).map_err(|e| e.to_string())?;
+        self.evict(&path);
+        Ok(())
+    }
+
+    /// A component that was kept, with its signatures. Whether it is what its digest says is for the caller to see.
+    pub(crate) fn source(&self, digest: &str) -> Option<(Vec<u8>, Vec<Signature>)> {
+        let path = self.source_path(digest)?;
+        let wasm = read_private(&path).ok()?;
+        let signatures = read_private(&path.with_extension("signatures")).ok()?;
+        Some((wasm, serde_json::from_slice(&signatures).ok()?))
+    }
+
+    /// Only for what is a digest: it may come from a status that others can write.
+    fn source_path(&self, digest: &str) -> Option<PathBuf> {
+        let name = digest.strip_prefix("sha256:")?;
+        let is_digest = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        is_digest.then(|| self.dir.join(format!("{name}.wasm")))
+    }
+
     fn stem(&self, digest: &str) -> String {
         let name = digest.trim_start_matches("sha256:");
         format!("{name}-{}", self.compatibility)
@@ -143,7 +181,12 @@ impl Cache {
     fn evict(&self, newest: &Path) {
         let mut files: Vec<(SystemTime, u64, PathBuf)> = self
             .files()
-            .filter(|(path, _)| path.extension().is_some_and(|e| e == "cwasm") && path != newest)
+            .filter(|(path, _)| {
+                let is_large = path
+                    .extension()
+                    .is_some_and(|e| e == "cwasm" || e == "wasm");
+                is_large && path != newest
+            })
             .map(|(path, meta)| {
                 (
                     meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
@@ -161,7 +204,9 @@ impl Cache {
             if total <= CACHE_BYTES_MAX {
                 return;
             }
-            let _ = fs::remove_file(path.with_extension("json"));
+            for note in ["json", "signatures"] {
+                let _ = fs::remove_file(path.with_extension(note));
+            }
             let _ = fs::remove_file(&path);
             total = total.saturating_sub(bytes);
         }

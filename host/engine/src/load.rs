@@ -25,7 +25,7 @@ use crate::runtime::Engine;
 use crate::source::{Verified, verify};
 use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
 use crate::text::{chain_of, one_line};
-use crate::trust::{Signed, Trust};
+use crate::trust::{PublicKey, SignaturePolicy, Signed, Trust};
 
 /// A linked component with all that its calls share.
 pub(crate) struct Prepared {
@@ -216,6 +216,7 @@ impl Engine {
         source: Bytes,
         trust: Trust,
     ) -> Result<Arc<Loaded>, LoadError> {
+        let signatures = trust.signatures.clone();
         let checked = blocking(move || {
             let verified = verify(&source)?;
             let signed = trust.check(&verified.wasm, &verified.digest)?;
@@ -248,6 +249,11 @@ impl Engine {
         });
         let manifest = describe(&prepared).await?;
         crate::manifest::check(&manifest, &verified.kinds, &verified.imports)?;
+        let (engine, digest, wasm) = (self.clone(), verified.digest.clone(), verified.wasm.clone());
+        let kept = blocking(move || engine.cache.keep_source(&digest, &wasm, &signatures));
+        if let Err(why) = kept.await? {
+            tracing::warn!(digest = %verified.digest, why, "not kept for the case that a later version fails");
+        }
         Ok(Arc::new(Loaded {
             prepared,
             manifest,
@@ -260,6 +266,28 @@ impl Engine {
             compile_time: compiled.took,
             cached: compiled.cached,
         }))
+    }
+
+    /// A component that was loaded before, by this host or an earlier one with the same cache, and need not be in any source any more.
+    /// `None` when it is not kept. It must still be what `policy` asks for.
+    pub async fn load_kept(
+        self: &Arc<Self>,
+        digest: &str,
+        policy: SignaturePolicy,
+        keys: Vec<PublicKey>,
+    ) -> Result<Option<Arc<Loaded>>, LoadError> {
+        let (engine, of) = (self.clone(), digest.to_owned());
+        let kept = blocking(move || engine.cache.source(&of)).await?;
+        let Some((wasm, signatures)) = kept else {
+            return Ok(None);
+        };
+        let trust = Trust {
+            digest: Some(digest.to_owned()),
+            policy,
+            keys,
+            signatures,
+        };
+        self.load_trusted(Bytes::from(wasm), trust).await.map(Some)
     }
 
     /// One compilation at a time; who waited for the same component finds it compiled.

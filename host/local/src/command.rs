@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use crate::cloud::{BackendChoice, CloudArgs};
 use crate::machine::MachineArgs;
@@ -24,6 +25,21 @@ pub use extra::{Extra, Ready};
 pub use images::ImagesArgs;
 pub use machines::{ExecArgs, FaultArgs, InstanceArgs, LogsArgs};
 pub use quickstart::QuickstartArgs;
+
+/// Where the host looks for plugins, and its account is.
+pub const HOST_NAMESPACE: &str = "capstan-system";
+
+/// The host's own kubeconfig, beside that of the person: it may do what the host's account may.
+pub const HOST_KUBECONFIG: &str = "host.kubeconfig";
+
+/// The host's account, as the API server knows it.
+const HOST_USER: &str = "system:serviceaccount:capstan-system:capstan";
+
+/// Groups of every account, and of those in the host's namespace.
+const HOST_GROUPS: [&str; 2] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:capstan-system",
+];
 
 /// The subcommands of `capstan local`.
 #[derive(Clone, Debug, Subcommand)]
@@ -162,6 +178,8 @@ pub struct Programs<'a> {
     pub cloud: fn(&Path, &Path, BackendChoice) -> Extra,
     /// The host, started by this program for this directory; it says on this port that it is ready.
     pub host: fn(&Path, &Path, u16) -> Extra,
+    /// What the host needs in the management cluster, its account among it.
+    pub installation: fn() -> Vec<Value>,
     /// The program that both are part of.
     pub program: &'a Path,
 }

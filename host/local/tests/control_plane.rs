@@ -29,6 +29,7 @@ async fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
     let programs = Programs {
         cloud: |_, _, _| waiting(),
         host: |_, _, _| waiting(),
+        installation: Vec::new,
         program: Path::new("sleep"),
     };
     command::run(command, programs).await

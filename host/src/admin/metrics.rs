@@ -3,7 +3,7 @@
 use std::fmt;
 
 use capstan_controllers::ctx::Ctx;
-use capstan_engine::Engine;
+use capstan_engine::{BreakerState, Engine};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -21,6 +21,7 @@ type Seconds = fn(&Line) -> f64;
 pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
+    registry.register_collector(Box::new(Working(matches!(phase, Phase::Working { .. }))));
     if let Phase::Working {
         ctx,
         engine,
@@ -71,6 +72,62 @@ impl Collector for Process {
     }
 }
 
+/// Whether this host works, and does not stand by.
+#[derive(Debug)]
+struct Working(bool);
+
+impl Collector for Working {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let gauge = ConstGauge::new(i64::from(self.0));
+        let help = "1 on the host that works, 0 on one that starts or stands by";
+        gauge.encode(encoder.encode_descriptor(
+            "capstan_working",
+            help,
+            None,
+            gauge.metric_type(),
+        )?)
+    }
+}
+
+/// One active plugin.
+#[derive(Debug)]
+struct Plugin {
+    name: String,
+    version: String,
+    digest: String,
+    held_back: bool,
+    compile_s: f64,
+    cached: bool,
+    compiled_bytes: u64,
+}
+
+/// Reads one figure of a plugin.
+type Figure = fn(&Plugin) -> f64;
+
+/// Figures of a plugin: name, help, value.
+const FIGURES: [(&str, &str, Figure); 4] = [
+    (
+        "capstan_plugin_held_back",
+        "1 while calls are held back because the plugin failed again and again",
+        |plugin| f64::from(u8::from(plugin.held_back)),
+    ),
+    (
+        "capstan_plugin_compile_seconds",
+        "How long compiling took, also when it was an earlier host that did it",
+        |plugin| plugin.compile_s,
+    ),
+    (
+        "capstan_plugin_cached",
+        "1 when the native code was in the cache already",
+        |plugin| f64::from(u8::from(plugin.cached)),
+    ),
+    (
+        "capstan_plugin_compiled_bytes",
+        "Size of the native code",
+        |plugin| f64::from(u32::try_from(plugin.compiled_bytes).unwrap_or(u32::MAX)),
+    ),
+];
+
 /// Calls of one function of one plugin.
 #[derive(Debug)]
 struct Line {
@@ -85,6 +142,7 @@ struct Line {
 #[derive(Debug)]
 struct Calls {
     lines: Vec<Line>,
+    details: Vec<Plugin>,
     active: i64,
     plugins: i64,
 }
@@ -94,10 +152,24 @@ impl Calls {
         let names = ctx.plugins.names();
         let plugins = i64::try_from(names.len()).unwrap_or(i64::MAX);
         let active = i64::try_from(engine.stats().calls_active).unwrap_or(i64::MAX);
-        let loaded = names
+        let loaded: Vec<_> = names
             .into_iter()
-            .filter_map(|name| Some((ctx.plugins.get(&name)?, name)));
-        let lines = loaded.flat_map(|(plugin, name)| {
+            .filter_map(|name| Some((ctx.plugins.get(&name)?, name)))
+            .collect();
+        let details = loaded.iter().map(|(plugin, name)| {
+            let loaded = &plugin.loaded;
+            Plugin {
+                name: name.clone(),
+                version: loaded.manifest().version.clone(),
+                digest: loaded.digest().to_owned(),
+                held_back: loaded.breaker() != BreakerState::Closed,
+                compile_s: loaded.compile_time().as_secs_f64(),
+                cached: loaded.cached(),
+                compiled_bytes: loaded.compiled_bytes(),
+            }
+        });
+        let details = details.collect();
+        let lines = loaded.into_iter().flat_map(|(plugin, name)| {
             plugin.loaded.stats().into_iter().map(move |stats| Line {
                 plugin: name.clone(),
                 function: stats.function.as_str(),
@@ -112,6 +184,7 @@ impl Calls {
         });
         Self {
             lines: lines.collect(),
+            details,
             active,
             plugins,
         }
@@ -134,6 +207,24 @@ impl Collector for Calls {
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let help = "Which component answers calls";
+        let mut info =
+            encoder.encode_descriptor("capstan_plugin_info", help, None, MetricType::Gauge)?;
+        for plugin in &self.details {
+            let labels = [
+                ("plugin", plugin.name.as_str()),
+                ("version", plugin.version.as_str()),
+                ("digest", plugin.digest.as_str()),
+            ];
+            ConstGauge::new(1_i64).encode(info.encode_family(&labels)?)?;
+        }
+        for (name, help, value) in FIGURES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for plugin in &self.details {
+                let labels = [("plugin", plugin.name.as_str())];
+                ConstGauge::new(value(plugin)).encode(family.encode_family(&labels)?)?;
+            }
         }
         let help = "Calls of plugins by function and outcome, since the plugin's digest is active";
         let mut calls =
@@ -186,8 +277,7 @@ mod tests {
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
-    #[test]
-    fn calls_are_told_apart_by_plugin_function_and_outcome() {
+    fn calls() -> Calls {
         let line = Line {
             plugin: "infrastructure-local".to_owned(),
             function: "ensure-machine",
@@ -195,27 +285,72 @@ mod tests {
             total_s: 1.5,
             instantiate_s: 0.25,
         };
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Calls {
+        let detail = Plugin {
+            name: "infrastructure-local".to_owned(),
+            version: "1.2.3".to_owned(),
+            digest: "sha256:0".to_owned(),
+            held_back: true,
+            compile_s: 2.5,
+            cached: false,
+            compiled_bytes: 7,
+        };
+        Calls {
             lines: vec![line],
+            details: vec![detail],
             active: 1,
             plugins: 1,
-        }));
+        }
+    }
+
+    fn everything() -> String {
+        let mut registry = Registry::default();
+        let metrics = capstan_controllers::metrics::Metrics::default();
+        metrics.reconciled("machine", "success", std::time::Duration::from_secs(1));
+        metrics.register(&mut registry);
+        registry.register_collector(Box::new(Process));
+        registry.register_collector(Box::new(Working(true)));
+        registry.register_collector(Box::new(calls()));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn calls_are_told_apart_by_plugin_function_and_outcome() {
+        let text = everything();
         let labels = "plugin=\"infrastructure-local\",function=\"ensure-machine\"";
-        assert!(
-            text.contains(&format!(
-                "capstan_plugin_calls_total{{{labels},outcome=\"answered\"}} 3"
-            )),
-            "{text}"
-        );
+        for line in [
+            format!("capstan_plugin_calls_total{{{labels},outcome=\"answered\"}} 3"),
+            format!("capstan_plugin_call_seconds_total{{{labels}}} 1.5"),
+            "capstan_plugin_held_back{plugin=\"infrastructure-local\"} 1.0".to_owned(),
+            "capstan_working 1".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}: {text}");
+        }
         assert!(!text.contains("trapped"), "{text}");
-        assert!(
-            text.contains(&format!(
-                "capstan_plugin_call_seconds_total{{{labels}}} 1.5"
-            )),
-            "{text}"
-        );
+    }
+
+    #[test]
+    fn the_table_has_every_metric_and_nothing_else() {
+        let text = everything();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let mut served: Vec<String> = types
+            .map(|line| {
+                let (name, kind) = line.split_once(' ').unwrap();
+                let total = if kind == "counter" { "_total" } else { "" };
+                format!("{name}{total} {kind}")
+            })
+            .collect();
+        let rows = include_str!("../../METRICS.md").lines();
+        let mut documented: Vec<String> = rows
+            .filter_map(|row| {
+                let mut cells = row.strip_prefix("| `")?.split(" | ");
+                let name = cells.next()?.trim_end_matches('`').to_owned();
+                Some(format!("{name} {}", cells.next()?))
+            })
+            .collect();
+        served.sort();
+        documented.sort();
+        assert_eq!(served, documented);
     }
 }

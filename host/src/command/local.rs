@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use capstan_local::cloud::BackendChoice;
-use capstan_local::command::{Extra, LocalCommand, Programs, Ready};
+use capstan_local::command::{
+    Extra, HOST_KUBECONFIG, HOST_NAMESPACE, LocalCommand, Programs, Ready,
+};
+use serde_json::Value;
 
+use crate::installation::Installation;
 use crate::telemetry::{self, LogFormat};
 
 /// How long the cloud may take to start; with many machines on disk it reads for a while.
@@ -35,6 +39,7 @@ pub(super) fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
     let programs = Programs {
         cloud,
         host,
+        installation,
         program: &program,
     };
     runtime.block_on(Box::pin(capstan_local::command::run(command, programs)))
@@ -61,9 +66,20 @@ fn cloud(program: &Path, dir: &Path, backend: BackendChoice) -> Extra {
     }
 }
 
-/// The host on the management cluster.
+/// What the host needs in the management cluster: the same as in any installation.
+fn installation() -> Vec<Value> {
+    let installation = Installation {
+        namespace: HOST_NAMESPACE.to_owned(),
+        image: String::new(),
+        replicas: 1,
+        signatures: None,
+    };
+    installation.identity()
+}
+
+/// The host on the management cluster, as itself and not as the administrator.
 fn host(program: &Path, dir: &Path, port: u16) -> Extra {
-    let kubeconfig = dir.join("kubeconfig").display().to_string();
+    let kubeconfig = dir.join(HOST_KUBECONFIG).display().to_string();
     let port_text = port.to_string();
     Extra {
         name: "host".to_owned(),

@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use capstan_api::name::ObjectKey;
 use capstan_api::plugin::HostCeiling;
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
+use capstan_controllers::event::Events;
+use capstan_controllers::fence::{Fence, Fenced, FencedConnect};
 use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
+use capstan_controllers::plugin::PluginController;
 use capstan_controllers::plugins::Plugins;
-use capstan_controllers::plugins::event::Events;
 use capstan_controllers::secrets::Secrets;
 use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
 use capstan_controllers::workloads::{RealConnect, Workloads};
 use capstan_controllers::{install, plugin, registry};
+use capstan_core::lease::Terms;
 use capstan_core::plan::{Failure, FailureKind};
 use capstan_engine::{
     Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions,
@@ -34,12 +36,12 @@ use crate::telemetry::{self, LogFormat};
 /// Where the admin endpoints listen unless told otherwise.
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9440);
 
-/// Name of the Lease that several hosts compete for.
-const LEASE: &str = "capstan";
-
 /// How long an API server that does not answer yet is waited for at the start, and how often it is asked.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 const SERVER_RETRY: Duration = Duration::from_secs(1);
+
+/// How long reconciles that are under way at the stop may take: most are done in a second, and Kubernetes kills after 30.
+const FINISH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long requests in flight may take after the stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -85,11 +87,31 @@ pub(super) struct RunArgs {
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
+    /// How long the Lease holds without being renewed; another host takes over then.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    lease_duration_s: u64,
+    /// How long the holder may fail to renew before it stops; less than the duration.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    lease_renew_deadline_s: u64,
+    /// Time between two renewals.
+    #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+    lease_retry_period_s: u64,
+}
+
+impl RunArgs {
+    fn terms(&self) -> anyhow::Result<Terms> {
+        let terms = Terms {
+            hold: Duration::from_secs(self.lease_duration_s),
+            renew_deadline: Duration::from_secs(self.lease_renew_deadline_s),
+            retry: Duration::from_secs(self.lease_retry_period_s),
+        };
+        terms.check().map_err(anyhow::Error::msg)
+    }
 }
 
 /// What is done about plugins that nobody has signed.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Signatures {
+pub(super) enum Signatures {
     /// Nobody looks.
     #[default]
     Off,
@@ -97,6 +119,17 @@ enum Signatures {
     Warn,
     /// They are not loaded.
     Require,
+}
+
+impl Signatures {
+    /// The value of the flag that says so; `None` for the default.
+    pub(super) fn as_flag(self) -> Option<&'static str> {
+        match self {
+            Self::Off => None,
+            Self::Warn => Some("warn"),
+            Self::Require => Some("require"),
+        }
+    }
 }
 
 impl From<Signatures> for SignaturePolicy {
@@ -169,22 +202,34 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     );
     let kubeconfig = args.kubeconfig.as_deref().filter(|list| !list.is_empty());
     let agent = concat!("capstan/", env!("CARGO_PKG_VERSION"));
-    let api = management::connect(kubeconfig, agent).await?;
-    let mut claim = args.leader_elect.then(|| {
-        let key = ObjectKey {
-            namespace: args.namespace.clone(),
-            name: LEASE.to_owned(),
-        };
-        Claim::new(Arc::clone(&api), key, lease::identity())
-    });
-    let ended = tokio::select! {
-        ended = Box::pin(work(&args, &api, claim.as_mut(), &admin, &tasks)) => ended,
-        signal = stop.asked() => {
-            tracing::info!(signal, "capstan stops");
-            Ok(())
+    let server = management::connect(kubeconfig, agent).await?;
+    let mut host = Host {
+        api: Arc::clone(&server),
+        server,
+        fence: Fence::default(),
+        args,
+        admin,
+        tasks,
+    };
+    let mut claim = host.claim()?;
+    let ended = {
+        let mut work = std::pin::pin!(host.work(claim.as_mut()));
+        tokio::select! {
+            ended = &mut work => ended,
+            signal = stop.asked() => {
+                tracing::info!(signal, "capstan stops: what is under way is finished");
+                tokio::select! {
+                    ended = &mut work => ended,
+                    done = host.tasks.finish(FINISH_PATIENCE) => {
+                        tracing::info!(done, "nothing new is begun");
+                        Ok(())
+                    }
+                    _ = stop.asked() => Ok(()),
+                }
+            }
         }
     };
-    tasks.stop();
+    host.tasks.stop();
     if let Some(claim) = claim.as_mut().filter(|_| ended.is_ok()) {
         // Nothing may be left working when another takes over.
         let _ = tokio::time::timeout(STOP_PATIENCE, claim.release()).await;
@@ -192,46 +237,74 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// Everything between the start and the stop; returns only with an error.
-async fn work(
-    args: &RunArgs,
-    api: &Arc<dyn KubeApi>,
-    mut claim: Option<&mut Claim>,
-    admin: &Admin,
-    tasks: &Tasks,
-) -> anyhow::Result<()> {
-    let options = engine_options(args)?;
-    patiently(|| install::ensure_namespace(&**api, &args.namespace)).await?;
-    if let Some(claim) = &mut claim {
-        admin.enter(Phase::StandingBy);
-        claim.acquire().await;
-        tracing::info!("this host holds the lease and works");
-        admin.enter(Phase::Starting);
+/// What the host is made of before it works.
+struct Host {
+    args: RunArgs,
+    admin: Admin,
+    tasks: Tasks,
+    /// The management cluster.
+    server: Arc<dyn KubeApi>,
+    /// The same behind the fence.
+    api: Arc<dyn KubeApi>,
+    fence: Fence,
+}
+
+impl Host {
+    /// A claim to the Lease, if this host is one of several; the fence is shut from then on until it is held.
+    fn claim(&mut self) -> anyhow::Result<Option<Claim>> {
+        let terms = self.args.terms()?;
+        if !self.args.leader_elect {
+            return Ok(None);
+        }
+        self.fence = Fence::shut();
+        let server = Arc::clone(&self.server);
+        self.api = Arc::new(Fenced::new(Arc::clone(&server), self.fence.clone()));
+        let (namespace, fence) = (&self.args.namespace, self.fence.clone());
+        let claim = Claim::new(server, namespace, lease::identity(), terms, fence);
+        Ok(Some(claim))
     }
-    let working = async {
-        let changed = patiently(|| install::host(&**api)).await?;
-        tracing::info!(changed, "kinds and admission policies are installed");
-        let engine = Engine::new(options)?;
+
+    /// Everything between the start and the stop; returns only with an error.
+    async fn work(&self, mut claim: Option<&mut Claim>) -> anyhow::Result<()> {
+        let (args, tasks) = (&self.args, &self.tasks);
+        let engine = Engine::new(engine_options(args)?)?;
+        patiently(|| install::ensure_namespace(&*self.server, &args.namespace)).await?;
         let snapshots = args
             .etcd_snapshots
             .as_ref()
             .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
-        let ctx = context(api, &args.namespace, snapshots, tasks);
-        let metrics = Arc::new(Metrics::default());
-        registry::start(&ctx, &engine, &metrics);
-        admin.enter(Phase::Working {
-            ctx,
-            engine,
-            metrics,
-        });
-        std::future::pending::<anyhow::Result<()>>().await
-    };
-    match claim {
-        None => Box::pin(working).await,
-        Some(claim) => tokio::select! {
-            ended = Box::pin(working) => ended,
-            why = claim.keep() => bail!("{why}; this host stops, so that two never work at once"),
-        },
+        let ctx = context_behind(&self.fence, &self.api, &args.namespace, snapshots, tasks);
+        let plugins = PluginController::new(Arc::clone(&engine));
+        if let Some(claim) = &mut claim {
+            self.admin.enter(Phase::StandingBy {
+                ctx: Arc::clone(&ctx),
+            });
+            tokio::select! {
+                () = claim.acquire() => {}
+                () = plugins.keep_warm(&ctx) => {}
+            }
+            tracing::info!("this host holds the lease and works");
+        }
+        let working = async {
+            let changed = patiently(|| install::host(&*self.api)).await?;
+            tracing::info!(changed, "kinds and admission policies are installed");
+            patiently(|| install::core_provider(&*self.api, &args.namespace)).await?;
+            let metrics = Arc::new(Metrics::default());
+            registry::start_warm(&ctx, plugins, &metrics);
+            self.admin.enter(Phase::Working {
+                ctx,
+                engine,
+                metrics,
+            });
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        match claim {
+            None => Box::pin(working).await,
+            Some(claim) => tokio::select! {
+                ended = Box::pin(working) => ended,
+                why = claim.keep() => bail!("{why}; this host stops, so that two never work at once"),
+            },
+        }
     }
 }
 
@@ -261,12 +334,22 @@ pub(super) fn context(
     snapshots: Option<SnapshotStore>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
+    context_behind(&Fence::default(), api, namespace, snapshots, tasks)
+}
+
+fn context_behind(
+    fence: &Fence,
+    api: &Arc<dyn KubeApi>,
+    namespace: &str,
+    snapshots: Option<SnapshotStore>,
+    tasks: &Tasks,
+) -> Arc<Ctx> {
     let secrets = Secrets::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let workloads = Workloads::new(
         Arc::clone(api),
         secrets.clone(),
-        Arc::new(RealConnect),
+        Arc::new(FencedConnect::new(RealConnect, fence.clone())),
         Arc::clone(&clock),
         tasks.clone(),
     );
@@ -279,6 +362,7 @@ pub(super) fn context(
         events: Events::default(),
         clock,
         tasks: tasks.clone(),
+        fence: fence.clone(),
         snapshots,
         namespace: namespace.to_owned(),
     })

@@ -37,4 +37,20 @@ words! {
     FAILED_SCALE_UP = "FailedScaleUp",
     /// A machine could not be taken from a control plane. The note says why; the host tries again.
     FAILED_SCALE_DOWN = "FailedScaleDown",
+    /// A component of a plugin answers calls now. Nothing to do.
+    ACTIVATED = "Activated",
+    /// The grants, limits and config of a plugin are those of its object's present generation. Nothing to do.
+    REGRANTED = "Regranted",
+    /// A plugin answers no calls any more: its source is gone or it is suspended. Nothing to do if that was meant.
+    DEACTIVATED = "Deactivated",
+    /// What answered a plugin's calls before the host was started is not kept or cannot be used. Give the source a component that works.
+    NOT_RESTORED = "NotRestored",
+    /// The canary of a plugin answers calls about its objects. Promote it when you trust it.
+    CANARY_SERVING = "CanaryServing",
+    /// The canary of a plugin answers all calls. Make it the source of the plugin when it stays.
+    CANARY_PROMOTED = "CanaryPromoted",
+    /// The canary of a plugin answers no calls any more. Nothing to do.
+    CANARY_DROPPED = "CanaryDropped",
+    /// Calls of a plugin that were held back go through again. Nothing to do.
+    CIRCUIT_CLOSED = "CircuitClosed",
 }

@@ -89,4 +89,6 @@ words! {
     PLUGIN_STOPPED = "PluginStopped",
     /// The host could not carry out a call of a plugin, which is no mistake of the plugin. Look into the host's log.
     PLUGIN_HOST_FAILED = "PluginHostFailed",
+    /// The host lost its lease, and another one may be at work. It ends and stands by when it is started again.
+    LEASE_LOST = "LeaseLost",
 }

@@ -13,6 +13,7 @@ use capstan_engine::SecretTable;
 use jiff::Timestamp;
 
 use super::{CLUSTER_ROLE, Shell, Subject};
+use crate::access::{self, Access};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
 use crate::driver::cluster_by_name;
@@ -110,6 +111,13 @@ impl Controller for InfraClusterController {
         }]
     }
 
+    fn access() -> Vec<Access> {
+        vec![Access::to_group(
+            access::INFRASTRUCTURE,
+            &["list", "watch", "patch"],
+        )]
+    }
+
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
         let owner = object
             .owners()
@@ -137,7 +145,7 @@ impl Controller for InfraClusterController {
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: self.0.asked.at(&object.uid),
+            asked: self.0.asked.at(&object),
             cluster: cluster.map_or(Lookup::Missing, |c| Lookup::Found(c.value.clone())),
             object: object.value.clone(),
         })

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{MACHINE_ROLE, Shell, Subject};
+use crate::access::{self, Access};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, failure};
 use crate::driver::cluster_by_name;
@@ -217,6 +218,14 @@ impl Controller for InfraMachineController {
         ]
     }
 
+    fn access() -> Vec<Access> {
+        vec![
+            Access::to_group(access::INFRASTRUCTURE, &["list", "watch", "patch"]),
+            // Bootstrap data.
+            Access::to(&kinds::SECRET, &["get"]),
+        ]
+    }
+
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
         cluster_by_name(object)
     }
@@ -260,7 +269,7 @@ impl Controller for InfraMachineController {
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: self.0.asked.at(&object.uid),
+            asked: self.0.asked.at(&object),
             machine: machine.map(|o| o.value.clone()),
             cluster: cluster.map(|o| o.value.clone()),
             infra_cluster: infra_cluster.map(|o| o.value.clone()),

@@ -10,8 +10,8 @@ use capstan_engine::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::event::{Event, Events, Regarding};
 use crate::ctx::{Clock, Ctx};
+use crate::event::{self, Event, Events, Regarding};
 use crate::kube_api::{ApiError, KubeApi, Patch, Preconditions, Resource, Selection};
 use crate::object::Object;
 use crate::secrets::Secrets;
@@ -238,7 +238,13 @@ impl EventSink for ObjectEvents {
                 action: "CallPlugin",
             };
             self.events
-                .emit(&*self.api, self.clock.now(), &self.object, event)
+                .emit(
+                    &*self.api,
+                    self.clock.now(),
+                    event::PLUGINS,
+                    &self.object,
+                    &event,
+                )
                 .await;
         }
         .boxed()

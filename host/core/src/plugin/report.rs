@@ -318,6 +318,10 @@ fn ready(observed: &Observed, candidate: Option<&Candidate>, problem: Option<&Pr
         (None, Some(problem)) => {
             Report::no("Ready", &problem.reason).with_message(problem.message.clone())
         }
+        (Some(_), None) if observed.held_back.is_some() => {
+            let why = observed.held_back.clone().unwrap_or_default();
+            Report::no("Ready", reason::CIRCUIT_OPEN).with_message(why)
+        }
         (Some(_), None) if candidate.is_some_and(|c| !c.missing.is_empty()) => {
             Report::no("Ready", reason::GRANT_MISSING)
                 .with_message("calls are refused until the missing grants are given")

@@ -23,7 +23,9 @@ fn observed() -> Observed {
         previous: None,
         trapped: false,
         given_up: None,
+        last_good: None,
         canary: None,
+        held_back: None,
         calls: (0, 0),
         forgotten_kinds: false,
     }
@@ -383,6 +385,56 @@ fn counts_follow_slowly() {
     assert_eq!(at(&observed, 200).calls.map(|calls| calls.total), Some(0));
     let later = at(&observed, 400).calls.expect("counts");
     assert_eq!((later.total, later.failed), (10, 1));
+}
+
+#[test]
+fn a_plugin_whose_calls_are_held_back_says_so_and_until_when() {
+    let mut seen = observed();
+    seen.attempt = loaded("7", Ok(candidate("sha256:a")));
+    seen.active = active("sha256:a");
+    seen.held_back = Some("calls are held back until noon".to_owned());
+    let ready = said(&seen, "Ready");
+    assert_eq!(ready.status, ConditionStatus::False);
+    assert_eq!(ready.reason, reason::CIRCUIT_OPEN);
+    assert!(ready.message.contains("until noon"));
+    seen.held_back = None;
+    assert_eq!(said(&seen, "Ready").status, ConditionStatus::True);
+}
+
+#[test]
+fn what_answered_before_a_restart_answers_again_when_what_is_there_must_not() {
+    let restore = |digest: &str| Step::Restore {
+        digest: digest.to_owned(),
+    };
+    let mut seen = observed();
+    seen.last_good = Some("sha256:good".to_owned());
+    // Nothing is known of the source yet.
+    let load = Step::Load {
+        version: "7".to_owned(),
+    };
+    assert_eq!(decide(&seen).steps, [load]);
+    // It has what was given up.
+    seen.attempt = loaded("7", Ok(candidate("sha256:bad")));
+    seen.given_up = Some(("sha256:bad".to_owned(), "it traps".to_owned()));
+    assert_eq!(decide(&seen).steps, [restore("sha256:good")]);
+    seen.active = active("sha256:good");
+    assert!(decide(&seen).steps.is_empty());
+    // It has what cannot be loaded, or cannot be asked.
+    seen.active = None;
+    seen.given_up = None;
+    let bad = Problem::new("Verified", reason::SOURCE_INVALID, "no component");
+    seen.attempt = loaded("7", Err(bad));
+    assert_eq!(decide(&seen).steps, [restore("sha256:good")]);
+    seen.source = Lookup::Unknown("no answer".to_owned());
+    assert_eq!(decide(&seen).steps, [restore("sha256:good")]);
+    // The operator wants another one.
+    seen.plugin.spec.digest = Some("sha256:other".to_owned());
+    assert!(decide(&seen).steps.is_empty());
+    // What is there may answer.
+    let mut fine = observed();
+    fine.last_good = Some("sha256:good".to_owned());
+    fine.attempt = loaded("7", Ok(candidate("sha256:fine")));
+    assert!(!decide(&fine).steps.contains(&restore("sha256:good")));
 }
 
 fn with_canary(attempt: Option<Attempt>) -> Observed {

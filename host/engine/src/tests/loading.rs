@@ -9,7 +9,8 @@ use capstan_core::call::manifest::PluginKind;
 
 use super::probe::{engine, env, loaded, patched, tell, wasm, with_manifest};
 use crate::{
-    Compiler, Engine, EngineError, EngineOptions, Limits, LoadCondition, LoadError, compile_main,
+    Compiler, Engine, EngineError, EngineOptions, Limits, LoadCondition, LoadError,
+    SignaturePolicy, compile_main,
 };
 
 async fn refused(source: Bytes) -> LoadError {
@@ -242,4 +243,31 @@ fn the_cache_is_private() {
         in_child(&file, "/bin/false".into()),
         Err(EngineError::CacheDir { .. })
     ));
+}
+
+#[tokio::test]
+async fn what_was_loaded_once_is_loaded_again_without_its_source_if_it_is_still_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let engine = in_child(dir.path(), exe.clone()).unwrap();
+    let digest = engine.load(wasm()).await.unwrap().digest().to_owned();
+    drop(engine);
+    let engine = in_child(dir.path(), exe).unwrap();
+    let kept = async |digest: &str, policy| engine.load_kept(digest, policy, Vec::new()).await;
+    let loaded = kept(&digest, SignaturePolicy::Off).await.unwrap().unwrap();
+    assert_eq!(loaded.digest(), digest);
+    assert!(loaded.cached());
+    // Nobody has signed it.
+    assert!(kept(&digest, SignaturePolicy::Require).await.is_err());
+    // What is no digest leads nowhere.
+    for odd in ["sha256:../../etc/passwd", "sha256:00", ""] {
+        assert!(kept(odd, SignaturePolicy::Off).await.unwrap().is_none());
+    }
+    let hex = digest.trim_start_matches("sha256:");
+    let path = dir.path().join(format!("{hex}.wasm"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    crate::cache::write_private(&path, &bytes).unwrap();
+    assert!(kept(&digest, SignaturePolicy::Off).await.is_err());
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use super::extra::{self, Extra, stop_one};
-use super::{Programs, UpArgs, status};
+use super::{HOST_GROUPS, HOST_KUBECONFIG, HOST_USER, Programs, UpArgs, status};
 use crate::cloud;
 use crate::control_plane::watchdog::Watchdog;
 use crate::control_plane::{ControlPlane, Options, make_dir, write_private};
@@ -93,6 +93,8 @@ async fn start_all(
     let plane = ControlPlane::start_in(&options, dir, watchdog.group()).await?;
     let kubeconfig = plane.kubeconfig_text("admin", &["system:masters"])?;
     write_private(&home.dir().join("kubeconfig"), &kubeconfig)?;
+    let kubeconfig = plane.kubeconfig_text(HOST_USER, &HOST_GROUPS)?;
+    write_private(&home.dir().join(HOST_KUBECONFIG), &kubeconfig)?;
     let mut state = State {
         phase: Phase::Starting,
         server: Some(plane.url()),

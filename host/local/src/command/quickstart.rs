@@ -91,7 +91,7 @@ pub(super) async fn run(args: QuickstartArgs, programs: Programs<'_>) -> anyhow:
         backend = backend => backend?,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was started"),
     };
-    let host = Box::pin(start(&args, backend, programs, &story, progress)).await?;
+    let host = Box::pin(start(&args, backend, programs, &kubectl, &story, progress)).await?;
     let server = Server::of(&args.home.dir.join("kubeconfig"))?;
     let scene = Scene {
         args: &args,
@@ -180,6 +180,7 @@ async fn start(
     args: &QuickstartArgs,
     backend: BackendChoice,
     programs: Programs<'_>,
+    kubectl: &Kubectl,
     story: &Story,
     progress: &Progress,
 ) -> anyhow::Result<Record> {
@@ -197,7 +198,17 @@ async fn start(
     } else {
         format!("management cluster and cloud are there already: {server}")
     });
-    match Box::pin(start_host(args, programs, story, progress)).await {
+    let started = async {
+        let items = (programs.installation)();
+        let count = items.len();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        kubectl.apply(&list).await?;
+        story.say(format!(
+            "{count} objects of the host's installation are applied: kinds, policies, its account and rights"
+        ));
+        start_host(args, programs, story, progress).await
+    };
+    match Box::pin(started).await {
         Ok(host) => Ok(host),
         Err(failure) => {
             if is_new {

@@ -12,6 +12,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::super::HOST_NAMESPACE as NAMESPACE;
 use super::Scene;
 use super::told::{self, Told};
 
@@ -23,9 +24,6 @@ const NAMES: [&str; 5] = [
     "upgrade-on-delete",
     "upgrade-rolling-update",
 ];
-
-/// Where the host looks for plugins.
-const NAMESPACE: &str = "capstan-system";
 
 /// Larger components are compressed, so that they stay far below what an object may have.
 const PLAIN_BYTES_MAX: usize = 180 * 1024;

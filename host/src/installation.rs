@@ -1,0 +1,180 @@
+//! What has to be in a cluster for the host to run there, as objects: its namespace, kinds and policies, its account with the rights that
+//! controllers declare, and what runs it.
+
+mod workload;
+
+use capstan_api::{label, manifests};
+use capstan_controllers::access::{self, Rules};
+use capstan_controllers::{install, registry};
+use serde_json::{Value, json};
+
+/// Name of the account, and of whatever else there is one of.
+pub(crate) const NAME: &str = "capstan";
+
+/// An installation to be made.
+pub(crate) struct Installation {
+    /// The host's own namespace.
+    pub(crate) namespace: String,
+    /// Where its image is.
+    pub(crate) image: String,
+    /// How many hosts there are; one of them works.
+    pub(crate) replicas: u32,
+    /// What is done about plugins that nobody signed, if anything: `warn` or `require`.
+    pub(crate) signatures: Option<&'static str>,
+}
+
+impl Installation {
+    /// What a host needs wherever it runs, in the order in which it is applied.
+    pub(crate) fn identity(&self) -> Vec<Value> {
+        let mut documents = vec![self.own_namespace()];
+        let kinds = manifests::documents().into_iter();
+        // As the host would install them, so that it finds nothing to do.
+        documents.extend(kinds.map(|document| install::stamped(document).0));
+        documents.extend(self.rights());
+        documents
+    }
+
+    /// Everything.
+    pub(crate) fn documents(&self) -> Vec<Value> {
+        let mut documents = self.identity();
+        documents.extend(workload::documents(self));
+        documents
+    }
+
+    fn own_namespace(&self) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": self.namespace, "labels": {
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/warn": "restricted",
+            }},
+        })
+    }
+
+    /// Of cluster-wide things: theirs are found by the namespace, as clusterctl does.
+    fn global(&self, name: &str) -> String {
+        format!("{}-{name}", self.namespace)
+    }
+
+    fn rights(&self) -> Vec<Value> {
+        const API: &str = "rbac.authorization.k8s.io/v1";
+        let namespace = &self.namespace;
+        let Rules {
+            everywhere,
+            own_namespace,
+        } = access::rules(&registry::access());
+        let (manager, providers) = (self.global("manager"), self.global("providers"));
+        let subjects = json!([{"kind": "ServiceAccount", "namespace": namespace, "name": NAME}]);
+        let bind = |role: &str| {
+            json!({
+                "apiVersion": API, "kind": "ClusterRoleBinding", "metadata": {"name": role},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": subjects,
+            })
+        };
+        vec![
+            json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"namespace": namespace, "name": NAME},
+                "automountServiceAccountToken": false,
+            }),
+            json!({
+                "apiVersion": API, "kind": "ClusterRole",
+                "metadata": {"name": manager}, "rules": everywhere,
+            }),
+            bind(&manager),
+            // Providers whose kinds are in other groups give the host its rights on them by the label, as they do to Cluster API's.
+            json!({
+                "apiVersion": API, "kind": "ClusterRole", "metadata": {"name": providers},
+                "aggregationRule": {"clusterRoleSelectors": [
+                    {"matchLabels": {label::AGGREGATE_TO_MANAGER: "true"}},
+                ]},
+            }),
+            bind(&providers),
+            json!({
+                "apiVersion": API, "kind": "Role",
+                "metadata": {"namespace": namespace, "name": NAME}, "rules": own_namespace,
+            }),
+            json!({
+                "apiVersion": API, "kind": "RoleBinding",
+                "metadata": {"namespace": namespace, "name": NAME},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+                "subjects": subjects,
+            }),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn installation() -> Installation {
+        Installation {
+            namespace: "ns".to_owned(),
+            image: "image".to_owned(),
+            replicas: 2,
+            signatures: None,
+        }
+    }
+
+    #[test]
+    fn no_rule_is_for_everything() {
+        let Rules {
+            everywhere,
+            own_namespace,
+        } = access::rules(&registry::access());
+        for rule in everywhere.iter().chain(&own_namespace) {
+            let text = rule.to_string();
+            let groups = rule["apiGroups"].to_string();
+            assert!(
+                !groups.contains('*') && !rule["verbs"].to_string().contains('*'),
+                "{text}"
+            );
+            let is_of_providers = groups.contains(".cluster.x-k8s.io");
+            assert!(
+                is_of_providers || !rule["resources"].to_string().contains('*'),
+                "{text}"
+            );
+            for power in [
+                "escalate",
+                "impersonate",
+                "bind",
+                "deletecollection",
+                "rbac.",
+            ] {
+                assert!(!text.contains(power), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_deployment_runs_what_the_image_has() {
+        let containerfile = include_str!("../Containerfile");
+        let documents = installation().documents();
+        let deployment = documents
+            .iter()
+            .find(|d| d["kind"] == "Deployment")
+            .unwrap();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let user = pod["securityContext"]["runAsUser"].to_string();
+        assert!(
+            containerfile.contains(&format!("USER {user}:{user}\n")),
+            "{user}"
+        );
+        let program = pod["containers"][0]["command"].to_string();
+        assert!(
+            containerfile.contains(&format!("ENTRYPOINT {program}\n")),
+            "{program}"
+        );
+        let toolchain = include_str!("../../rust-toolchain.toml");
+        let version = containerfile
+            .split("rust:")
+            .nth(1)
+            .and_then(|rest| rest.split('-').next());
+        assert!(
+            toolchain.contains(&format!("\"{}\"", version.unwrap())),
+            "{version:?}"
+        );
+    }
+}

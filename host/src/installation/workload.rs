@@ -1,0 +1,123 @@
+//! What runs the host in a cluster: a Deployment of which one Pod works and the others stand by, and what is around it.
+
+use serde_json::{Value, json};
+
+use super::{Installation, NAME};
+
+/// The user of the image.
+const USER: u32 = 65532;
+
+/// Where the host answers for its health and its metrics.
+const PORT: u16 = 9440;
+
+/// Where compiled plugins are kept: each Pod compiles for itself, and keeps it while its container restarts.
+const CACHE: &str = "/var/cache/capstan";
+
+/// The most that the cache takes; the host itself stays below half of it.
+const CACHE_SIZE: &str = "1Gi";
+
+/// What the host finishes takes at most 20 s, giving the Lease back 2 s.
+const GRACE_S: u32 = 30;
+
+/// Deployment, PodDisruptionBudget, NetworkPolicy.
+pub(super) fn documents(installation: &Installation) -> Vec<Value> {
+    let labels = json!({"app.kubernetes.io/name": NAME});
+    let metadata = json!({"namespace": installation.namespace, "name": NAME, "labels": labels});
+    vec![
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+            "spec": {
+                "replicas": installation.replicas,
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels, "annotations": {"kubectl.kubernetes.io/default-container": "manager"}},
+                    "spec": pod(installation, &labels),
+                },
+            },
+        }),
+        json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata,
+            "spec": {
+                "maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": {"matchLabels": labels},
+            },
+        }),
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
+            "spec": {
+                "podSelector": {"matchLabels": labels},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
+                // API servers, registries and clouds may be anywhere; what clouds tell a machine about itself is nobody's business here.
+                "egress": [
+                    {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+                    {"to": [
+                        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
+                        {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]}},
+                    ]},
+                ],
+            },
+        }),
+    ]
+}
+
+fn pod(installation: &Installation, labels: &Value) -> Value {
+    let probe = |path: &str, period_s: u32, failures: u32| {
+        json!({
+            "httpGet": {"path": path, "port": "admin"},
+            "periodSeconds": period_s, "timeoutSeconds": 5, "failureThreshold": failures,
+        })
+    };
+    json!({
+        "serviceAccountName": NAME,
+        "automountServiceAccountToken": true,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": GRACE_S,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }],
+        "containers": [{
+            "name": "manager",
+            "image": installation.image,
+            "command": ["/capstan"],
+            "args": args(installation),
+            "ports": [{"name": "admin", "containerPort": PORT, "protocol": "TCP"}],
+            "startupProbe": probe("/healthz", 2, 30),
+            "livenessProbe": probe("/healthz", 10, 3),
+            "readinessProbe": probe("/readyz", 5, 3),
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": CACHE_SIZE},
+                // Compiling a large plugin takes some hundred MiB for a moment. Processor time is not limited: renewing the Lease
+                // must not wait for a quota.
+                "limits": {"memory": "1Gi"},
+            },
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "cache", "mountPath": CACHE}],
+        }],
+        "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": CACHE_SIZE}}],
+    })
+}
+
+fn args(installation: &Installation) -> Vec<String> {
+    let mut args: Vec<String> = ["run", "--leader-elect", "--log-format=json"]
+        .map(str::to_owned)
+        .to_vec();
+    args.push(format!("--namespace={}", installation.namespace));
+    // The directory below the mount is the host's own: it sets its mode.
+    args.push(format!("--cache-dir={CACHE}/compiled"));
+    args.push(format!("--admin-listen=0.0.0.0:{PORT}"));
+    args.extend(
+        installation
+            .signatures
+            .map(|policy| format!("--signatures={policy}")),
+    );
+    args
+}

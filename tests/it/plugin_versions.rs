@@ -1,0 +1,314 @@
+//! Versions of one plugin: a canary for some namespaces, its promotion and the way back; a new version that traps gives way, also after
+//! the host was started again; no call is lost when one takes over from another.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_tests::cluster::namespace;
+use capstan_tests::host::{NAMESPACE, TestHost, plugin};
+use capstan_tests::kube_client::{
+    CLUSTER, CONFIG_MAP, EVENT, Kind, Kube, PLUGIN, condition, conditions,
+};
+use capstan_tests::{PATIENCE, eventually, run, wasm};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+const PROBE_CLUSTER: Kind = Kind {
+    api_version: "infrastructure.cluster.x-k8s.io/v1beta2",
+    plural: "probeclusters",
+    namespaced: true,
+};
+
+const PROBE: &str = "infrastructure-probe";
+/// What the version says that fails.
+const FAILS: &str = "this version fails";
+/// How often a version takes over from the other under load.
+const SWAPS: usize = 8;
+
+async fn cluster(kube: &Kube, own: &str) {
+    namespace(kube, own).await;
+    let cluster = json!({
+        "apiVersion": CLUSTER.api_version, "kind": "Cluster", "metadata": {"namespace": own, "name": "probe"},
+        "spec": {"infrastructureRef": {
+            "apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "ProbeCluster", "name": "probe",
+        }},
+    });
+    kube.apply(CLUSTER, &cluster).await;
+    let infra = json!({"apiVersion": PROBE_CLUSTER.api_version, "kind": "ProbeCluster",
+        "metadata": {"namespace": own, "name": "probe"}, "spec": {}});
+    kube.apply(PROBE_CLUSTER, &infra).await;
+}
+
+/// Changes the object, waits until it was asked about, and gives what it says then.
+async fn ask(kube: &Kube, own: &str, turn: u32) -> String {
+    let before = kube.get(PROBE_CLUSTER, own, "probe").await.unwrap();
+    let seen = |object: &Value| {
+        let said = condition(object, "Ready").message;
+        // The probe notes when it was asked; the version that fails says so about this generation.
+        let all = object["status"]["conditions"].as_array();
+        let ready = all.into_iter().flatten().find(|c| c["type"] == "Ready");
+        let generation = ready.map(|ready| ready["observedGeneration"].clone());
+        (
+            object["status"]["context"]["now"].clone(),
+            said.contains(FAILS).then_some(generation),
+        )
+    };
+    let (noted, _) = seen(&before);
+    let change = json!({"spec": {"size": turn.to_string()}});
+    let object = kube.merge(PROBE_CLUSTER, own, "probe", &change).await;
+    let generation = Some(object["metadata"]["generation"].clone());
+    eventually("it was asked about", PATIENCE, async || {
+        let object = kube.get(PROBE_CLUSTER, own, "probe").await.ok_or("gone")?;
+        let (now, fails) = seen(&object);
+        let is_new = now != noted || fails == Some(generation.clone());
+        let said = condition(&object, "Ready").message;
+        is_new.then_some(said).ok_or(conditions(&object))
+    })
+    .await
+}
+
+/// Waits until the version that answers for this namespace is the failing one, or is not.
+async fn answers(kube: &Kube, own: &str, fails: bool) {
+    let what = format!("{own} is answered for by the version that fails: {fails}");
+    eventually(&what, PATIENCE, async || {
+        let said = ask(kube, own, rand::random()).await;
+        (said.contains(FAILS) == fails).then_some(()).ok_or(said)
+    })
+    .await;
+}
+
+async fn configure(kube: &Kube, spec: Value) {
+    kube.merge(PLUGIN, NAMESPACE, PROBE, &json!({"spec": spec}))
+        .await;
+}
+
+/// The host with the probe, granted what it needs.
+async fn with_probe(host: TestHost) -> TestHost {
+    host.put_plugin(PROBE, &wasm::gzip(&wasm::component("engine-probe")))
+        .await;
+    eventually("there is a Plugin", PATIENCE, async || {
+        plugin(host.kube(), PROBE).await.ok_or("none".to_owned())
+    })
+    .await;
+    let http = json!({"capability": "http", "http": {"origins": [{"origin": "https://cloud.example.com"}]}});
+    configure(host.kube(), json!({"grants": [http]})).await;
+    host.plugin_ready(PROBE).await;
+    host
+}
+
+async fn said(kube: &Kube, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, PATIENCE, async || {
+        let object = plugin(kube, PROBE).await.ok_or("no Plugin")?;
+        let said = format!("{} {}", object["status"]["canary"], conditions(&object));
+        is_so(&object).then_some(object).ok_or(said)
+    })
+    .await
+}
+
+#[test]
+fn a_canary_serves_its_namespaces_is_promoted_and_rolled_back_by_one_field() {
+    run(async {
+        let host = with_probe(TestHost::start().await).await;
+        let kube = host.kube();
+        for own in ["canary-a", "canary-b"] {
+            cluster(kube, own).await;
+            answers(kube, own, false).await;
+        }
+        let next = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": NAMESPACE, "name": "probe-next", "labels": {"capstan.dev/plugin": PROBE}},
+            "binaryData": {"plugin.wasm": BASE64.encode(wasm::gzip(&wasm::probe_that("fails")))},
+        });
+        kube.apply(CONFIG_MAP, &next).await;
+        let canary =
+            json!({"source": {"configMap": {"name": "probe-next"}}, "namespaces": ["canary-a"]});
+        configure(kube, json!({"canary": canary})).await;
+        said(kube, "the canary serves", |o| {
+            o["status"]["canary"]["state"] == "Serving"
+        })
+        .await;
+        answers(kube, "canary-a", true).await;
+        answers(kube, "canary-b", false).await;
+
+        configure(kube, json!({"canary": {"promoted": true}})).await;
+        said(kube, "it is promoted", |o| {
+            o["status"]["canary"]["state"] == "Promoted"
+        })
+        .await;
+        answers(kube, "canary-b", true).await;
+
+        configure(kube, json!({"canary": {"promoted": false}})).await;
+        said(kube, "it is rolled back", |o| {
+            o["status"]["canary"]["state"] == "Serving"
+        })
+        .await;
+        answers(kube, "canary-b", false).await;
+        answers(kube, "canary-a", true).await;
+
+        configure(kube, json!({"canary": null})).await;
+        said(kube, "it is gone", |o| o["status"]["canary"].is_null()).await;
+        answers(kube, "canary-a", false).await;
+    });
+}
+
+#[test]
+fn a_new_version_that_traps_gives_way_to_the_last_good_one_also_after_a_restart() {
+    run(async {
+        let mut host = with_probe(TestHost::start_process().await).await;
+        let kube = host.kube().clone();
+        for place in 0..6 {
+            cluster(&kube, &format!("traps-{place}")).await;
+        }
+        answers(&kube, "traps-0", false).await;
+        let good = plugin(&kube, PROBE).await.unwrap()["status"]["activeDigest"].clone();
+        host.put_plugin(PROBE, &wasm::gzip(&wasm::probe_that("traps")))
+            .await;
+        let mut turn = 0_u32;
+        let object = eventually("the good version answers again", PATIENCE, async || {
+            turn += 1;
+            for place in 0..6 {
+                let change = json!({"spec": {"size": turn.to_string()}});
+                kube.merge(PROBE_CLUSTER, &format!("traps-{place}"), "probe", &change)
+                    .await;
+            }
+            let object = plugin(&kube, PROBE).await.ok_or("no Plugin")?;
+            let is_back = object["status"]["activeDigest"] == good
+                && object["status"]["history"][1]["state"] == "GivenUp";
+            is_back.then_some(object.clone()).ok_or(format!(
+                "{} {}",
+                object["status"]["history"],
+                conditions(&object)
+            ))
+        })
+        .await;
+        let ready = condition(&object, "Ready");
+        assert_eq!(ready.status, "True");
+        assert!(ready.message.contains("answers calls again"), "{ready:?}");
+        let told = told(&kube).await;
+        assert!(told.iter().any(|told| told == "FellBack"), "{told:?}");
+        answers(&kube, "traps-0", false).await;
+
+        // The source still has the version that traps. Who starts now knows that it was given up, and has the other one.
+        host.kill();
+        host.run_process();
+        answers(&kube, "traps-1", false).await;
+        let object = plugin(&kube, PROBE).await.unwrap();
+        assert_eq!(object["status"]["activeDigest"], good, "{object}");
+        assert_ne!(object["status"]["observedDigest"], good, "{object}");
+        assert_eq!(
+            object["status"]["history"][1]["state"], "GivenUp",
+            "{object}"
+        );
+    });
+}
+
+/// Reasons of the events on the plugin.
+async fn told(kube: &Kube) -> Vec<String> {
+    let events = kube.list(EVENT, NAMESPACE).await;
+    let own = events
+        .iter()
+        .filter(|event| event["regarding"]["name"] == PROBE);
+    own.map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_plugin_that_traps_is_left_alone_for_a_while_says_so_and_comes_back() {
+    run(async {
+        let host = with_probe(TestHost::start().await).await;
+        let kube = host.kube();
+        configure(kube, json!({"config": {"do": "trap"}})).await;
+        for place in 0..6 {
+            cluster(kube, &format!("held-{place}")).await;
+        }
+        let object = said(kube, "calls are held back", |object| {
+            condition(object, "Ready").reason == "CircuitOpen"
+        })
+        .await;
+        let ready = condition(&object, "Ready");
+        assert_eq!(ready.status, "False");
+        assert!(ready.message.contains("are held back until"), "{ready:?}");
+        host.plugins_ready().await;
+        configure(kube, json!({"config": null})).await;
+        said(kube, "calls go through", |object| {
+            condition(object, "Ready").status == "True"
+        })
+        .await;
+        answers(kube, "held-0", false).await;
+        let told = told(kube).await;
+        for reason in ["Activated", "GrantMissing", "CircuitOpen", "CircuitClosed"] {
+            assert!(told.iter().any(|told| told == reason), "{reason}: {told:?}");
+        }
+    });
+}
+
+/// Asks again and again until it is told to stop, and says how often.
+async fn keep_asking(kube: &Kube, own: &str, stop: &AtomicBool) -> u32 {
+    let mut asked = 0_u32;
+    while !stop.load(Ordering::Relaxed) {
+        asked += 1;
+        ask(kube, own, asked).await;
+    }
+    asked
+}
+
+/// Since when it is Ready as it is.
+async fn ready_since(kube: &Kube, own: &str) -> (String, Value) {
+    let object = kube.get(PROBE_CLUSTER, own, "probe").await.unwrap();
+    let all = object["status"]["conditions"].as_array().unwrap();
+    let ready = all.iter().find(|c| c["type"] == "Ready").unwrap();
+    let status = ready["status"].as_str().unwrap().to_owned();
+    (status, ready["lastTransitionTime"].clone())
+}
+
+#[test]
+fn no_call_is_lost_when_versions_change_under_load() {
+    run(async {
+        let host = with_probe(TestHost::start_process().await).await;
+        let kube = host.kube();
+        let places: Vec<String> = (0..4).map(|place| format!("swap-{place}")).collect();
+        let mut before = Vec::new();
+        for own in &places {
+            cluster(kube, own).await;
+            answers(kube, own, false).await;
+            before.push(ready_since(kube, own).await);
+        }
+        let stop = AtomicBool::new(false);
+        let load =
+            futures::future::join_all(places.iter().map(|own| keep_asking(kube, own, &stop)));
+        let versions = [wasm::probe_that("other"), wasm::component("engine-probe")];
+        let swaps = async {
+            for version in versions.iter().cycle().take(SWAPS) {
+                host.put_plugin(PROBE, &wasm::gzip(version)).await;
+                let digest: String = Sha256::digest(version)
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                let digest = format!("sha256:{digest}");
+                said(kube, "the version takes over", |object| {
+                    object["status"]["activeDigest"] == digest.as_str()
+                })
+                .await;
+            }
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (asked, ()) = futures::future::join(load, swaps).await;
+        let asked: u32 = asked.iter().sum();
+        println!("{asked} questions in {SWAPS} swaps");
+        assert!(asked as usize > SWAPS, "there was a load: {asked}");
+        for (own, before) in places.iter().zip(before) {
+            assert_eq!(
+                ready_since(kube, own).await,
+                before,
+                "{own} was Ready all the time"
+            );
+        }
+        let log = std::fs::read_to_string(host.plane.dir().join("host.log")).unwrap();
+        let lost: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("WARN") && line.contains("ProbeCluster"))
+            .collect();
+        assert!(lost.is_empty(), "{lost:#?}");
+    });
+}

@@ -148,7 +148,7 @@ async fn pods_are_restricted(kube: &Kube, documents: &[Value]) {
     assert_eq!(refused.code, 403, "{refused:?}");
 }
 
-/// What else an operator and a cluster owner may have: a health check, a hook, a Secret that lost its owner.
+/// What else an operator and a cluster owner may have: a health check, a hook, manifests for the workload cluster.
 async fn extras(host: &TestHost, cluster: &TestCluster) {
     let kube = host.kube();
     let check = json!({
@@ -185,11 +185,20 @@ async fn extras(host: &TestHost, cluster: &TestCluster) {
         "data": {"addon.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: addon\n  namespace: default\n"},
     });
     kube.apply(CONFIG_MAP, &map).await;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"namespace": cluster.namespace, "name": "addon"},
+        "type": capstan_api::addons::SECRET_TYPE,
+        "stringData": {"secret.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: other\n  namespace: default\n"},
+    });
+    kube.apply(SECRET, &secret).await;
     let set = json!({
         "apiVersion": CLUSTER_RESOURCE_SET.api_version, "kind": "ClusterResourceSet",
         "metadata": {"namespace": cluster.namespace, "name": "addons"},
         "spec": {
-            "strategy": "Reconcile", "resources": [{"kind": "ConfigMap", "name": "addon"}],
+            "strategy": "Reconcile", "resources": [
+                {"kind": "ConfigMap", "name": "addon"}, {"kind": "Secret", "name": "addon"},
+            ],
             "clusterSelector": {"matchLabels": {"addons": "yes"}},
         },
     });
@@ -212,19 +221,6 @@ async fn extras(host: &TestHost, cluster: &TestCluster) {
         .await;
     says(MACHINE_HEALTH_CHECK, &cluster.namespace, "check").await;
     says(MACHINE_HOOK, NAMESPACE, "hook").await;
-}
-
-/// Takes the owner of a certificate authority away, as a restore from a backup does.
-async fn orphan(kube: &Kube, cluster: &TestCluster) {
-    let name = format!("{}-ca", cluster.name);
-    let none = json!({"metadata": {"ownerReferences": null}});
-    kube.merge(SECRET, &cluster.namespace, &name, &none).await;
-    eventually("the Secret has its owner again", PATIENCE, async || {
-        let secret = kube.get(SECRET, &cluster.namespace, &name).await.unwrap();
-        let owners = &secret["metadata"]["ownerReferences"];
-        owners.is_array().then_some(()).ok_or(owners.to_string())
-    })
-    .await;
 }
 
 #[test]
@@ -257,7 +253,6 @@ fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
         kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2)
             .await;
         cluster.available(&host, 2).await;
-        orphan(&kube, &cluster).await;
         let version = json!({"spec": {"template": {"spec": {"version": VERSION_NEXT}}}});
         kube.merge(
             MACHINE_DEPLOYMENT,

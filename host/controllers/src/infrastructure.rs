@@ -204,14 +204,28 @@ impl Subject {
         let Some(mut patch) = patch else {
             return Ok(asked);
         };
-        let own = i64::from(patch.get("spec").is_some());
+        let spec = self.object.value.get("spec").unwrap_or(&Value::Null);
+        let own = patch.get("spec").is_some_and(|patch| changes(spec, patch));
         merge_uid(&mut patch, &self.object.uid);
         let patch = Patch::Merge(patch);
         let answer = ctx
             .patch(writer, &self.resource, &self.object.key, &patch)
             .await;
         let stored = answer.map_err(|error| failure("writing what the plugin answered", &error))?;
-        Ok(stored.generation().min(asked.saturating_add(own)))
+        Ok(stored
+            .generation()
+            .min(asked.saturating_add(i64::from(own))))
+    }
+}
+
+/// Whether merging a patch into a value would make it another.
+fn changes(value: &Value, patch: &Value) -> bool {
+    match patch {
+        Value::Object(fields) => fields.iter().any(|(name, patch)| {
+            let value = value.get(name).unwrap_or(&Value::Null);
+            changes(value, patch)
+        }),
+        other => value != other,
     }
 }
 
@@ -222,5 +236,19 @@ fn merge_uid(patch: &mut Value, uid: &str) {
         if let Some(metadata) = metadata.as_object_mut() {
             metadata.insert("uid".to_owned(), json!(uid));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_changes_what_is_not_so_already() {
+        let value = json!({"a": {"b": 1}, "c": "x"});
+        assert!(!changes(&value, &json!({"a": {"b": 1}})));
+        assert!(!changes(&value, &json!({"d": null})));
+        assert!(changes(&value, &json!({"a": {"b": 2}})));
+        assert!(changes(&value, &json!({"a": {"e": 1}})));
     }
 }

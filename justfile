@@ -37,6 +37,10 @@ test: fmt-check lint build plugins
 conformance *args: build plugins
     cargo run --workspace --bin conformance -- {{args}}
 
+# Break control planes in every way and print what became of each; arguments choose, such as --size 3 --phase rest.
+faults *args: plugins
+    cargo run --workspace --bin faults -- {{args}}
+
 # Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters.
 bench *args: release plugins
     cargo run --release --workspace --bin bench -- {{args}}

@@ -79,6 +79,31 @@ pub struct BootstrapInput<P: Bootstrap + ?Sized> {
 
 input_traits!(BootstrapInput<Bootstrap> { context, cluster, machine, config, role, control_plane_endpoint, kubernetes_version, control_plane_version, extra });
 
+/// Where a machine may tell, once, that it did not become a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureReport {
+    /// `POST` here with `?phase=...&exitCode=...`; the body is the end of the machine's log, at most 4 KiB.
+    pub url: String,
+    /// Who vouches for the server, PEM.
+    pub certificate_authority: String,
+    /// Goes into the header `Authorization`, after `Bearer `.
+    pub token: SecretHandle,
+}
+
+impl<P: Bootstrap + ?Sized> BootstrapInput<P> {
+    /// Where the machine may report; `None` when the operator or the object does not want it to.
+    #[must_use]
+    pub fn failure_report(&self) -> Option<FailureReport> {
+        let told = self.extra.get("bootstrapReport")?;
+        let text = |field: &str| Some(told.get(field)?.as_str()?.to_owned());
+        Some(FailureReport {
+            url: text("url")?,
+            certificate_authority: text("certificateAuthority")?,
+            token: SecretHandle(told.get("token")?.as_u64()?),
+        })
+    }
+}
+
 /// How secret bytes are put into the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretEncoding {

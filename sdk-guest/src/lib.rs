@@ -37,6 +37,7 @@ pub mod state;
 pub mod testing;
 pub mod upgrade_strategy;
 pub mod workload;
+pub mod yaml;
 
 pub use answer::{
     Condition, ConditionStatus, Endpoint, Failure, FailureKind, Progress, Status, Waiting,

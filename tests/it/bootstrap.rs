@@ -18,7 +18,7 @@ const EVENT: Kind = Kind {
 };
 
 /// A Cluster without a control plane object: its machines are made by hand.
-async fn bare_cluster(kube: &Kube, name: &str) {
+pub(crate) async fn bare_cluster(kube: &Kube, name: &str) {
     namespace(kube, name).await;
     let metadata = json!({"namespace": name, "name": name});
     let infra = json!({"apiVersion": LOCAL_CLUSTER.api_version, "kind": "LocalCluster", "metadata": metadata, "spec": {}});
@@ -31,7 +31,7 @@ async fn bare_cluster(kube: &Kube, name: &str) {
 }
 
 /// A control-plane machine of that Cluster, with its config.
-async fn machine(kube: &Kube, cluster: &str, name: &str, config: Value) {
+pub(crate) async fn machine(kube: &Kube, cluster: &str, name: &str, config: Value) {
     let metadata = json!({"namespace": cluster, "name": name, "labels": {"cluster.x-k8s.io/control-plane": ""}});
     let own = json!({"namespace": cluster, "name": name});
     let config = json!({"apiVersion": BOOTSTRAP_CONFIG.api_version, "kind": "KubeadmConfig", "metadata": own, "spec": config});
@@ -63,7 +63,7 @@ async fn refused(kube: &Kube, cluster: &str, name: &str, reason: &str) -> String
 }
 
 /// Waits for the config's data, and answers the Secret.
-async fn data(kube: &Kube, cluster: &str, name: &str) -> Value {
+pub(crate) async fn data(kube: &Kube, cluster: &str, name: &str) -> Value {
     eventually(&format!("data of {name}"), PATIENCE, async || {
         let config = kube.get(BOOTSTRAP_CONFIG, cluster, name).await.unwrap();
         let created = &config["status"]["initialization"]["dataSecretCreated"];

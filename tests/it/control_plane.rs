@@ -1,7 +1,7 @@
 //! Control planes of several machines: created, scaled, rolled, remediated, and left alone when their etcd has lost its majority.
 
 use capstan_tests::cluster::TestCluster;
-use capstan_tests::etcd::TestEtcd;
+use capstan_tests::control_plane::{instance, leading, object as control_plane, settled};
 use capstan_tests::host::{SNAPSHOTS_KEPT, TestHost};
 use capstan_tests::kube_client::{
     CONTROL_PLANE, LOCAL_MACHINE_TEMPLATE, MACHINE, condition, conditions, name,
@@ -11,68 +11,12 @@ use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
 
 /// A cluster without workers and with as many control-plane machines, available.
-async fn made(host: &TestHost, name: &str, control_planes: u32) -> TestCluster {
+pub(crate) async fn made(host: &TestHost, name: &str, control_planes: u32) -> TestCluster {
     let mut cluster = TestCluster::new(name, name, 0);
     cluster.control_planes = control_planes;
     cluster.create(host.kube()).await;
     cluster.available(host, 0).await;
     cluster
-}
-
-async fn control_plane(host: &TestHost, cluster: &TestCluster) -> Value {
-    let name = cluster.control_plane();
-    let object = host.kube().get(CONTROL_PLANE, &cluster.namespace, &name);
-    object.await.unwrap()
-}
-
-/// As many machines as wanted, all up to date and available, each with its member of etcd, and nobody else in it.
-async fn settled(host: &TestHost, cluster: &TestCluster, wanted: u32) {
-    let what = format!(
-        "{} machines of {} with their etcd members",
-        wanted, cluster.name
-    );
-    eventually(&what, PATIENCE, async || {
-        let object = control_plane(host, cluster).await;
-        let status = &object["status"];
-        for field in [
-            "replicas",
-            "upToDateReplicas",
-            "availableReplicas",
-            "readyReplicas",
-        ] {
-            if status[field] != json!(wanted) {
-                return Err(format!(
-                    "{field} {}: {}",
-                    status[field],
-                    conditions(&object)
-                ));
-            }
-        }
-        for (type_, is) in [
-            ("Available", "True"),
-            ("EtcdClusterHealthy", "True"),
-            ("RollingOut", "False"),
-            ("ScalingUp", "False"),
-            ("ScalingDown", "False"),
-            ("Remediating", "False"),
-        ] {
-            if condition(&object, type_).status != is {
-                return Err(conditions(&object));
-            }
-        }
-        let etcd = TestEtcd::of_cluster(host.kube(), cluster).await;
-        let view = etcd.view().await?;
-        let mut members: Vec<&str> = view.members.iter().map(|m| m.name.as_str()).collect();
-        let mut nodes: Vec<&str> = etcd.addresses.iter().map(|a| a.name.as_str()).collect();
-        members.sort_unstable();
-        nodes.sort_unstable();
-        let is_well = view.has_quorum && view.members.iter().all(|m| !m.is_learner);
-        (members == nodes && is_well)
-            .then_some(())
-            .ok_or(format!("members {members:?}, machines {nodes:?}"))
-    })
-    .await;
-    cluster.nodes_match(host.kube()).await.unwrap();
 }
 
 async fn machines(host: &TestHost, cluster: &TestCluster) -> Vec<Value> {
@@ -86,18 +30,6 @@ async fn scale(host: &TestHost, cluster: &mut TestCluster, replicas: u32) {
         .await;
     cluster.control_planes = replicas;
     settled(host, cluster, replicas).await;
-}
-
-/// Name of the machine whose member leads.
-async fn leading(host: &TestHost, cluster: &TestCluster) -> String {
-    let etcd = TestEtcd::of_cluster(host.kube(), cluster).await;
-    let view = etcd.view().await.unwrap();
-    let node = view.leader().unwrap().name.clone();
-    let machines = machines(host, cluster).await;
-    let of_node = machines
-        .iter()
-        .find(|machine| machine["status"]["nodeRef"]["name"] == node.as_str());
-    name(of_node.unwrap())
 }
 
 /// Sets conditions on a Machine as a health check does.
@@ -142,16 +74,6 @@ async fn give_up(host: &TestHost, cluster: &TestCluster, machine: &str) {
         },
     )
     .await;
-}
-
-/// The instance of a machine.
-async fn instance(host: &TestHost, cluster: &TestCluster, machine: &str) -> String {
-    let instances = host
-        .cloud
-        .of_cluster("instances", &cluster.namespace, &cluster.name)
-        .await;
-    let instance = instances.iter().find(|i| i["name"] == machine).unwrap();
-    instance["id"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -217,7 +139,7 @@ fn the_leader_is_remediated_and_the_record_stays() {
     run(async {
         let host = TestHost::shared().await;
         let cluster = made(host, "cp-remediate", 3).await;
-        let leader = leading(host, &cluster).await;
+        let leader = leading(host, &cluster).await.unwrap();
         give_up(host, &cluster, &leader).await;
         eventually("the leader's machine is gone", PATIENCE, async || {
             let left = machines(host, &cluster).await;
@@ -246,7 +168,7 @@ fn a_leader_whose_machine_is_dead_is_remediated_through_the_others() {
     run(async {
         let host = TestHost::shared().await;
         let cluster = made(host, "cp-dead-leader", 3).await;
-        let leader = leading(host, &cluster).await;
+        let leader = leading(host, &cluster).await.unwrap();
         let id = instance(host, &cluster, &leader).await;
         // Its kubelet, its API server and its etcd are gone at once; only the others can be asked.
         host.cloud.stop_instance(&id).await;

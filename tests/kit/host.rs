@@ -1,9 +1,11 @@
 //! A host under test: its management cluster, its cloud, its plugins, and the controllers in the test's process.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
 use capstan_controllers::kube_api::KubeApi;
@@ -19,6 +21,7 @@ use capstan_controllers::{install, registry};
 use capstan_engine::{Ceiling, Compiler, Engine, EngineOptions, Limits, SourceOptions};
 use capstan_local::control_plane::ControlPlane;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 use crate::cloud::TestCloud;
@@ -110,6 +113,7 @@ impl TestHost {
                 .await;
         }
         host.grant_cloud().await;
+        host.grant_workload_clusters().await;
         host
     }
 
@@ -168,6 +172,22 @@ impl TestHost {
         self.kube.apply(PLUGIN, &plugin).await;
     }
 
+    /// Lets control-plane-kubeadm do in workload clusters what the quickstart's grant says.
+    async fn grant_workload_clusters(&self) {
+        let path = wasm::root().join("examples/quickstart/grants/control-plane-kubeadm.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let granted: Value = serde_saphyr::from_str(&text).unwrap();
+        let plugin = json!({
+            "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+            "metadata": {"namespace": NAMESPACE, "name": "control-plane-kubeadm"},
+            "spec": {
+                "source": {"configMap": {"name": "control-plane-kubeadm"}},
+                "grants": granted["spec"]["grants"],
+            },
+        });
+        self.kube.apply(PLUGIN, &plugin).await;
+    }
+
     /// Waits until all plugins answer calls.
     pub async fn plugins_ready(&self) {
         for name in wasm::PLUGINS {
@@ -211,6 +231,10 @@ impl TestHost {
             Arc::clone(&clock),
             tasks.clone(),
         );
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = PublicUrl::of_address(listener.local_addr().unwrap());
+        let reports = Reports::prepare(&*api, NAMESPACE, url, clock.now()).await;
+        let reports = Arc::new(reports.unwrap());
         let ctx = Arc::new(Ctx {
             stores: Stores::new(Arc::clone(&api), tasks.clone()),
             api,
@@ -221,8 +245,10 @@ impl TestHost {
             clock,
             tasks: tasks.clone(),
             snapshots: Some(SnapshotStore::new(self.snapshots_dir(), SNAPSHOTS_KEPT)),
+            reports: Some(Arc::clone(&reports)),
             namespace: NAMESPACE.to_owned(),
         });
+        reports.serve(&ctx, listener).unwrap();
         registry::start(&ctx, &engine(sources), &Arc::new(Metrics::default()));
         self.running = Running::InProcess(tasks);
     }

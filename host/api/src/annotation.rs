@@ -122,3 +122,7 @@ pub const PLUGIN_STATE: &str = "capstan.dev/state";
 pub const PLUGIN_SIGNATURE: &str = "capstan.dev/signature";
 /// On a control plane: where the last snapshot of its etcd is, its size and its time, as JSON.
 pub const ETCD_SNAPSHOT: &str = "capstan.dev/etcd-snapshot";
+/// On a bootstrap config: what its machine said when it did not become a node, as JSON: `phase`, `exitCode`, `time`, `log`.
+pub const BOOTSTRAP_REPORT: &str = "capstan.dev/bootstrap-report";
+/// On a bootstrap config, its Machine or its Cluster: machines are not told where to report a failed bootstrap; any value.
+pub const NO_BOOTSTRAP_REPORT: &str = "capstan.dev/no-bootstrap-report";

@@ -1,8 +1,10 @@
 //! Control planes of every control-plane plugin: reads what the decision needs, does what it asks.
 
+mod adopt;
 mod create;
 mod datastore;
 mod expiry;
+mod in_cluster;
 mod observe;
 
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use crate::plugins::ActivePlugin;
 use crate::secrets::ensure::{self, Holder};
 use crate::store::Change;
 
+pub(crate) use observe::foreign_machine;
+
 /// Role of the kinds that this controller looks after.
 pub(crate) const ROLE: &str = "control-plane";
 
@@ -49,6 +53,7 @@ static SPEC: Spec = Spec {
 #[derive(Default)]
 pub struct ControlPlaneController {
     identities: Identities,
+    in_cluster: in_cluster::Memory,
 }
 
 /// What was read, and what is needed to act on it.
@@ -122,10 +127,13 @@ impl Controller for ControlPlaneController {
 
     fn forget(&self, _: &Ctx, locator: &Locator) {
         self.identities.forget(&locator.key);
+        self.in_cluster.forget(&locator.key);
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
-        observe::observe(ctx, &self.identities, object).await
+        let mut seen = observe::observe(ctx, &self.identities, object).await?;
+        seen.core.stable_work = self.in_cluster.of(&seen);
+        Ok(seen)
     }
 
     fn decide(&self, observed: &Seen, now: Timestamp) -> Plan<Step> {
@@ -181,6 +189,7 @@ impl ControlPlaneController {
                 ensure::kubeconfig(ctx, holder, server).await
             }
             Step::AdoptTemplate => adopt_template(ctx, observed).await,
+            Step::AdoptMachine { name, uid } => adopt::machine(ctx, observed, name, uid).await,
             Step::CreateMachine {
                 name,
                 role,
@@ -212,6 +221,8 @@ impl ControlPlaneController {
             Step::Snapshot { from, before } => {
                 datastore::snapshot(ctx, &self.identities, observed, from, before).await
             }
+            Step::BeforeRollout => in_cluster::before_rollout(ctx, observed).await,
+            Step::AfterStable => in_cluster::after_stable(ctx, &self.in_cluster, observed).await,
             Step::Annotate { annotations } => annotate(ctx, observed, annotations).await,
             Step::DeleteMachine { name, uid } => {
                 let member = member(observed, name)?;
@@ -238,6 +249,12 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
         }
         (Step::DeleteMachine { .. }, Err(failure)) => {
             Event::warning("FailedScaleDown", "DeleteMachine", &*failure.message)
+        }
+        (Step::AdoptMachine { name, .. }, Ok(())) => {
+            Event::normal("MachineAdopted", "AdoptMachine", format!("Machine {name}"))
+        }
+        (Step::AdoptMachine { .. }, Err(failure)) => {
+            Event::warning("AdoptionFailed", "AdoptMachine", &*failure.message)
         }
         (Step::RemoveEtcdMember { name, .. }, Ok(())) => Event::normal(
             "EtcdMemberRemoved",
@@ -464,7 +481,9 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             }];
         }
     }
-    if change.new.is_some() {
+    let is_orphan = machine.controller().is_none()
+        && machine.label(capstan_api::label::CONTROL_PLANE).is_some();
+    if change.new.is_some() && !is_orphan {
         return Vec::new();
     }
     let cluster = machine.text("/spec/clusterName");

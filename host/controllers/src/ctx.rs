@@ -9,6 +9,7 @@ use capstan_core::plan::Failure;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::bootstrap_report::Reports;
 use crate::etcd::SnapshotStore;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, KubeApi, Patch, Preconditions, Resource, Selection};
@@ -56,6 +57,8 @@ pub struct Ctx {
     pub tasks: Tasks,
     /// Where snapshots of etcd are kept before a member is removed, if the operator gave a place.
     pub snapshots: Option<SnapshotStore>,
+    /// Where machines report that they did not become nodes, if the operator gave an address.
+    pub reports: Option<Arc<Reports>>,
     /// The host's own namespace: where plugins are installed.
     pub namespace: String,
 }

@@ -2,7 +2,9 @@
 //!
 //! Entry points: [`registry`] lists the controllers, [`driver`] runs them, [`controller`] says what one is.
 
+pub mod adoption_plan;
 pub mod bootstrap;
+pub mod bootstrap_report;
 pub mod cluster;
 pub mod control_plane;
 pub mod controller;

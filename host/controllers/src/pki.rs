@@ -164,6 +164,34 @@ pub fn client_certificate(
     })
 }
 
+/// A certificate for a server under one name or address, valid as long as its authority.
+///
+/// # Errors
+/// When the authority cannot be read, or the host is neither a name nor an address.
+pub fn server_certificate(ca: &Pair, host: &str, now: Timestamp) -> Result<Pair, PkiError> {
+    let ca_key = read_key(&ca.private)?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.public, ca_key).map_err(|error| PkiError::Read {
+        what: "the server's certificate authority",
+        why: error.to_string(),
+    })?;
+    let key = generate_key(KeyAlgorithm::EcdsaP256)?;
+    let validity = SignedDuration::from_hours(i64::from(VALIDITY_DAYS).saturating_mul(24));
+    let mut params = params(host, None, validity, now);
+    let named = CertificateParams::new([host.to_owned()]).map_err(make("a server certificate"))?;
+    params.subject_alt_names = named.subject_alt_names;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params
+        .signed_by(&key, &issuer)
+        .map_err(make("a server certificate"))?;
+    Ok(Pair {
+        public: certificate.pem(),
+        private: key.serialize_pem(),
+    })
+}
+
 fn params(
     common_name: &str,
     organization: Option<&str>,
@@ -298,6 +326,12 @@ pub fn not_after(der: &[u8]) -> Result<Timestamp, PkiError> {
         x509_parser::parse_x509_certificate(der).map_err(|error| unreadable(error.to_string()))?;
     Timestamp::from_second(parsed.validity().not_after.timestamp())
         .map_err(|error| unreadable(error.to_string()))
+}
+
+/// When the first certificate of a PEM text ends.
+#[must_use]
+pub fn first_not_after(pem: &str) -> Option<Timestamp> {
+    not_after(&first_certificate(pem).ok()?.contents).ok()
 }
 
 /// Base64 of PEM, as kubeconfigs have it, decoded.

@@ -184,7 +184,7 @@ fn apply(deployment: &mut Value, change: &Change) {
 }
 
 /// The component of the strategy; `None` when no such plugin is installed, which the plan then says.
-async fn load(
+pub(crate) async fn load(
     ctx: &Ctx,
     engine: &Arc<Engine>,
     name: &str,
@@ -229,12 +229,12 @@ async fn ask(
     }
 }
 
-async fn get(ctx: &Ctx, resource: &Resource, key: &ObjectKey) -> Result<Value, Failure> {
+pub(crate) async fn get(ctx: &Ctx, resource: &Resource, key: &ObjectKey) -> Result<Value, Failure> {
     let answer = ctx.api.get(resource, key).await;
     answer.map_err(|error| failure(&format!("reading {} {key}", resource.kind), &error))
 }
 
-async fn list(
+pub(crate) async fn list(
     ctx: &Ctx,
     resource: &Resource,
     selection: &Selection,

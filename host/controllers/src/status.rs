@@ -19,6 +19,9 @@ const URGENT_CONDITIONS: [&str; 6] = [
     "HealthCheckSucceeded",
 ];
 
+/// A condition whose loss people wait to hear of; that it is gained goes with other news.
+const URGENT_LOSS: &str = "BootstrapConfigReady";
+
 /// Status fields that others act on. All else (counters, addresses, messages, a provider's own fields) is for people and
 /// clients that poll.
 const URGENT_FIELDS: [&str; 7] = [
@@ -191,12 +194,15 @@ pub fn is_urgent(kind: &str, current: &Value, desired: &Value) -> bool {
             .and_then(Value::as_str)
             .map(str::to_owned)
     };
-    URGENT_CONDITIONS.iter().any(|wanted| {
-        let before = status(current, wanted);
-        let after = status(desired, wanted);
-        // A first "not yet" is news to nobody.
-        before != after && !(before.is_none() && after.as_deref() != Some("True"))
-    })
+    let is_lost = status(current, URGENT_LOSS).as_deref() == Some("True")
+        && status(desired, URGENT_LOSS).as_deref() == Some("False");
+    is_lost
+        || URGENT_CONDITIONS.iter().any(|wanted| {
+            let before = status(current, wanted);
+            let after = status(desired, wanted);
+            // A first "not yet" is news to nobody.
+            before != after && !(before.is_none() && after.as_deref() != Some("True"))
+        })
 }
 
 /// The merge patch that gives an object its finalizer, labels and owners; `None` when it has them.

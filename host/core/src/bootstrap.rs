@@ -1,6 +1,8 @@
 //! Bootstrap configs that a plugin owns: what is waited for, which role the machine gets, when the data is made and when its
 //! join token is kept alive (contract: upstream `bootstrap/kubeadm/internal/controllers`).
 
+pub mod failure;
+
 use std::time::Duration;
 
 use capstan_api::condition::combine::{Part, Polarity, Reasons, summary};
@@ -379,16 +381,22 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         }
     }
     let mut listed: Vec<Condition> = Vec::new();
-    for report in [&data, &certificates] {
+    let failed = failure::BootstrapFailure::of(&observed.config).map(|failure| failure.condition());
+    for report in [&data, &certificates].into_iter().chain(&failed) {
         condition::set(&mut listed, report.clone(), None, Timestamp::UNIX_EPOCH);
     }
     let part = |type_: &str| Part::of(&listed, type_, Polarity::Positive);
+    let mut parts = vec![
+        part(condition_type::DATA_SECRET_AVAILABLE),
+        part(condition_type::CERTIFICATES_AVAILABLE),
+    ];
+    // Only machines that failed say so.
+    if failed.is_some() {
+        parts.push(part(condition_type::BOOTSTRAP_SUCCEEDED));
+    }
     let ready = summary(
         condition_type::READY,
-        &[
-            part(condition_type::DATA_SECRET_AVAILABLE),
-            part(condition_type::CERTIFICATES_AVAILABLE),
-        ],
+        &parts,
         &Reasons {
             on_true: common::READY,
             on_false: common::NOT_READY,
@@ -396,6 +404,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         },
     );
     conditions.extend([ready, data, certificates]);
+    conditions.extend(failed);
     Reported {
         status,
         conditions,

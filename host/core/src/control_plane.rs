@@ -3,9 +3,12 @@
 //! The plugin answers what its kind asks for; everything else is here, once for all of them (contract: upstream
 //! `controlplane/kubeadm/internal/controllers`).
 
+pub mod adoption;
+pub mod certificates;
 pub mod decide;
 pub mod etcd;
 pub mod health;
+pub mod in_cluster;
 pub mod leave;
 pub mod remediation;
 pub mod report;
@@ -57,8 +60,10 @@ pub struct Observed {
     pub etcd: Lookup<etcd::View>,
     /// The operator wants a snapshot of etcd before a member is removed.
     pub keeps_snapshots: bool,
-    /// Control-plane machines of the cluster that belong to somebody else.
-    pub foreign: Vec<String>,
+    /// Control-plane machines of the cluster that belong to somebody else, or to nobody.
+    pub foreign: Vec<adoption::Foreign>,
+    /// What became of the plugin's work in the cluster, if it was tried for what the object asks for now.
+    pub stable_work: Option<in_cluster::StableWork>,
 }
 
 /// What there is of the secrets that the host makes.
@@ -70,6 +75,8 @@ pub struct MaterialState {
     pub unowned: Vec<String>,
     /// The kubeconfig is missing, not ours yet, or due to be renewed.
     pub kubeconfig_due: bool,
+    /// When the certificates in the secrets end, by the purpose of the secret.
+    pub certificates: Vec<(String, Timestamp)>,
 }
 
 /// The infrastructure template.
@@ -145,6 +152,13 @@ pub enum Step {
         /// The infrastructure machine is missing.
         infra: bool,
     },
+    /// Become the controller of a Machine that nobody owns.
+    AdoptMachine {
+        /// Name.
+        name: String,
+        /// The one that was seen.
+        uid: String,
+    },
     /// Bring an object of a Machine up to date in place.
     Patch {
         /// Which.
@@ -186,6 +200,10 @@ pub enum Step {
         /// Whom to ask, one after the other.
         through: Vec<etcd::Address>,
     },
+    /// Have the plugin do what must be done in the cluster before a machine is replaced.
+    BeforeRollout,
+    /// Have the plugin do what is to be done in a cluster whose machines are up to date. What comes of it is noted and said.
+    AfterStable,
     /// Change annotations of the control plane object.
     Annotate {
         /// Merge patch of the annotations.

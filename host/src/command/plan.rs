@@ -1,5 +1,7 @@
 //! `capstan plan`: what would happen. `plan rollout` asks the real strategy of a MachineDeployment about a simulated world.
 
+mod adopt;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -31,6 +33,10 @@ pub(super) enum PlanCommand {
     /// Reads the objects as they are, changes a copy, and lets the installed strategy plugin plan it to its end: machines come and
     /// go in two minutes each and never fail. Nothing is written.
     Rollout(RolloutArgs),
+    /// What a control plane would do with control-plane machines that others made.
+    ///
+    /// Reads the machines, their configs and the cluster's Secrets, and asks the plugin of the control plane's kind. Nothing is written.
+    Adopt(adopt::AdoptArgs),
 }
 
 /// How the steps are printed.
@@ -92,6 +98,7 @@ pub(super) fn run(command: PlanCommand) -> anyhow::Result<ExitCode> {
         .context("cannot start threads")?;
     match command {
         PlanCommand::Rollout(args) => runtime.block_on(Box::pin(rollout(args))),
+        PlanCommand::Adopt(args) => runtime.block_on(Box::pin(adopt::adopt(args))),
     }
 }
 
@@ -103,7 +110,7 @@ async fn rollout(args: RolloutArgs) -> anyhow::Result<ExitCode> {
     let api = management::connect(kubeconfig, agent).await?;
     let engine = Engine::new(plain_engine(args.cache_dir.as_deref())?)?;
     let tasks = Tasks::default();
-    let ctx = context(&api, &args.host_namespace, None, &tasks);
+    let ctx = context(&api, &args.host_namespace, None, None, &tasks);
     let name = match args.name.split_once('/') {
         Some((kind, name)) if kind.to_ascii_lowercase().starts_with("machinedeployment") => name,
         Some((kind, _)) => {

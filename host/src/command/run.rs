@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::HostCeiling;
+use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
 use capstan_controllers::kube_api::{KubeApi, management};
@@ -26,6 +27,7 @@ use capstan_core::plan::{Failure, FailureKind};
 use capstan_engine::{
     Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions,
 };
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Admin, Phase};
@@ -82,6 +84,13 @@ pub(super) struct RunArgs {
     /// Snapshots that are kept of each cluster.
     #[arg(long, default_value_t = 5, value_name = "COUNT")]
     etcd_snapshots_keep: usize,
+    /// Address at which machines may tell that they did not become nodes; port 0, or 0 alone, means a free port. Without it they are
+    /// not asked to.
+    #[arg(long, value_parser = address, value_name = "ADDRESS")]
+    bootstrap_report_listen: Option<SocketAddr>,
+    /// How machines reach that address, such as https://capstan.example.com:9443; where it listens by default.
+    #[arg(long, value_name = "URL", requires = "bootstrap_report_listen")]
+    bootstrap_report_url: Option<PublicUrl>,
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
@@ -216,7 +225,21 @@ async fn work(
             .etcd_snapshots
             .as_ref()
             .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
-        let ctx = context(api, &args.namespace, snapshots, tasks);
+        let listening = report_listener(args).await?;
+        let reports = match &listening {
+            Some((_, url)) => Some(Arc::new(
+                Reports::prepare(&**api, &args.namespace, url.clone(), SystemClock.now())
+                    .await
+                    .context("--bootstrap-report-listen")?,
+            )),
+            None => None,
+        };
+        let ctx = context(api, &args.namespace, snapshots, reports.clone(), tasks);
+        if let (Some(reports), Some((listener, _))) = (reports, listening) {
+            reports
+                .serve(&ctx, listener)
+                .context("--bootstrap-report-listen")?;
+        }
         let metrics = Arc::new(Metrics::default());
         registry::start(&ctx, &engine, &metrics);
         admin.enter(Phase::Working {
@@ -233,6 +256,25 @@ async fn work(
             why = claim.keep() => bail!("{why}; this host stops, so that two never work at once"),
         },
     }
+}
+
+/// Where machines report, if they may, and how they reach it.
+async fn report_listener(args: &RunArgs) -> anyhow::Result<Option<(TcpListener, PublicUrl)>> {
+    let Some(address) = args.bootstrap_report_listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--bootstrap-report-listen: cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    let url = match &args.bootstrap_report_url {
+        Some(url) => url.clone(),
+        None if address.ip().is_unspecified() => {
+            bail!("--bootstrap-report-url is missing: {address} is no address that machines reach")
+        }
+        None => PublicUrl::of_address(address),
+    };
+    Ok(Some((listener, url)))
 }
 
 /// Repeats what fails for reasons that pass, for a while: the API server may be starting as well.
@@ -259,6 +301,7 @@ pub(super) fn context(
     api: &Arc<dyn KubeApi>,
     namespace: &str,
     snapshots: Option<SnapshotStore>,
+    reports: Option<Arc<Reports>>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
     let secrets = Secrets::default();
@@ -280,6 +323,7 @@ pub(super) fn context(
         clock,
         tasks: tasks.clone(),
         snapshots,
+        reports,
         namespace: namespace.to_owned(),
     })
 }

@@ -8,6 +8,7 @@ use crate::files::files;
 use crate::needs::user_material;
 use crate::question::{Materials, Piece, Question};
 use crate::refusal::Refusal;
+use crate::report;
 use crate::yaml::{Node, Part, Writer};
 
 /// What a machine writes when kubeadm has succeeded (contract 2.5).
@@ -27,6 +28,7 @@ pub(crate) fn cloud_config(
             "Makes sure that this directory exists on every operating system.\n".to_owned(),
         ),
     )));
+    written.extend(report::files(question).into_iter().map(file));
     let mut entries = vec![("write_files".to_owned(), Node::List(written))];
     let commands = |pointer: &str| {
         question
@@ -42,8 +44,9 @@ pub(crate) fn cloud_config(
     }
     let mut run = commands("/preKubeadmCommands");
     run.push(Node::text(format!(
-        "{} && {SENTINEL_COMMAND}",
-        kubeadm_command(question)
+        "{} && {SENTINEL_COMMAND}{}",
+        kubeadm_command(question),
+        report::otherwise(question)
     )));
     run.extend(commands("/postKubeadmCommands"));
     entries.push(("runcmd".to_owned(), Node::List(run)));

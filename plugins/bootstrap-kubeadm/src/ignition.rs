@@ -5,7 +5,6 @@
 
 mod additional;
 mod disk;
-mod document;
 mod json;
 
 use serde_json::Value;
@@ -17,6 +16,7 @@ use crate::files::{configuration_path, files};
 use crate::needs::user_material;
 use crate::question::{Materials, Piece, Question};
 use crate::refusal::Refusal;
+use crate::report;
 use crate::yaml::{Encoding, Part, Writer};
 
 /// The oldest version of the config's format that has all that is used, so that most readers take it.
@@ -40,6 +40,7 @@ pub(crate) fn ignition(question: &Question<'_>, materials: &Materials) -> Result
         .chain(password_users(question))
         .chain(time_file(question))
         .chain(files(question, materials)?)
+        .chain(report::files(question))
         .chain([script]);
     for file in all {
         list.merge(Json::List(vec![entry(file)?]));
@@ -156,11 +157,12 @@ fn script(question: &Question<'_>) -> String {
             .collect::<String>()
     };
     format!(
-        "#!/bin/bash\nset -e\n{before}{kubeadm}\n\
+        "#!/bin/bash\nset -e\n{before}{kubeadm}{otherwise}\n\
          mkdir -p /run/cluster-api\necho success > /run/cluster-api/bootstrap-success.complete\n\
          mv {configuration} /tmp/\n{after}",
         before = commands("/preKubeadmCommands"),
         kubeadm = kubeadm_command(question),
+        otherwise = report::otherwise(question),
         configuration = configuration_path(question),
         after = commands("/postKubeadmCommands"),
     )

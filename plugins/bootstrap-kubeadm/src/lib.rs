@@ -12,8 +12,10 @@ mod needs;
 mod plugin;
 mod question;
 mod refusal;
+mod report;
 mod template;
-mod yaml;
+
+use capstan_sdk::yaml;
 
 #[cfg(test)]
 mod tests;

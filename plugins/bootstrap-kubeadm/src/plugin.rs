@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::data::data;
 use crate::kinds;
 use crate::needs::{Need, TOKEN, TOKEN_LIFETIME_MS, needs};
-use crate::question::{Materials, Piece, Question, Role};
+use crate::question::{Materials, Piece, Question, Report, Role};
 use crate::refusal::{Refusal, Remedy};
 use crate::template::CONTROL_PLANE_VERSION;
 use crate::yaml::{Encoding, Part};
@@ -50,8 +50,17 @@ impl Bootstrap for Kubeadm {
     }
 
     fn render(input: BootstrapInput<Self>, material: Material) -> Result<BootstrapAnswer, Failure> {
-        let question = question(&input);
-        let (materials, handles) = read(&material, &needs(&question));
+        let mut question = question(&input);
+        let (materials, mut handles) = read(&material, &needs(&question));
+        let report = input.failure_report();
+        if let Some(report) = &report {
+            handles.push(report.token);
+            question.report = Some(Report {
+                url: &report.url,
+                authority: &report.certificate_authority,
+                token: handles.len().saturating_sub(1) as u64,
+            });
+        }
         let data = data(&question, &materials)?;
         let mut answer = BootstrapAnswer::new(data.format);
         if let Some(ignored) = data.ignored {
@@ -89,6 +98,7 @@ fn question(input: &BootstrapInput<Kubeadm>) -> Question<'_> {
             .map(ToString::to_string),
         kubernetes_version: &input.kubernetes_version,
         control_plane_version: &input.control_plane_version,
+        report: None,
     }
 }
 

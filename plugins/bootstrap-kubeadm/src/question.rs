@@ -42,6 +42,19 @@ pub(crate) struct Question<'a> {
     pub(crate) kubernetes_version: &'a str,
     /// Of the control plane, with a leading v; may be empty.
     pub(crate) control_plane_version: &'a str,
+    /// Where the machine tells that it did not become a node.
+    pub(crate) report: Option<Report<'a>>,
+}
+
+/// Where a machine reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Report<'a> {
+    /// Where to post.
+    pub(crate) url: &'a str,
+    /// Who vouches for it, PEM.
+    pub(crate) authority: &'a str,
+    /// The token that lets the machine.
+    pub(crate) token: u64,
 }
 
 impl<'a> Question<'a> {

@@ -15,6 +15,7 @@ mod fields;
 mod golden;
 mod ignition;
 mod refused;
+mod report;
 
 /// Secrets by handle, as the host would have them.
 const SECRETS: [&str; 9] = [
@@ -94,6 +95,7 @@ fn question<'a>(cluster: &'a Value, spec: &'a Value, role: Role, version: &'a st
         endpoint: Some("10.0.0.10:6443".to_owned()),
         kubernetes_version: version,
         control_plane_version: "v1.36.3",
+        report: None,
     }
 }
 

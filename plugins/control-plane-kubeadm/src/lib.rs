@@ -1,6 +1,7 @@
 //! Control-plane plugin for machines that kubeadm makes a control plane of: answers what the host's engine asks about a KubeadmControlPlane.
 
 mod desired;
+mod in_cluster;
 mod kinds;
 mod machine_config;
 mod outdated;
@@ -14,7 +15,7 @@ use capstan_sdk::control_plane::{
     Component, Components, ControlPlane, ControlPlaneInput, DatastoreMember, Desired,
     InitializedWhen, MachineConfigInput, MachineInput,
 };
-use capstan_sdk::{Failure, Manifest, NoStatus, Plugin, Requirement};
+use capstan_sdk::{Failure, Manifest, NoStatus, Plugin, Progress, Requirement};
 use serde_json::Value;
 
 /// The plugin.
@@ -54,6 +55,7 @@ impl Plugin for Kubeadm {
             .description("Makes control planes of machines with kubeadm.")
             .kind(kinds::control_plane())
             .kind(kinds::control_plane_template())
+            .asks_for(in_cluster::capability())
     }
 }
 
@@ -125,5 +127,13 @@ impl ControlPlane for Kubeadm {
             namespace: SYSTEM_NAMESPACE.to_owned(),
             name: "kubeadm-config".to_owned(),
         })
+    }
+
+    fn before_rollout(input: ControlPlaneInput<Self>) -> Result<Progress, Failure> {
+        in_cluster::before_rollout(&input)
+    }
+
+    fn after_stable(input: ControlPlaneInput<Self>) -> Result<Progress, Failure> {
+        in_cluster::after_stable(&input)
     }
 }

@@ -22,20 +22,16 @@ fn without(spec: &Value, field: &str) -> Value {
         .get("kubeadmConfigSpec")
         .cloned()
         .unwrap_or_else(|| json!({}));
-    let version = spec
-        .get("version")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
     if let Some(fields) = config.as_object_mut() {
         fields.remove(field);
-        if needs_local_mode(version) {
+        if let Some((gate, value)) = local_mode_gate(spec) {
             let cluster = fields
                 .entry("clusterConfiguration")
                 .or_insert_with(|| json!({}));
             if let Some(cluster) = cluster.as_object_mut() {
                 let gates = cluster.entry("featureGates").or_insert_with(|| json!({}));
                 if let Some(gates) = gates.as_object_mut() {
-                    gates.entry(LOCAL_MODE_GATE).or_insert(Value::Bool(true));
+                    gates.entry(gate).or_insert(value);
                 }
             }
         }
@@ -45,6 +41,12 @@ fn without(spec: &Value, field: &str) -> Value {
         }
     }
     config
+}
+
+/// The feature gate that machines of this version need unless the object sets it.
+pub(crate) fn local_mode_gate(spec: &Value) -> Option<(&'static str, Value)> {
+    let version = spec.get("version").and_then(Value::as_str)?;
+    needs_local_mode(version).then_some((LOCAL_MODE_GATE, Value::Bool(true)))
 }
 
 fn needs_local_mode(version: &str) -> bool {

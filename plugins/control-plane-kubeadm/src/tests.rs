@@ -286,9 +286,18 @@ fn it_is_initialized_when_kubeadm_has_left_its_configuration() {
 }
 
 #[test]
-fn the_manifest_has_whole_schemas_and_asks_for_nothing() {
+fn the_manifest_has_whole_schemas_and_asks_for_what_the_quickstart_grants() {
     let manifest = Kubeadm::manifest();
-    assert!(manifest.capabilities.is_empty());
+    let [asked] = manifest.capabilities.as_slice() else {
+        panic!("{:?}", manifest.capabilities)
+    };
+    assert!(asked.name == "workload" && asked.optional);
+    let granted = include_str!("../../../examples/quickstart/grants/control-plane-kubeadm.yaml");
+    let granted = capstan_sdk::yaml::read(granted).unwrap();
+    assert_eq!(
+        granted["spec"]["grants"][0]["workload"],
+        asked.suggestion["workload"]
+    );
     assert_eq!(manifest.kinds.len(), 2);
     for kind in &manifest.kinds {
         let schema = kind.spec.to_json();

@@ -113,6 +113,18 @@ fn of_role(role: Role) -> Vec<Value> {
             column("Ready", "integer", ".status.readyReplicas", 0),
             column("Available", "integer", ".status.availableReplicas", 0),
             column("Up-to-date", "integer", ".status.upToDateReplicas", 0),
+            column(
+                "First certificate",
+                "string",
+                ".status.certificates[0].name",
+                10,
+            ),
+            column(
+                "Expires",
+                "string",
+                ".status.certificates[0].expirationDate",
+                10,
+            ),
         ],
         _ => Vec::new(),
     }

@@ -261,6 +261,19 @@ fn control_plane() -> Value {
             "type": "boolean",
             "description": "Whether the control plane runs somewhere else than on Machines of the Cluster.",
         },
+        "certificates": {
+            "type": "array", "maxItems": 64,
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+            "description": "When the certificates of the cluster end that the host made or sees, the first to end first.",
+            "items": {
+                "type": "object", "required": ["name", "expirationDate"],
+                "description": "A certificate.",
+                "properties": {
+                    "name": {"type": "string", "minLength": 1, "maxLength": 512, "description": "Purpose of the Secret that has it, or what of which machine shows it."},
+                    "expirationDate": {"type": "string", "format": "date-time", "description": "When it ends."},
+                },
+            },
+        },
         "selector": {
             "type": "string", "minLength": 1, "maxLength": 4096,
             "description": "Selector of the Machines as text, for the scale subresource.",

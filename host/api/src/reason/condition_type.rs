@@ -25,6 +25,8 @@ words! {
     INITIALIZED = "Initialized",
     /// The etcd members are healthy and known, set by the control-plane provider. If False look at the Machines' EtcdMemberHealthy.
     ETCD_CLUSTER_HEALTHY = "EtcdClusterHealthy",
+    /// What the control-plane plugin looks after inside the workload cluster (as kube-proxy and CoreDNS) fits the control plane, set by the control-plane provider where it once did not. If False read the message.
+    IN_CLUSTER_COMPONENTS_UP_TO_DATE = "InClusterComponentsUpToDate",
     /// The components of all control-plane Machines are healthy, set by the control-plane provider. If False look at the Machines' component conditions.
     CONTROL_PLANE_COMPONENTS_HEALTHY = "ControlPlaneComponentsHealthy",
     /// The Node is ready and under no pressure, set by the Machine controller. If False look at the Node's own conditions.
@@ -89,6 +91,8 @@ words! {
     PRE_DRAIN_HOOKS_SUCCEEDED = "PreDrainHooksSucceeded",
     /// The hooks that were bound to the Machine before its termination let it go, set by the Machine controller during a deletion. If False read the message.
     PRE_TERMINATE_HOOKS_SUCCEEDED = "PreTerminateHooksSucceeded",
+    /// The machine became a node, or has not said otherwise; False when it reported that its bootstrap failed. Read the message: it has the end of the machine's log.
+    BOOTSTRAP_SUCCEEDED = "BootstrapSucceeded",
     /// The Secret with the bootstrap data is there, set by the bootstrap provider. If False read the message.
     DATA_SECRET_AVAILABLE = "DataSecretAvailable",
     /// Everything of a ClusterResourceSet is applied to all Clusters that it selects. If False status.problems says what is not.

@@ -1,6 +1,8 @@
 //! Reasons of the kubeadm bootstrap and control-plane kinds.
 
 words! {
+    /// The machine reported that its bootstrap failed. The message has the end of its log; a MachineHealthCheck or a deletion replaces it.
+    BOOTSTRAP_FAILED = "BootstrapFailed",
     /// The components or members are healthy. Nothing to do.
     HEALTHY = "Healthy",
     /// A component or member is not healthy. The message names it.

@@ -27,10 +27,11 @@ use crate::secrets::ensure::{self, Holder};
 const FORMATS: [&str; 2] = ["cloud-config", "ignition"];
 
 /// Condition types that only the host sets on a bootstrap config.
-const HOST_CONDITIONS: [&str; 4] = [
+const HOST_CONDITIONS: [&str; 5] = [
     "Ready",
     "DataSecretAvailable",
     "CertificatesAvailable",
+    "BootstrapSucceeded",
     "Paused",
 ];
 
@@ -82,7 +83,7 @@ async fn render(
 ) -> Result<Effect, Failure> {
     let config = &seen.object;
     let resource = resource_of(ctx, config)?;
-    let input = BootstrapInput {
+    let mut input = BootstrapInput {
         context: plugin.context(ctx, config, "render", 1),
         cluster: cluster.value.clone(),
         machine: machine.value.clone(),
@@ -104,11 +105,18 @@ async fn render(
     let requirements = requirements.map_err(|error| error.failure())?;
     material::check_requirements(&requirements, &config.value, &cluster.key.name)
         .map_err(|refused| Failure::terminal("PluginBadAnswer", refused.to_string()))?;
-    let gathered = match gather(ctx, seen, cluster, role, &requirements).await? {
+    let mut gathered = match gather(ctx, seen, cluster, role, &requirements).await? {
         Gathering::Done(gathered) => gathered,
         Gathering::CertificatesMissing(names) => return Ok(Effect::CertificatesMissing(names)),
         Gathering::NotConnected => return Ok(Effect::NotConnected),
     };
+    if let Some(reports) = &ctx.reports
+        && let Some(invitation) = reports.invite(config, &[machine, cluster], ctx.now())
+    {
+        let token = gathered.secrets.add(invitation.token.into_bytes());
+        let told = json!({"url": invitation.url, "certificateAuthority": invitation.authority, "token": token.0});
+        input.extra.push(("bootstrapReport".to_owned(), told));
+    }
     let env = plugin.env(ctx, &resource, config, gathered.secrets.clone());
     let answer = plugin.loaded.render(env, input, gathered.material).await;
     let answer = answer.map_err(|error| error.failure())?;

@@ -8,10 +8,11 @@ use capstan_core::call::control_plane::{
     Components, ControlPlaneInput, ControlPlaneMachineInput, Desired, InitializedWhen,
 };
 use capstan_core::call::material::Requirement;
+use capstan_core::control_plane::adoption::Foreign;
 use capstan_core::control_plane::etcd::Address;
 use capstan_core::control_plane::{ComponentState, MaterialState, Member, Observed, Template};
 use capstan_core::lookup::Lookup;
-use capstan_core::material;
+use capstan_core::material::{self, CERTIFICATE_KEY};
 use capstan_core::plan::Failure;
 use capstan_engine::SecretTable;
 use futures::future::join_all;
@@ -23,6 +24,7 @@ use crate::etcd::Identities;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Resource};
 use crate::object::Object;
+use crate::pki;
 use crate::plugins::ActivePlugin;
 use crate::secrets::ensure::{self, KubeconfigState};
 use crate::workloads::Workload;
@@ -185,6 +187,7 @@ fn begin(
             etcd: Lookup::Missing,
             keeps_snapshots: ctx.snapshots.is_some(),
             foreign: Vec::new(),
+            stable_work: None,
         },
         object: Arc::clone(object),
         cluster: cluster.cloned(),
@@ -275,6 +278,10 @@ async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<Mate
         );
         match found.get(name) {
             Some(secret) => {
+                let end = secret.text(CERTIFICATE_KEY).and_then(pki::first_not_after);
+                state
+                    .certificates
+                    .extend(end.map(|end| (name.to_owned(), end)));
                 let is_ours = secret.secret_type == material::SECRET_TYPE;
                 if is_ours && secret.controller_uid() != Some(seen.object.uid.as_str()) {
                     state
@@ -291,6 +298,12 @@ async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<Mate
     match ensure::kubeconfig_state(ctx, &cluster.key, &seen.object.uid).await {
         Ok(kubeconfig) => {
             state.kubeconfig_due = kubeconfig != KubeconfigState::Good;
+            match ensure::kubeconfig_end(ctx, &cluster.key).await {
+                Ok(end) => state
+                    .certificates
+                    .extend(end.map(|end| ("kubeconfig".to_owned(), end))),
+                Err(failure) => return Lookup::Unknown(failure.message),
+            }
             Lookup::Found(state)
         }
         Err(failure) => Lookup::Unknown(failure.message),
@@ -329,10 +342,10 @@ fn workers(ctx: &Ctx, cluster: &Object) -> Vec<String> {
     workers.map(|machine| machine.key.name.clone()).collect()
 }
 
-/// Control-plane machines of the cluster that belong to somebody else.
-fn foreign(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Vec<String> {
+/// Control-plane machines of the cluster that belong to somebody else, or to nobody.
+fn foreign(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Vec<Foreign> {
     let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
-    let mut names: Vec<String> = machines
+    let mut foreign: Vec<Foreign> = machines
         .iter()
         .filter(|machine| {
             let is_ours = machine
@@ -340,10 +353,28 @@ fn foreign(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Vec<String> {
                 .is_some_and(|owner| owner.uid == seen.object.uid);
             machine.label(label::CONTROL_PLANE).is_some() && !is_ours
         })
-        .map(|machine| machine.key.name.clone())
+        .map(|machine| foreign_machine(machine))
         .collect();
-    names.sort();
-    names
+    foreign.sort_by(|a, b| a.name.cmp(&b.name));
+    foreign
+}
+
+/// A Machine that is not the control plane's.
+pub(crate) fn foreign_machine(machine: &Object) -> Foreign {
+    let config = |field: &str| {
+        let text = machine.text(&format!("/spec/bootstrap/configRef/{field}"));
+        text.map(str::to_owned)
+    };
+    Foreign {
+        name: machine.key.name.clone(),
+        uid: machine.uid.clone(),
+        version: machine.text("/spec/version").unwrap_or_default().to_owned(),
+        config: config("apiGroup").zip(config("kind")),
+        owner: machine
+            .controller()
+            .map(|owner| format!("{} {}", owner.kind, owner.name)),
+        is_deleting: machine.is_deleting(),
+    }
 }
 
 async fn add_members(

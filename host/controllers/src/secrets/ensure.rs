@@ -301,11 +301,26 @@ pub async fn kubeconfig_state(
 }
 
 fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
-    let certificate = secret
-        .text(VALUE_KEY)
-        .and_then(|text| field(text, "client-certificate-data:"))
-        .and_then(pki::decode_pem);
-    certificate.is_none_or(|pem| pki::is_past_half_life(&pem, now))
+    client_certificate(secret).is_none_or(|pem| pki::is_past_half_life(&pem, now))
+}
+
+/// When the certificate of the administrator's kubeconfig ends, if there is one that was written by Cluster API.
+///
+/// # Errors
+/// When the Secret cannot be read.
+pub async fn kubeconfig_end(ctx: &Ctx, cluster: &ObjectKey) -> Result<Option<Timestamp>, Failure> {
+    let key = material::secret_key(cluster, KUBECONFIG);
+    let secret = ctx.secrets.get(&*ctx.api, &key).await;
+    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+    Ok(secret
+        .as_deref()
+        .and_then(client_certificate)
+        .and_then(|pem| pki::first_not_after(&pem)))
+}
+
+fn client_certificate(secret: &SecretData) -> Option<String> {
+    let text = secret.text(VALUE_KEY)?;
+    field(text, "client-certificate-data:").and_then(pki::decode_pem)
 }
 
 /// The value of the first line with this key. Kubeconfigs of this kind are written by Cluster API, one field per line.

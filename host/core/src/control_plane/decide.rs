@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::leave::{self, Leaving};
 use super::size::{Size, size};
-use super::{Member, Observed, Step, health, remediation, sync};
+use super::{Member, Observed, Step, adoption, health, in_cluster, remediation, sync};
 use crate::call::bootstrap::Role;
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
@@ -48,8 +48,16 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     let Lookup::Found(material) = &observed.material else {
         return Plan::of(steps).check_after(WAIT);
     };
-    // A cluster that is up has had its certificates: making others would cut it off.
-    let may_make = !observed.was_initialized() || material.missing.is_empty();
+    let refused = adoption::verdict(observed).filter(|verdict| !verdict.refused.is_empty());
+    if let Some(verdict) = refused.filter(|_| observed.members.is_empty()) {
+        // Nothing of the cluster is taken into the hands of who cannot look after its machines.
+        return Plan::of(steps)
+            .waiting(common::SCALING_UP, verdict.refused.join("; "))
+            .check_after(WAIT);
+    }
+    // A cluster that is up has had its certificates, and so has one of machines that others made: making new ones would cut it off.
+    let is_fresh = !observed.was_initialized() && observed.foreign.is_empty();
+    let may_make = is_fresh || material.missing.is_empty();
     if may_make && !(material.missing.is_empty() && material.unowned.is_empty()) {
         steps.push(Step::EnsureMaterial);
     }
@@ -69,6 +77,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             server: server_url(&endpoint.host, endpoint.port),
         });
     }
+    steps.extend(adoption::steps(observed));
     members(observed, cluster, now, &mut steps);
     let mut plan = next(observed, cluster, desired, now, Plan::of(steps));
     // The rest comes with the next look, which every step of this one causes.
@@ -116,7 +125,10 @@ fn next(
         return plan;
     }
     match size(observed, cluster, desired, now) {
-        Size::Keep => plan,
+        Size::Keep => {
+            plan.steps.extend(in_cluster::after_stable(observed, now));
+            plan
+        }
         Size::Do(steps) => {
             plan.steps.extend(steps);
             plan
@@ -136,7 +148,7 @@ fn look_again(observed: &Observed, now: Timestamp) -> Duration {
         return UNHEALTHY;
     }
     if observed.is_initialized() && observed.members.iter().all(is_well) {
-        return SETTLED;
+        return in_cluster::look_again(observed).map_or(SETTLED, |soon| soon.min(SETTLED));
     }
     if is_coming_up { COMING_UP } else { UNHEALTHY }
 }

@@ -15,7 +15,7 @@ use super::decide::is_provisioned;
 use super::etcd;
 use super::leave;
 use super::size::{Size, size};
-use super::{Member, Observed, Step, health, remediation};
+use super::{Member, Observed, Step, certificates as expiry, health, in_cluster, remediation};
 use crate::lookup::Lookup;
 use crate::plan::{Failure, Outcome, Plan};
 
@@ -65,6 +65,7 @@ pub fn report(
         deleting(observed, plan),
     ];
     conditions.extend(datastore(observed, &looks, now));
+    conditions.extend(in_cluster::condition(observed));
     conditions.push(certificates);
     Reported {
         status: status(observed, &looks),
@@ -156,6 +157,9 @@ fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
             "initialization".to_owned(),
             json!({"controlPlaneInitialized": true}),
         );
+    }
+    if let Some(certificates) = expiry::listed(observed) {
+        status.insert("certificates".to_owned(), certificates);
     }
     if let Some(last) = remediation::last(observed) {
         status.insert(
@@ -471,7 +475,10 @@ fn rolling_out(
     why.dedup();
     let mut lines = vec![format!("{} machines are not up to date", outdated.len())];
     lines.extend(why.iter().map(|why| format!("* {why}")));
-    lines.extend(in_the_way(observed, now));
+    match failure {
+        Some(failure) => lines.push(format!("* {}", failure.message)),
+        None => lines.extend(in_the_way(observed, now)),
+    }
     Report::yes(type_, common::ROLLING_OUT).with_message(lines.join("\n"))
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::decide::role;
 use super::etcd::Votes;
 use super::leave::{self, HandOver};
-use super::{Member, Observed, Step, health, remediation};
+use super::{Member, Observed, Step, adoption, health, in_cluster, remediation};
 use crate::bootstrap;
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
@@ -79,12 +79,16 @@ fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestam
     {
         return Size::Wait(why);
     }
-    let mut steps = vec![Step::CreateMachine {
+    // Machines that join take their settings from the cluster.
+    let mut steps: Vec<Step> = in_cluster::before_rollout(observed, now)
+        .into_iter()
+        .collect();
+    steps.push(Step::CreateMachine {
         name: machine_name(observed, desired, now),
         role: role(observed),
         failure_domain: failure_domain(observed, cluster, now),
         remediation_for: record.as_ref().map(remediation::Record::text),
-    }];
+    });
     if record.is_some() {
         steps.push(Step::Annotate {
             annotations: json!({annotation::REMEDIATION_IN_PROGRESS: null}),
@@ -143,10 +147,14 @@ fn blocked(observed: &Observed) -> Option<String> {
             template.kind, template.name
         ));
     }
-    if let Some(foreign) = observed.foreign.first() {
-        return Some(format!(
-            "Machine {foreign} is a control-plane machine of the cluster and does not belong to this control plane"
-        ));
+    if let Some(verdict) = adoption::verdict(observed) {
+        if verdict.refused.is_empty() {
+            return Some(format!(
+                "taking over the Machines {}",
+                verdict.machines.join(", ")
+            ));
+        }
+        return Some(verdict.refused.join("\n* "));
     }
     if observed.members.is_empty() {
         return None;

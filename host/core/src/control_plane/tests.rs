@@ -77,6 +77,7 @@ fn observed(replicas: u32) -> Observed {
         etcd: Lookup::Missing,
         keeps_snapshots: false,
         foreign: vec![],
+        stable_work: None,
     }
 }
 
@@ -228,6 +229,7 @@ fn the_first_machine_comes_after_certificates_and_kubeconfig() {
         missing: vec!["c-ca".to_owned()],
         unowned: vec![],
         kubeconfig_due: true,
+        ..MaterialState::default()
     });
     let steps = decide(&seen, now()).steps;
     assert_eq!(steps[0], Step::EnsureMaterial);
@@ -281,6 +283,7 @@ fn a_cluster_that_is_up_never_gets_new_certificates() {
         missing: vec!["c-ca".to_owned()],
         unowned: vec!["c-sa".to_owned()],
         kubeconfig_due: true,
+        ..MaterialState::default()
     });
     let steps = decide(&seen, now()).steps;
     assert!(
@@ -397,7 +400,7 @@ fn an_outdated_machine_is_replaced_before_it_is_deleted() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
     assert!(
-        matches!(size_of(&seen), Size::Do(steps) if matches!(steps.as_slice(), [Step::CreateMachine { .. }]))
+        matches!(size_of(&seen), Size::Do(steps) if matches!(steps.as_slice(), [Step::BeforeRollout, Step::CreateMachine { .. }]))
     );
     assert_eq!(
         status_of(&reported(&seen), "RollingOut"),
@@ -689,4 +692,7 @@ fn a_machine_without_components_is_as_well_as_its_node() {
     assert_eq!(judged("Unknown"), None);
 }
 
+mod adoption;
+mod certificates;
+mod in_cluster;
 mod membership;

@@ -22,6 +22,7 @@ mod pki;
 mod pods;
 mod prepare;
 mod rbac;
+mod report;
 mod request;
 mod resources;
 mod selectors;

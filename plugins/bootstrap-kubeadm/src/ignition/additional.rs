@@ -5,9 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document;
 use super::json::Json;
 use crate::refusal::Refusal;
+use crate::yaml;
 
 const FIELD: &str = "ignition.containerLinuxConfig.additionalConfig";
 /// Sections that are refused, with the way out.
@@ -81,7 +81,7 @@ pub(super) struct Additional {
 
 /// Translates. With `strict`, keys that are not known are refused.
 pub(super) fn translate(text: &str, strict: bool) -> Result<Additional, Refusal> {
-    let document = document::read(text).map_err(|why| invalid(&why))?;
+    let document = yaml::read(text).map_err(|why| invalid(&why))?;
     let mut translation = Translation::default();
     let config = translation.config(document)?;
     let unknown = translation.unknown;

@@ -201,7 +201,10 @@ fn a_member_without_a_machine_is_removed_when_that_is_safe() {
     );
     let mut seen = three();
     view(&mut seen).members.push(etcd_member(9, "theirs"));
-    seen.foreign = vec!["theirs".to_owned()];
+    seen.foreign = vec![crate::control_plane::adoption::Foreign {
+        name: "theirs".to_owned(),
+        ..crate::control_plane::adoption::Foreign::default()
+    }];
     assert!(steps(&seen).is_empty());
     assert!(matches!(size_of(&seen), Size::Keep));
     seen.desired = Ok(desired(5));

@@ -11,7 +11,7 @@ use super::etcd::Etcd;
 use super::kubeadm::{KubeadmConfig, NodeRegistration};
 use super::pki::{Authority, Clients};
 use super::server::ApiServer;
-use super::{API_PORT, Light, init, join, k3s, object};
+use super::{API_PORT, Light, init, join, k3s, object, report};
 use crate::cloud::backend::{BootOutcome, MachineSpec};
 use crate::cloud::console::Console;
 use crate::cloud::userdata::UserData;
@@ -154,6 +154,7 @@ impl Boot<'_> {
         let mut done = Vec::new();
         let mut failure = None;
         for line in &self.data.commands {
+            let (line, otherwise) = line.split_once("||").unwrap_or((line, ""));
             for part in line
                 .split("&&")
                 .map(str::trim)
@@ -165,6 +166,7 @@ impl Boot<'_> {
                     Err(error) => {
                         self.console.line(format!("kubeadm: ERROR: {error}"));
                         failure.get_or_insert(error);
+                        report::run(self, otherwise.trim()).await;
                         break;
                     }
                 }

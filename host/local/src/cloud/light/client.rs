@@ -84,6 +84,19 @@ impl Client {
         content_type: &str,
         body: Option<&Value>,
     ) -> Result<Reply, String> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let body = body.unwrap_or_default();
+        self.send_bytes(method, path, content_type, body).await
+    }
+
+    /// Sends one request with a body that need not be JSON.
+    pub(crate) async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Reply, String> {
         tokio::time::timeout(TIMEOUT, self.send_now(method, path, content_type, body))
             .await
             .map_err(|_| {
@@ -105,7 +118,7 @@ impl Client {
         method: Method,
         path: &str,
         content_type: &str,
-        body: Option<&Value>,
+        body: Vec<u8>,
     ) -> Result<Reply, String> {
         let endpoint = &self.endpoint;
         let failed = |what: &str, error: &dyn std::error::Error| {
@@ -141,11 +154,8 @@ impl Client {
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
         }
-        let content = body
-            .map(|body| Bytes::from(body.to_string()))
-            .unwrap_or_default();
         let request = request
-            .body(Full::new(content))
+            .body(Full::new(Bytes::from(body)))
             .map_err(|error| failed("HTTP", &error))?;
         let response = sender
             .send_request(request)

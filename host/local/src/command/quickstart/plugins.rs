@@ -218,6 +218,9 @@ fn granted(patch: &Value) -> String {
             .flatten()
             .filter_map(|origin| origin.get("origin")?.as_str())
             .collect();
+        if origins.is_empty() {
+            return capability.to_owned();
+        }
         format!("{capability} to {}", origins.join(", "))
     });
     words.collect::<Vec<_>>().join("; ")
@@ -264,5 +267,7 @@ mod tests {
             {"capability": "http", "http": {"origins": [{"origin": "http://127.0.0.1:1"}]}},
         ]}});
         assert_eq!(granted(&patch), "http to http://127.0.0.1:1");
+        let patch = json!({"spec": {"grants": [{"capability": "workload", "workload": []}]}});
+        assert_eq!(granted(&patch), "workload");
     }
 }

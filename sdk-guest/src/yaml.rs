@@ -1,13 +1,33 @@
-//! Writes YAML in block style, with secret bytes left as handles for the host to fill in.
+//! Reads YAML, and writes it in block style, with secret bytes left as handles for the host to fill in.
 //!
 //! What is written passes through cloud-init's jinja before it is read as YAML, so text with jinja markers is never written in a
 //! style that changes its characters.
 
+mod reader;
+
 use serde_json::{Map, Value};
+
+pub use reader::read;
+
+/// A value as a document.
+#[must_use]
+pub fn write(value: Value) -> String {
+    let mut writer = Writer::default();
+    writer.document(&Node::from(value), 0);
+    let text = writer
+        .into_parts()
+        .into_iter()
+        .filter_map(|part| match part {
+            Part::Text(text) => Some(text),
+            // A value has no secrets.
+            Part::Secret { .. } => None,
+        });
+    text.collect()
+}
 
 /// How the host puts the bytes of a secret into the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
+pub enum Encoding {
     /// As they are.
     Plain,
     /// With so many spaces before every line.
@@ -22,7 +42,7 @@ pub(crate) enum Encoding {
 
 /// A piece of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub enum Part {
     /// Text as it is.
     Text(String),
     /// A secret that the host fills in.
@@ -36,7 +56,7 @@ pub(crate) enum Part {
 
 /// A YAML node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Node {
+pub enum Node {
     /// `null`, `true`, `1`: what has one spelling.
     Literal(String),
     /// A string, in whatever style keeps it.
@@ -62,7 +82,8 @@ pub(crate) enum Node {
 
 impl Node {
     /// A mapping.
-    pub(crate) fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
+    #[must_use]
+    pub fn map<const N: usize>(entries: [(&str, Node); N]) -> Node {
         Node::Map(
             entries
                 .into_iter()
@@ -72,12 +93,13 @@ impl Node {
     }
 
     /// A string.
-    pub(crate) fn text(text: impl Into<String>) -> Node {
+    pub fn text(text: impl Into<String>) -> Node {
         Node::Text(text.into())
     }
 
     /// `true` or `false`.
-    pub(crate) fn bool(value: bool) -> Node {
+    #[must_use]
+    pub fn bool(value: bool) -> Node {
         Node::Literal(value.to_string())
     }
 }
@@ -106,18 +128,19 @@ impl From<Map<String, Value>> for Node {
 
 /// Collects parts; neighbouring text becomes one part.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub struct Writer {
     parts: Vec<Part>,
 }
 
 impl Writer {
     /// What was written.
-    pub(crate) fn into_parts(self) -> Vec<Part> {
+    #[must_use]
+    pub fn into_parts(self) -> Vec<Part> {
         self.parts
     }
 
     /// Adds text.
-    pub(crate) fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         if let Some(Part::Text(last)) = self.parts.last_mut() {
             last.push_str(text);
         } else {
@@ -126,7 +149,7 @@ impl Writer {
     }
 
     /// Adds a secret.
-    pub(crate) fn secret(&mut self, handle: u64, encoding: Encoding) {
+    pub fn secret(&mut self, handle: u64, encoding: Encoding) {
         self.parts.push(Part::Secret { handle, encoding });
     }
 
@@ -135,7 +158,7 @@ impl Writer {
     }
 
     /// Adds documents, every line preceded by `indent` spaces.
-    pub(crate) fn documents(&mut self, documents: &[Node], indent: usize) {
+    pub fn documents(&mut self, documents: &[Node], indent: usize) {
         for (position, document) in documents.iter().enumerate() {
             if position > 0 {
                 self.spaces(indent);
@@ -146,7 +169,7 @@ impl Writer {
     }
 
     /// Adds a document whose root is a mapping, every line preceded by `indent` spaces.
-    pub(crate) fn document(&mut self, node: &Node, indent: usize) {
+    pub fn document(&mut self, node: &Node, indent: usize) {
         match node {
             Node::Map(entries) if !entries.is_empty() => self.entries(entries, indent, false),
             Node::List(items) if !items.is_empty() => self.items(items, indent, false),

@@ -1,13 +1,16 @@
-//! Reads YAML as Container Linux Config means it: plain scalars have the types of YAML 1.1, so that `0644` is a file's mode.
+//! Reads YAML as Kubernetes' tools do: plain scalars have the types of YAML 1.1, so that `0644` is a file's mode.
 
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value, json};
 
-/// How deep a document may nest: Container Linux Config needs eight.
+/// How deep a document may nest: Container Linux Config needs eight, kubeadm's configuration five.
 const DEPTH_MAX: usize = 32;
 
-/// The one document in the text.
-pub(super) fn read(text: &str) -> Result<Value, String> {
+/// The one document in the text. Numbers with fractions stay text.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read(text: &str) -> Result<Value, String> {
     let mut events = Vec::new();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| format!("it is not YAML: {error}"))?;

@@ -1,0 +1,49 @@
+//! Becomes the controller of machines that others made: one write each, and nothing on the machine itself.
+
+use capstan_api::name::{ObjectKey, label_value};
+use capstan_api::{annotation, label};
+use capstan_core::plan::Failure;
+use serde_json::json;
+
+use super::{Seen, write_failure, writer};
+use crate::controller::Adoption;
+use crate::ctx::{Ctx, owner_reference};
+use crate::kinds;
+use crate::kube_api::Patch;
+
+/// Takes over a Machine that still has no controller.
+pub(super) async fn machine(ctx: &Ctx, seen: &Seen, name: &str, uid: &str) -> Result<(), Failure> {
+    let key = ObjectKey::new(seen.object.key.namespace.clone(), name);
+    let machine = ctx.get(&kinds::MACHINE, &key);
+    let Some(machine) = machine.filter(|m| m.uid == uid && m.controller().is_none()) else {
+        return Err(Failure::transient(
+            "MachineChanged",
+            format!("Machine {name} has changed since it was looked at"),
+        ));
+    };
+    let adoption = Adoption {
+        owners: vec![owner_reference(&seen.object, true)],
+        ..Adoption::default()
+    };
+    let Some(mut patch) = crate::status::adoption_patch(&machine, None, &adoption) else {
+        return Ok(());
+    };
+    if let Some(metadata) = patch.get_mut("metadata").and_then(|m| m.as_object_mut()) {
+        // Its member of etcd must leave before it does, and this is how its control plane finds it.
+        metadata.insert(
+            "annotations".to_owned(),
+            json!({annotation::KCP_CLEANUP_HOOK: ""}),
+        );
+        let name = label_value(&seen.object.key.name);
+        metadata.insert(
+            "labels".to_owned(),
+            json!({label::CONTROL_PLANE_NAME: name}),
+        );
+    }
+    let patched = ctx
+        .patch(&writer(), &kinds::MACHINE, &key, &Patch::Merge(patch))
+        .await;
+    patched
+        .map(drop)
+        .map_err(|error| write_failure(&format!("taking over Machine {name}"), &error))
+}

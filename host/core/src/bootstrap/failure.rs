@@ -1,0 +1,230 @@
+//! What a machine says that did not become a node: what ended how, and the end of its log. It comes from a machine that may be in
+//! anybody's hands, so that it is cut, cleaned and only ever shown.
+
+use capstan_api::annotation;
+use capstan_api::condition::Report;
+use capstan_api::reason::{condition_type, kubeadm};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Bytes of the log that are kept: a screen full, which is where tools say what went wrong.
+pub const LOG_BYTES_MAX: usize = 4096;
+
+/// Bytes of the log that a condition shows: its message is read in a table.
+const SHOWN_BYTES_MAX: usize = 1024;
+
+/// Letters of a phase.
+const PHASE_BYTES_MAX: usize = 32;
+
+/// Letters before and after the point of a join token, which kubeadm may print.
+const TOKEN: (usize, usize) = (6, 16);
+
+/// Why a machine's bootstrap ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootstrapFailure {
+    /// What it was doing, such as `kubeadm-join`.
+    pub phase: String,
+    /// How that ended.
+    pub exit_code: u8,
+    /// The end of the log, without secrets.
+    pub log: String,
+    /// When it was told.
+    pub at: Timestamp,
+}
+
+impl BootstrapFailure {
+    /// Reads what a machine sent.
+    ///
+    /// # Errors
+    /// Which part of it is not what it should be.
+    pub fn read(
+        phase: &str,
+        exit_code: &str,
+        log: &[u8],
+        now: Timestamp,
+    ) -> Result<Self, &'static str> {
+        let is_phase = (1..=PHASE_BYTES_MAX).contains(&phase.len())
+            && phase.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        if !is_phase {
+            return Err("phase is not a word of lower-case letters and dashes");
+        }
+        let exit_code: u8 = exit_code
+            .parse()
+            .map_err(|_| "exitCode is not a number from 0 to 255")?;
+        Ok(Self {
+            phase: phase.to_owned(),
+            exit_code,
+            log: last(&cleaned(&String::from_utf8_lossy(log)), LOG_BYTES_MAX).to_owned(),
+            at: Timestamp::from_second(now.as_second()).unwrap_or(now),
+        })
+    }
+
+    /// As the annotation has it.
+    #[must_use]
+    pub fn record(&self) -> String {
+        json!({"phase": self.phase, "exitCode": self.exit_code, "time": self.at.to_string(), "log": self.log})
+            .to_string()
+    }
+
+    /// What an object's annotation says.
+    #[must_use]
+    pub fn of(config: &Value) -> Option<Self> {
+        let annotations = config.pointer("/metadata/annotations")?;
+        let text = annotations.get(annotation::BOOTSTRAP_REPORT)?.as_str()?;
+        let record: Value = serde_json::from_str(text).ok()?;
+        let text = |field: &str| record.get(field).and_then(Value::as_str);
+        Some(Self {
+            phase: text("phase")?.to_owned(),
+            exit_code: u8::try_from(record.get("exitCode")?.as_u64()?).ok()?,
+            log: text("log").unwrap_or_default().to_owned(),
+            at: text("time")?.parse().ok()?,
+        })
+    }
+
+    /// The condition on the bootstrap config.
+    #[must_use]
+    pub fn condition(&self) -> Report {
+        let shown = last(self.log.trim_end(), SHOWN_BYTES_MAX);
+        let message = format!(
+            "{} ended with exit code {} at {}; the machine's log ends with:\n{shown}",
+            self.phase, self.exit_code, self.at
+        );
+        Report::no(
+            condition_type::BOOTSTRAP_SUCCEEDED,
+            kubeadm::BOOTSTRAP_FAILED,
+        )
+        .with_message(message)
+    }
+}
+
+/// The last bytes of a text, beginning with a whole line where one begins there.
+fn last(text: &str, bytes_max: usize) -> &str {
+    let mut from = text.len().saturating_sub(bytes_max);
+    while !text.is_char_boundary(from) {
+        from = from.saturating_add(1);
+    }
+    let end = text.get(from..).unwrap_or_default();
+    if from == 0 {
+        return end;
+    }
+    match end.split_once('\n') {
+        Some((_, lines)) if !lines.is_empty() => lines,
+        _ => end,
+    }
+}
+
+/// Without what a terminal would act on, and without join tokens and private keys.
+fn cleaned(text: &str) -> String {
+    let mut lines = Vec::new();
+    let mut is_key = false;
+    for line in text.lines() {
+        if line.contains("-----BEGIN") && line.contains("PRIVATE KEY-----") {
+            is_key = true;
+            lines.push("[private key]".to_owned());
+        }
+        if !is_key {
+            let plain = line.chars().filter(|c| *c == '\t' || !c.is_control());
+            lines.push(without_tokens(&plain.collect::<String>()));
+        }
+        if line.contains("-----END") {
+            is_key = false;
+        }
+    }
+    lines.join("\n")
+}
+
+fn without_tokens(line: &str) -> String {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+    let is_token = |word: &str| {
+        word.split_once('.')
+            .is_some_and(|(id, secret)| (id.len(), secret.len()) == TOKEN && !secret.contains('.'))
+    };
+    let mut written = String::with_capacity(line.len());
+    let mut rest = line;
+    while !rest.is_empty() {
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        // A token may stand at the end of a sentence.
+        let trimmed = word.trim_end_matches('.');
+        if is_token(trimmed) {
+            written.push_str("[token]");
+            written.push_str(word.get(trimmed.len()..).unwrap_or_default());
+        } else {
+            written.push_str(word);
+        }
+        let next = after.find(is_part).unwrap_or(after.len());
+        let (between, after) = after.split_at(next);
+        written.push_str(between);
+        rest = after;
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00.5Z".parse().unwrap()
+    }
+
+    fn read(log: &str) -> BootstrapFailure {
+        BootstrapFailure::read("kubeadm-join", "1", log.as_bytes(), now()).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_is_the_end_and_reads_back() {
+        let log: String = (0..1000).map(|n| format!("line {n} ü\n")).collect();
+        let failure = read(&log);
+        assert!(failure.log.len() <= LOG_BYTES_MAX);
+        assert!(
+            failure.log.starts_with("line "),
+            "{:?}",
+            failure.log.lines().next()
+        );
+        assert!(failure.log.ends_with("line 999 ü"));
+        let config =
+            json!({"metadata": {"annotations": {annotation::BOOTSTRAP_REPORT: failure.record()}}});
+        assert_eq!(BootstrapFailure::of(&config).as_ref(), Some(&failure));
+        let message = failure.condition().message;
+        assert!(message.starts_with("kubeadm-join ended with exit code 1 at 2026-01-01T00:00:00Z"));
+        assert!(
+            message.ends_with("line 999 ü") && message.len() < 1200,
+            "{message}"
+        );
+        assert_eq!(read(&"x".repeat(9000)).log.len(), LOG_BYTES_MAX);
+    }
+
+    #[test]
+    fn no_token_no_key_and_no_escape_is_kept() {
+        let log = "join --token abcdef.0123456789abcdef.\n\u{1b}[31mred a.b v1.36.3 10.0.0.1\n\
+                   -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nend";
+        assert_eq!(
+            read(log).log,
+            "join --token [token].\n[31mred a.b v1.36.3 10.0.0.1\n[private key]\nend"
+        );
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        for (phase, code) in [
+            ("", "1"),
+            ("Kubeadm", "1"),
+            ("x", "256"),
+            ("x", "-1"),
+            ("a b", "1"),
+        ] {
+            assert!(
+                BootstrapFailure::read(phase, code, b"", now()).is_err(),
+                "{phase} {code}"
+            );
+        }
+        assert!(BootstrapFailure::read(&"x".repeat(33), "0", b"", now()).is_err());
+        assert_eq!(
+            BootstrapFailure::of(
+                &json!({"metadata": {"annotations": {annotation::BOOTSTRAP_REPORT: "{}"}}})
+            ),
+            None
+        );
+    }
+}

@@ -18,7 +18,12 @@ use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
 
 /// Rights that only accidents need, with the accident.
-const RARE: [(&str, &str); 3] = [
+const RARE: [(&str, &str); 5] = [
+    (
+        "create configmaps",
+        "several machines of a new control plane wait for their turn to initialize it",
+    ),
+    ("delete configmaps", "as before: the turn is over"),
     (
         "get machines.cluster.x-k8s.io",
         "the answer to the creation of a control-plane machine was lost",
@@ -244,6 +249,20 @@ fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
         );
         host.runs_as(process);
         host.plugins_ready().await;
+        // The Deployment's second Pod: it stands by.
+        let standby = HostProcess::start_as(
+            &wasm::program(),
+            &host.plane,
+            "standby",
+            &kubeconfig,
+            &host_args(&documents),
+        );
+        eventually("the second host stands by", PATIENCE, async || {
+            standby.check()?;
+            let log = standby.log();
+            log.contains("standing by").then_some(()).ok_or(log)
+        })
+        .await;
 
         let cluster = TestCluster::new("installed", "installed", 1);
         cluster.create(host.kube()).await;

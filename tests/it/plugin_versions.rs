@@ -40,29 +40,20 @@ async fn cluster(kube: &Kube, own: &str) {
     kube.apply(PROBE_CLUSTER, &infra).await;
 }
 
-/// Changes the object, waits until it was asked about, and gives what it says then.
+/// Changes the object, waits until it was asked about, and gives what it says then. Whoever reconciles a changed object has asked about it:
+/// either that went well, or the version that fails says so about this very generation.
 async fn ask(kube: &Kube, own: &str, turn: u32) -> String {
-    let before = kube.get(PROBE_CLUSTER, own, "probe").await.unwrap();
-    let seen = |object: &Value| {
-        let said = condition(object, "Ready").message;
-        // The probe notes when it was asked; the version that fails says so about this generation.
-        let all = object["status"]["conditions"].as_array();
-        let ready = all.into_iter().flatten().find(|c| c["type"] == "Ready");
-        let generation = ready.map(|ready| ready["observedGeneration"].clone());
-        (
-            object["status"]["context"]["now"].clone(),
-            said.contains(FAILS).then_some(generation),
-        )
-    };
-    let (noted, _) = seen(&before);
     let change = json!({"spec": {"size": turn.to_string()}});
     let object = kube.merge(PROBE_CLUSTER, own, "probe", &change).await;
-    let generation = Some(object["metadata"]["generation"].clone());
+    let generation = object["metadata"]["generation"].clone();
     eventually("it was asked about", PATIENCE, async || {
         let object = kube.get(PROBE_CLUSTER, own, "probe").await.ok_or("gone")?;
-        let (now, fails) = seen(&object);
-        let is_new = now != noted || fails == Some(generation.clone());
+        let all = object["status"]["conditions"].as_array();
+        let mut ready = all.into_iter().flatten().filter(|c| c["type"] == "Ready");
         let said = condition(&object, "Ready").message;
+        let fails =
+            said.contains(FAILS) && ready.all(|ready| ready["observedGeneration"] == generation);
+        let is_new = fails || object["status"]["observedGeneration"] == generation;
         is_new.then_some(said).ok_or(conditions(&object))
     })
     .await

@@ -221,6 +221,7 @@ impl Controller for BootstrapController {
             conditions: reported.conditions,
             next: reported.next,
             finished: false,
+            is_last_word: false,
         }
     }
 }

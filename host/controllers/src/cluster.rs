@@ -381,6 +381,7 @@ impl Controller for ClusterController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
+            is_last_word: false,
         }
     }
 }

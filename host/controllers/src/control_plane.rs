@@ -177,6 +177,7 @@ impl Controller for ControlPlaneController {
             conditions: reported.conditions,
             next: None,
             finished: reported.finished,
+            is_last_word: false,
         }
     }
 }

@@ -99,6 +99,8 @@ pub struct Report {
     pub next: Option<Next>,
     /// All that the finalizer stands for is done: the driver removes it instead of writing the status.
     pub finished: bool,
+    /// What it says is not found out again soon: it is written now, and does not wait for company.
+    pub is_last_word: bool,
 }
 
 /// A controller. Signatures and rules: `ARCHITECTURE.md`.

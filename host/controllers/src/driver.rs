@@ -359,6 +359,7 @@ impl<C: Controller> Reconcile<'_, C> {
         let current = current
             .filter(|c| c.uid == object.uid)
             .unwrap_or_else(|| Arc::clone(object));
+        let may_wait = !report.is_last_word;
         let desired = status::desired(
             &current,
             object.generation(),
@@ -369,7 +370,8 @@ impl<C: Controller> Reconcile<'_, C> {
         );
         // Who is stuck is not looked at again soon: it must be said now.
         let is_stuck = failed.is_some_and(|(_, failure)| failure.kind != FailureKind::Transient);
-        self.write_status(&current, desired, !is_stuck).await
+        self.write_status(&current, desired, may_wait && !is_stuck)
+            .await
     }
 
     /// Writes the status if it differs; a difference that nobody acts on waits a little for company.

@@ -87,6 +87,7 @@ impl From<Reported> for Report {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
+            is_last_word: reported.is_last_word,
         }
     }
 }

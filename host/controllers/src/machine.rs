@@ -581,6 +581,7 @@ impl Controller for MachineController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
+            is_last_word: false,
         }
     }
 }

@@ -421,6 +421,7 @@ impl Controller for MachineDeploymentController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
+            is_last_word: false,
         }
     }
 }

@@ -376,6 +376,7 @@ impl Controller for MachineSetController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
+            is_last_word: false,
         }
     }
 }

@@ -648,6 +648,7 @@ impl Controller for PluginController {
             conditions: reported.conditions,
             next: reported.next,
             finished: false,
+            is_last_word: false,
         }
     }
 }

@@ -428,6 +428,7 @@ impl Controller for ClusterResourceSetController {
             conditions: reported.conditions,
             next: None,
             finished: reported.finished,
+            is_last_word: false,
         }
     }
 }

@@ -64,6 +64,8 @@ pub struct Reported {
     pub next: Option<Next>,
     /// The finalizer may go.
     pub finished: bool,
+    /// It has what the plugin said, and the plugin is not asked again soon.
+    pub is_last_word: bool,
 }
 
 /// What an infrastructure object waits for before its plugin is called.
@@ -136,6 +138,7 @@ pub fn report<A: Answer>(
     let mut conditions = Vec::new();
     let mut next = None;
     let mut finished = deleting && is_externally_managed(object);
+    let mut is_last_word = false;
     let standing = match (&outcome.failed, outcome.done.first()) {
         (Some((_, failure)), _) => Standing::Failed(failure),
         (None, Some((_, Effect::Ensured(answer)))) => {
@@ -147,6 +150,7 @@ pub fn report<A: Answer>(
                     status.insert("initialization".to_owned(), json!({"provisioned": true}));
                     let after = recheck_after(text(object, "/metadata/uid"));
                     next = Some(Next::CheckAfter(after));
+                    is_last_word = true;
                     Standing::Ready
                 }
                 Progress::Waiting(waiting) => {
@@ -180,6 +184,7 @@ pub fn report<A: Answer>(
         conditions,
         next,
         finished,
+        is_last_word,
     }
 }
 

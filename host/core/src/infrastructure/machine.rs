@@ -258,6 +258,19 @@ mod tests {
         assert!(
             matches!(report.next, Some(Next::CheckAfter(after)) if after >= super::super::RECHECK)
         );
+        // Nobody hears it again before then: a status that waited for company would be lost.
+        assert!(report.is_last_word);
+    }
+
+    #[test]
+    fn who_waits_is_asked_again_and_need_not_be_written_at_once() {
+        let waiting = Waiting {
+            reason: "Booting".to_owned(),
+            message: "the instance boots".to_owned(),
+            check_after: Duration::from_secs(1),
+        };
+        let effect = Effect::Ensured(Box::new(answer(Progress::Waiting(waiting))));
+        assert!(!report(&observed(), &done(effect)).is_last_word);
     }
 
     #[test]

@@ -359,7 +359,7 @@ impl<C: Controller> Reconcile<'_, C> {
         let current = current
             .filter(|c| c.uid == object.uid)
             .unwrap_or_else(|| Arc::clone(object));
-        let may_wait = !report.is_last_word;
+        let is_last_word = report.is_last_word;
         let desired = status::desired(
             &current,
             object.generation(),
@@ -370,7 +370,9 @@ impl<C: Controller> Reconcile<'_, C> {
         );
         // Who is stuck is not looked at again soon: it must be said now.
         let is_stuck = failed.is_some_and(|(_, failure)| failure.kind != FailureKind::Transient);
-        self.write_status(&current, desired, may_wait && !is_stuck)
+        let stored = current.value.get("status").unwrap_or(&Value::Null);
+        let is_news = is_last_word && status::says_something_new(stored, &desired);
+        self.write_status(&current, desired, !is_stuck && !is_news)
             .await
     }
 

@@ -171,6 +171,22 @@ pub fn difference(current: &Value, desired: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// Whether more differs than the generations that conditions were observed at.
+#[must_use]
+pub fn says_something_new(current: &Value, desired: &Value) -> bool {
+    let words = |status: &Value| {
+        let mut status = status.clone();
+        let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
+            if let Some(fields) = condition.as_object_mut() {
+                fields.remove("observedGeneration");
+            }
+        }
+        status
+    };
+    difference(&words(current), &words(desired)).is_some()
+}
+
 /// Whether somebody may be waiting for this difference: a field that controllers act on changed, or an important condition
 /// changed its status. Everything else may wait a moment for company.
 #[must_use]
@@ -288,6 +304,13 @@ mod tests {
             patch,
             Some(json!({"new": 3, "gone": null, "deep": {"y": 3}}))
         );
+    }
+
+    #[test]
+    fn another_generation_alone_is_no_news() {
+        let said = |generation: i64, message: &str| json!({"conditions": [{"type": "Ready", "observedGeneration": generation, "message": message}]});
+        assert!(!says_something_new(&said(1, "a"), &said(2, "a")));
+        assert!(says_something_new(&said(1, "a"), &said(1, "b")));
     }
 
     #[test]

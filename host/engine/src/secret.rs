@@ -63,7 +63,8 @@ impl SecretTable {
             .collect()
     }
 
-    /// The text without any secret of this table or of others, plain, in base64 or inside of JSON: for what is kept.
+    /// The text without any secret of this table or of others, plain, in base64 or inside of JSON: for what is kept. It stays as long
+    /// as it was, so that a replay sees the same lengths.
     pub(crate) fn redact_all(&self, text: &str, others: &[Vec<u8>]) -> String {
         let own = self.values.iter().map(AsRef::as_ref);
         let all = own.chain(others.iter().map(Vec::as_slice));
@@ -80,7 +81,8 @@ impl SecretTable {
             }
             for form in forms {
                 if text.contains(&form) {
-                    text = text.replace(&form, "[secret]");
+                    text =
+                        text.replace(&form, &format!("{:*<1$}", "[secret]", form.chars().count()));
                 }
             }
         }
@@ -149,6 +151,9 @@ mod tests {
             STANDARD.encode("hunter2-hunter2")
         );
         let redacted = table.redact_all(&text, &[b"injected\n".to_vec()]);
-        assert_eq!(redacted, "[secret] [secret] [secret] [secret]");
+        assert_eq!(
+            redacted,
+            "[secret]************ [secret]******* [secret]***** [secret]"
+        );
     }
 }

@@ -84,6 +84,6 @@ mod tests {
         let text = explain("ToDrain").unwrap_err();
         assert!(text.contains("capstan explain"), "{text}");
         let text = explain("drain").unwrap_err();
-        assert!(text.contains("FailedDrainNode"), "{text}");
+        assert!(text.contains("DrainingNode"), "{text}");
     }
 }

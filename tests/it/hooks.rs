@@ -302,7 +302,7 @@ fn a_machine_waits_while_a_workload_of_its_cluster_has_too_few_ready_replicas() 
             "spec": {
                 "source": {"configMap": {"name": PLUGIN_NAME}},
                 "grants": [{"capability": "workload", "workload": [
-                    {"groups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+                    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
                 ]}],
             },
         });

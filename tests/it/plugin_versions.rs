@@ -184,8 +184,10 @@ fn a_new_version_that_traps_gives_way_to_the_last_good_one_also_after_a_restart(
         host.kill();
         host.run_process();
         answers(&kube, "traps-1", false).await;
-        let object = plugin(&kube, PROBE).await.unwrap();
-        assert_eq!(object["status"]["activeDigest"], good, "{object}");
+        let object = said(&kube, "the good version is back at work", |object| {
+            object["status"]["activeDigest"] == good
+        })
+        .await;
         assert_ne!(object["status"]["observedDigest"], good, "{object}");
         assert_eq!(
             object["status"]["history"][1]["state"], "GivenUp",

@@ -119,7 +119,7 @@ impl Plugin for CheckWorkload {
                     .suggest(json!({
                         "capability": "workload",
                         "workload": [{
-                            "groups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["list"],
+                            "apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["list"],
                         }],
                     })),
             )

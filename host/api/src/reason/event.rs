@@ -23,6 +23,10 @@ words! {
     HOOK_NOT_AVAILABLE = "HookNotAvailable",
     /// A hook failed. The note has its words; what follows is what spec.onFailure says.
     HOOK_FAILED = "HookFailed",
+    /// A control plane took over a Machine that was made without it. Nothing to do.
+    MACHINE_ADOPTED = "MachineAdopted",
+    /// A control plane could not take over a Machine. The note says why; the host tries again. `capstan plan adopt` shows what stands against it.
+    ADOPTION_FAILED = "AdoptionFailed",
     /// The leadership of etcd went to another member before a machine goes. Nothing to do.
     ETCD_LEADER_MOVED = "EtcdLeaderMoved",
     /// A member was removed from etcd. Nothing to do.

@@ -17,7 +17,7 @@ pub(super) async fn machine(ctx: &Ctx, seen: &Seen, name: &str, uid: &str) -> Re
     let machine = ctx.get(&kinds::MACHINE, &key);
     let Some(machine) = machine.filter(|m| m.uid == uid && m.controller().is_none()) else {
         return Err(Failure::transient(
-            "MachineChanged",
+            "Conflict",
             format!("Machine {name} has changed since it was looked at"),
         ));
     };

@@ -41,7 +41,7 @@ conformance *args: build plugins
 faults *args: plugins
     cargo run --workspace --bin faults -- {{args}}
 
-# Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters.
+# Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters, or one of many machines: --machines 300.
 bench *args: release plugins
     cargo run --release --workspace --bin bench -- {{args}}
 

@@ -8,6 +8,8 @@ use capstan_local::audit::{AuditLog, Counts, Mark};
 use capstan_local::process::{Usage, usage};
 use capstan_tests::host::USER;
 
+use crate::clocks::Clocks;
+
 /// The processes that are measured, by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Processes(pub(crate) Vec<(String, u32)>);
@@ -29,6 +31,8 @@ pub(crate) struct Row {
     pub(crate) cpu: BTreeMap<String, Duration>,
     /// Peak resident memory of each process since its start, in MiB.
     pub(crate) peak_mib: BTreeMap<String, u64>,
+    /// Where the host's time went.
+    pub(crate) spent: Vec<String>,
 }
 
 /// A scenario that is under way.
@@ -38,6 +42,8 @@ pub(crate) struct Stopwatch<'a> {
     begun: Instant,
     mark: Mark,
     before: BTreeMap<String, Usage>,
+    port: u16,
+    clocks: Clocks,
 }
 
 fn usages(processes: &Processes) -> BTreeMap<String, Usage> {
@@ -47,14 +53,16 @@ fn usages(processes: &Processes) -> BTreeMap<String, Usage> {
 }
 
 impl<'a> Stopwatch<'a> {
-    /// Begins.
-    pub(crate) fn start(audit: &'a AuditLog, processes: &'a Processes) -> Self {
+    /// Begins. The port is that of the host's metrics.
+    pub(crate) fn start(audit: &'a AuditLog, processes: &'a Processes, port: u16) -> Self {
         Self {
             audit,
             processes,
             begun: Instant::now(),
             mark: audit.mark().unwrap(),
             before: usages(processes),
+            port,
+            clocks: Clocks::read(port),
         }
     }
 
@@ -81,6 +89,7 @@ impl<'a> Stopwatch<'a> {
                 .iter()
                 .map(|(name, usage)| (name.clone(), usage.rss_peak_bytes >> 20))
                 .collect(),
+            spent: Clocks::read(self.port).since(&self.clocks),
         };
         println!("{}", row.describe());
         row
@@ -125,6 +134,9 @@ impl Row {
                 self.per_machine(cpu_s),
                 self.peak(name)
             );
+        }
+        for line in &self.spent {
+            let _ = writeln!(text, "    {line}");
         }
         let mut writes: BTreeMap<(String, String), u64> = BTreeMap::new();
         let mut conflicts = 0;

@@ -16,17 +16,21 @@ use capstan_tests::kube_client::{
 use capstan_tests::process::HostProcess;
 use serde_json::{Value, json};
 
-use crate::Arguments;
+use crate::clocks;
 use crate::measure::{Processes, Row, Stopwatch};
+use crate::{Arguments, Load};
 
-/// How long a scenario may take with one cluster, and how much longer with each more.
+/// How long a scenario may take with one cluster, and how much longer with each more machine.
 const PATIENCE: Duration = Duration::from_secs(180);
-const PATIENCE_EACH: Duration = Duration::from_secs(12);
-/// How much is added by scaling.
+const PATIENCE_EACH: Duration = Duration::from_secs(4);
+/// Workers above which a cluster is a large one: a tenth is added, and a tenth replaced at a time, as people do who have many.
+const MANY: u32 = 20;
+/// How much is added by scaling a small one.
 const SCALED_BY: u32 = 2;
 
 /// All scenarios, in order.
-pub(crate) async fn run(arguments: &Arguments, count: u32) -> Vec<Row> {
+pub(crate) async fn run(arguments: &Arguments, load: Load) -> Vec<Row> {
+    let count = load.clusters;
     let options = Options {
         fsync: true,
         audit: true,
@@ -46,18 +50,25 @@ pub(crate) async fn run(arguments: &Arguments, count: u32) -> Vec<Row> {
             .iter()
             .map(|record| (record.name.clone(), record.pid)),
     );
+    let log = program.log_path();
     host.runs_as(program);
     host.plugins_ready().await;
+    let port = clocks::admin_port(&std::fs::read_to_string(log).unwrap()).unwrap_or_default();
     let bench = Bench {
         kube: host.kube(),
-        clusters: clusters(count, arguments.workers),
-        patience: PATIENCE + PATIENCE_EACH * count,
+        clusters: clusters(load),
+        patience: PATIENCE + PATIENCE_EACH * count * (1 + load.workers),
     };
     let audit = host.plane.audit().unwrap();
     let processes = Processes(known);
     let machines = |workers: u32| count * (1 + workers);
-    let begin = || Stopwatch::start(&audit, &processes);
-    let workers = arguments.workers;
+    let begin = || Stopwatch::start(&audit, &processes, port);
+    let workers = load.workers;
+    let added = if workers > MANY {
+        workers / 10
+    } else {
+        SCALED_BY
+    };
     let mut rows = Vec::new();
 
     let watch = begin();
@@ -66,22 +77,20 @@ pub(crate) async fn run(arguments: &Arguments, count: u32) -> Vec<Row> {
     rows.push(watch.stop(count, "create", machines(workers)));
 
     let watch = begin();
-    bench.scale(workers + SCALED_BY).await;
-    bench.available(workers + SCALED_BY, None).await;
-    rows.push(watch.stop(count, "scale +", count * SCALED_BY));
+    bench.scale(workers + added).await;
+    bench.available(workers + added, None).await;
+    rows.push(watch.stop(count, "scale +", count * added));
 
     let watch = begin();
     bench.roll().await;
-    bench
-        .available(workers + SCALED_BY, Some(VERSION_NEXT))
-        .await;
-    rows.push(watch.stop(count, "roll", count * (workers + SCALED_BY)));
+    bench.available(workers + added, Some(VERSION_NEXT)).await;
+    rows.push(watch.stop(count, "roll", count * (workers + added)));
 
     // What the scenario before left to do is not idling.
     tokio::time::sleep(Duration::from_secs(10)).await;
     let watch = begin();
     tokio::time::sleep(Duration::from_secs(arguments.idle_s)).await;
-    rows.push(watch.stop(count, "idle", machines(workers + SCALED_BY)));
+    rows.push(watch.stop(count, "idle", machines(workers + added)));
 
     let watch = begin();
     bench.delete().await;
@@ -89,15 +98,21 @@ pub(crate) async fn run(arguments: &Arguments, count: u32) -> Vec<Row> {
         host.cloud.is_empty().await
     })
     .await;
-    rows.push(watch.stop(count, "delete", machines(workers + SCALED_BY)));
+    rows.push(watch.stop(count, "delete", machines(workers + added)));
     rows
 }
 
-fn clusters(count: u32, workers: u32) -> Vec<TestCluster> {
-    let names = (0..count).map(|number| format!("bench-{number}"));
-    names
-        .map(|name| TestCluster::new(&name, &name, workers))
-        .collect()
+fn clusters(load: Load) -> Vec<TestCluster> {
+    let names = (0..load.clusters).map(|number| format!("bench-{number}"));
+    let clusters = names.map(|name| TestCluster {
+        rollout: (load.workers > MANY).then(|| {
+            json!({"strategy": {
+                "type": "RollingUpdate", "rollingUpdate": {"maxSurge": "10%", "maxUnavailable": 0},
+            }})
+        }),
+        ..TestCluster::new(&name, &name, load.workers)
+    });
+    clusters.collect()
 }
 
 struct Bench<'a> {

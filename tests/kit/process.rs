@@ -87,6 +87,11 @@ impl HostProcess {
         std::fs::read_to_string(&self.record.log).unwrap()
     }
 
+    /// Where its log is.
+    pub fn log_path(&self) -> std::path::PathBuf {
+        self.record.log.clone()
+    }
+
     /// How it ended, if it has.
     ///
     /// # Panics

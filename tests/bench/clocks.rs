@@ -1,0 +1,60 @@
+//! Where the host says that its time goes: its own counters of reconciles and of plugin calls, which include waiting for servers.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+/// Counters of seconds that are told.
+const SECONDS: [&str; 2] = [
+    "capstan_reconcile_seconds_total{",
+    "capstan_plugin_call_seconds_total{",
+];
+/// How many lines are told of a scenario: the rest is small.
+const LINES: usize = 8;
+
+/// Seconds so far, by counter with its labels.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clocks(BTreeMap<String, f64>);
+
+/// The port of the host's admin endpoints, as its log says it.
+pub(crate) fn admin_port(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("admin")?;
+    let (_, rest) = rest.split_once("127.0.0.1:")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+impl Clocks {
+    /// As they are now; none when the host does not answer, which the scenario itself will show.
+    pub(crate) fn read(port: u16) -> Self {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = ask().unwrap_or_default();
+        let lines = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            let is_told = SECONDS.iter().any(|counter| name.starts_with(counter));
+            is_told.then_some((name.to_owned(), value.parse().ok()?))
+        });
+        Self(lines.collect())
+    }
+
+    /// What took longest since then, one line each.
+    pub(crate) fn since(&self, before: &Self) -> Vec<String> {
+        let spent = self.0.iter().map(|(name, seconds)| {
+            let earlier = before.0.get(name).copied().unwrap_or_default();
+            (seconds - earlier, name)
+        });
+        let mut spent: Vec<(f64, &String)> = spent.filter(|(seconds, _)| *seconds > 0.0).collect();
+        spent.sort_by(|a, b| b.0.total_cmp(&a.0));
+        spent.truncate(LINES);
+        let lines = spent
+            .into_iter()
+            .map(|(seconds, name)| format!("{seconds:>10.2} s {name}"));
+        lines.collect()
+    }
+}

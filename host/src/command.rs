@@ -54,7 +54,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(args),
         Command::Crd => Ok(crd::run()),
-        Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Explain(args) => explain::run(&args),
         Command::Manifests(args) => Ok(manifests::run(args)),
         Command::Local(command) => local::run(command),
         Command::Plan(command) => plan::run(command),

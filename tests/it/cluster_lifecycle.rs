@@ -1,9 +1,12 @@
 //! A cluster of one control-plane machine and two workers: becomes Available, scales, and goes without a trace.
 
-use capstan_tests::cluster::TestCluster;
+use capstan_controllers::pki;
+use capstan_core::material::KeyAlgorithm;
+use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, CONTROL_PLANE, MACHINE, MACHINE_DEPLOYMENT, condition, conditions, name,
+    CLUSTER, CONTROL_PLANE, LOCAL_CLUSTER, MACHINE, MACHINE_DEPLOYMENT, SECRET, condition,
+    conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::json;
@@ -131,6 +134,67 @@ fn a_deleted_machine_is_replaced() {
         })
         .await;
         cluster.available(host, 2).await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn a_cluster_without_a_control_plane_object_gets_its_kubeconfig_from_its_authority() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "no-control-plane");
+        let cluster = TestCluster::new(ns, "alone", 0);
+        namespace(kube, ns).await;
+        for (kind, mut object) in cluster.objects() {
+            if kind == CLUSTER {
+                object["spec"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("controlPlaneRef");
+            }
+            if [CLUSTER, LOCAL_CLUSTER].contains(&kind) {
+                kube.apply(kind, &object).await;
+            }
+        }
+        eventually("it says which Secret is missing", PATIENCE, async || {
+            let found = kube.get(CLUSTER, ns, "alone").await.ok_or("gone")?;
+            let probe = condition(&found, "RemoteConnectionProbe").message;
+            probe
+                .contains("create Secret alone-ca with tls.crt and tls.key")
+                .then_some(())
+                .ok_or(conditions(&found))
+        })
+        .await;
+        let now = jiff::Timestamp::now();
+        let authority =
+            pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "cluster.x-k8s.io/secret",
+            "metadata": {
+                "namespace": ns, "name": "alone-ca", "labels": {"cluster.x-k8s.io/cluster-name": "alone"},
+            },
+            "stringData": {"tls.crt": authority.public, "tls.key": authority.private},
+        });
+        kube.apply(SECRET, &secret).await;
+        let made = eventually("the kubeconfig is made", PATIENCE, async || {
+            let found = kube.get(SECRET, ns, "alone-kubeconfig").await;
+            found.ok_or("not yet".to_owned())
+        })
+        .await;
+        let found = kube.get(CLUSTER, ns, "alone").await.unwrap();
+        let owner = &made["metadata"]["ownerReferences"][0];
+        assert_eq!(owner["uid"], found["metadata"]["uid"]);
+        assert_eq!(owner["controller"], true);
+        let text = cluster.kubeconfig(kube).await;
+        let endpoint = &found["spec"]["controlPlaneEndpoint"];
+        let server = format!(
+            "https://{}:{}",
+            endpoint["host"].as_str().unwrap(),
+            endpoint["port"]
+        );
+        assert!(text.contains(&server), "{server} is not in {text}");
+        assert!(text.contains("alone-admin@alone"), "{text}");
+        kube.delete(SECRET, ns, "alone-ca").await;
         cluster.delete(host).await;
     });
 }

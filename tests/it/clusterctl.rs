@@ -7,8 +7,8 @@ use capstan_tests::clusterctl::{Clusterctl, Release};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     CLUSTER, CLUSTER_RESOURCE_SET, CLUSTER_RESOURCE_SET_BINDING, CONFIG_MAP, CONTROL_PLANE, Kube,
-    MACHINE, MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, SECRET, condition,
-    conditions, name,
+    MACHINE, MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, PROVIDER, SECRET,
+    condition, conditions, name,
 };
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::{PATIENCE, eventually, run};
@@ -408,4 +408,82 @@ fn clusterctl_generates_a_cluster_from_a_template_of_a_local_repository() {
         cluster.available(host, 1).await;
         cluster.delete(host).await;
     });
+}
+
+/// The next minor version after this one.
+fn next_minor(version: &str) -> String {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let mut number = || -> u32 { numbers.next().unwrap().parse().unwrap() };
+    format!("v{}.{}.0", number(), number() + 1)
+}
+
+#[test]
+fn clusterctl_plans_upgrades_of_the_core_and_of_every_provider() {
+    run(async {
+        let host = TestHost::shared().await;
+        let clusterctl = clusterctl(host).await;
+        let inventory = kube_inventory(host).await;
+        let release = |provider: &Value, version: &str| Release {
+            name: provider["providerName"].as_str().unwrap().to_owned(),
+            provider_type: provider["type"].as_str().unwrap().to_owned(),
+            version: version.to_owned(),
+            files: Vec::new(),
+        };
+        let version = |provider: &Value| provider["version"].as_str().unwrap().to_owned();
+        let mut releases: Vec<Release> =
+            inventory.iter().map(|p| release(p, &version(p))).collect();
+        clusterctl.publish(&releases);
+        let plan = clusterctl.run(&["upgrade", "plan"]).await.unwrap();
+        for provider in &inventory {
+            let (type_, version) = (provider["type"].as_str().unwrap(), version(provider));
+            let shown = columns(&plan, &name(provider));
+            assert_eq!(shown[1..3], [type_, &version], "{plan}");
+            assert_eq!(shown[3..].join(" "), "Already up to date", "{plan}");
+        }
+        assert!(
+            plan.contains("for the v1beta2 Cluster API contract"),
+            "{plan}"
+        );
+        assert!(plan.contains("You are already up to date!"), "{plan}");
+
+        // Newer releases of the core and of one plugin: these and no others are offered.
+        for renewed in ["cluster-api", "infrastructure-local"] {
+            let provider = inventory.iter().find(|p| name(p) == renewed).unwrap();
+            releases.push(release(provider, &next_minor(&version(provider))));
+        }
+        clusterctl.publish(&releases);
+        let plan = clusterctl.run(&["upgrade", "plan"]).await.unwrap();
+        for provider in &inventory {
+            let next = match name(provider).as_str() {
+                "cluster-api" | "infrastructure-local" => next_minor(&version(provider)),
+                _ => "Already up to date".to_owned(),
+            };
+            let shown = columns(&plan, &name(provider))[3..].join(" ");
+            assert_eq!(shown, next, "{plan}");
+        }
+        assert!(
+            plan.contains("clusterctl upgrade apply --contract v1beta2"),
+            "{plan}"
+        );
+    });
+}
+
+/// All providers that clusterctl knows, each once.
+async fn kube_inventory(host: &TestHost) -> Vec<Value> {
+    eventually("every provider is in the inventory", PATIENCE, async || {
+        let all = host.kube().list(PROVIDER, "").await;
+        let names: Vec<String> = all.iter().map(name).collect();
+        let expected = [
+            "bootstrap-kubeadm",
+            "cluster-api",
+            "control-plane-kubeadm",
+            "infrastructure-local",
+        ];
+        let is_missing = |wanted: &&str| !names.iter().any(|name| name == wanted);
+        match expected.iter().find(|wanted| is_missing(wanted)) {
+            Some(missing) => Err(format!("{missing} is not in {names:?}")),
+            None => Ok(all.clone()),
+        }
+    })
+    .await
 }

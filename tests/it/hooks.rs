@@ -10,19 +10,16 @@ use capstan_tests::kube_client::{
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
 
-/// A host that has `pre-delete-http` with permission to ask the endpoint.
-async fn host_with_hook(endpoint: &Endpoint) -> TestHost {
+/// A host that has a hook plugin with permission to ask the endpoint.
+async fn host_with_hook(plugin_name: &str, endpoint: &Endpoint) -> TestHost {
     let host = TestHost::start().await;
-    host.put_plugin(
-        "pre-delete-http",
-        &wasm::gzip(&wasm::component("pre-delete-http")),
-    )
-    .await;
+    host.put_plugin(plugin_name, &wasm::gzip(&wasm::component(plugin_name)))
+        .await;
     let plugin = json!({
         "apiVersion": PLUGIN.api_version, "kind": "Plugin",
-        "metadata": {"namespace": NAMESPACE, "name": "pre-delete-http"},
+        "metadata": {"namespace": NAMESPACE, "name": plugin_name},
         "spec": {
-            "source": {"configMap": {"name": "pre-delete-http"}},
+            "source": {"configMap": {"name": plugin_name}},
             "grants": [{
                 "capability": "http",
                 "http": {"origins": [{"origin": endpoint.origin(), "private": true}]},
@@ -30,7 +27,7 @@ async fn host_with_hook(endpoint: &Endpoint) -> TestHost {
         },
     });
     host.kube().apply(PLUGIN, &plugin).await;
-    host.plugin_ready("pre-delete-http").await;
+    host.plugin_ready(plugin_name).await;
     host
 }
 
@@ -94,7 +91,7 @@ async fn goes(host: &TestHost, machine: &Value) {
 fn bound_hooks_are_asked_in_order_beside_foreign_annotations() {
     run(async {
         let endpoint = Endpoint::start().await;
-        let host = host_with_hook(&endpoint).await;
+        let host = host_with_hook("pre-delete-http", &endpoint).await;
         let kube = host.kube();
         let cluster = TestCluster::new("hooks", "hooks", 1);
         cluster.create(kube).await;
@@ -216,7 +213,7 @@ fn bound_hooks_are_asked_in_order_beside_foreign_annotations() {
 fn silence_failure_and_the_end_of_the_cluster_mean_what_the_operator_said() {
     run(async {
         let endpoint = Endpoint::start().await;
-        let host = host_with_hook(&endpoint).await;
+        let host = host_with_hook("pre-delete-http", &endpoint).await;
         let kube = host.kube();
         let cluster = TestCluster::new("hook-policies", "hook-policies", 1);
         cluster.create(kube).await;
@@ -346,6 +343,77 @@ fn a_machine_waits_while_a_workload_of_its_cluster_has_too_few_ready_replicas() 
         replicas_ready(&workload, "shop", 2).await;
         goes(&host, &machine).await;
         kube.delete(MACHINE_HOOK, NAMESPACE, "shop-is-whole").await;
+        cluster.delete(&host).await;
+    });
+}
+
+#[test]
+fn a_machine_waits_for_a_snapshot_of_its_instance_which_is_taken_once() {
+    run(async {
+        let endpoint = Endpoint::start().await;
+        let host = host_with_hook("pre-delete-snapshot", &endpoint).await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("hook-snapshot", "kept", 1);
+        cluster.create(kube).await;
+        cluster.available(&host, 1).await;
+        let settings = json!({
+            "plugin": "pre-delete-snapshot",
+            "phase": "PreTerminate",
+            "config": {
+                "url": format!("{}/snapshots/{{name}}", endpoint.origin()),
+                "create": {
+                    "method": "POST", "url": format!("{}/snapshots", endpoint.origin()),
+                    "body": {"name": "{name}", "instance": "{instance}"},
+                },
+            },
+        });
+        bind(&host, &cluster, "snapshot", &endpoint, settings).await;
+        let machine = a_worker(&host, &cluster).await;
+        let uid = machine["metadata"]["uid"].as_str().unwrap();
+        let snapshot = format!("pre-delete-{}-{}", name(&machine), &uid[..8]);
+        let path = format!("/snapshots/{snapshot}");
+        endpoint.answers(&path, 404);
+        endpoint.answers("/snapshots", 201);
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        says(
+            &host,
+            &machine,
+            "PreTerminateHooksSucceeded",
+            "WaitingForHook",
+        )
+        .await;
+        eventually("the snapshot is asked for", PATIENCE, async || {
+            let asked = endpoint.asked();
+            asked
+                .contains(&"/snapshots".to_owned())
+                .then_some(())
+                .ok_or(format!("{asked:?}"))
+        })
+        .await;
+        endpoint.replies(&path, 200, r#"{"state": "pending"}"#);
+        eventually("it says how far the snapshot is", PATIENCE, async || {
+            let found = kube
+                .get(MACHINE, &cluster.namespace, &name(&machine))
+                .await
+                .ok_or("the Machine is gone")?;
+            let said = condition(&found, "PreTerminateHooksSucceeded").message;
+            said.contains(&format!("snapshot {snapshot} is pending"))
+                .then_some(())
+                .ok_or(said)
+        })
+        .await;
+        // The instance is there for as long as the snapshot is not.
+        let infra = kube
+            .get(LOCAL_MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        assert!(infra.unwrap()["metadata"]["deletionTimestamp"].is_null());
+        endpoint.replies(&path, 200, r#"{"state": "available"}"#);
+        goes(&host, &machine).await;
+        let asked = endpoint.asked();
+        let made = asked.iter().filter(|path| *path == "/snapshots").count();
+        assert_eq!(made, 1, "{asked:?}");
+        kube.delete(MACHINE_HOOK, NAMESPACE, "snapshot").await;
         cluster.delete(&host).await;
     });
 }

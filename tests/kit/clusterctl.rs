@@ -56,13 +56,16 @@ impl Release {
         }
     }
 
-    /// Which contract each minor version keeps.
+    /// Which contract each minor version keeps, up to this one.
     fn metadata(&self) -> Value {
         let mut numbers = self.version.trim_start_matches('v').split('.');
         let mut number = || -> u32 { numbers.next().unwrap().parse().unwrap() };
+        let (major, last) = (number(), number());
+        let series =
+            (0..=last).map(|minor| json!({"major": major, "minor": minor, "contract": "v1beta2"}));
         json!({
             "apiVersion": "clusterctl.cluster.x-k8s.io/v1alpha3", "kind": "Metadata",
-            "releaseSeries": [{"major": number(), "minor": number(), "contract": "v1beta2"}],
+            "releaseSeries": series.collect::<Value>(),
         })
     }
 }

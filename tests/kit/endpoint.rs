@@ -15,9 +15,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// What an answer says unless a test says something else.
+const NOT_YET: &str = r#"{"message": "not yet"}"#;
+
 #[derive(Default)]
 struct State {
-    answers: HashMap<String, u16>,
+    answers: HashMap<String, (u16, String)>,
     asked: Vec<String>,
 }
 
@@ -66,8 +69,14 @@ impl Endpoint {
 
     /// Answers a path with this status from now on.
     pub fn answers(&self, path: &str, status: u16) {
+        self.replies(path, status, NOT_YET);
+    }
+
+    /// Answers a path with this status and this JSON from now on.
+    pub fn replies(&self, path: &str, status: u16, body: &str) {
         let mut state = self.state.lock().unwrap();
-        state.answers.insert(path.to_owned(), status);
+        let reply = (status, body.to_owned());
+        state.answers.insert(path.to_owned(), reply);
     }
 
     /// The paths that were asked, in order, each only once in a row.
@@ -81,11 +90,12 @@ impl Endpoint {
 fn answer(state: &Mutex<State>, path: &str) -> Response<Full<Bytes>> {
     let mut state = state.lock().unwrap();
     state.asked.push(path.to_owned());
-    let status = state.answers.get(path).copied().unwrap_or(423);
+    let reply = state.answers.get(path).cloned();
+    let (status, body) = reply.unwrap_or_else(|| (423, NOT_YET.to_owned()));
     Response::builder()
         .status(status)
         .header("retry-after", "1")
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from_static(br#"{"message": "not yet"}"#)))
+        .body(Full::new(Bytes::from(body)))
         .unwrap()
 }

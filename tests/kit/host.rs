@@ -109,6 +109,7 @@ impl TestHost {
         let api = RealApi::new(host.kube.client());
         install::host(&api).await.unwrap();
         namespace(&host.kube, NAMESPACE).await;
+        install::core_provider(&api, NAMESPACE).await.unwrap();
         for name in wasm::PLUGINS {
             host.put_plugin(name, &wasm::gzip(&wasm::component(name)))
                 .await;

@@ -54,6 +54,8 @@ kinds! {
     CLUSTER_RESOURCE_SET = "addons.cluster.x-k8s.io/v1beta2" "clusterresourcesets" true;
     /// ClusterResourceSetBinding
     CLUSTER_RESOURCE_SET_BINDING = "addons.cluster.x-k8s.io/v1beta2" "clusterresourcesetbindings" true;
+    /// Provider, of clusterctl's inventory
+    PROVIDER = "clusterctl.cluster.x-k8s.io/v1alpha3" "providers" true;
     /// Plugin
     PLUGIN = "capstan.dev/v1alpha1" "plugins" true;
     /// MachineHook

@@ -5,23 +5,25 @@ use std::time::Duration;
 
 use capstan_api::finalizer;
 use capstan_api::name::ObjectKey;
-use capstan_api::v1beta2::{Cluster, ContractVersionedObjectReference};
+use capstan_api::v1beta2::{ApiEndpoint, Cluster, ContractVersionedObjectReference};
 use capstan_core::cluster::deletion::Children;
-use capstan_core::cluster::{self as core, Observed, Probe, Step};
+use capstan_core::cluster::{self as core, Kubeconfig, Observed, Probe, Step};
 use capstan_core::lookup::Lookup;
+use capstan_core::material;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
 use crate::controller::{Controller, HOLD, Primary, Report, Source, Spec, Watch};
-use crate::ctx::{Ctx, Writer, failure};
+use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::{Patch, Resource};
 use crate::machine::typed;
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
+use crate::secrets::ensure::{self, Holder, KubeconfigState};
 use crate::store::Change;
 use crate::{control_plane, infrastructure};
 
@@ -280,7 +282,7 @@ impl Controller for ClusterController {
             ),
             Access::to_group(access::CONTROL_PLANE, &["list", "watch", "patch", "delete"]),
             // The kubeconfigs of workload clusters.
-            Access::to(&kinds::SECRET, &["get"]),
+            Access::to(&kinds::SECRET, &["get", "create", "patch"]),
         ]
     }
 
@@ -318,6 +320,7 @@ impl Controller for ClusterController {
                 last_success: connection.last_success,
                 failures: connection.failures,
             },
+            kubeconfig: kubeconfig_of(ctx, &object, &cluster).await?,
             cluster,
             infra,
             control_plane,
@@ -354,6 +357,17 @@ impl Controller for ClusterController {
                     .map(drop)
                     .map_err(|error| failure("writing the Cluster's endpoint", &error))
             }
+            Step::EnsureKubeconfig { server } => {
+                let Some(object) = ctx.get(&kinds::CLUSTER, &key) else {
+                    return Ok(());
+                };
+                let holder = Holder {
+                    cluster: &key,
+                    owner: &owner_reference(&object, true),
+                    manager: self.spec.manager,
+                };
+                ensure::kubeconfig(ctx, holder, server).await
+            }
             Step::KeepConnection => {
                 ctx.workloads.keep(&key);
                 Ok(())
@@ -382,6 +396,40 @@ impl Controller for ClusterController {
             next: reported.next,
             finished: reported.finished,
             is_last_word: false,
+        }
+    }
+}
+
+/// The kubeconfig of a Cluster that no control plane object makes one for (contract 3.2: machines of its own, or nothing but an endpoint).
+/// One that a user brought is left alone.
+///
+/// # Errors
+/// When a Secret cannot be read.
+async fn kubeconfig_of(
+    ctx: &Ctx,
+    object: &Object,
+    cluster: &Cluster,
+) -> Result<Kubeconfig, Failure> {
+    let spec = &cluster.spec;
+    let endpoint = spec.control_plane_endpoint.as_ref();
+    if spec.control_plane_ref.is_some()
+        || spec.topology.is_some()
+        || object.is_deleting()
+        || !endpoint.is_some_and(ApiEndpoint::is_complete)
+    {
+        return Ok(Kubeconfig::Good);
+    }
+    match ensure::kubeconfig_state(ctx, &object.key, &object.uid).await? {
+        KubeconfigState::Good | KubeconfigState::Unowned => Ok(Kubeconfig::Good),
+        KubeconfigState::Missing | KubeconfigState::Stale => {
+            let key = material::secret_key(&object.key, material::CLUSTER_CA);
+            let authority = ctx.secrets.get(&*ctx.api, &key).await;
+            let authority =
+                authority.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+            Ok(match authority {
+                Some(_) => Kubeconfig::Due,
+                None => Kubeconfig::NoAuthority,
+            })
         }
     }
 }

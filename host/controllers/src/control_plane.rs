@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::etcd::Identities;
 use crate::event::{self, Event};
@@ -47,7 +47,7 @@ static SPEC: Spec = Spec {
     pausable: true,
     concurrency: 32,
     settle: Duration::from_millis(50),
-    hold: Duration::from_millis(1500),
+    hold: HOLD,
 };
 
 /// Looks after control planes.

@@ -82,6 +82,8 @@ pub struct Spec {
 pub struct Adoption {
     /// Labels to set.
     pub labels: Vec<(String, String)>,
+    /// Annotations to set where there is none of the name.
+    pub annotations: Vec<(String, String)>,
     /// Owner references to have, as JSON; matched by UID.
     pub owners: Vec<Value>,
     /// UIDs of owner references to drop.

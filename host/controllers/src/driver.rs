@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::controller::{Controller, Report, Spec};
+use crate::controller::{Controller, Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
-use crate::kube_api::{ApiError, Patch, Resource};
+use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::metrics::Metrics;
 use crate::object::{Locator, Object};
 use crate::queue::Queue;
@@ -46,7 +46,7 @@ enum Pass {
     Conflict,
     /// Failed.
     Failed(Failure),
-    /// The object is gone.
+    /// The object is gone, or somebody else's.
     Gone,
 }
 
@@ -143,7 +143,21 @@ impl<C: Controller> Driver<C> {
             .reconciled(spec.name, outcome, started.elapsed());
     }
 
+    /// Whether the object is one of those that the controller reconciles: references lead to objects of others' providers as well.
+    fn is_primary(&self, kind: &GroupKind) -> bool {
+        match &self.controller.spec().primary {
+            Primary::Kind(_) => true,
+            Primary::Roles(roles) => {
+                let role = self.ctx.plugins.role_of(kind);
+                role.is_some_and(|role| roles.contains(&role.as_str()))
+            }
+        }
+    }
+
     async fn pass(&self, locator: &Locator) -> Pass {
+        if !self.is_primary(&locator.kind) {
+            return Pass::Gone;
+        }
         let Some(store) = self.ctx.stores.get(&locator.kind) else {
             return Pass::Gone;
         };
@@ -389,7 +403,7 @@ impl<C: Controller> Reconcile<'_, C> {
             self.driver.held().remove(self.locator);
             return Ok(Next::Settled);
         };
-        if may_hold && !status::is_urgent(object.kind(), current, &desired) {
+        if may_hold && !status::is_urgent(object, current, &desired) {
             let now = Instant::now();
             let since = *self
                 .driver

@@ -22,7 +22,7 @@ pub use machine::InfraMachineController;
 
 use crate::controller::{Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
-use crate::kube_api::{Patch, Resource};
+use crate::kube_api::{GroupKind, Patch, Resource};
 use crate::object::Object;
 use crate::plugins::{ActivePlugin, encode_state};
 
@@ -45,11 +45,15 @@ fn spec(name: &'static str, roles: &'static [&'static str]) -> Spec {
     }
 }
 
+/// Whether a kind is infrastructure machines of an active plugin.
+pub(crate) fn is_machine_kind(ctx: &Ctx, kind: &GroupKind) -> bool {
+    ctx.plugins.role_of(kind).as_deref() == Some(MACHINE_ROLE)
+}
+
 /// A new object with the finalizer that its controller would set first, when that is one of this host.
 pub(crate) fn finalized(ctx: &Ctx, mut object: Value) -> Value {
     let kind = Object::new(object.clone()).map(|object| object.group_kind());
-    let role = kind.and_then(|kind| ctx.plugins.role_of(&kind));
-    if role.as_deref() == Some(MACHINE_ROLE)
+    if kind.is_some_and(|kind| is_machine_kind(ctx, &kind))
         && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
     {
         let finalizer = capstan_api::finalizer::PLUGIN_OBJECT;

@@ -26,7 +26,7 @@ use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
-use crate::{drain, kinds};
+use crate::{drain, infrastructure, kinds};
 
 /// Field manager of the Machine controller's writes.
 const MANAGER: &str = "capi-machine";
@@ -433,6 +433,7 @@ impl Controller for MachineController {
             }
         };
         let infra = &machine.spec.infrastructure_ref;
+        let infra_is_own = infrastructure::is_machine_kind(ctx, &reference_kind(infra));
         let infra = lookup(ctx, &reference_kind(infra), &key(&cluster_key, &infra.name)).await;
         let bootstrap = match &machine.spec.bootstrap.config_ref {
             Some(config) => {
@@ -446,6 +447,7 @@ impl Controller for MachineController {
             machine,
             cluster,
             infra: infra.map(|o| o.value.clone()),
+            infra_is_own,
             bootstrap,
             connection: Connection {
                 connected: connection.connected,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
+use capstan_api::reason::event as reason;
 use capstan_api::v1beta2::{
     ContractVersionedObjectReference, Machine, MachineDeployment, MachineSet,
 };
@@ -25,6 +26,7 @@ use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
+use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::{ApiError, Patch, Resource};
 use crate::machine::typed;
@@ -139,6 +141,14 @@ fn of_namespace(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         .collect()
 }
 
+/// Whether nothing was made of a deployment yet, and no set could be one of it. If it could after all, the revision is set right later.
+fn is_new(ctx: &Ctx, object: &Object, cluster: &ObjectKey) -> bool {
+    let is_paused = object.value.pointer("/spec/paused") == Some(&Value::Bool(true));
+    let sets = ctx.store(&kinds::MACHINE_SET).of_cluster(cluster);
+    let is_of_another = |set: &Object| set.controller().is_some_and(|by| by.uid != object.uid);
+    !is_paused && sets.iter().all(|set| is_of_another(set))
+}
+
 /// Metadata of the Namespace that a deployment is in.
 fn namespace_of(ctx: &Ctx, name: &str) -> Option<ObjectMeta> {
     let namespace = ctx.get(&kinds::NAMESPACE, &ObjectKey::new("", name))?;
@@ -170,6 +180,48 @@ impl MachineDeploymentController {
             .await;
         let doing = format!("changing {} {key}", resource.kind);
         answer.map(drop).map_err(|error| failure(&doing, &error))
+    }
+
+    async fn act(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
+        let metadata = &observed.deployment.metadata;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let named = |name: &str| ObjectKey::new(namespace.clone(), name);
+        let own = named(metadata.name.as_deref().unwrap_or_default());
+        match step {
+            Step::OwnTemplate { reference, patch } => {
+                self.own_template(ctx, &namespace, reference, patch).await
+            }
+            Step::PatchDeployment(patch) => {
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone())
+                    .await
+            }
+            Step::KeepState(memory) => {
+                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, memory.patch())
+                    .await
+            }
+            Step::MarkMachines(names) => {
+                for name in names {
+                    let marked = self
+                        .patch(ctx, &kinds::MACHINE, &named(name), mark_patch())
+                        .await;
+                    marked.or_else(ignore_gone(ctx, &named(name)))?;
+                }
+                Ok(())
+            }
+            Step::CreateSet(set) => {
+                match ctx.create(&self.writer(), &kinds::MACHINE_SET, set).await {
+                    // The name ends in random characters: made by a try whose answer was lost, or the next reconcile draws
+                    // others.
+                    Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+                    Err(error) => Err(failure("creating a MachineSet", &error)),
+                }
+            }
+            Step::PatchSet { name, patch } => {
+                self.patch(ctx, &kinds::MACHINE_SET, &named(name), patch.clone())
+                    .await
+            }
+            Step::DeleteSets(names) => self.delete_sets(ctx, &namespace, names).await,
+        }
     }
 
     async fn own_template(
@@ -343,6 +395,11 @@ impl Controller for MachineDeploymentController {
         if let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
             adoption.owners.push(owner_reference(&cluster, false));
         }
+        if is_new(ctx, object, &cluster) {
+            // Its first set will be the first revision: no write of its own for that.
+            let revision = (annotation::REVISION.to_owned(), "1".to_owned());
+            adoption.annotations.push(revision);
+        }
         adoption
     }
 
@@ -367,45 +424,18 @@ impl Controller for MachineDeploymentController {
     }
 
     async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
+        let done = self.act(ctx, observed, step).await;
         let metadata = &observed.deployment.metadata;
-        let namespace = metadata.namespace.clone().unwrap_or_default();
-        let named = |name: &str| ObjectKey::new(namespace.clone(), name);
-        let own = named(metadata.name.as_deref().unwrap_or_default());
-        match step {
-            Step::OwnTemplate { reference, patch } => {
-                self.own_template(ctx, &namespace, reference, patch).await
-            }
-            Step::PatchDeployment(patch) => {
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone())
-                    .await
-            }
-            Step::KeepState(memory) => {
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, memory.patch())
-                    .await
-            }
-            Step::MarkMachines(names) => {
-                for name in names {
-                    let marked = self
-                        .patch(ctx, &kinds::MACHINE, &named(name), mark_patch())
-                        .await;
-                    marked.or_else(ignore_gone(ctx, &named(name)))?;
-                }
-                Ok(())
-            }
-            Step::CreateSet(set) => {
-                match ctx.create(&self.writer(), &kinds::MACHINE_SET, set).await {
-                    // The name ends in random characters: made by a try whose answer was lost, or the next reconcile draws
-                    // others.
-                    Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
-                    Err(error) => Err(failure("creating a MachineSet", &error)),
-                }
-            }
-            Step::PatchSet { name, patch } => {
-                self.patch(ctx, &kinds::MACHINE_SET, &named(name), patch.clone())
-                    .await
-            }
-            Step::DeleteSets(names) => self.delete_sets(ctx, &namespace, names).await,
+        let key = ObjectKey::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
+        if let Some(event) = event_of(step, &done)
+            && let Some(deployment) = ctx.get(&kinds::MACHINE_DEPLOYMENT, &key)
+        {
+            event::record(ctx, &self.writer(), &deployment, &event).await;
         }
+        done
     }
 
     fn report(
@@ -424,6 +454,18 @@ impl Controller for MachineDeploymentController {
             is_last_word: false,
         }
     }
+}
+
+/// What people hear of a step that failed, unless it is a lost race, which is looked at again at once.
+fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
+    let failure = done.as_ref().err().filter(|why| why.reason != "Conflict")?;
+    let (reason, action) = match step {
+        Step::CreateSet(_) => (reason::FAILED_CREATE, "CreateMachineSet"),
+        Step::PatchSet { .. } => (reason::FAILED_SCALE, "ScaleMachineSet"),
+        Step::DeleteSets(_) => (reason::FAILED_DELETE, "DeleteMachineSet"),
+        _ => return None,
+    };
+    Some(Event::warning(reason, action, &*failure.message))
 }
 
 /// A Machine that is gone needs no mark.

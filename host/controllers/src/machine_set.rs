@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
+use capstan_api::reason::event as reason;
 use capstan_api::v1beta2::{
     Cluster, ContractVersionedObjectReference, Machine, MachineDeployment, MachineSet,
 };
@@ -20,9 +21,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, owner_reference};
 use crate::driver::cluster_by_name;
+use crate::event::{self, Event};
 use crate::kinds;
 use crate::machine::typed;
 use crate::object::{Locator, Object};
@@ -47,7 +49,7 @@ impl Default for MachineSetController {
                 pausable: true,
                 concurrency: 50,
                 settle: Duration::from_millis(50),
-                hold: Duration::from_millis(1500),
+                hold: HOLD,
             },
             unconfirmed: Unconfirmed::default(),
         }
@@ -353,24 +355,35 @@ impl Controller for MachineSetController {
 
     async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
         let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
-        effects::Effects {
+        let name = observed.set.metadata.name.clone().unwrap_or_default();
+        let key = ObjectKey::new(namespace.clone(), name);
+        let done = effects::Effects {
             ctx,
             writer: self.writer(),
             namespace,
             unconfirmed: &self.unconfirmed,
         }
         .perform(observed, step)
-        .await
+        .await;
+        if let Some(event) = event_of(step, &done)
+            && let Some(set) = ctx.get(&kinds::MACHINE_SET, &key)
+        {
+            event::record(ctx, &self.writer(), &set, &event).await;
+        }
+        done
     }
 
     fn report(
         &self,
         observed: &Observed,
         _: &Plan<Step>,
-        _: &Outcome<Step, ()>,
+        outcome: &Outcome<Step, ()>,
         now: Timestamp,
     ) -> Report {
-        let reported = core::report(observed, now);
+        let failed = outcome.failed.as_ref();
+        let making = failed.filter(|(step, _)| matches!(step, Step::Create(_) | Step::Complete(_)));
+        let why = making.filter(|(_, failure)| !is_lost_race(failure));
+        let reported = core::report(observed, why.map(|(_, failure)| &*failure.message), now);
         Report {
             status: json!(reported.status),
             conditions: reported.conditions,
@@ -379,6 +392,22 @@ impl Controller for MachineSetController {
             is_last_word: false,
         }
     }
+}
+
+/// What people hear of a step that failed. Of those that succeed the conditions tell, and write no event for each.
+fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
+    let failure = done.as_ref().err().filter(|why| !is_lost_race(why))?;
+    let (reason, action) = match step {
+        Step::Create(_) | Step::Complete(_) => (reason::FAILED_CREATE, "CreateMachine"),
+        Step::Delete(_) => (reason::FAILED_DELETE, "DeleteMachine"),
+        _ => return None,
+    };
+    Some(Event::warning(reason, action, &*failure.message))
+}
+
+/// A lost race is looked at again at once: news to nobody.
+fn is_lost_race(failure: &Failure) -> bool {
+    failure.reason == "Conflict"
 }
 
 /// The Cluster of an object.

@@ -1,7 +1,7 @@
 //! Statuses as JSON: what to write, whether it differs, and whether anybody waits for the difference. Pure.
 
-use capstan_api::annotation;
 use capstan_api::condition;
+use capstan_api::{annotation, label};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value, json};
@@ -10,10 +10,9 @@ use crate::controller::{Adoption, Report};
 use crate::object::Object;
 
 /// Condition types whose status others act on: these are written at once.
-const URGENT_CONDITIONS: [&str; 6] = [
+const URGENT_CONDITIONS: [&str; 5] = [
     "Ready",
     "Available",
-    "UpToDate",
     "Deleting",
     "Paused",
     "HealthCheckSucceeded",
@@ -24,19 +23,25 @@ const URGENT_LOSS: &str = "BootstrapConfigReady";
 
 /// Status fields that others act on. All else (counters, addresses, messages, a provider's own fields) is for people and
 /// clients that poll.
-const URGENT_FIELDS: [&str; 7] = [
+const URGENT_FIELDS: [&str; 4] = [
     "/initialization/controlPlaneInitialized",
     "/initialization/provisioned",
     "/initialization/dataSecretCreated",
-    "/nodeRef",
-    "/failureDomains",
     "/deletion",
-    // A control plane's: workers of a version wait for it.
-    "/version",
 ];
 
-/// The same of a Cluster, whose control plane and machines wait for it. A Machine has the field as well, for people.
+/// A control plane's, which workers of a version wait for. Known for the first time it is that of machines which are still to come.
+const URGENT_ONCE_KNOWN: &str = "/version";
+
+/// A condition that others act on when it is lost or comes back; a new machine is up to date as a matter of course.
+const URGENT_CHANGE: &str = "UpToDate";
+
+/// A field of a Cluster like [`URGENT_FIELDS`]: its control plane and machines wait for it. A Machine has the field as well, for people.
 const URGENT_IN_CLUSTER: &str = "/initialization/infrastructureProvisioned";
+
+/// A field of a control plane's Machine like [`URGENT_FIELDS`]: the control plane looks at the Node. Of workers it is for people, and goes with
+/// their being ready if that comes soon.
+const URGENT_IN_MEMBER: &str = "/nodeRef";
 
 /// Why an object is paused, in the words of its condition; `None` when it is not.
 #[must_use]
@@ -190,13 +195,19 @@ pub fn says_something_new(current: &Value, desired: &Value) -> bool {
 /// Whether somebody may be waiting for this difference: a field that controllers act on changed, or an important condition
 /// changed its status. Everything else may wait a moment for company.
 #[must_use]
-pub fn is_urgent(kind: &str, current: &Value, desired: &Value) -> bool {
-    let of_kind = (kind == "Cluster").then_some(&URGENT_IN_CLUSTER);
+pub fn is_urgent(object: &Object, current: &Value, desired: &Value) -> bool {
+    let of_kind = (object.kind() == "Cluster").then_some(&URGENT_IN_CLUSTER);
+    let of_member = object.label(label::CONTROL_PLANE).is_some();
     if URGENT_FIELDS
         .iter()
         .chain(of_kind)
+        .chain(of_member.then_some(&URGENT_IN_MEMBER))
         .any(|field| current.pointer(field) != desired.pointer(field))
     {
+        return true;
+    }
+    let version = current.pointer(URGENT_ONCE_KNOWN);
+    if version.is_some() && version != desired.pointer(URGENT_ONCE_KNOWN) {
         return true;
     }
     let status = |value: &Value, wanted: &str| {
@@ -212,7 +223,10 @@ pub fn is_urgent(kind: &str, current: &Value, desired: &Value) -> bool {
     };
     let is_lost = status(current, URGENT_LOSS).as_deref() == Some("True")
         && status(desired, URGENT_LOSS).as_deref() == Some("False");
+    let up_to_date = status(current, URGENT_CHANGE);
+    let is_changed = up_to_date.is_some() && up_to_date != status(desired, URGENT_CHANGE);
     is_lost
+        || is_changed
         || URGENT_CONDITIONS.iter().any(|wanted| {
             let before = status(current, wanted);
             let after = status(desired, wanted);
@@ -221,7 +235,7 @@ pub fn is_urgent(kind: &str, current: &Value, desired: &Value) -> bool {
         })
 }
 
-/// The merge patch that gives an object its finalizer, labels and owners; `None` when it has them.
+/// The merge patch that gives an object its finalizer, labels, annotations and owners; `None` when it has them.
 #[must_use]
 pub fn adoption_patch(
     object: &Object,
@@ -243,6 +257,15 @@ pub fn adoption_patch(
         .collect();
     if !labels.is_empty() {
         metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
+    let annotations: Map<String, Value> = adoption
+        .annotations
+        .iter()
+        .filter(|(name, _)| object.annotation(name).is_none())
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
+    if !annotations.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(annotations));
     }
     if let Some(owners) = owners_with(object, adoption) {
         metadata.insert("ownerReferences".to_owned(), owners);
@@ -315,55 +338,80 @@ mod tests {
 
     #[test]
     fn what_controllers_act_on_is_urgent_and_words_are_not() {
+        let object = |value: Value| Object::new(value).expect("has a name");
+        let machine = object(json!({"kind": "Machine", "metadata": {"name": "a"}}));
+        let cluster = object(json!({"kind": "Cluster", "metadata": {"name": "a"}}));
+        let member = object(json!({
+            "kind": "Machine", "metadata": {"name": "a", "labels": {label::CONTROL_PLANE: ""}},
+        }));
         let ready = |status: &str, message: &str| json!({"conditions": [{"type": "Ready", "status": status, "message": message}], "phase": message});
         assert!(!is_urgent(
-            "Machine",
+            &machine,
             &ready("False", "a"),
             &ready("False", "b")
         ));
         assert!(is_urgent(
-            "Machine",
+            &machine,
             &ready("False", "a"),
             &ready("True", "a")
         ));
         assert!(
-            !is_urgent("Machine", &json!({}), &ready("False", "a")),
+            !is_urgent(&machine, &json!({}), &ready("False", "a")),
             "a first not-yet"
         );
         assert!(is_urgent(
-            "Machine",
+            &machine,
             &json!({}),
             &json!({"initialization": {"provisioned": true}})
         ));
         assert!(!is_urgent(
-            "Machine",
+            &machine,
             &json!({}),
             &json!({"replicas": 1, "addresses": []})
         ));
+        let node = json!({"nodeRef": {"name": "n"}});
+        assert!(!is_urgent(&machine, &json!({}), &node));
+        assert!(is_urgent(&member, &json!({}), &node));
+        // Workers wait for another version; the first one is that of machines which are still to come.
+        let version = |version: &str| json!({"version": version});
+        assert!(!is_urgent(&machine, &json!({}), &version("v1.36.3")));
         assert!(is_urgent(
-            "Machine",
-            &json!({}),
-            &json!({"nodeRef": {"name": "n"}})
+            &machine,
+            &version("v1.36.3"),
+            &version("v1.37.0")
+        ));
+        let up_to_date =
+            |status: &str| json!({"conditions": [{"type": "UpToDate", "status": status}]});
+        assert!(!is_urgent(&machine, &json!({}), &up_to_date("True")));
+        assert!(is_urgent(
+            &machine,
+            &up_to_date("True"),
+            &up_to_date("False")
         ));
         let provisioned = json!({"initialization": {"infrastructureProvisioned": true}});
-        assert!(is_urgent("Cluster", &json!({}), &provisioned));
-        assert!(!is_urgent("Machine", &json!({}), &provisioned));
+        assert!(is_urgent(&cluster, &json!({}), &provisioned));
+        assert!(!is_urgent(&machine, &json!({}), &provisioned));
     }
 
     #[test]
     fn adoption_is_one_patch_and_none_when_nothing_is_missing() {
         let object = Object::new(json!({"metadata": {
             "name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7", "finalizers": ["f"],
-            "labels": {"l": "v"}, "ownerReferences": [{"uid": "o"}],
+            "labels": {"l": "v"}, "annotations": {"a": "1"}, "ownerReferences": [{"uid": "o"}],
         }}))
         .expect("has a name");
         let have = Adoption {
             labels: vec![("l".to_owned(), "v".to_owned())],
+            annotations: vec![("a".to_owned(), "1".to_owned())],
             owners: vec![json!({"uid": "o"})],
             drop_owners: vec![],
         };
         assert_eq!(adoption_patch(&object, Some("f"), &have), None);
         let want = Adoption {
+            annotations: vec![
+                ("a".to_owned(), "2".to_owned()),
+                ("b".to_owned(), "2".to_owned()),
+            ],
             owners: vec![json!({"uid": "p"})],
             drop_owners: vec!["o".to_owned()],
             ..have
@@ -371,6 +419,7 @@ mod tests {
         let patch = adoption_patch(&object, Some("g"), &want).expect("differs");
         assert_eq!(patch["metadata"]["finalizers"], json!(["f", "g"]));
         assert_eq!(patch["metadata"]["ownerReferences"], json!([{"uid": "p"}]));
+        assert_eq!(patch["metadata"]["annotations"], json!({"b": "2"}));
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
     }
 }

@@ -8,5 +8,8 @@ pub mod observed;
 pub mod report;
 
 pub use decide::{Step, decide};
-pub use observed::{Observed, Probe};
+pub use observed::{Kubeconfig, Observed, Probe};
 pub use report::{Reported, report};
+
+#[cfg(test)]
+mod tests;

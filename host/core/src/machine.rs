@@ -74,6 +74,8 @@ pub struct Observed {
     pub cluster: Lookup<Cluster>,
     /// Its infrastructure machine.
     pub infra: Lookup<Value>,
+    /// The infrastructure machine is one of this host's plugins: it takes the name of the Secret with bootstrap data from the config.
+    pub infra_is_own: bool,
     /// Its bootstrap config; `None` when the Machine names none.
     pub bootstrap: Option<Lookup<Value>>,
     /// The connection to the workload cluster.
@@ -186,8 +188,7 @@ impl Observed {
         if known.data_secret_name.is_some() {
             known.bootstrapped = true;
         } else if let Some(config) = self.bootstrap.as_ref().and_then(Lookup::found)
-            && flag(config, "/status/initialization/dataSecretCreated")
-            && let Some(name) = text(config, "/status/dataSecretName")
+            && let Some(name) = created_secret(config)
         {
             known.data_secret_name = Some(name.to_owned());
             known.bootstrapped = true;
@@ -256,12 +257,23 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
 }
 
-/// The merge patch of the Machine's spec, if it differs: what providers report is copied once known, the provider ID always.
+/// Name of the Secret with bootstrap data, once a bootstrap config says that it is there.
+#[must_use]
+pub fn created_secret(config: &Value) -> Option<&str> {
+    flag(config, "/status/initialization/dataSecretCreated")
+        .then(|| text(config, "/status/dataSecretName"))
+        .flatten()
+}
+
+/// The merge patch of the Machine's spec, if it differs: what providers report is copied once known, the provider ID always. Where nobody
+/// waits for the name of the Secret with bootstrap data, it goes with the provider ID, in one write.
 fn spec_patch(observed: &Observed) -> Option<Value> {
     let known = observed.known();
     let spec = &observed.machine.spec;
     let mut patch = serde_json::Map::new();
-    if spec.bootstrap.data_secret_name != known.data_secret_name
+    let comes_later = observed.infra_is_own && known.provider_id.is_none();
+    if !comes_later
+        && spec.bootstrap.data_secret_name != known.data_secret_name
         && let Some(name) = known.data_secret_name
     {
         patch.insert("bootstrap".to_owned(), json!({"dataSecretName": name}));

@@ -41,6 +41,12 @@ words! {
     FAILED_SCALE_UP = "FailedScaleUp",
     /// A machine could not be taken from a control plane. The note says why; the host tries again.
     FAILED_SCALE_DOWN = "FailedScaleDown",
+    /// A Machine or a MachineSet could not be made. The note has the API server's words; the host tries again.
+    FAILED_CREATE = "FailedCreate",
+    /// A Machine or a MachineSet could not be deleted. The note has the API server's words; the host tries again.
+    FAILED_DELETE = "FailedDelete",
+    /// The replicas of a MachineSet could not be changed. The note has the API server's words; the host tries again.
+    FAILED_SCALE = "FailedScale",
     /// A component of a plugin answers calls now. Nothing to do.
     ACTIVATED = "Activated",
     /// The grants, limits and config of a plugin are those of its object's present generation. Nothing to do.

@@ -8,6 +8,7 @@ use capstan_core::call::infrastructure::{BootstrapData, MachineInput};
 use capstan_core::infrastructure::Step;
 use capstan_core::infrastructure::machine::{self as core, Effect, Observed};
 use capstan_core::lookup::Lookup;
+use capstan_core::machine::created_secret;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
@@ -46,11 +47,17 @@ fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
     if waits_for(&change.old) == waits_for(&change.new) {
         return Vec::new();
     }
-    let Some(machine) = change.object() else {
-        return Vec::new();
-    };
+    change
+        .object()
+        .map(|machine| named_by(machine))
+        .into_iter()
+        .collect()
+}
+
+/// The infrastructure machine that a Machine names.
+fn named_by(machine: &Object) -> Locator {
     let text = |pointer: &str| machine.text(pointer).unwrap_or_default().to_owned();
-    vec![Locator {
+    Locator {
         kind: GroupKind {
             group: text("/spec/infrastructureRef/apiGroup"),
             kind: text("/spec/infrastructureRef/kind"),
@@ -59,7 +66,57 @@ fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
             namespace: machine.key.namespace.clone(),
             name: text("/spec/infrastructureRef/name"),
         },
-    }]
+    }
+}
+
+/// The infrastructure machine of the Machine whose bootstrap config has data now.
+fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let has_data = |object: &Option<Arc<Object>>| {
+        object
+            .as_ref()
+            .is_some_and(|object| created_secret(&object.value).is_some())
+    };
+    let Some(config) = change.new.as_ref().filter(|_| !has_data(&change.old)) else {
+        return Vec::new();
+    };
+    if !has_data(&change.new) {
+        return Vec::new();
+    }
+    owner_machine(ctx, config)
+        .map(|machine| named_by(&machine))
+        .into_iter()
+        .collect()
+}
+
+/// The Machine that owns a provider object.
+fn owner_machine(ctx: &Ctx, object: &Object) -> Option<Arc<Object>> {
+    let owner = object
+        .owners()
+        .find(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group)?;
+    let key = ObjectKey::new(object.key.namespace.clone(), owner.name);
+    ctx.get(&kinds::MACHINE, &key)
+}
+
+/// Name of the Secret with a Machine's bootstrap data: as the Machine says, else as the config that it controls does. The Machine controller
+/// copies it in one write with the provider ID.
+async fn data_secret(ctx: &Ctx, machine: &Object) -> Option<String> {
+    if let Some(name) = machine.text("/spec/bootstrap/dataSecretName") {
+        return Some(name.to_owned());
+    }
+    let text = |field: &str| machine.text(&format!("/spec/bootstrap/configRef/{field}"));
+    let kind = GroupKind {
+        group: text("apiGroup")?.to_owned(),
+        kind: text("kind")?.to_owned(),
+    };
+    let key = ObjectKey::new(machine.key.namespace.clone(), text("name")?);
+    let config = lookup(ctx, &kind, &key).await;
+    let config = config.found()?;
+    let is_its_own = config
+        .controller()
+        .is_some_and(|owner| owner.uid == machine.uid);
+    is_its_own
+        .then(|| created_secret(&config.value).map(str::to_owned))
+        .flatten()
 }
 
 /// All infrastructure machines of a Cluster whose infrastructure became ready.
@@ -158,16 +215,8 @@ async fn bootstrap_data(
     object: &Object,
     secrets: &mut SecretTable,
 ) -> Result<BootstrapData, Failure> {
-    let name = observed
-        .machine
-        .found()
-        .and_then(|m| m.pointer("/spec/bootstrap/dataSecretName"))
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let key = ObjectKey {
-        namespace: object.key.namespace.clone(),
-        name: name.to_owned(),
-    };
+    let name = observed.data_secret.clone().unwrap_or_default();
+    let key = ObjectKey::new(object.key.namespace.clone(), name);
     let secret = ctx
         .secrets
         .get(&*ctx.api, &key)
@@ -215,12 +264,17 @@ impl Controller for InfraMachineController {
                 source: Source::Kind(&kinds::CLUSTER),
                 map: of_cluster,
             },
+            Watch {
+                source: Source::External,
+                map: of_external,
+            },
         ]
     }
 
     fn access() -> Vec<Access> {
         vec![
             Access::to_group(access::INFRASTRUCTURE, &["list", "watch", "patch"]),
+            Access::to_group(access::BOOTSTRAP, &["list", "watch"]),
             // Bootstrap data.
             Access::to(&kinds::SECRET, &["get"]),
         ]
@@ -235,12 +289,11 @@ impl Controller for InfraMachineController {
             namespace: object.key.namespace.clone(),
             name: name.to_owned(),
         };
-        let owner = object
-            .owners()
-            .find(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
-        let machine = owner
-            .and_then(|owner| ctx.get(&kinds::MACHINE, &in_namespace(owner.name)))
-            .map_or(Lookup::Missing, Lookup::Found);
+        let machine = owner_machine(ctx, &object).map_or(Lookup::Missing, Lookup::Found);
+        let data_secret = match machine.found() {
+            Some(machine) => data_secret(ctx, machine).await,
+            None => None,
+        };
         let cluster = machine
             .found()
             .and_then(|machine| cluster_by_name(machine))
@@ -270,6 +323,7 @@ impl Controller for InfraMachineController {
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
             asked: self.0.asked.at(&object),
+            data_secret,
             machine: machine.map(|o| o.value.clone()),
             cluster: cluster.map(|o| o.value.clone()),
             infra_cluster: infra_cluster.map(|o| o.value.clone()),

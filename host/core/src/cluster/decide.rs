@@ -8,13 +8,15 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::deletion::{Action, Children, stage};
-use super::observed::Observed;
+use super::observed::{Kubeconfig, Observed};
 use super::report::PROBE_GRACE;
 use crate::lookup::Lookup;
+use crate::material::server_url;
 use crate::plan::{Next, Plan};
 use crate::rollout::merge;
 
-/// A missing infrastructure or control plane object is looked for again after this time: its kind may not be watched.
+/// A missing infrastructure or control plane object, or certificate authority, is looked for again after this time: its kind may not be
+/// watched.
 const MISSING_RECHECK: Duration = Duration::from_secs(30);
 
 /// What is being deleted is looked at again after this time.
@@ -29,6 +31,11 @@ pub enum Step {
     PatchControlPlane(Value),
     /// The endpoint: merge patch of the Cluster.
     PatchCluster(Value),
+    /// Make or renew the administrator's kubeconfig.
+    EnsureKubeconfig {
+        /// `https://host:port`.
+        server: String,
+    },
     /// Keep a connection to the workload cluster; nothing is written.
     KeepConnection,
     /// Delete children.
@@ -74,6 +81,12 @@ pub fn decide(observed: &Observed, _: Timestamp) -> Plan<Step> {
             json!({"spec": {"controlPlaneEndpoint": endpoint}}),
         ));
     }
+    if observed.kubeconfig == Kubeconfig::Due
+        && let Some(endpoint) = observed.endpoint()
+    {
+        let server = server_url(&endpoint.host, endpoint.port);
+        steps.push(Step::EnsureKubeconfig { server });
+    }
     if observed.is_provisioned() {
         steps.push(Step::KeepConnection);
     }
@@ -92,6 +105,7 @@ fn next(observed: &Observed) -> Next {
                 .as_ref()
                 .is_some_and(|object| object.found().is_none())
         })
+        || observed.kubeconfig == Kubeconfig::NoAuthority
     {
         next = next.min(Next::CheckAfter(MISSING_RECHECK));
     }

@@ -26,6 +26,20 @@ pub struct Observed {
     pub deployments: Vec<MachineDeployment>,
     /// The connection to the workload cluster.
     pub probe: Probe,
+    /// The administrator's kubeconfig, when no control plane object makes it.
+    pub kubeconfig: Kubeconfig,
+}
+
+/// What there is of the kubeconfig of a Cluster without a control plane object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kubeconfig {
+    /// It is good, or somebody else makes it.
+    #[default]
+    Good,
+    /// It has to be made or renewed.
+    Due,
+    /// It has to be made, and the Secret with the certificate authority is not there.
+    NoAuthority,
 }
 
 /// What is known of the connection to the workload cluster.

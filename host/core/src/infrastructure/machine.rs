@@ -23,6 +23,8 @@ pub struct Observed {
     pub cluster: Lookup<Value>,
     /// The infrastructure cluster.
     pub infra_cluster: Lookup<Value>,
+    /// Name of the Secret with bootstrap data, as the Machine says, or its bootstrap config, from which the Machine has it.
+    pub data_secret: Option<String>,
     /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
     pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
@@ -43,8 +45,8 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
     if is_deleting(&observed.object) {
         return observed.plugin.is_none().then(plugin_missing);
     }
-    let machine = match &observed.machine {
-        Lookup::Found(machine) => machine,
+    match &observed.machine {
+        Lookup::Found(_) => {}
         Lookup::Missing => {
             return Some(NotYet::new(
                 "WaitingForOwnerMachine",
@@ -52,7 +54,7 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
             ));
         }
         Lookup::Unknown(why) => return Some(NotYet::new("InternalError", why.clone())),
-    };
+    }
     let Some(cluster) = observed.cluster.found() else {
         return Some(NotYet::new(
             "WaitingForCluster",
@@ -71,10 +73,10 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
             "waiting for the infrastructure cluster that Cluster spec.infrastructureRef names",
         ));
     }
-    if text(machine, "/spec/bootstrap/dataSecretName").is_empty() {
+    if observed.data_secret.is_none() {
         return Some(NotYet::new(
             "WaitingForBootstrapData",
-            "waiting for Machine spec.bootstrap.dataSecretName",
+            "waiting for the bootstrap config to have data, or for Machine spec.bootstrap.dataSecretName",
         ));
     }
     observed.plugin.is_none().then(plugin_missing)
@@ -149,7 +151,8 @@ mod tests {
     fn observed() -> Observed {
         Observed {
             object: json!({"kind": "LocalMachine", "metadata": {"uid": "u", "generation": 1}}),
-            machine: Lookup::Found(json!({"spec": {"bootstrap": {"dataSecretName": "s"}}})),
+            machine: Lookup::Found(json!({})),
+            data_secret: Some("s".to_owned()),
             cluster: Lookup::Found(
                 json!({"status": {"initialization": {"infrastructureProvisioned": true}}}),
             ),
@@ -218,7 +221,7 @@ mod tests {
             ),
             (
                 Observed {
-                    machine: Lookup::Found(json!({})),
+                    data_secret: None,
                     ..base.clone()
                 },
                 "WaitingForBootstrapData",

@@ -248,9 +248,13 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
     if !pre_terminate.is_empty() {
         return Stage::PreTerminateHook(pre_terminate);
     }
-    // Without bootstrap data no instance was ever asked for: a kind that was never installed keeps no such Machine from going.
+    // Without bootstrap data no instance was ever asked for: a kind that was never installed keeps no such Machine from going. That of a plugin
+    // is installed, and what of it cannot be seen will be.
     let known = observed.known();
-    let nothing_made = !known.provisioned && known.data_secret_name.is_none();
+    let nothing_made = !observed.infra_is_own
+        && !known.provisioned
+        && !known.bootstrapped
+        && known.data_secret_name.is_none();
     let holds = |object: &Lookup<Value>| match object {
         Lookup::Found(_) => true,
         Lookup::Missing => false,
@@ -297,7 +301,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         Stage::Drain(_) if times.node_drain_start_time.is_none() => {
             Plan::settled().check_after(Duration::ZERO)
         }
-        Stage::Volumes(_) if times.wait_for_node_volume_detach_start_time.is_none() => {
+        // A first look is no wait yet: most machines have no volumes, and the deletion of these has one write less.
+        Stage::Volumes(_)
+            if times.wait_for_node_volume_detach_start_time.is_none()
+                && facts.volumes.is_some() =>
+        {
             Plan::settled().check_after(Duration::ZERO)
         }
         Stage::Drain(node) => turn(

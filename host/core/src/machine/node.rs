@@ -1,9 +1,10 @@
-//! What a Machine writes onto its Node: labels and annotations of its domains, and which of them came from it.
+//! What a Machine writes onto its Node: labels and annotations of its domains, its taints, and which of them came from it.
 //!
 //! Contract: upstream `core/reconcilers/machine/machine_controller_noderef.go`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_api::v1beta2::{MachineTaint, TaintPropagation};
 use capstan_api::{annotation, label};
 use serde_json::{Map, Value, json};
 
@@ -40,6 +41,10 @@ pub fn patch(observed: &Observed, node: &Value) -> Option<Value> {
     annotations.insert(
         annotation::ANNOTATIONS_FROM_MACHINE.to_owned(),
         tracked_annotations,
+    );
+    annotations.insert(
+        annotation::TAINTS_FROM_MACHINE.to_owned(),
+        join(kept_taints(observed).keys()),
     );
     let annotation_changes = changes(
         node,
@@ -159,7 +164,29 @@ fn changes(
     changes
 }
 
-/// The Node's taints as they should be, if they differ.
+/// Taints that the Machine keeps on its Node, by key and effect.
+fn kept_taints(observed: &Observed) -> BTreeMap<String, &MachineTaint> {
+    asked_for(observed, TaintPropagation::Always)
+}
+
+fn asked_for(
+    observed: &Observed,
+    propagation: TaintPropagation,
+) -> BTreeMap<String, &MachineTaint> {
+    let taints = observed.machine.spec.taints.iter();
+    let taints = taints.filter(|taint| taint.propagation == propagation);
+    taints
+        .map(|taint| (format!("{}:{}", taint.key, taint.effect), taint))
+        .collect()
+}
+
+/// A taint of a Node as taints are told apart: by key and effect.
+fn taint_id(taint: &Value) -> String {
+    let part = |pointer| text(taint, pointer).unwrap_or_default();
+    format!("{}:{}", part("/key"), part("/effect"))
+}
+
+/// The Node's taints as they should be, if they differ. Those of others stay as they are.
 fn taints(observed: &Observed, node: &Value) -> Option<Vec<Value>> {
     let current = node
         .pointer("/spec/taints")
@@ -178,7 +205,46 @@ fn taints(observed: &Observed, node: &Value) -> Option<Vec<Value>> {
     } else if !observed.outdated_revision && marked {
         taints.retain(|taint| !is(taint, OUTDATED));
     }
+    let mut wanted = kept_taints(observed);
+    let before = previous(node, annotation::TAINTS_FROM_MACHINE);
+    taints.retain(|taint| {
+        let id = taint_id(taint);
+        !before.contains(&id) || wanted.contains_key(&id)
+    });
+    // Those for the beginning are nobody's business once the Node has been told for the first time.
+    let annotations = node.pointer("/metadata/annotations");
+    if annotations.is_none_or(|all| all.get(annotation::TAINTS_FROM_MACHINE).is_none()) {
+        wanted.extend(asked_for(observed, TaintPropagation::OnInitialization));
+    }
+    for (id, taint) in wanted {
+        set_taint(&mut taints, &id, taint);
+    }
     (taints != current).then_some(taints)
+}
+
+/// Adds a taint, or gives the one that is there its value.
+fn set_taint(taints: &mut Vec<Value>, id: &str, wanted: &MachineTaint) {
+    let value = wanted.value.as_deref();
+    match taints.iter_mut().find(|taint| taint_id(taint) == id) {
+        Some(taint) if text(taint, "/value") == value => {}
+        Some(taint) => {
+            if let Some(fields) = taint.as_object_mut() {
+                match value {
+                    Some(value) => fields.insert("value".to_owned(), json!(value)),
+                    None => fields.remove("value"),
+                };
+            }
+        }
+        None => {
+            let mut taint = Map::new();
+            taint.insert("key".to_owned(), json!(wanted.key));
+            taint.insert("effect".to_owned(), json!(wanted.effect));
+            if let Some(value) = value {
+                taint.insert("value".to_owned(), json!(value));
+            }
+            taints.push(Value::Object(taint));
+        }
+    }
 }
 
 /// Labels that a Machine may put onto its Node.
@@ -269,6 +335,53 @@ mod tests {
                 .iter()
                 .any(|t| t["key"] == OUTDATED)
         );
+    }
+
+    #[test]
+    fn taints_are_kept_valued_and_taken_away_again() {
+        let (mut observed, mut node) = with_node();
+        let taint = |key: &str, value: Option<&str>, propagation| MachineTaint {
+            key: key.to_owned(),
+            value: value.map(str::to_owned),
+            effect: capstan_api::v1beta2::TaintEffect::NoExecute,
+            propagation,
+        };
+        observed.machine.spec.taints = vec![
+            taint("kept", Some("1"), TaintPropagation::Always),
+            taint("first", None, TaintPropagation::OnInitialization),
+        ];
+        let change = patch(&observed, &node).expect("differs");
+        assert_eq!(
+            change["spec"]["taints"],
+            json!([
+                {"key": "mine", "effect": "NoSchedule"},
+                {"key": "first", "effect": "NoExecute"},
+                {"key": "kept", "effect": "NoExecute", "value": "1"},
+            ])
+        );
+        let told = &change["metadata"]["annotations"][annotation::TAINTS_FROM_MACHINE];
+        assert_eq!(told, "kept:NoExecute");
+        // Somebody removes the first one, and changes the value of the other, which comes back.
+        node["metadata"]["annotations"] = change["metadata"]["annotations"].clone();
+        node["spec"]["taints"] = json!([{"key": "kept", "effect": "NoExecute", "value": "2"}]);
+        assert_eq!(
+            taints(&observed, &node),
+            Some(vec![
+                json!({"key": "kept", "effect": "NoExecute", "value": "1"})
+            ])
+        );
+        // No longer asked for: it goes, one of another effect stays.
+        observed.machine.spec.taints.clear();
+        node["spec"]["taints"] = json!([
+            {"key": "kept", "effect": "NoExecute", "value": "1"}, {"key": "kept", "effect": "NoSchedule"},
+        ]);
+        let change = patch(&observed, &node).expect("differs");
+        assert_eq!(
+            change["spec"]["taints"],
+            json!([{"key": "kept", "effect": "NoSchedule"}])
+        );
+        let told = &change["metadata"]["annotations"][annotation::TAINTS_FROM_MACHINE];
+        assert_eq!(told, "");
     }
 
     #[test]

@@ -69,7 +69,12 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
     let stage = observed
         .is_deleting()
         .then(|| deletion::stage(observed, now));
-    if let Some(stage) = &stage {
+    // A look that found no volumes was no wait.
+    let found_nothing =
+        |(_, effect): &(Step, Effect)| matches!(effect, Effect::Volumes(left) if left.is_empty());
+    if let Some(stage) = &stage
+        && !outcome.done.iter().any(found_nothing)
+    {
         status.deletion = Some(started(status.deletion.unwrap_or_default(), stage, now));
     }
     let phase = phase(observed, &known, &status);

@@ -1,6 +1,6 @@
 //! What the status of a MachineDeployment says.
 
-use capstan_api::condition::Report;
+use capstan_api::condition::{self, Report};
 use capstan_api::reason::{common, condition_type, machine_deployment as reason};
 use capstan_api::v1beta2::{Machine, MachineDeploymentPhase, MachineDeploymentStatus};
 use jiff::Timestamp;
@@ -42,11 +42,13 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     };
     let mut blockers = observed.missing_templates();
     blockers.extend(verdict.blocker(&observed.strategy.name));
+    let held = held_sets(observed);
+    blockers.extend(held.iter().cloned());
     let slow = conditions::slow_deletions(machines.iter().copied(), now);
     let sources = |type_: &str| count::sources(machines.iter().copied(), type_, now);
     let conditions = vec![
         available(observed, &counts),
-        rolling_out(&machines, &verdict, &observed.strategy.name),
+        rolling_out(&machines, &verdict, &observed.strategy.name, &held),
         upgrade_blocked(&verdict, &observed.strategy.name),
         conditions::remediating(&machines, now),
         conditions::scaling_down(counts.replicas, wanted, &slow),
@@ -153,11 +155,37 @@ fn upgrade_blocked(verdict: &Verdict, strategy: &str) -> Report {
     Report::yes(type_, why).with_message(message)
 }
 
-/// True while there are machines that say that they are not up to date; says why, version first, and what the strategy says.
-fn rolling_out(machines: &[&Machine], verdict: &Verdict, strategy: &str) -> Report {
+/// What keeps sets from making the machines that they should: who looks at the deployment need not look for the set.
+fn held_sets(observed: &Observed) -> Vec<String> {
+    let held = observed.sets.iter().filter(|seen| !seen.is_deleting());
+    let lines = held.flat_map(|seen| {
+        let status = seen.set.status.as_ref();
+        let scaling = status.and_then(|status| {
+            condition::get(&status.conditions, condition_type::SCALING_UP)
+                .filter(|scaling| scaling.status == "True")
+        });
+        let message = scaling.map_or("", |scaling| scaling.message.as_str());
+        // The first line says from how many to how many; each other one is a reason.
+        let reasons = message
+            .lines()
+            .skip(1)
+            .map(|line| line.trim_start_matches("* "));
+        reasons.map(|line| format!("MachineSet {}: {line}", seen.name()))
+    });
+    lines.collect()
+}
+
+/// True while there are machines that say that they are not up to date; says why, version first, and what holds it.
+fn rolling_out(
+    machines: &[&Machine],
+    verdict: &Verdict,
+    strategy: &str,
+    held: &[String],
+) -> Report {
     let type_ = condition_type::ROLLING_OUT;
     let outdated = count::not_up_to_date(machines.iter().copied());
     let mut notes: Vec<String> = verdict.blocker(strategy).into_iter().collect();
+    notes.extend(held.iter().cloned());
     if let Verdict::Accepted(checked) = verdict {
         if !checked.message().is_empty() {
             notes.push(format!("{strategy}: {}", checked.message()));

@@ -29,9 +29,9 @@ pub struct Reported {
     pub finished: bool,
 }
 
-/// What the status says.
+/// What the status says. `failed` is why Machines could not be made, if that was tried.
 #[must_use]
-pub fn report(observed: &Observed, now: Timestamp) -> Reported {
+pub fn report(observed: &Observed, failed: Option<&str>, now: Timestamp) -> Reported {
     let machines: Vec<&Machine> = observed.bare_machines().collect();
     let counts = count::count(machines.iter().copied());
     let deleting = observed.is_deleting();
@@ -43,7 +43,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
     let slow = conditions::slow_deletions(machines.iter().copied(), now);
     let short = wanted.is_some_and(|wanted| counts.replicas < wanted);
     // Checks of the control plane only matter when machines have to be made.
-    let blockers = match (deleting, short) {
+    let mut blockers = match (deleting, short) {
         (true, _) => Vec::new(),
         (false, true) if observed.is_create_disabled() => {
             vec!["its MachineDeployment keeps it from making Machines".to_owned()]
@@ -51,6 +51,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
         (false, true) => blocked(observed),
         (false, false) => observed.missing_templates(),
     };
+    blockers.extend(failed.filter(|_| short).map(str::to_owned));
     let sources = |type_: &str| count::sources(machines.iter().copied(), type_, now);
     let conditions = vec![
         conditions::remediating(&machines, now),

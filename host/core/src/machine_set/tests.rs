@@ -73,6 +73,19 @@ fn a_set_that_must_not_make_machines_makes_none() {
 }
 
 #[test]
+fn a_machine_that_the_server_refused_is_said_in_the_condition() {
+    let seen = below("v1.36.3", "v1.36.3");
+    let why = "creating a Machine: denied by a policy";
+    let reported = super::report(&seen, Some(why), at(0)).conditions;
+    let scaling = reported.iter().find(|report| report.type_ == "ScalingUp");
+    let message = &scaling.expect("reported").message;
+    assert!(
+        message.contains("is blocked because:") && message.contains(why),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_orphan_is_taken_in_and_a_machine_of_another_is_left() {
     let mut seen = observed(Value::Null, vec![machine("orphan", 1, json!([]))]);
     seen.set.metadata.uid = Some("set".to_owned());

@@ -363,7 +363,7 @@ impl Simulation {
         for step in plan.steps.into_iter().take(taken) {
             self.perform_set(name, step)?;
         }
-        if machine_set::report(&observed, self.now).finished {
+        if machine_set::report(&observed, None, self.now).finished {
             self.sets.remove(name);
         }
         Ok(taken)

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use super::PROBE_GRACE;
 use crate::cluster::deletion::Stage;
-use crate::cluster::observed::{Observed, is_deleting_value, kind_of};
+use crate::cluster::observed::{Kubeconfig, Observed, is_deleting_value, kind_of};
 use crate::lookup::Lookup;
+use crate::material::{CERTIFICATE_KEY, CLUSTER_CA, KUBECONFIG, PRIVATE_KEY};
 use crate::rollout::conditions::{of_machines, remediating};
 use crate::rollout::count;
 
@@ -136,10 +137,20 @@ fn remote_connection_probe(observed: &Observed, now: Timestamp) -> Option<Report
     let Some(last) = observed.probe.last_success else {
         let status = observed.cluster.status.as_ref();
         let known = status.is_some_and(|s| condition::get(&s.conditions, type_).is_some());
-        if known && observed.probe.failures < FAILURES_MAX {
+        let is_explained = observed.kubeconfig == Kubeconfig::NoAuthority;
+        if known && observed.probe.failures < FAILURES_MAX && !is_explained {
             return None;
         }
-        return Some(failed("Remote connection not established yet".to_owned()));
+        let mut message = "Remote connection not established yet".to_owned();
+        if observed.kubeconfig == Kubeconfig::NoAuthority {
+            let name = count::name(&observed.cluster.metadata);
+            let missing = format!(
+                ": create Secret {name}-{CLUSTER_CA} with {CERTIFICATE_KEY} and {PRIVATE_KEY}, from which the kubeconfig is made, \
+                 or Secret {name}-{KUBECONFIG}"
+            );
+            message.push_str(&missing);
+        }
+        return Some(failed(message));
     };
     let age = std::time::Duration::try_from(now.duration_since(last)).unwrap_or_default();
     if age > PROBE_GRACE {

@@ -6,7 +6,10 @@ use capstan_api::v1beta2::{MachineDeletionSpec, MachineDeletionStatus};
 use serde_json::json;
 
 use super::*;
+use crate::machine::Effect;
+use crate::machine::report::report;
 use crate::machine::report::tests::observed;
+use crate::plan::Outcome;
 
 fn deleting() -> Observed {
     let mut observed = observed();
@@ -46,6 +49,35 @@ fn the_stages_follow_each_other() {
     assert_eq!(stage(&observed, now), Stage::Node("n".to_owned()));
     observed.deletion.node_exists = false;
     assert_eq!(stage(&observed, now), Stage::Completed);
+}
+
+#[test]
+fn only_a_wait_for_volumes_has_a_start() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    observed.deletion.drain = Some(Turn::default());
+    let look = Step::CheckVolumes {
+        node: "n".to_owned(),
+    };
+    assert_eq!(decide(&observed, now).steps, vec![look.clone()]);
+    let started = |left: &[&str]| {
+        let left = left.iter().map(|volume| (*volume).to_owned()).collect();
+        let outcome = Outcome {
+            done: vec![(look.clone(), Effect::Volumes(left))],
+            failed: None,
+        };
+        let status = report(&observed, &outcome, now).status;
+        let times = status.deletion.unwrap_or_default();
+        times.wait_for_node_volume_detach_start_time.is_some()
+    };
+    assert!(!started(&[]));
+    assert!(started(&["pv"]));
+    // Seen and not written down yet: nothing else happens before.
+    observed.deletion.volumes = Some(Turn {
+        at: now,
+        left: vec!["pv".to_owned()],
+    });
+    assert!(decide(&observed, now).steps.is_empty());
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(in crate::machine) fn observed() -> Observed {
     Observed {
         machine,
         cluster: Lookup::Found(cluster),
+        infra_is_own: false,
         infra: Lookup::Found(json!({
             "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
             "spec": {"providerID": "x://1"},
@@ -321,4 +322,60 @@ fn a_node_of_another_version_is_updating() {
     let up_to_date = said(&reported(&observed), "UpToDate").clone();
     assert_eq!(up_to_date.reason, "Updating");
     assert!(up_to_date.message.contains("v1.36.1"));
+}
+
+#[test]
+fn the_name_of_the_data_waits_for_the_provider_id_only_where_nobody_waits_for_it() {
+    let mut seen = observed();
+    let patches = |seen: &Observed| -> Vec<Value> {
+        let steps = crate::machine::decide(seen, Timestamp::UNIX_EPOCH).steps;
+        let patches = steps.into_iter().filter_map(|step| match step {
+            Step::PatchMachine(patch) => Some(patch),
+            _ => None,
+        });
+        patches.collect()
+    };
+    let both = json!({"spec": {"bootstrap": {"dataSecretName": "m"}, "providerID": "x://1"}});
+    assert_eq!(patches(&seen).first(), Some(&both));
+    seen.infra_is_own = true;
+    assert_eq!(patches(&seen), [both]);
+    let Lookup::Found(infra) = &mut seen.infra else {
+        return;
+    };
+    infra["spec"] = json!({});
+    infra["status"] = json!({});
+    assert!(patches(&seen).is_empty());
+    seen.infra_is_own = false;
+    let name = json!({"spec": {"bootstrap": {"dataSecretName": "m"}}});
+    assert_eq!(patches(&seen), [name]);
+}
+
+#[test]
+fn bootstrap_data_that_the_user_gives_needs_no_config() {
+    let mut seen = observed();
+    seen.machine.spec.bootstrap.config_ref = None;
+    seen.machine.spec.bootstrap.data_secret_name = Some("mine".to_owned());
+    seen.bootstrap = None;
+    let reported = reported(&seen);
+    let ready = said(&reported, "BootstrapConfigReady");
+    assert_eq!(
+        (ready.status, ready.reason.as_str()),
+        (ConditionStatus::True, "DataSecretProvided")
+    );
+    let done = reported.status.initialization.clone().expect("initialized");
+    assert_eq!(done.bootstrap_data_secret_created, Some(true));
+}
+
+#[test]
+fn two_nodes_of_one_provider_id_are_an_error_that_names_them() {
+    let mut seen = observed();
+    seen.node = NodeLookup::Several(vec!["a".to_owned(), "b".to_owned()]);
+    let reported = reported(&seen);
+    let healthy = said(&reported, "NodeHealthy");
+    assert_eq!(healthy.status, ConditionStatus::Unknown);
+    assert!(
+        healthy.message.contains('a') && healthy.message.contains('b'),
+        "{}",
+        healthy.message
+    );
 }

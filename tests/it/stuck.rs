@@ -1,0 +1,240 @@
+//! What does not get on says why, and what to do: a machine in deletion, a rollout, a health check; by `kubectl describe` and `capstan explain`.
+
+use std::process::Command;
+
+use capstan_tests::cluster::TestCluster;
+use capstan_tests::host::TestHost;
+use capstan_tests::kube_client::{
+    EVENT, Kind, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK,
+    MACHINE_SET, name,
+};
+use capstan_tests::kubectl::Kubectl;
+use capstan_tests::{PATIENCE, eventually, run, wasm};
+use serde_json::{Value, json};
+
+const QUOTA: Kind = Kind {
+    api_version: "admissionregistration.k8s.io/v1",
+    plural: "validatingadmissionpolicies",
+    namespaced: false,
+};
+const QUOTA_BINDING: Kind = Kind {
+    api_version: "admissionregistration.k8s.io/v1",
+    plural: "validatingadmissionpolicybindings",
+    namespaced: false,
+};
+
+/// Waits until both clients say all of this about an object.
+async fn told(host: &TestHost, namespace: &str, object: &str, words: &[&str], to_do: &str) {
+    let kubeconfig = host.plane.admin_kubeconfig();
+    let kubectl = Kubectl::found(&kubeconfig).await;
+    eventually(&format!("{object} says why"), PATIENCE, async || {
+        let described = kubectl.run(&["describe", object, "-n", namespace]).await?;
+        let explained = Command::new(wasm::program())
+            .args(["explain", object, "-n", namespace, "--kubeconfig"])
+            .arg(&kubeconfig)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+        for word in words {
+            // kubectl breaks no lines in messages.
+            if !described.contains(word) {
+                return Err(format!(
+                    "{word:?} is not in what is described:\n{described}"
+                ));
+            }
+            if !explained.contains(word) {
+                return Err(format!(
+                    "{word:?} is not in what is explained:\n{explained}"
+                ));
+            }
+        }
+        explained
+            .contains(to_do)
+            .then_some(())
+            .ok_or(format!("{to_do:?} is not in:\n{explained}"))
+    })
+    .await;
+}
+
+async fn a_worker(host: &TestHost, cluster: &TestCluster) -> Value {
+    let machines = host.kube().list(MACHINE, &cluster.namespace).await;
+    let label = "cluster.x-k8s.io/deployment-name";
+    let worker = |machine: &&Value| machine["metadata"]["labels"].get(label).is_some();
+    machines.iter().find(worker).unwrap().clone()
+}
+
+#[test]
+fn a_machine_that_stays_in_deletion_says_why_and_what_to_do() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "stuck-machine");
+        let cluster = TestCluster::new(ns, "stays", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = name(&a_worker(host, &cluster).await);
+        let hook = "pre-drain.delete.hook.machine.cluster.x-k8s.io/backup";
+        let annotate = |value: Value| json!({"metadata": {"annotations": {hook: value}}});
+        kube.merge(MACHINE, ns, &machine, &annotate(json!("")))
+            .await;
+        kube.delete(MACHINE, ns, &machine).await;
+        let words = [
+            "WaitingForPreDrainHook",
+            "Waiting for pre-drain hooks to succeed (hooks: backup)",
+        ];
+        let to_do = "Its owner removes the annotation";
+        told(host, ns, &format!("machine/{machine}"), &words, to_do).await;
+        kube.merge(MACHINE, ns, &machine, &annotate(Value::Null))
+            .await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn a_rollout_that_cannot_go_on_says_why_and_what_to_do() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "stuck-rollout");
+        let cluster = TestCluster::new(ns, "halts", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let deployment = cluster.deployment();
+        let object = format!("machinedeployment/{deployment}");
+        // No cloud has such machines: the new one never comes.
+        let template = json!({
+            "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
+            "metadata": {"namespace": ns, "name": "enormous"},
+            "spec": {"template": {"spec": {"instanceType": "enormous"}}},
+        });
+        kube.apply(LOCAL_MACHINE_TEMPLATE, &template).await;
+        let refer = |name: &str| json!({"spec": {"template": {"spec": {"infrastructureRef": {"name": name}}}}});
+        kube.merge(MACHINE_DEPLOYMENT, ns, &deployment, &refer("enormous"))
+            .await;
+        let words = ["there is no instance type", "enormous"];
+        told(host, ns, &object, &words, "The message says").await;
+
+        // No worker may be ahead of its control plane: the new set makes no machine.
+        kube.merge(MACHINE_DEPLOYMENT, ns, &deployment, &refer(&deployment))
+            .await;
+        let version = json!({"spec": {"template": {"spec": {"version": "v1.37.0"}}}});
+        kube.merge(MACHINE_DEPLOYMENT, ns, &deployment, &version)
+            .await;
+        let words = ["preflight check failed", "KubernetesVersionSkew"];
+        let new_set = eventually("the new set is there", PATIENCE, async || {
+            let sets = kube.list(MACHINE_SET, ns).await;
+            let new = sets
+                .iter()
+                .find(|set| set["spec"]["template"]["spec"]["version"] == "v1.37.0");
+            new.map(name).ok_or("not yet".to_owned())
+        })
+        .await;
+        told(
+            host,
+            ns,
+            &format!("machineset/{new_set}"),
+            &words,
+            "ScalingUp",
+        )
+        .await;
+        told(host, ns, &object, &words, "RollingOut").await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn a_set_that_may_not_make_machines_says_so_in_an_event() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "stuck-set");
+        let cluster = TestCluster::new(ns, "refused", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        // Nobody may have more than there are: a quota of the namespace, as administrators set it.
+        let quota = json!({
+            "apiVersion": QUOTA.api_version, "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": "no-more-machines"},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["cluster.x-k8s.io"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["machines"],
+                }]},
+                "validations": [{"expression": format!("object.metadata.namespace != '{ns}'"), "message": "no more machines here"}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": QUOTA.api_version, "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": "no-more-machines"},
+            "spec": {"policyName": "no-more-machines", "validationActions": ["Deny"]},
+        });
+        kube.apply(QUOTA, &quota).await;
+        kube.apply(QUOTA_BINDING, &binding).await;
+        let probe = json!({
+            "apiVersion": MACHINE.api_version, "kind": "Machine",
+            "metadata": {"namespace": ns, "name": "probe"},
+            "spec": {
+                "clusterName": "refused", "bootstrap": {"dataSecretName": "none"},
+                "infrastructureRef": {"apiGroup": "i.example", "kind": "None", "name": "none"},
+            },
+        });
+        eventually("the policy holds", PATIENCE, async || {
+            let path = format!("{}?dryRun=All", MACHINE.path(ns, None));
+            let json = "application/json";
+            match kube
+                .send(http::Method::POST, &path, json, Some(&probe))
+                .await
+            {
+                Err(refusal) if refusal.message.contains("no more machines here") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        kube.scale(MACHINE_DEPLOYMENT, ns, &cluster.deployment(), 2)
+            .await;
+        eventually("an event says why", PATIENCE, async || {
+            let events = kube.list(EVENT, ns).await;
+            let told = events.iter().find(|e| e["reason"] == "FailedCreate");
+            let told = told.ok_or("there is no such event")?;
+            let note = told["note"].as_str().unwrap_or_default();
+            (note.contains("no more machines here") && told["regarding"]["kind"] == "MachineSet")
+                .then_some(())
+                .ok_or(told.to_string())
+        })
+        .await;
+        let set = name(&kube.list(MACHINE_SET, ns).await[0]);
+        let words = ["is blocked because", "no more machines here"];
+        told(host, ns, &format!("machineset/{set}"), &words, "ScalingUp").await;
+        kube.delete(QUOTA_BINDING, "", "no-more-machines").await;
+        kube.delete(QUOTA, "", "no-more-machines").await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn a_health_check_that_does_nothing_says_why_and_what_to_do() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "stuck-check");
+        let cluster = TestCluster::new(ns, "ill", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let check = json!({
+            "apiVersion": MACHINE_HEALTH_CHECK.api_version, "kind": "MachineHealthCheck",
+            "metadata": {"namespace": ns, "name": "idle"},
+            "spec": {
+                "clusterName": "ill",
+                "selector": {"matchLabels": {"cluster.x-k8s.io/deployment-name": cluster.deployment()}},
+                "checks": {"nodeStartupTimeoutSeconds": 0, "unhealthyNodeConditions": [
+                    {"type": "Ready", "status": "Unknown", "timeoutSeconds": 300},
+                ]},
+                "remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo": 0}},
+            },
+        });
+        kube.apply(MACHINE_HEALTH_CHECK, &check).await;
+        let machine = name(&a_worker(host, &cluster).await);
+        let mark = json!({"metadata": {"annotations": {"cluster.x-k8s.io/remediate-machine": ""}}});
+        kube.merge(MACHINE, ns, &machine, &mark).await;
+        let words = ["TooManyUnhealthy"];
+        let to_do = "Find the common cause, or change triggerIf";
+        told(host, ns, "machinehealthcheck/idle", &words, to_do).await;
+        assert!(kube.get(MACHINE, ns, &machine).await.is_some());
+        cluster.delete(host).await;
+    });
+}

@@ -98,9 +98,9 @@ impl Request {
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.url
             .push(if self.url.contains('?') { '&' } else { '?' });
-        escape(name, &mut self.url);
+        self.url.push_str(&escaped(name));
         self.url.push('=');
-        escape(value, &mut self.url);
+        self.url.push_str(&escaped(value));
         self
     }
 
@@ -189,21 +189,21 @@ impl Request {
     }
 }
 
-/// Adds a text to a URL with everything but letters, digits and `-._~` escaped.
-fn escape(text: &str, url: &mut String) {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
-    ];
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+/// Text as a part of a URL: everything is escaped but what is never special in one (RFC 3986, unreserved characters).
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).map(|d| char::from(*d));
+    let mut url = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             url.push(char::from(byte));
         } else {
             url.push('%');
-            url.push(digit(byte >> 4));
-            url.push(digit(byte & 15));
+            url.extend(digit(byte >> 4).into_iter().chain(digit(byte & 15)));
         }
     }
+    url
 }
 
 /// The JSON text before and after the text at the pointer. The marker is chosen so that it occurs nowhere else, whatever users

@@ -1,5 +1,7 @@
 //! Infrastructure providers: machines, and what clusters need around them.
 
+mod template;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::export::{Exported, input_traits};
 use crate::kinds::{Cluster, Machine};
 use crate::manifest::Plugin;
 use crate::object::Object;
+
+pub use template::{Capacity, MachineTemplate, NodeInfo};
 
 /// An infrastructure provider. Every function is called again and again, from any state, also after a crash in the middle of an
 /// earlier call. The host owns finalizers, owner references, pause, retries, contract fields and contract conditions.

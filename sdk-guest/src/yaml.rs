@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 pub use reader::read;
 
+use crate::bootstrap::SecretEncoding;
+
 /// A value as a document.
 #[must_use]
 pub fn write(value: Value) -> String {
@@ -25,21 +27,6 @@ pub fn write(value: Value) -> String {
     text.collect()
 }
 
-/// How the host puts the bytes of a secret into the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// As they are.
-    Plain,
-    /// With so many spaces before every line.
-    Indent(u32),
-    /// As base64.
-    Base64,
-    /// As the inside of a JSON string, without line ends at its end.
-    JsonString,
-    /// As the data of a URL.
-    Percent,
-}
-
 /// A piece of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -50,7 +37,7 @@ pub enum Part {
         /// The host's handle.
         handle: u64,
         /// How it is put in.
-        encoding: Encoding,
+        encoding: SecretEncoding,
     },
 }
 
@@ -149,7 +136,7 @@ impl Writer {
     }
 
     /// Adds a secret.
-    pub fn secret(&mut self, handle: u64, encoding: Encoding) {
+    pub fn secret(&mut self, handle: u64, encoding: SecretEncoding) {
         self.parts.push(Part::Secret { handle, encoding });
     }
 
@@ -234,7 +221,7 @@ impl Writer {
             },
             Node::SecretLine(handle) => {
                 self.text("\"");
-                self.secret(*handle, Encoding::Plain);
+                self.secret(*handle, SecretEncoding::Plain);
                 self.text("\"\n");
             }
             Node::SecretBlock { handle, chomp } => {
@@ -242,12 +229,12 @@ impl Writer {
                 self.text(&format!("|2{chomp}\n"));
                 self.secret(
                     *handle,
-                    Encoding::Indent(u32::try_from(inner).unwrap_or(u32::MAX)),
+                    SecretEncoding::Indent(u32::try_from(inner).unwrap_or(u32::MAX)),
                 );
                 self.text("\n");
             }
             Node::SecretBase64(handle) => {
-                self.secret(*handle, Encoding::Base64);
+                self.secret(*handle, SecretEncoding::Base64);
                 self.text("\n");
             }
             Node::Documents(documents) => {

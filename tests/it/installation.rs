@@ -10,7 +10,7 @@ use capstan_tests::installation::{
     ACCOUNT, account_kubeconfig, apply, host_args, manifests, of_kind,
 };
 use capstan_tests::kube_client::{
-    CLUSTER, CLUSTER_RESOURCE_SET, CONFIG_MAP, Kind, Kube, MACHINE, MACHINE_DEPLOYMENT,
+    CLUSTER, CLUSTER_RESOURCE_SET, CONFIG_MAP, Kind, Kube, MACHINE_DEPLOYMENT,
     MACHINE_HEALTH_CHECK, MACHINE_HOOK, PLUGIN, POD, SECRET, condition, name,
 };
 use capstan_tests::process::HostProcess;
@@ -280,15 +280,7 @@ fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
             &version,
         )
         .await;
-        eventually("all workers have the new version", PATIENCE, async || {
-            let machines = kube.list(MACHINE, &cluster.namespace).await;
-            let is_new = |m: &&Value| m["spec"]["version"] == VERSION_NEXT;
-            let count = machines.iter().filter(is_new).count();
-            (count == 3 && machines.len() == 3)
-                .then_some(())
-                .ok_or(format!("{count} of {}", machines.len()))
-        })
-        .await;
+        cluster.all_have_version(&kube, VERSION_NEXT, 3).await;
         cluster.available(&host, 2).await;
         kube.delete(MACHINE_HEALTH_CHECK, &cluster.namespace, "check")
             .await;

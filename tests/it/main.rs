@@ -19,6 +19,7 @@ mod hooks;
 mod in_cluster;
 mod installation;
 mod kubectl;
+mod plan;
 mod plugin_capabilities;
 mod plugin_loading;
 mod plugin_sources;

@@ -6,18 +6,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_tests::cluster::namespace;
 use capstan_tests::host::{NAMESPACE, TestHost, plugin};
 use capstan_tests::kube_client::{
-    CLUSTER, CONFIG_MAP, EVENT, Kind, Kube, PLUGIN, SECRET, condition, conditions,
+    CLUSTER, CONFIG_MAP, EVENT, Kube, PLUGIN, SECRET, condition, conditions,
 };
+use capstan_tests::probe::{PROBE, PROBE_CLUSTER, probe_cluster};
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
 
-const PROBE_CLUSTER: Kind = Kind {
-    api_version: "infrastructure.cluster.x-k8s.io/v1beta2",
-    plural: "probeclusters",
-    namespaced: true,
-};
-
-const PLUGIN_NAME: &str = "infrastructure-probe";
 const OWN: &str = "capabilities";
 
 /// Gives the plugin these grants beside `http`, and something to do.
@@ -26,13 +20,13 @@ async fn tell(kube: &Kube, grants: &[Value], todo: Value) {
     let mut all = vec![http];
     all.extend(grants.iter().cloned());
     let spec = json!({"spec": {"grants": all, "config": null}});
-    kube.merge(PLUGIN, NAMESPACE, PLUGIN_NAME, &spec).await;
+    kube.merge(PLUGIN, NAMESPACE, PROBE, &spec).await;
     let spec = json!({"spec": {"config": todo}});
-    kube.merge(PLUGIN, NAMESPACE, PLUGIN_NAME, &spec).await;
-    let object = plugin(kube, PLUGIN_NAME).await.unwrap();
+    kube.merge(PLUGIN, NAMESPACE, PROBE, &spec).await;
+    let object = plugin(kube, PROBE).await.unwrap();
     let generation = object["metadata"]["generation"].clone();
     eventually("the plugin has taken it in", PATIENCE, async || {
-        let object = plugin(kube, PLUGIN_NAME).await.ok_or("no Plugin")?;
+        let object = plugin(kube, PROBE).await.ok_or("no Plugin")?;
         let is_new = object["status"]["observedGeneration"] == generation
             && condition(&object, "Ready").status == "True";
         is_new.then_some(()).ok_or(conditions(&object))
@@ -76,10 +70,10 @@ async fn world(host: &TestHost) {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"namespace": "kube-system", "name": "facts"}, "data": {"answer": "42"}});
     kube.apply(CONFIG_MAP, &map).await;
-    host.put_plugin(PLUGIN_NAME, &wasm::gzip(&wasm::component("engine-probe")))
+    host.put_plugin(PROBE, &wasm::gzip(&wasm::component("engine-probe")))
         .await;
     eventually("there is a Plugin", PATIENCE, async || {
-        plugin(kube, PLUGIN_NAME).await.ok_or("none".to_owned())
+        plugin(kube, PROBE).await.ok_or("none".to_owned())
     })
     .await;
 }
@@ -93,16 +87,7 @@ fn granted_capabilities_reach_what_they_say_and_end_with_the_grant() {
         let bytes = json!({"capability": "secret", "secrets": [{"name": "cloud", "keys": ["token"], "bytes": true}]});
         let read = json!({"do": "secret", "name": "cloud", "key": "token", "bytes": true, "then": "event"});
         tell(kube, std::slice::from_ref(&bytes), read.clone()).await;
-        let cluster = json!({
-            "apiVersion": CLUSTER.api_version, "kind": "Cluster", "metadata": {"namespace": OWN, "name": "probe"},
-            "spec": {"infrastructureRef": {
-                "apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "ProbeCluster", "name": "probe",
-            }},
-        });
-        kube.apply(CLUSTER, &cluster).await;
-        let infra = json!({"apiVersion": PROBE_CLUSTER.api_version, "kind": "ProbeCluster",
-            "metadata": {"namespace": OWN, "name": "probe"}, "spec": {}});
-        kube.apply(PROBE_CLUSTER, &infra).await;
+        probe_cluster(kube, OWN).await;
         noted(kube, 1, |note| note["bytes"] == "hush-hush").await;
         let event = eventually("the event is written", PATIENCE, async || {
             let events = kube.list(EVENT, OWN).await;

@@ -1,13 +1,15 @@
-//! Components from several ConfigMaps and from files, and what a host does that requires signatures.
+//! Components from several ConfigMaps, from files and from registries, and what a host does that requires signatures.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_engine::{SignaturePolicy, SourceOptions};
 use capstan_tests::host::{NAMESPACE, TestHost, plugin};
 use capstan_tests::kube_client::{CONFIG_MAP, Kube, PLUGIN, SECRET, condition, conditions};
+use capstan_tests::registry::Registry;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use rcgen::{KeyPair, SigningKey as _};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 fn part(place: usize, count: usize, bytes: &[u8]) -> Value {
     json!({
@@ -114,5 +116,125 @@ fn a_host_that_requires_signatures_loads_files_and_maps_that_are_signed() {
         let outside = json!({"spec": {"source": {"file": {"path": "../../etc/hostname"}}}});
         kube.merge(PLUGIN, NAMESPACE, "from-file", &outside).await;
         verified(kube, "from-file", "False", "not a path below").await;
+    });
+}
+
+/// Pushes a plugin's component as its author would, and gives what the program says of it.
+async fn push(registry: &Registry, plugin: &str, reference: &str, more: &[&str]) -> Value {
+    let file = registry.home().join(format!("{plugin}.wasm"));
+    std::fs::write(&file, wasm::component(plugin)).unwrap();
+    let pushed = Command::new(wasm::program())
+        .args([
+            "plugin",
+            "push",
+            file.to_str().unwrap(),
+            reference,
+            "-o",
+            "json",
+        ])
+        .arg("--cache-dir")
+        .arg(registry.home().join("plugins"))
+        .args(more)
+        .output()
+        .await
+        .unwrap();
+    let words = String::from_utf8_lossy(&pushed.stderr);
+    assert!(pushed.status.success(), "{words}");
+    serde_json::from_slice(&pushed.stdout).unwrap()
+}
+
+#[test]
+fn a_component_is_pulled_from_a_registry_by_tag_and_by_digest() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let registry = Registry::start().await;
+        let ca = registry.file("ca.pem", registry.ca_pem());
+        let login = registry.file("login.json", &registry.login());
+        let more = [
+            "--ca",
+            ca.to_str().unwrap(),
+            "--login",
+            login.to_str().unwrap(),
+        ];
+        let tagged = registry.reference("team/strategy:1.0");
+        let first = push(&registry, "upgrade-on-delete", &tagged, &more).await;
+
+        // Neither the authority nor the login: each is asked for by name.
+        let object = json!({
+            "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+            "metadata": {"namespace": NAMESPACE, "name": "from-registry"},
+            "spec": {"source": {"oci": {"image": tagged}}},
+        });
+        kube.apply(PLUGIN, &object).await;
+        verified(kube, "from-registry", "False", "certificate").await;
+        let source = |fields: Value| json!({"spec": {"source": {"oci": fields}}});
+        let change = async |fields: Value| {
+            kube.merge(PLUGIN, NAMESPACE, "from-registry", &source(fields))
+                .await;
+        };
+        change(json!({"caBundle": registry.ca_pem()})).await;
+        verified(kube, "from-registry", "False", "wants a login").await;
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+            "metadata": {"namespace": NAMESPACE, "name": "registry-login"},
+            "data": {".dockerconfigjson": BASE64.encode(registry.login())},
+        });
+        kube.apply(SECRET, &secret).await;
+        change(json!({"pullSecret": "registry-login"})).await;
+        host.plugin_ready("from-registry").await;
+        let object = verified(kube, "from-registry", "True", "").await;
+        let status = &object["status"]["source"];
+        assert_eq!(status["resolved"], first["pinned"], "{status}");
+        assert_eq!(
+            object["status"]["observedDigest"], first["digest"],
+            "{object}"
+        );
+
+        // The tag is given to another component; by digest it is had at once, and the old one still is.
+        let second = push(&registry, "upgrade-rolling-update", &tagged, &more).await;
+        assert_ne!(first["manifestDigest"], second["manifestDigest"]);
+        for wanted in [&second, &first] {
+            change(json!({"image": wanted["pinned"]})).await;
+            let what = format!("{} is loaded", wanted["pinned"]);
+            eventually(&what, PATIENCE, async || {
+                let object = plugin(kube, "from-registry").await.ok_or("no Plugin")?;
+                let is_loaded = object["status"]["observedDigest"] == wanted["digest"]
+                    && condition(&object, "Compiled").status == "True";
+                is_loaded.then_some(()).ok_or(conditions(&object))
+            })
+            .await;
+        }
+        // What is not there is said, and the component that works stays.
+        change(json!({"image": registry.reference("team/strategy:none")})).await;
+        let object = verified(kube, "from-registry", "False", "there is no").await;
+        assert_eq!(condition(&object, "Ready").status, "True", "{object}");
+        kube.delete(PLUGIN, NAMESPACE, "from-registry").await;
+        kube.delete(SECRET, NAMESPACE, "registry-login").await;
+    });
+}
+
+#[test]
+fn a_registry_without_tls_is_used_only_where_that_is_said() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let registry = Registry::start_plain().await;
+        let tagged = registry.reference("strategy:dev");
+        let pushed = push(&registry, "upgrade-on-delete", &tagged, &["--plain-http"]).await;
+        let object = json!({
+            "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+            "metadata": {"namespace": NAMESPACE, "name": "from-plain-registry"},
+            "spec": {"source": {"oci": {"image": tagged}}},
+        });
+        kube.apply(PLUGIN, &object).await;
+        verified(kube, "from-plain-registry", "False", "").await;
+        let plain = json!({"spec": {"source": {"oci": {"plainHTTP": true}}}});
+        kube.merge(PLUGIN, NAMESPACE, "from-plain-registry", &plain)
+            .await;
+        host.plugin_ready("from-plain-registry").await;
+        let object = verified(kube, "from-plain-registry", "True", "").await;
+        assert_eq!(object["status"]["observedDigest"], pushed["digest"]);
+        kube.delete(PLUGIN, NAMESPACE, "from-plain-registry").await;
     });
 }

@@ -235,6 +235,20 @@ impl TestCluster {
         .await;
     }
 
+    /// Waits until its namespace has this many Machines, all of this version.
+    pub async fn all_have_version(&self, kube: &Kube, version: &str, machines: usize) {
+        let what = format!("{machines} Machines of version {version}");
+        eventually(&what, PATIENCE, async || {
+            let all = kube.list(MACHINE, &self.namespace).await;
+            let is_new = |machine: &&Value| machine["spec"]["version"] == version;
+            let count = all.iter().filter(is_new).count();
+            (count == machines && all.len() == machines)
+                .then_some(())
+                .ok_or(format!("{count} of {}", all.len()))
+        })
+        .await;
+    }
+
     /// Deletes the Cluster and waits until neither the API server nor the cloud has anything of it.
     pub async fn delete(&self, host: &TestHost) {
         host.kube()

@@ -8,16 +8,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
-use capstan_controllers::event::Events;
-use capstan_controllers::fence::Fence;
 use capstan_controllers::kube_api::KubeApi;
 use capstan_controllers::kube_api::real::RealApi;
 use capstan_controllers::metrics::Metrics;
-use capstan_controllers::plugins::Plugins;
-use capstan_controllers::secrets::Secrets;
-use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
-use capstan_controllers::workloads::{RealConnect, Workloads};
+use capstan_controllers::workloads::RealConnect;
 use capstan_controllers::{install, registry};
 use capstan_engine::{Ceiling, Compiler, Engine, EngineOptions, Limits, SourceOptions};
 use capstan_local::control_plane::ControlPlane;
@@ -224,32 +219,20 @@ impl TestHost {
         let client = Kube::from_kubeconfig(&text).await.client();
         let api: Arc<dyn KubeApi> = Arc::new(RealApi::new(client));
         let tasks = Tasks::default();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let secrets = Secrets::default();
-        let workloads = Workloads::new(
-            Arc::clone(&api),
-            secrets.clone(),
-            Arc::new(RealConnect),
-            Arc::clone(&clock),
-            tasks.clone(),
-        );
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = PublicUrl::of_address(listener.local_addr().unwrap());
-        let reports = Reports::prepare(&*api, NAMESPACE, url, clock.now()).await;
+        let reports = Reports::prepare(&*api, NAMESPACE, url, SystemClock.now()).await;
         let reports = Arc::new(reports.unwrap());
         let ctx = Arc::new(Ctx {
-            stores: Stores::new(Arc::clone(&api), tasks.clone()),
-            api,
-            plugins: Plugins::default(),
-            workloads,
-            secrets,
-            events: Events::default(),
-            clock,
-            tasks: tasks.clone(),
-            fence: Fence::default(),
             snapshots: Some(SnapshotStore::new(self.snapshots_dir(), SNAPSHOTS_KEPT)),
             reports: Some(Arc::clone(&reports)),
-            namespace: NAMESPACE.to_owned(),
+            ..Ctx::new(
+                api,
+                Arc::new(RealConnect),
+                Arc::new(SystemClock),
+                tasks.clone(),
+                NAMESPACE,
+            )
         });
         reports.serve(&ctx, listener).unwrap();
         registry::start(&ctx, &engine(sources), &Arc::new(Metrics::default()));

@@ -4,17 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use capstan_api::name::ObjectKey;
-use capstan_controllers::ctx::{Clock, Ctx};
-use capstan_controllers::event::Events;
-use capstan_controllers::fence::Fence;
+use capstan_controllers::ctx::Ctx;
 use capstan_controllers::kube_api::{KubeApi, Resource};
 use capstan_controllers::metrics::Metrics;
-use capstan_controllers::plugins::{ActivePlugin, Plugins};
+use capstan_controllers::plugins::ActivePlugin;
 use capstan_controllers::registry;
-use capstan_controllers::secrets::Secrets;
-use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
-use capstan_controllers::workloads::{Connect, ConnectError, Workloads};
+use capstan_controllers::workloads::{Connect, ConnectError};
 use capstan_core::call::manifest::{Manifest, OwnedKind, PluginKind};
 use capstan_engine::{
     Ceiling, Compiler, Engine, EngineOptions, Grants, Limits, Loaded, Native, SourceOptions,
@@ -64,29 +60,13 @@ impl Host {
         world.note("host: starts");
         let api: Arc<dyn KubeApi> = Arc::new(HostApi::new(Arc::clone(world), Server::Management));
         let tasks = Tasks::default();
-        let clock: Arc<dyn Clock> = Arc::new(WorldClock(Arc::clone(world)));
-        let secrets = Secrets::default();
-        let workloads = Workloads::new(
-            Arc::clone(&api),
-            secrets.clone(),
-            Arc::new(SimulatedConnect(Arc::clone(world))),
-            Arc::clone(&clock),
-            tasks.clone(),
-        );
-        let ctx = Arc::new(Ctx {
-            stores: Stores::new(Arc::clone(&api), tasks.clone()),
+        let ctx = Arc::new(Ctx::new(
             api,
-            plugins: Plugins::default(),
-            workloads,
-            secrets,
-            events: Events::default(),
-            clock,
-            tasks: tasks.clone(),
-            fence: Fence::default(),
-            reports: None,
-            snapshots: None,
-            namespace: NAMESPACE.to_owned(),
-        });
+            Arc::new(SimulatedConnect(Arc::clone(world))),
+            Arc::new(WorldClock(Arc::clone(world))),
+            tasks.clone(),
+            NAMESPACE,
+        ));
         registry::start(&ctx, engine(), &Arc::new(Metrics::default()));
         for plugin in plugins(world) {
             ctx.plugins.activate(plugin);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_api::{contract, label};
 use capstan_core::plan::Failure;
+use capstan_engine::PlannedEffects;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::stores::{Origin, Stores};
 use crate::tasks::Tasks;
-use crate::workloads::Workloads;
+use crate::workloads::{Connect, Workloads};
 
 /// The current time, and luck. Tests and simulations bring their own.
 pub trait Clock: Send + Sync + 'static {
@@ -67,11 +68,47 @@ pub struct Ctx {
     pub snapshots: Option<SnapshotStore>,
     /// Where machines report that they did not become nodes, if the operator gave an address.
     pub reports: Option<Arc<Reports>>,
+    /// Only in a rehearsal: plugins are called in plan mode, and what they would do is collected here.
+    pub planned: Option<PlannedEffects>,
     /// The host's own namespace: where plugins are installed.
     pub namespace: String,
 }
 
 impl Ctx {
+    /// With nothing seen yet, an open fence, and neither snapshots nor reports nor a plan.
+    #[must_use]
+    pub fn new(
+        api: Arc<dyn KubeApi>,
+        connect: Arc<dyn Connect>,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+        namespace: &str,
+    ) -> Self {
+        let secrets = Secrets::default();
+        let workloads = Workloads::new(
+            Arc::clone(&api),
+            secrets.clone(),
+            connect,
+            Arc::clone(&clock),
+            tasks.clone(),
+        );
+        Self {
+            stores: Stores::new(Arc::clone(&api), tasks.clone()),
+            api,
+            plugins: Plugins::default(),
+            workloads,
+            secrets,
+            events: Events::default(),
+            clock,
+            tasks,
+            fence: Fence::default(),
+            snapshots: None,
+            reports: None,
+            planned: None,
+            namespace: namespace.to_owned(),
+        }
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -210,6 +247,23 @@ impl Ctx {
             .await;
         let stored = self.expect_there(resource, key, answer)?;
         self.take_in(writer, resource, stored, false)
+    }
+
+    /// Changes an object by a merge patch, for a step that needs nothing of the answer.
+    ///
+    /// # Errors
+    /// What the server said, with the object's name.
+    pub async fn change(
+        &self,
+        writer: &Writer,
+        resource: &Resource,
+        key: &ObjectKey,
+        patch: &Value,
+    ) -> Result<(), Failure> {
+        let patch = Patch::Merge(patch.clone());
+        let answer = self.patch(writer, resource, key, &patch).await;
+        let doing = format!("changing {} {key}", resource.kind);
+        answer.map(drop).map_err(|error| failure(&doing, &error))
     }
 
     /// Changes an object's status and takes the answer into the cache.

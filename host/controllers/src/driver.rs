@@ -89,6 +89,21 @@ impl<C: Controller> Driver<C> {
         }
     }
 
+    /// One pass over an object outside of the queue, and what it came to, in words. For a context in which nothing is written.
+    pub async fn rehearse(&self, locator: &Locator) -> String {
+        let pass = tokio::time::timeout(RECONCILE_DEADLINE, self.pass(locator)).await;
+        match pass {
+            Ok(Pass::Gone) => "the object is gone".to_owned(),
+            Ok(Pass::Next(Next::Settled)) => "looks again when something changes".to_owned(),
+            Ok(Pass::Next(Next::CheckAfter(after))) => {
+                format!("looks again after {} s", after.as_secs_f32().ceil())
+            }
+            Ok(Pass::Conflict) => "somebody else has written it: looks again at once".to_owned(),
+            Ok(Pass::Failed(failure)) => format!("{}: {}", failure.reason, failure.message),
+            Err(_) => format!("not done within {} s", RECONCILE_DEADLINE.as_secs()),
+        }
+    }
+
     async fn work(&self, locator: &Locator) {
         // Put back even when the reconcile panics: the object must not be lost to the queue.
         let _done = Done {
@@ -403,6 +418,7 @@ impl<C: Controller> Reconcile<'_, C> {
             self.driver.held().remove(self.locator);
             return Ok(Next::Settled);
         };
+        let may_hold = may_hold && self.ctx().planned.is_none();
         if may_hold && !status::is_urgent(object, current, &desired) {
             let now = Instant::now();
             let since = *self

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod machine;
+mod templates;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,9 @@ use crate::plugins::{ActivePlugin, encode_state};
 
 /// Role of infrastructure machines.
 const MACHINE_ROLE: &str = "infra-machine";
+
+/// Role of templates of infrastructure machines.
+const TEMPLATE_ROLE: &str = "infra-machine-template";
 
 /// Role of infrastructure clusters.
 pub(crate) const CLUSTER_ROLE: &str = "infra-cluster";

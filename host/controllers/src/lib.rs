@@ -37,6 +37,7 @@ pub mod queue;
 pub mod records;
 pub mod reference;
 pub mod registry;
+pub mod rehearsal;
 pub mod resource_set;
 pub mod resource_set_binding;
 pub mod rollout_plan;

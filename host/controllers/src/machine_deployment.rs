@@ -28,7 +28,7 @@ use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
 use crate::kinds;
-use crate::kube_api::{ApiError, Patch, Resource};
+use crate::kube_api::ApiError;
 use crate::machine::typed;
 use crate::machine_set::cluster_of;
 use crate::object::{Locator, Object};
@@ -168,20 +168,6 @@ impl MachineDeploymentController {
         }
     }
 
-    async fn patch(
-        &self,
-        ctx: &Ctx,
-        resource: &Resource,
-        key: &ObjectKey,
-        patch: Value,
-    ) -> Result<(), Failure> {
-        let answer = ctx
-            .patch(&self.writer(), resource, key, &Patch::Merge(patch))
-            .await;
-        let doing = format!("changing {} {key}", resource.kind);
-        answer.map(drop).map_err(|error| failure(&doing, &error))
-    }
-
     async fn act(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
         let metadata = &observed.deployment.metadata;
         let namespace = metadata.namespace.clone().unwrap_or_default();
@@ -192,17 +178,22 @@ impl MachineDeploymentController {
                 self.own_template(ctx, &namespace, reference, patch).await
             }
             Step::PatchDeployment(patch) => {
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, patch.clone())
+                ctx.change(&self.writer(), &kinds::MACHINE_DEPLOYMENT, &own, patch)
                     .await
             }
             Step::KeepState(memory) => {
-                self.patch(ctx, &kinds::MACHINE_DEPLOYMENT, &own, memory.patch())
-                    .await
+                ctx.change(
+                    &self.writer(),
+                    &kinds::MACHINE_DEPLOYMENT,
+                    &own,
+                    &memory.patch(),
+                )
+                .await
             }
             Step::MarkMachines(names) => {
                 for name in names {
-                    let marked = self
-                        .patch(ctx, &kinds::MACHINE, &named(name), mark_patch())
+                    let marked = ctx
+                        .change(&self.writer(), &kinds::MACHINE, &named(name), &mark_patch())
                         .await;
                     marked.or_else(ignore_gone(ctx, &named(name)))?;
                 }
@@ -217,7 +208,7 @@ impl MachineDeploymentController {
                 }
             }
             Step::PatchSet { name, patch } => {
-                self.patch(ctx, &kinds::MACHINE_SET, &named(name), patch.clone())
+                ctx.change(&self.writer(), &kinds::MACHINE_SET, &named(name), patch)
                     .await
             }
             Step::DeleteSets(names) => self.delete_sets(ctx, &namespace, names).await,
@@ -237,7 +228,7 @@ impl MachineDeploymentController {
             None => ctx.resolve(&kind)?,
         };
         let key = ObjectKey::new(namespace, reference.name.clone());
-        self.patch(ctx, &resource, &key, patch.clone()).await
+        ctx.change(&self.writer(), &resource, &key, patch).await
     }
 
     async fn delete_sets(

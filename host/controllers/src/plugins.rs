@@ -308,7 +308,11 @@ impl ActivePlugin {
             deadline: self.limits.wall,
             attempt,
             idempotency_key: format!("{}-{operation}", object.uid),
-            mode: Mode::Apply,
+            mode: if ctx.planned.is_some() {
+                Mode::Plan
+            } else {
+                Mode::Apply
+            },
             config: self.config.clone(),
             extra: Vec::new(),
         }
@@ -349,7 +353,7 @@ impl ActivePlugin {
                 ctx, object, &self.name,
             ))),
             recorder: self.recorder(ctx, object),
-            ..CallEnv::new(String::new(), String::new())
+            planned: ctx.planned.clone().unwrap_or_default(),
         }
     }
 

@@ -66,6 +66,8 @@ macro_rules! controllers {
     };
 }
 
+pub(crate) use controllers;
+
 /// All that the host does with the API of the management cluster: what controllers say of themselves, and what they share.
 #[must_use]
 pub fn access() -> Vec<Access> {

@@ -181,20 +181,6 @@ impl ClusterResourceSetController {
         change(&mut self.memories.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn merge(
-        &self,
-        ctx: &Ctx,
-        resource: &Resource,
-        key: &ObjectKey,
-        patch: Value,
-    ) -> Result<(), Failure> {
-        let answer = ctx
-            .patch(&self.writer(), resource, key, &Patch::Merge(patch))
-            .await;
-        let doing = format!("changing {} {key}", resource.kind);
-        answer.map(drop).map_err(|error| failure(&doing, &error))
-    }
-
     async fn unbind(
         &self,
         ctx: &Ctx,
@@ -203,7 +189,7 @@ impl ClusterResourceSetController {
     ) -> Result<(), Failure> {
         if let Some(patch) = patch {
             let resource = &kinds::CLUSTER_RESOURCE_SET_BINDING;
-            return self.merge(ctx, resource, key, patch.clone()).await;
+            return ctx.change(&self.writer(), resource, key, patch).await;
         }
         let Some(binding) = ctx.get(&kinds::CLUSTER_RESOURCE_SET_BINDING, key) else {
             return Ok(());
@@ -241,7 +227,7 @@ impl ClusterResourceSetController {
             let bound: ClusterResourceSetBinding = typed(&bound)?;
             if let Some(patch) = binding::patch(observed, &bound, &results, inventory) {
                 let resource = &kinds::CLUSTER_RESOURCE_SET_BINDING;
-                self.merge(ctx, resource, &key, patch).await?;
+                ctx.change(&self.writer(), resource, &key, &patch).await?;
             }
         }
         self.memories(|all| {

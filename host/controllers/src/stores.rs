@@ -61,6 +61,13 @@ impl Stores {
             .cloned()
     }
 
+    /// All stores, by no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Store>> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.values().cloned().collect()
+    }
+
     /// The store of a resource; watches it from now on.
     pub fn ensure(self: &Arc<Self>, resource: &Resource, selection: Selection) -> Arc<Store> {
         let kind = resource.group_kind();

@@ -45,7 +45,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    fn new(rule: impl Into<String>) -> Self {
+    pub(crate) fn new(rule: impl Into<String>) -> Self {
         Self { rule: rule.into() }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod machine;
+pub mod template;
 
 use std::time::Duration;
 

@@ -86,6 +86,12 @@ impl PlannedEffects {
             .clone()
     }
 
+    /// Takes out what was collected.
+    #[must_use]
+    pub fn take(&self) -> Vec<PlannedEffect> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(crate) fn add(&self, capability: &'static str, what: String) {
         let mut effects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if effects.len() < crate::limit::LIST_ENTRIES_MAX {

@@ -298,12 +298,17 @@ pub async fn ensure_kubectl(progress: &Progress) -> Result<PathBuf, Error> {
 
 /// clusterctl of exactly the pinned version, so that tests mean the same everywhere; built when missing.
 pub async fn ensure_clusterctl(progress: &Progress) -> Result<PathBuf, Error> {
+    pinned(&catalog::CLUSTERCTL, progress).await
+}
+
+/// A registry of images, for tests of what is pulled from one; built when missing.
+pub async fn ensure_registry(progress: &Progress) -> Result<PathBuf, Error> {
+    pinned(&catalog::REGISTRY, progress).await
+}
+
+async fn pinned(binary: &'static catalog::Binary, progress: &Progress) -> Result<PathBuf, Error> {
     let progress = progress.clone();
-    in_thread(move || {
-        let search = Search::from_environment();
-        build::ensure(&search, &catalog::CLUSTERCTL, &progress)
-    })
-    .await
+    in_thread(move || build::ensure(&Search::from_environment(), binary, &progress)).await
 }
 
 /// Runs a search in a thread that nobody waits for at the end: an interrupted command ends at

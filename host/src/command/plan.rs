@@ -1,6 +1,8 @@
-//! `capstan plan`: what would happen. `plan rollout` asks the real strategy of a MachineDeployment about a simulated world.
+//! `capstan plan`: what would happen. `plan rollout` asks the real strategy of a MachineDeployment about a simulated world, `plan object`
+//! the controllers about the world as it is.
 
 mod adopt;
+mod object;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -37,6 +39,11 @@ pub(super) enum PlanCommand {
     ///
     /// Reads the machines, their configs and the cluster's Secrets, and asks the plugin of the control plane's kind. Nothing is written.
     Adopt(adopt::AdoptArgs),
+    /// What controllers and plugins would do with one object now.
+    ///
+    /// Reads what the host reads, loads the installed plugins, and lets the controllers of the object's kind look at it once. Plugins are
+    /// called in plan mode. What they would write or ask of a cloud is listed; nothing is done.
+    Object(object::ObjectArgs),
 }
 
 /// How the steps are printed.
@@ -99,6 +106,7 @@ pub(super) fn run(command: PlanCommand) -> anyhow::Result<ExitCode> {
     match command {
         PlanCommand::Rollout(args) => runtime.block_on(Box::pin(rollout(args))),
         PlanCommand::Adopt(args) => runtime.block_on(Box::pin(adopt::adopt(args))),
+        PlanCommand::Object(args) => runtime.block_on(Box::pin(object::object(args))),
     }
 }
 

@@ -12,18 +12,14 @@ use capstan_api::plugin::HostCeiling;
 use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
-use capstan_controllers::event::Events;
 use capstan_controllers::fence::{Fence, Fenced, FencedConnect};
 use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugin::PluginController;
-use capstan_controllers::plugins::Plugins;
 use capstan_controllers::records::RecordDir;
-use capstan_controllers::secrets::Secrets;
-use capstan_controllers::stores::Stores;
 use capstan_controllers::tasks::Tasks;
-use capstan_controllers::workloads::{RealConnect, Workloads};
+use capstan_controllers::workloads::RealConnect;
 use capstan_controllers::{install, plugin, registry};
 use capstan_core::lease::Terms;
 use capstan_core::plan::{Failure, FailureKind};
@@ -413,28 +409,17 @@ fn context_behind(
     reports: Option<Arc<Reports>>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
-    let secrets = Secrets::default();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let workloads = Workloads::new(
-        Arc::clone(api),
-        secrets.clone(),
-        Arc::new(FencedConnect::new(RealConnect, fence.clone())),
-        Arc::clone(&clock),
-        tasks.clone(),
-    );
     Arc::new(Ctx {
-        api: Arc::clone(api),
-        stores: Stores::new(Arc::clone(api), tasks.clone()),
-        plugins: Plugins::default(),
-        workloads,
-        secrets,
-        events: Events::default(),
-        clock,
-        tasks: tasks.clone(),
         fence: fence.clone(),
         snapshots,
         reports,
-        namespace: namespace.to_owned(),
+        ..Ctx::new(
+            Arc::clone(api),
+            Arc::new(FencedConnect::new(RealConnect, fence.clone())),
+            Arc::new(SystemClock),
+            tasks.clone(),
+            namespace,
+        )
     })
 }
 

@@ -7,6 +7,7 @@ mod additional;
 mod disk;
 mod json;
 
+use capstan_sdk::bootstrap::SecretEncoding;
 use serde_json::Value;
 
 use self::json::Json;
@@ -17,7 +18,7 @@ use crate::needs::user_material;
 use crate::question::{Materials, Piece, Question};
 use crate::refusal::Refusal;
 use crate::report;
-use crate::yaml::{Encoding, Part, Writer};
+use crate::yaml::{Part, Writer};
 
 /// The oldest version of the config's format that has all that is used, so that most readers take it.
 const VERSION: &str = "3.0.0";
@@ -131,9 +132,9 @@ fn entry(file: File) -> Result<Json, Refusal> {
                 handle,
                 // What is base64 already only has to keep out of the JSON's way.
                 encoding: if encoding == Some("base64") {
-                    Encoding::JsonString
+                    SecretEncoding::JsonString
                 } else {
-                    Encoding::Base64
+                    SecretEncoding::Base64
                 },
             },
         ]),
@@ -281,7 +282,7 @@ fn users(question: &Question<'_>, materials: &Materials) -> Result<Vec<Json>, Re
                     Piece::Text(text) => Json::text(text.trim_end_matches('\n')),
                     Piece::Secret(handle) => Json::Parts(vec![Part::Secret {
                         handle: *handle,
-                        encoding: Encoding::JsonString,
+                        encoding: SecretEncoding::JsonString,
                     }]),
                 };
                 entries.push(("passwordHash".to_owned(), hash));

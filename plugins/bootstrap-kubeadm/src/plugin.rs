@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use capstan_sdk::bootstrap::{
-    Bootstrap, BootstrapAnswer, BootstrapInput, Part as SdkPart, Role as SdkRole, SecretEncoding,
+    Bootstrap, BootstrapAnswer, BootstrapInput, Part as SdkPart, Role as SdkRole,
 };
 use capstan_sdk::{
     Condition, ConditionStatus, Failure, Manifest, Material, MaterialValue, NoStatus, Plugin,
@@ -17,7 +17,7 @@ use crate::needs::{Need, TOKEN, TOKEN_LIFETIME_MS, needs};
 use crate::question::{Materials, Piece, Question, Report, Role};
 use crate::refusal::{Refusal, Remedy};
 use crate::template::CONTROL_PLANE_VERSION;
-use crate::yaml::{Encoding, Part};
+use crate::yaml::Part;
 
 /// How long to wait for what is not known yet (contract 3.9: 10 s for a missing endpoint).
 const LATER: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Bootstrap for Kubeadm {
             answer.parts.push(match part {
                 Part::Text(text) => SdkPart::Text(text),
                 Part::Secret { handle, encoding } => {
-                    SdkPart::Secret(sdk_handle(&handles, handle)?, sdk_encoding(encoding))
+                    SdkPart::Secret(sdk_handle(&handles, handle)?, encoding)
                 }
             });
         }
@@ -174,16 +174,6 @@ fn sdk_handle(handles: &[SecretHandle], number: u64) -> Result<SecretHandle, Fai
     handle
         .copied()
         .ok_or_else(|| Failure::terminal("HandleUnknown", "a secret has no handle"))
-}
-
-fn sdk_encoding(encoding: Encoding) -> SecretEncoding {
-    match encoding {
-        Encoding::Plain => SecretEncoding::Plain,
-        Encoding::Indent(spaces) => SecretEncoding::Indent(spaces),
-        Encoding::Base64 => SecretEncoding::Base64,
-        Encoding::JsonString => SecretEncoding::JsonString,
-        Encoding::Percent => SecretEncoding::Percent,
-    }
 }
 
 impl From<Refusal> for Failure {

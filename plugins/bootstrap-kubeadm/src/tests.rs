@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use capstan_sdk::bootstrap::SecretEncoding;
 use serde_json::{Value, json};
 
 use crate::data::data;
 use crate::needs::{Need, needs};
 use crate::question::{Materials, Piece, Question, Role};
 use crate::refusal::{Refusal, Remedy};
-use crate::yaml::{Encoding, Part};
+use crate::yaml::Part;
 
 mod checked;
 mod fields;
@@ -108,15 +109,17 @@ fn joined(parts: Vec<Part>) -> String {
             let secret = SECRETS[usize::try_from(handle).unwrap()];
             let lines = secret.trim_end_matches('\n');
             match encoding {
-                Encoding::Plain => secret.to_owned(),
-                Encoding::Base64 => base64::engine::general_purpose::STANDARD.encode(secret),
-                Encoding::JsonString => {
+                SecretEncoding::Plain => secret.to_owned(),
+                SecretEncoding::Base64 => base64::engine::general_purpose::STANDARD.encode(secret),
+                SecretEncoding::JsonString => {
                     let quoted = json!(lines).to_string();
                     let inside = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
                     inside.unwrap().to_owned()
                 }
-                Encoding::Percent => secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
-                Encoding::Indent(spaces) => {
+                SecretEncoding::Percent => {
+                    secret.bytes().map(|byte| format!("%{byte:02X}")).collect()
+                }
+                SecretEncoding::Indent(spaces) => {
                     let indent = " ".repeat(usize::try_from(spaces).unwrap());
                     let line = |line: &str| match line {
                         "" => String::new(),
@@ -235,7 +238,7 @@ fn secrets_that_the_config_names_are_needed() {
 mod plugin {
     //! The plugin as the host calls it.
 
-    use capstan_sdk::bootstrap::{Bootstrap, Part, Role as SdkRole, SecretEncoding};
+    use capstan_sdk::bootstrap::{Bootstrap, Part, Role as SdkRole};
     use capstan_sdk::{FailureKind, Material, MaterialValue, Plugin, Requirement, testing};
 
     use super::*;

@@ -34,7 +34,7 @@ fn spec() -> Value {
     })
 }
 
-fn input(spec: &Value) -> ControlPlaneInput<Kubeadm> {
+pub(crate) fn input(spec: &Value) -> ControlPlaneInput<Kubeadm> {
     ControlPlaneInput {
         context: Context {
             now_ms: 0,

@@ -1,8 +1,10 @@
 //! The local cloud's API: its resources, and requests whose outcome is one of few.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use capstan_sdk::http::{Request, Response, SecretEncoding};
+use capstan_sdk::http::{Request, Response, SecretEncoding, escaped};
+use capstan_sdk::infrastructure::{Capacity, NodeInfo};
 use capstan_sdk::{Context, Failure, SecretHandle};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +43,29 @@ pub(crate) struct LoadBalancer {
     pub(crate) state_message: String,
     pub(crate) host: String,
     pub(crate) port: u16,
+}
+
+/// A type of instances.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InstanceType {
+    pub(crate) name: String,
+    capacity: BTreeMap<String, String>,
+    architecture: String,
+    operating_system: String,
+}
+
+impl InstanceType {
+    /// What a machine of it has.
+    pub(crate) fn capacity(&self) -> Capacity {
+        Capacity {
+            resources: self.capacity.clone(),
+            node_info: NodeInfo {
+                architecture: Some(self.architecture.clone()),
+                operating_system: Some(self.operating_system.clone()),
+            },
+        }
+    }
 }
 
 /// An instance.
@@ -213,6 +238,16 @@ impl Cloud {
         }
     }
 
+    /// All types of instances.
+    pub(crate) fn instance_types(&self) -> Result<Vec<InstanceType>, Failure> {
+        let response = self.send(Request::get(self.url("instance-types")))?;
+        if response.status != 200 {
+            return Err(refused(&response, "listing instance-types"));
+        }
+        let all: Page<InstanceType> = response.json()?;
+        Ok(all.items)
+    }
+
     /// What an instance has printed; empty when it cannot be read, since it is only ever shown.
     pub(crate) fn console(&self, id: &str) -> String {
         let path = format!("instances/{}/console", escaped(id));
@@ -263,17 +298,4 @@ fn refused(response: &Response, doing: &str) -> Failure {
             Failure::transient(failure.reason, failure.message).retry_after(Duration::from_secs(5));
     }
     failure
-}
-
-/// Text as a part of a URL.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }

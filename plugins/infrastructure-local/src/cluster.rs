@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::Local;
 use crate::cloud::{Cloud, LoadBalancer, Made, Network};
 use crate::kinds::ClusterStatus;
+use crate::machine::INSTANCE_TYPE;
 
 /// Tag of everything that belongs to a cluster: `<namespace>/<name>`.
 pub(crate) const CLUSTER_TAG: &str = "cluster";
@@ -56,8 +57,30 @@ pub(crate) fn ensure(input: &ClusterInput<Local>) -> Result<ClusterAnswer, Failu
     };
     let domains = network.zones.into_iter().map(FailureDomain::new);
     let answer = domains.fold(answer, ClusterAnswer::failure_domain);
+    let answer = with_capacities(answer, input, &cloud)?;
     // The address is final from the first answer on, so that it may be known before it answers.
     Ok(answer.endpoint(balancer.host, balancer.port).status(status))
+}
+
+/// What machines of the cluster's templates will have. A template whose type the cloud does not have says nothing: its machines will.
+fn with_capacities(
+    mut answer: ClusterAnswer,
+    input: &ClusterInput<Local>,
+    cloud: &Cloud,
+) -> Result<ClusterAnswer, Failure> {
+    let templates = input.machine_templates()?;
+    if templates.is_empty() {
+        return Ok(answer);
+    }
+    let types = cloud.instance_types()?;
+    for template in &templates {
+        let wanted = template.spec.instance_type.as_deref();
+        let wanted = wanted.unwrap_or(INSTANCE_TYPE);
+        if let Some(found) = types.iter().find(|known| known.name == wanted) {
+            answer = answer.capacity(template, &found.capacity());
+        }
+    }
+    Ok(answer)
 }
 
 /// Load balancers can be made in a network that is active.

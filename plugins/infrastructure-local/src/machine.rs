@@ -14,7 +14,7 @@ use crate::kinds::MachineStatus;
 
 const INSTANCES: &str = "instances";
 const MACHINE_TAG: &str = "machine";
-const INSTANCE_TYPE: &str = "small";
+pub(crate) const INSTANCE_TYPE: &str = "small";
 /// The condition that tells what the instance did with its bootstrap data.
 const BOOTSTRAP_CONDITION: &str = "BootstrapSucceeded";
 /// The condition that tells that the instance has bootstrapped long ago and no Node has been seen.

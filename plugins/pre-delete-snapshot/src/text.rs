@@ -1,6 +1,7 @@
 //! Placeholders in addresses and bodies, such as `{instance}`.
 
 use capstan_sdk::Failure;
+use capstan_sdk::http::escaped;
 use capstan_sdk::pre_delete_hook::HookInput;
 use capstan_sdk::serde_json::Value;
 
@@ -48,7 +49,7 @@ impl Values {
 
     /// An address: what is put in is escaped.
     pub(crate) fn url(&self, template: &str) -> Result<String, Failure> {
-        self.fill(template, escape)
+        self.fill(template, escaped)
     }
 
     /// A body: texts in it are filled, keys are not.
@@ -94,17 +95,4 @@ impl Values {
         text.push_str(rest);
         Ok(text)
     }
-}
-
-/// Percent-encodes everything but what is never special in an address.
-fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }

@@ -30,7 +30,7 @@ pub(super) const DATA_KEY: &str = r"^[-._a-zA-Z0-9]+$";
     printcolumn(
         name = "Kinds",
         type_ = "string",
-        json_path = ".status.roles",
+        json_path = ".status.roles[*]",
         description = "What the plugin provides"
     ),
     printcolumn(

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_core::answer;
 use capstan_core::call::infrastructure::ClusterInput;
-use capstan_core::infrastructure::Step;
 use capstan_core::infrastructure::cluster::{self as core, Effect, Observed};
+use capstan_core::infrastructure::{Step, template};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
 
+use super::templates::{Templates, of_template, templates_of};
 use super::{CLUSTER_ROLE, Shell, Subject};
 use crate::access::{self, Access};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
@@ -24,11 +25,17 @@ use crate::plugins::state_of;
 use crate::store::Change;
 
 /// The controller of infrastructure clusters.
-pub struct InfraClusterController(Shell);
+pub struct InfraClusterController {
+    shell: Shell,
+    templates: Templates,
+}
 
 impl Default for InfraClusterController {
     fn default() -> Self {
-        Self(Shell::new("infra-cluster", &[CLUSTER_ROLE]))
+        Self {
+            shell: Shell::new("infra-cluster", &[CLUSTER_ROLE]),
+            templates: Templates::default(),
+        }
     }
 }
 
@@ -37,8 +44,13 @@ fn of_cluster(_: &Ctx, change: &Change) -> Vec<Locator> {
     let (None, Some(cluster)) = (&change.old, &change.new) else {
         return Vec::new();
     };
+    vec![infra_cluster_of(cluster)]
+}
+
+/// The infrastructure cluster that a Cluster names.
+pub(super) fn infra_cluster_of(cluster: &Object) -> Locator {
     let text = |pointer: &str| cluster.text(pointer).unwrap_or_default().to_owned();
-    vec![Locator {
+    Locator {
         kind: GroupKind {
             group: text("/spec/infrastructureRef/apiGroup"),
             kind: text("/spec/infrastructureRef/kind"),
@@ -47,7 +59,7 @@ fn of_cluster(_: &Ctx, change: &Change) -> Vec<Locator> {
             namespace: cluster.key.namespace.clone(),
             name: text("/spec/infrastructureRef/name"),
         },
-    }]
+    }
 }
 
 impl InfraClusterController {
@@ -61,7 +73,7 @@ impl InfraClusterController {
             cluster: observed.cluster.found().cloned().unwrap_or_default(),
             infra_cluster: observed.object.clone(),
             state: state_of(object),
-            extra: Vec::new(),
+            extra: template::told(&observed.templates).into_iter().collect(),
         }
     }
 
@@ -81,7 +93,13 @@ impl InfraClusterController {
             core::known_endpoint(&subject.object.value).as_ref(),
         )
         .map_err(|violation| violation.failure(&plugin.name))?;
-        self.0.ensured(ctx, &subject, answer).await
+        let patches = template::patches(&answer.extra, &observed.templates)
+            .map_err(|violation| violation.failure(&plugin.name))?;
+        let effect = self.shell.ensured(ctx, &subject, answer).await?;
+        self.templates
+            .answered(ctx, &self.shell.writer(), &observed.templates, patches)
+            .await?;
+        Ok(effect)
     }
 
     async fn delete(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
@@ -91,7 +109,7 @@ impl InfraClusterController {
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
         let answer = plugin.loaded.delete_cluster(env, input).await;
-        self.0.deleted(ctx, &subject, answer).await
+        self.shell.deleted(ctx, &subject, answer).await
     }
 }
 
@@ -101,14 +119,20 @@ impl Controller for InfraClusterController {
     type Effect = Effect;
 
     fn spec(&self) -> &Spec {
-        &self.0.spec
+        &self.shell.spec
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch {
-            source: Source::Kind(&kinds::CLUSTER),
-            map: of_cluster,
-        }]
+        vec![
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
+            },
+            Watch {
+                source: Source::External,
+                map: of_template,
+            },
+        ]
     }
 
     fn access() -> Vec<Access> {
@@ -139,13 +163,19 @@ impl Controller for InfraClusterController {
         let cluster = self
             .cluster(&object)
             .and_then(|key| ctx.get(&kinds::CLUSTER, &key));
+        let templates = cluster
+            .as_ref()
+            .map(|cluster| templates_of(ctx, &object, cluster))
+            .unwrap_or_default();
+        let asked = self.shell.asked.at(&object);
         Ok(Observed {
             owner: ctx.provider_of(&object.group_kind()),
             plugin: ctx
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: self.0.asked.at(&object),
+            asked: asked.filter(|_| self.templates.are_answered(&templates)),
+            templates: templates.iter().map(|t| t.value.clone()).collect(),
             cluster: cluster.map_or(Lookup::Missing, |c| Lookup::Found(c.value.clone())),
             object: object.value.clone(),
         })

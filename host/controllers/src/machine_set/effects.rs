@@ -80,12 +80,7 @@ impl Effects<'_> {
 
     async fn patch(&self, resource: &Resource, name: &str, patch: &Value) -> Result<(), Failure> {
         let key = self.key(name);
-        let answer = self
-            .ctx
-            .patch(&self.writer, resource, &key, &Patch::Merge(patch.clone()))
-            .await;
-        let doing = format!("changing {} {key}", resource.kind);
-        answer.map(drop).map_err(|error| failure(&doing, &error))
+        self.ctx.change(&self.writer, resource, &key, patch).await
     }
 
     fn resource(&self, kind: &GroupKind) -> Result<Resource, Failure> {

@@ -25,8 +25,10 @@ pub struct Observed {
     pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
     pub plugin: Option<String>,
-    /// When the plugin was last asked about this object, in this process.
+    /// When the plugin was last asked about this object and the templates as they are, in this process.
     pub asked: Option<Timestamp>,
+    /// The plugin's machine templates that belong to the Cluster.
+    pub templates: Vec<Value>,
 }
 
 /// What is waited for before the plugin is called, if anything.
@@ -139,6 +141,7 @@ mod tests {
             owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
             asked: None,
+            templates: Vec::new(),
         }
     }
 

@@ -101,6 +101,7 @@ static COREDNS_1_14_2: Module = module!("coredns-v1.14.2", "coredns-1.14.2", mai
 static COREDNS_1_13_1: Module = module!("coredns-v1.13.1", "coredns-1.13.1", main: "coredns");
 static CONTAINERD: Module = module!("containerd-v2.2.9", "containerd");
 static CLUSTERCTL_1_14: Module = module!("clusterctl-v1.14.2", "clusterctl");
+static DISTRIBUTION: Module = module!("distribution-v3.1.2", "registry");
 static PAUSE: Module = module!("capstan-pause", own: "pause");
 static SAMPLE: Module = module!("capstan-sample", own: "sample");
 
@@ -339,6 +340,17 @@ pub(crate) const CLUSTERCTL: Binary = Binary {
     time: "about 2 minutes",
 };
 
+/// A registry of images, for tests of what is pulled from one.
+pub(crate) const REGISTRY: Binary = Binary {
+    name: "registry",
+    version: "v3.1.2",
+    package: "github.com/distribution/distribution/v3/cmd/registry",
+    module: &DISTRIBUTION,
+    tags: "",
+    stamp: Stamp::None,
+    time: "about 2 minutes",
+};
+
 const fn own(module: &'static Module, name: &'static str) -> Binary {
     Binary {
         name,
@@ -385,6 +397,7 @@ mod tests {
             (COREDNS_OF_BEFORE, "github.com/coredns/coredns"),
             (CONTAINERD_DAEMON, "github.com/containerd/containerd/v2"),
             (CLUSTERCTL, "sigs.k8s.io/cluster-api"),
+            (REGISTRY, "github.com/distribution/distribution/v3"),
         ];
         for (binary, path) in pinned {
             let line = format!("{path} {}", binary.version);

@@ -1,8 +1,10 @@
 //! JSON with secret bytes left as handles for the host, and how two configs become one.
 
+use capstan_sdk::bootstrap::SecretEncoding;
+use capstan_sdk::http::escaped;
 use serde_json::Value;
 
-use crate::yaml::{Encoding, Part, Writer};
+use crate::yaml::{Part, Writer};
 
 /// Fields by which an entry of a list is the same as another's.
 const IDENTITIES: [&str; 3] = ["name", "path", "device"];
@@ -45,17 +47,17 @@ impl Json {
 
     /// A URL that holds this text.
     pub(crate) fn data_url(text: &str) -> Json {
-        Json::Parts(vec![Part::Text(format!("data:,{}", percent(text)))])
+        Json::Parts(vec![Part::Text(format!("data:,{}", escaped(text)))])
     }
 
     /// A URL that holds these parts, which begin in the first column.
     pub(crate) fn data_url_of(parts: Vec<Part>) -> Json {
         let mut url = vec![Part::Text("data:,".to_owned())];
         url.extend(parts.into_iter().map(|part| match part {
-            Part::Text(text) => Part::Text(percent(&text)),
+            Part::Text(text) => Part::Text(escaped(&text)),
             Part::Secret { handle, .. } => Part::Secret {
                 handle,
-                encoding: Encoding::Percent,
+                encoding: SecretEncoding::Percent,
             },
         }));
         Json::Parts(url)
@@ -163,17 +165,4 @@ impl From<Value> for Json {
             literal => Json::Literal(literal.to_string()),
         }
     }
-}
-
-/// The text with everything encoded that is not unreserved in a URL (RFC 3986).
-fn percent(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len().saturating_mul(3) / 2);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }

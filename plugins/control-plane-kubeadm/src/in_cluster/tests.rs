@@ -3,7 +3,7 @@
 use capstan_sdk::control_plane::{ControlPlane, ControlPlaneInput};
 use capstan_sdk::testing::Host;
 use capstan_sdk::workload::{ApiResource, ObjectName};
-use capstan_sdk::{Context, FailureKind, Mode, Object, Progress, yaml};
+use capstan_sdk::{FailureKind, Progress, yaml};
 use serde_json::{Value, json};
 
 use super::{config_maps, corefile, in_system};
@@ -12,24 +12,10 @@ use crate::Kubeadm;
 const ROLES: &str = "rbac.authorization.k8s.io";
 
 fn input(version: &str, cluster: Value, annotations: Value) -> ControlPlaneInput<Kubeadm> {
-    let object = json!({
-        "metadata": {"name": "c-cp", "annotations": annotations},
-        "spec": {"version": version, "kubeadmConfigSpec": {"clusterConfiguration": cluster}},
-    });
-    ControlPlaneInput {
-        context: Context {
-            now_ms: 0,
-            deadline_ms: 10_000,
-            attempt: 1,
-            idempotency_key: "key".to_owned(),
-            mode: Mode::Apply,
-            config: json!({}),
-            extra: Default::default(),
-        },
-        cluster: Object::from_value(json!({"metadata": {"name": "c"}})).unwrap(),
-        control_plane: Object::from_value(object).unwrap(),
-        extra: Default::default(),
-    }
+    let spec = json!({"version": version, "kubeadmConfigSpec": {"clusterConfiguration": cluster}});
+    let mut input = crate::tests::input(&spec);
+    input.control_plane.metadata.annotations = serde_json::from_value(annotations).unwrap();
+    input
 }
 
 fn workload(host: &Host, kind: &str, name: &str, image: &str) {

@@ -78,6 +78,34 @@ fn neither_lost_answers_nor_crashes_nor_throttling_make_a_second_one() {
 }
 
 #[test]
+fn templates_are_told_what_their_machines_will_have() {
+    let model = Model::new();
+    let mut input = cluster_input(json!({}));
+    let templates = [
+        json!({}),
+        json!({"instanceType": "small"}),
+        json!({"instanceType": "none"}),
+    ];
+    let templates = templates.iter().enumerate().map(|(number, spec)| {
+        json!({"kind": "LocalMachineTemplate", "name": number.to_string(), "spec": spec})
+    });
+    let templates: Vec<Value> = templates.collect();
+    input
+        .extra
+        .insert("machineTemplates".to_owned(), json!(templates));
+    let answer = Local::ensure_cluster(input).unwrap();
+    let of = |name: &str| {
+        json!({
+            "kind": "LocalMachineTemplate", "name": name,
+            "capacity": {"cpu": "2", "memory": "4096Mi", "pods": "110"},
+            "nodeInfo": {"architecture": "amd64", "operatingSystem": "linux"},
+        })
+    };
+    assert_eq!(answer.extra["machineCapacities"], json!([of("0"), of("1")]));
+    assert_eq!(model.made(), 2);
+}
+
+#[test]
 fn throttling_says_when_to_come_back() {
     let model = Model::new();
     model.fault("GET networks", Fault::Throttle);

@@ -125,6 +125,10 @@ impl Cloud {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parts: Vec<&str> = path.split('/').collect();
         match (request.method.as_str(), parts.as_slice()) {
+            ("GET", ["instance-types"]) => Response::new(200).with_json(&json!({"items": [{
+                "name": "small", "cpu": 2, "memoryMiB": 4096, "architecture": "amd64", "operatingSystem": "linux",
+                "capacity": {"cpu": "2", "memory": "4096Mi", "pods": "110"},
+            }]})),
             ("GET", [kind]) => self.list(kind, query),
             ("POST", [kind]) => self.make(kind, request),
             ("GET", ["instances", _, "console"]) => Response {

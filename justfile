@@ -53,6 +53,10 @@ machine-figures: build plugins
 sim *args:
     cargo run --workspace --bin sim -- {{args}}
 
+# Fuzz what reads foreign bytes (sources, manifests, answers, references), each for so many seconds; CAPSTAN_SEED chooses the seed.
+fuzz seconds="60":
+    CAPSTAN_FUZZ_S={{seconds}} cargo test -p capstan-engine --lib -- --nocapture --test-threads 1 tests::fuzz
+
 # Build the host for development.
 build:
     cargo build --workspace --all-targets

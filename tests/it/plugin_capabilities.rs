@@ -88,7 +88,7 @@ fn granted_capabilities_reach_what_they_say_and_end_with_the_grant() {
         let read = json!({"do": "secret", "name": "cloud", "key": "token", "bytes": true, "then": "event"});
         tell(kube, std::slice::from_ref(&bytes), read.clone()).await;
         probe_cluster(kube, OWN).await;
-        noted(kube, 1, |note| note["bytes"] == "hush-hush").await;
+        noted(kube, 1, |note| note["reversed"] == "hsuh-hsuh").await;
         let event = eventually("the event is written", PATIENCE, async || {
             let events = kube.list(EVENT, OWN).await;
             let found = events.iter().find(|event| event["reason"] == "Leaked");

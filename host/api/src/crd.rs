@@ -38,7 +38,7 @@ pub struct OwnedKind {
     pub short_names: Vec<String>,
     /// Schema of the provider's own fields in `spec` (for templates: of the copies' spec).
     pub spec_schema: Value,
-    /// Schema of the provider's own fields in `status`; may be null. Templates have none.
+    /// Schema of the provider's own fields in `status`; may be null or `{}`. Templates have none.
     #[serde(default)]
     pub status_schema: Value,
     /// Further printer columns.
@@ -46,6 +46,15 @@ pub struct OwnedKind {
     pub columns: Vec<Column>,
     /// `<type>-<name>` of the provider, such as `infrastructure-local`.
     pub plugin: String,
+}
+
+impl OwnedKind {
+    /// The schema of the provider's own part of the status, if it has one: null and `{}` are none.
+    fn own_status(&self) -> Option<&Value> {
+        let is_none = self.status_schema.is_null()
+            || self.status_schema.as_object().is_some_and(Map::is_empty);
+        (!is_none).then_some(&self.status_schema)
+    }
 }
 
 /// A printer column.

@@ -33,6 +33,9 @@ const HOST_STATUS_FIELDS: [&str; 8] = [
     "deprecated",
 ];
 
+/// Parts of an object that are not its status: whoever answers with them means to change more than that.
+const OBJECT_PARTS: [&str; 3] = ["metadata", "spec", "status"];
+
 /// Upper bound of a condition's message (metav1.Condition).
 const MESSAGE_BYTES_MAX: usize = 32_768;
 
@@ -177,6 +180,11 @@ fn check_own(status: &Value, conditions: &[PluginCondition]) -> Result<(), Viola
             "status field {name} is the host's to write"
         )));
     }
+    if let Some(part) = OBJECT_PARTS.iter().find(|part| fields.contains_key(**part)) {
+        return Err(Violation::new(format!(
+            "status has a field {part}: a plugin changes nothing of its object but its status"
+        )));
+    }
     if conditions.len() > 16 {
         return Err(Violation::new(format!(
             "{} conditions, at most 16 are allowed",
@@ -313,6 +321,20 @@ mod tests {
             message: String::new(),
         }];
         assert!(check_machine(&answer, None).is_err());
+    }
+
+    #[test]
+    fn an_object_in_the_place_of_a_status_is_refused() {
+        for part in [
+            json!({"metadata": {"finalizers": [], "ownerReferences": []}}),
+            json!({"spec": {"providerID": "local:///a/2"}}),
+            json!({"note": 1, "status": {"initialization": {"provisioned": true}}}),
+        ] {
+            let mut answer = machine();
+            answer.status = part;
+            let error = check_machine(&answer, None).expect_err("smuggled");
+            assert!(error.rule.contains("nothing of its object"), "{error}");
+        }
     }
 
     proptest! {

@@ -1,7 +1,9 @@
 //! One call: a fresh instance on the guests' threads, within its limits, with an answer that was checked or an error that says
 //! what happened.
 
+use std::str::Utf8Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use capstan_core::call::strategy::Facts;
@@ -30,6 +32,7 @@ use crate::limit::{
 };
 use crate::load::Prepared;
 use crate::secret::SecretTable;
+use crate::share::{Fair, Place, step_aside};
 use crate::stats::{CallOutcome, Function};
 use crate::tape::{About, Exchange, RecordSink, Tape};
 use crate::text::{chain_of, clipped, one_line};
@@ -152,6 +155,10 @@ pub(crate) struct CallState {
     memory: MemoryLimiter,
     /// Ticks of CPU time that are left.
     ticks_left: u64,
+    /// What it has used, for whoever decides when it runs.
+    ticks: Arc<AtomicU64>,
+    /// The same of all calls of the plugin.
+    ticks_of_all: Arc<AtomicU64>,
 }
 
 impl WasiView for CallState {
@@ -169,7 +176,7 @@ struct MemoryLimiter {
     limit_bytes: usize,
     used_bytes: usize,
     table_elements: usize,
-    denied: bool,
+    denied: Option<CallError>,
 }
 
 impl ResourceLimiter for MemoryLimiter {
@@ -183,7 +190,9 @@ impl ResourceLimiter for MemoryLimiter {
             .used_bytes
             .saturating_add(desired.saturating_sub(current));
         if used > self.limit_bytes {
-            self.denied = true;
+            self.denied = Some(CallError::Memory {
+                limit_bytes: self.limit_bytes,
+            });
             return Ok(false);
         }
         self.used_bytes = used;
@@ -200,7 +209,9 @@ impl ResourceLimiter for MemoryLimiter {
             .table_elements
             .saturating_add(desired.saturating_sub(current));
         if elements > TABLE_ELEMENTS_MAX {
-            self.denied = true;
+            self.denied = Some(CallError::Table {
+                limit: TABLE_ELEMENTS_MAX,
+            });
             return Ok(false);
         }
         self.table_elements = elements;
@@ -337,7 +348,9 @@ impl Prepared {
             host,
             _turn: turn,
         };
-        let task = AbortOnDrop(guests.spawn(run.complete(env, facts, body)));
+        let ticks = Arc::new(AtomicU64::new(0));
+        let guest = run.complete(env, facts, ticks.clone(), body);
+        let task = AbortOnDrop(guests.spawn(Fair::new(guest, ticks, self.long_turns.clone())));
         let (result, instantiate) = match tokio::time::timeout(wall, task.join()).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
@@ -359,16 +372,15 @@ impl Prepared {
         (result, instantiate)
     }
 
-    /// Waits for the call's turn: first among the plugin's own calls, then among all.
+    /// Waits for the call's turn: first among the plugin's own calls, then for a place of the plugin's share.
     async fn turn(&self, concurrency: usize) -> Result<Turn, CallError> {
         let own = self.turns(concurrency);
-        let all = self.engine.calls.clone();
         let wait = async {
             let own = own.acquire_owned().await.ok()?;
-            let all = all.acquire_owned().await.ok()?;
+            let place = self.engine.places.take(&self.own).await;
             Some(Turn {
                 _own: own,
-                _all: all,
+                _place: place,
             })
         };
         match tokio::time::timeout(QUEUE_WAIT, wait).await {
@@ -381,7 +393,7 @@ impl Prepared {
 /// Permission to run now.
 struct Turn {
     _own: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// A call that has its turn.
@@ -400,6 +412,7 @@ impl Run {
         self,
         env: CallEnv,
         facts: CallFacts,
+        ticks: Arc<AtomicU64>,
         body: F,
     ) -> (Result<R, CallError>, Duration)
     where
@@ -414,6 +427,7 @@ impl Run {
         let seed = self.seed(&facts);
         let recorder = env.recorder.clone();
         let mut store = self.store(env, &facts, &seed, stderr.clone());
+        store.data_mut().ticks = ticks;
         let started = Instant::now();
         let instance = self.prepared.pre.instantiate_async(&mut store).await;
         let instantiate = started.elapsed();
@@ -516,9 +530,11 @@ impl Run {
                 limit_bytes: self.limits.memory_bytes,
                 used_bytes: 0,
                 table_elements: 0,
-                denied: false,
+                denied: None,
             },
             ticks_left: u64::try_from(ticks).unwrap_or(u64::MAX).max(1),
+            ticks: Arc::default(),
+            ticks_of_all: self.prepared.ticks.clone(),
         };
         let mut store = Store::new(&self.prepared.engine.wasm, state);
         store.limiter(|state| &mut state.memory);
@@ -527,13 +543,13 @@ impl Run {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| {
             let state = context.data_mut();
+            for ticks in [&state.ticks, &state.ticks_of_all] {
+                ticks.fetch_add(1, Ordering::Relaxed);
+            }
             match state.ticks_left.checked_sub(1) {
                 Some(left) => {
                     state.ticks_left = left;
-                    Ok(UpdateDeadline::YieldCustom(
-                        1,
-                        Box::pin(tokio::task::yield_now()),
-                    ))
+                    Ok(UpdateDeadline::YieldCustom(1, Box::pin(step_aside())))
                 }
                 None => Ok(UpdateDeadline::Interrupt),
             }
@@ -542,10 +558,8 @@ impl Run {
     }
 
     fn instance_error(&self, store: &Store<CallState>, error: &wasmtime::Error) -> CallError {
-        if store.data().memory.denied {
-            return CallError::Memory {
-                limit_bytes: self.limits.memory_bytes,
-            };
+        if let Some(denied) = &store.data().memory.denied {
+            return denied.clone();
         }
         if error
             .downcast_ref::<wasmtime::PoolConcurrencyLimitError>()
@@ -581,15 +595,17 @@ impl Run {
                 limit: self.limits.cpu,
             };
         }
-        if store.data().memory.denied {
-            return CallError::Memory {
-                limit_bytes: self.limits.memory_bytes,
-            };
+        if let Some(denied) = &store.data().memory.denied {
+            return denied.clone();
         }
         if trap.is_none() && error.root_cause().to_string().contains("fuel") {
             let rule = format!(
                 "it crosses the boundary with more than {HOSTCALL_FUEL_BYTES} bytes at once"
             );
+            return CallError::BadAnswer { rule };
+        }
+        if error.downcast_ref::<Utf8Error>().is_some() {
+            let rule = "it crosses the boundary with text that is not UTF-8".to_owned();
             return CallError::BadAnswer { rule };
         }
         let said = stderr.text();

@@ -40,7 +40,9 @@ pub(crate) async fn compile(
 ) -> Result<Duration, LoadError> {
     let started = Instant::now();
     match compiler {
-        Compiler::Exe(program, args) => in_child(program, args, &wasm, scratch).await?,
+        Compiler::Exe(program, args) => {
+            in_child(program, args, &wasm, scratch, COMPILE_WALL).await?
+        }
         Compiler::InProcessForTests => {
             let scratch = scratch.to_owned();
             tokio::task::spawn_blocking(move || to_file(&wasm, &scratch))
@@ -58,11 +60,13 @@ fn host(error: &dyn std::fmt::Display) -> LoadError {
     }
 }
 
-async fn in_child(
+/// Compiles in a process of its own, which is gone when this ends.
+pub(crate) async fn in_child(
     program: &Path,
     args: &[OsString],
     wasm: &[u8],
     scratch: &Path,
+    wall: Duration,
 ) -> Result<(), LoadError> {
     let mut child = Command::new(program)
         .args(args)
@@ -75,14 +79,12 @@ async fn in_child(
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| host(&format!("the compiler did not start: {e}")))?;
-    let outcome = tokio::time::timeout(COMPILE_WALL, converse(&mut child, wasm)).await;
+    let outcome = tokio::time::timeout(wall, converse(&mut child, wasm)).await;
     let (status, said) = match outcome {
         Ok(ended) => ended.map_err(|e| host(&e))?,
         Err(_) => {
             let _ = child.kill().await;
-            return Err(LoadError::CompileTimeout {
-                limit: COMPILE_WALL,
-            });
+            return Err(LoadError::CompileTimeout { limit: wall });
         }
     };
     if status.success() {

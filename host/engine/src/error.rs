@@ -273,6 +273,12 @@ pub enum CallError {
         /// Limit.
         limit_bytes: usize,
     },
+    /// The guest wanted too large tables.
+    #[error("the plugin asked for more than {limit} elements of its tables")]
+    Table {
+        /// Limit.
+        limit: usize,
+    },
     /// A capability is not granted.
     #[error("the capability {capability} is not granted: {why}")]
     Refused {
@@ -337,7 +343,7 @@ impl CallError {
             Self::Trap { .. } => "PluginTrapped",
             Self::Deadline { .. } => "PluginDeadlineExceeded",
             Self::Cpu { .. } => "PluginCpuExceeded",
-            Self::Memory { .. } => "PluginOutOfMemory",
+            Self::Memory { .. } | Self::Table { .. } => "PluginOutOfMemory",
             Self::Refused { .. } => "PluginRefused",
             Self::BadAnswer { .. } => "PluginBadAnswer",
             Self::BadInput { .. } => "PluginInputTooLarge",
@@ -365,6 +371,7 @@ impl CallError {
             | Self::Deadline { .. }
             | Self::Cpu { .. }
             | Self::Memory { .. }
+            | Self::Table { .. }
             | Self::BadAnswer { .. }
             | Self::Busy { .. }
             | Self::BreakerOpen { .. }
@@ -392,7 +399,11 @@ impl CallError {
     pub fn is_strike(&self) -> bool {
         matches!(
             self,
-            Self::Trap { .. } | Self::Deadline { .. } | Self::Cpu { .. } | Self::Memory { .. }
+            Self::Trap { .. }
+                | Self::Deadline { .. }
+                | Self::Cpu { .. }
+                | Self::Memory { .. }
+                | Self::Table { .. }
         )
     }
 }

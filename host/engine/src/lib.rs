@@ -25,6 +25,7 @@ mod registry;
 mod replay;
 mod runtime;
 mod secret;
+mod share;
 mod source;
 mod stats;
 mod tape;

@@ -24,6 +24,10 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// Calls in flight in the whole engine; the instance pool has room for as many.
 pub const CALLS_MAX: usize = 128;
 
+/// Ticks of processor time after which a call counts as long, and runs only in its plugin's turn. A usual call takes a thirtieth of a
+/// tick, one of a Python guest a third.
+pub const SHORT_TICKS: u64 = 3;
+
 /// How long a call may wait for its turn before it is refused as busy: long enough to ride out a burst, short enough that a
 /// controller's worker is not lost to one slow plugin.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(10);
@@ -75,6 +79,10 @@ pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// JSON text of one object, in either direction: what a Kubernetes object can hold.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// Values in the JSON text of one object: ten bytes each. A value costs the host up to 100 bytes when it is read, so that a text of
+/// empty lists could make 1 MiB into 50.
+pub const JSON_VALUES_MAX: usize = 100_000;
 
 /// Joined bootstrap data: what fits in a Secret.
 pub const BOOTSTRAP_BYTES_MAX: usize = 1 << 20;

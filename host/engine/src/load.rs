@@ -2,6 +2,7 @@
 //! check it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::grant::{Grants, MissingGrant, missing};
 use crate::limit::{Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX};
 use crate::native::Native;
 use crate::runtime::Engine;
+use crate::share::{Own, PluginTurns};
 use crate::source::{Verified, verify};
 use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
 use crate::text::{chain_of, one_line};
@@ -39,6 +41,10 @@ pub(crate) struct Prepared {
     pub(crate) counters: Counters,
     breaker: Mutex<Breaker>,
     turns: Mutex<(usize, Arc<Semaphore>)>,
+    pub(crate) own: Arc<Own>,
+    pub(crate) long_turns: PluginTurns,
+    /// Processor time of all its calls.
+    pub(crate) ticks: Arc<AtomicU64>,
 }
 
 impl Prepared {
@@ -222,6 +228,15 @@ impl Loaded {
         }
     }
 
+    /// Ticks of processor time that its calls have used so far, those in flight included.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        match &self.body {
+            Body::Component(prepared) => prepared.ticks.load(Ordering::Relaxed),
+            Body::Native(_) => 0,
+        }
+    }
+
     /// The engine that runs the component.
     #[cfg(test)]
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -302,6 +317,9 @@ impl Engine {
             counters: Counters::default(),
             breaker: Mutex::default(),
             turns: Mutex::new((0, Arc::new(Semaphore::new(0)))),
+            own: Arc::default(),
+            long_turns: self.turns.of_plugin(),
+            ticks: Arc::default(),
         });
         let manifest = describe(&prepared).await?;
         crate::manifest::check(&manifest, &verified.kinds, &verified.imports)?;

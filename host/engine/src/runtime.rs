@@ -21,6 +21,7 @@ use crate::limit::{
     POOL_MEMORY_RESIDENT_BYTES, POOL_TABLE_RESIDENT_BYTES, POOL_TABLES, POOL_WARM_SLOTS,
     TABLE_ELEMENTS_MAX, TICK,
 };
+use crate::share::{Places, Turns};
 use crate::stats::{Counters, EngineStats};
 use crate::trust::SignaturePolicy;
 
@@ -56,7 +57,8 @@ pub struct Engine {
     pub(crate) linker: Linker<CallState>,
     pub(crate) cache: Cache,
     pub(crate) options: EngineOptions,
-    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) compiling: Semaphore,
     pub(crate) counters: Arc<Counters>,
     pub(crate) activity: Arc<Activity>,
@@ -79,8 +81,9 @@ impl Engine {
         let cache = Cache::open(&options.cache_dir, &wasm)?;
         let mut linker = Linker::new(&wasm);
         crate::abi::link(&mut linker).map_err(|e| EngineError::Wasm(e.to_string()))?;
+        let threads = options.guest_threads.max(1);
         let guests = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(options.guest_threads.max(1))
+            .worker_threads(threads)
             .thread_name("capstan-guest")
             .enable_all()
             .build()
@@ -92,7 +95,8 @@ impl Engine {
             linker,
             cache,
             options,
-            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            places: Places::new(CALLS_MAX),
+            turns: Turns::new(threads),
             compiling: Semaphore::new(1),
             counters: Arc::new(Counters::default()),
             activity,

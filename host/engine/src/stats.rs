@@ -134,7 +134,7 @@ impl CallOutcome {
             Err(CallError::Plugin(_)) => Self::Failed,
             Err(CallError::Trap { .. } | CallError::Host { .. }) => Self::Trapped,
             Err(CallError::Deadline { .. } | CallError::Cpu { .. }) => Self::TimedOut,
-            Err(CallError::Memory { .. }) => Self::OutOfMemory,
+            Err(CallError::Memory { .. } | CallError::Table { .. }) => Self::OutOfMemory,
             Err(CallError::BadAnswer { .. }) => Self::BadAnswer,
             Err(
                 CallError::Refused { .. }

@@ -43,11 +43,9 @@ pub(super) fn template_spec(owned: &OwnedKind) -> Result<Value, CrdError> {
 
 /// The schema of `status`: the provider's fields and the contract's.
 pub(super) fn status(owned: &OwnedKind) -> Result<Value, CrdError> {
-    let own = if owned.status_schema.is_null() {
-        json!({"type": "object", "description": "What is known about the object."})
-    } else {
-        owned.status_schema.clone()
-    };
+    let own = owned.own_status().cloned().unwrap_or_else(
+        || json!({"type": "object", "description": "What is known about the object."}),
+    );
     with(owned, "statusSchema", &own, of_status(owned.role))
 }
 

@@ -131,12 +131,12 @@ fn check_schemas(owned: &OwnedKind) -> Result<(), CrdError> {
     if owned.spec_schema.get("type").and_then(Value::as_str) != Some("object") {
         return refuse(owned, "specSchema", "must have type object".to_owned());
     }
-    let has_status = !owned.status_schema.is_null();
-    if has_status && owned.status_schema.get("type").and_then(Value::as_str) != Some("object") {
+    let is_object = |schema: &Value| schema.get("type").and_then(Value::as_str) == Some("object");
+    if owned.own_status().is_some_and(|schema| !is_object(schema)) {
         return refuse(
             owned,
             "statusSchema",
-            "must have type object, or be left out".to_owned(),
+            "must have type object, or be {}".to_owned(),
         );
     }
     for (path, schema) in [

@@ -54,6 +54,19 @@ fn schema(crd: &Value) -> &Value {
 }
 
 #[test]
+fn a_kind_without_a_status_of_its_own_has_the_contracts() {
+    for none in [Value::Null, json!({})] {
+        let crd = built(&OwnedKind {
+            status_schema: none,
+            ..machine()
+        });
+        let status = &schema(&crd)["status"];
+        assert_eq!(status["type"], "object");
+        assert!(status["properties"].get("initialization").is_some());
+    }
+}
+
+#[test]
 fn contract_fields_and_labels_are_added_to_the_providers_own() {
     let crd = built(&machine());
     assert_eq!(

@@ -4,6 +4,8 @@ pub(crate) mod bootstrap;
 pub(crate) mod capability;
 pub(crate) mod check;
 pub(crate) mod control_plane;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub(crate) mod hook;
 pub(crate) mod infrastructure;
 pub(crate) mod manifest;
@@ -60,6 +62,10 @@ macro_rules! ask {
             .$call(&mut *$store $(, &$value)*)
             .await
             .map_err(Stop::Guest)?;
+        if $store.data().capabilities.shows_secrets(&answer) {
+            let rule = "it shows bytes of a Secret that the call has read".to_owned();
+            return Err(Stop::from(crate::error::BadAnswer(rule)));
+        }
         $store.data_mut().capabilities.tape.answered(&answer);
         answer
     }};

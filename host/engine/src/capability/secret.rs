@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use capstan_core::call::SecretHandle;
 use futures::future::BoxFuture;
+use serde::Serialize;
 
 use super::{Capabilities, on_host};
 use crate::grant::SecretGrant;
 use crate::limit::{SECRET_READS_MAX, TEXT_BYTES_MAX};
+use crate::stats::Function;
 use crate::text::{clipped, one_line};
 
 /// Reads Secrets for one call.
@@ -53,6 +55,8 @@ pub(crate) struct CallSecrets {
     /// Of the call's object.
     namespace: String,
     reads: u32,
+    /// The guest has bytes of a Secret in its memory.
+    has_bytes: bool,
 }
 
 impl CallSecrets {
@@ -61,6 +65,7 @@ impl CallSecrets {
             source,
             namespace,
             reads: 0,
+            has_bytes: false,
         }
     }
 }
@@ -100,7 +105,24 @@ impl Capabilities {
             "the plugin has read the bytes of a Secret, and what it makes of them cannot be told",
         );
         self.secrets.open(bytes.clone());
+        self.secret_reads.has_bytes = true;
         Ok(bytes)
+    }
+
+    /// Whether an answer has in it what the call has read of Secrets. Answers end up in objects, which more people read than
+    /// Secrets. Bootstrap data does not: it is a Secret itself.
+    pub(crate) fn shows_secrets(&self, answer: &impl Serialize) -> bool {
+        if !self.secret_reads.has_bytes || self.identity.function == Function::Render.as_str() {
+            return false;
+        }
+        let Ok(text) = serde_json::to_string(answer) else {
+            return true;
+        };
+        // Objects are JSON text within the answer: what is in them is quoted twice.
+        let inside = text.replace(r"\\", r"\");
+        [text, inside]
+            .iter()
+            .any(|text| self.secrets.redact_all(text, &[]) != *text)
     }
 
     async fn secret(&mut self, asked: &SecretKey, as_bytes: bool) -> Result<Vec<u8>, SecretError> {

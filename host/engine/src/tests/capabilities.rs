@@ -205,7 +205,7 @@ async fn bytes_of_a_secret_need_their_own_grant_and_stay_out_of_words() {
 
     let env = world.env(secrets(&[(None, "cloud", true)]));
     let got = secret(&loaded, env.clone(), json!({"bytes": true})).await;
-    assert_eq!(got["bytes"], "hush-team-a-cloud");
+    assert_eq!(got["reversed"], "duolc-a-maet-hsuh");
     let more = json!({"bytes": true, "then": "event"});
     secret(&loaded, env.clone(), more).await;
     assert_eq!(world.events()[0].message, "it is [secret]");
@@ -214,6 +214,34 @@ async fn bytes_of_a_secret_need_their_own_grant_and_stay_out_of_words() {
     let error = loaded.ensure_cluster(env, cluster(trap)).await.unwrap_err();
     let said = error.to_string();
     assert!(said.contains("the secret is [secret]"), "{said}");
+}
+
+#[tokio::test]
+async fn an_answer_that_shows_a_secret_is_refused() {
+    let (loaded, world) = (loaded().await, World::default());
+    let env = world.env(secrets(&[(None, "cloud", true)]));
+    let show =
+        json!({"do": "secret", "name": "cloud", "key": "token", "bytes": true, "then": "status"});
+    let error = loaded.ensure_cluster(env, cluster(show)).await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::BadAnswer { rule } if rule.contains("bytes of a Secret")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_handle_shows_nothing_of_its_secret_wherever_it_is_written() {
+    let (loaded, world) = (loaded().await, World::default());
+    let env = world.env(secrets(&[(None, "cloud", false)]));
+    let show = json!({
+        "do": "show-handle", "name": "cloud", "key": "token", "url": "https://cloud.example.com",
+    });
+    let answer = note(&loaded, env, show).await;
+    assert_eq!(answer["shown"], "handle=1 1");
+    let events = world.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].message, "handle=1 1");
+    assert_eq!(world.read(), ["team-a/cloud[token]"], "it was opened");
 }
 
 #[tokio::test]

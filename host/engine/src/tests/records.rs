@@ -267,7 +267,7 @@ async fn what_a_plugin_makes_of_bytes_of_a_secret_is_not_written_down() {
     let answer = loaded.ensure_cluster(env, cluster(config)).await.unwrap();
     let note = answer.status["note"].to_string();
     assert!(
-        note.contains("cellar-secret"),
+        note.contains("terces-rallec"),
         "the probe has read it: {note}"
     );
     let record = kept.only();

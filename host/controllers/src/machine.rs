@@ -452,6 +452,7 @@ impl Controller for MachineController {
             connection: Connection {
                 connected: connection.connected,
                 last_success: connection.last_success,
+                since: connection.since,
             },
             node: NodeLookup::NotLooked,
             outdated: None,

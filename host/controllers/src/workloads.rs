@@ -34,6 +34,8 @@ pub struct Connection {
     pub connected: bool,
     /// When the cluster last answered a probe.
     pub last_success: Option<Timestamp>,
+    /// Since when this host has tried.
+    pub since: Option<Timestamp>,
     /// Failures since then.
     pub failures: u32,
     /// What failed last, if it was the last thing that happened.
@@ -116,6 +118,7 @@ struct Shared {
     secrets: Secrets,
     connect: Arc<dyn Connect>,
     clock: Arc<dyn Clock>,
+    started: Timestamp,
     tasks: Tasks,
     listener: OnceLock<Listener>,
     clusters: Mutex<HashMap<ObjectKey, Kept>>,
@@ -159,6 +162,7 @@ impl Workloads {
                 api,
                 secrets,
                 connect,
+                started: clock.now(),
                 clock,
                 tasks,
                 listener: OnceLock::new(),
@@ -181,7 +185,13 @@ impl Workloads {
         }
         let (stop, stopped) = watch::channel(());
         let kept = Kept {
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(State {
+                workload: None,
+                connection: Connection {
+                    since: Some(self.shared.clock.now()),
+                    ..Connection::default()
+                },
+            })),
             nudge: Arc::default(),
             _stop: stop,
         };
@@ -217,14 +227,18 @@ impl Workloads {
         lock(&kept.state).workload.clone()
     }
 
-    /// What is known of a connection.
+    /// What is known of a connection. One that is not kept yet has been tried since the start.
     #[must_use]
     pub fn status(&self, cluster: &ObjectKey) -> Connection {
         let clusters = self.clusters();
-        clusters
-            .get(cluster)
-            .map(|kept| lock(&kept.state).connection.clone())
-            .unwrap_or_default()
+        let kept = clusters.get(cluster);
+        kept.map_or_else(
+            || Connection {
+                since: Some(self.shared.started),
+                ..Connection::default()
+            },
+            |kept| lock(&kept.state).connection.clone(),
+        )
     }
 
     fn clusters(&self) -> MutexGuard<'_, HashMap<ObjectKey, Kept>> {

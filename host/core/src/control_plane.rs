@@ -52,6 +52,8 @@ pub struct Observed {
     pub connected: bool,
     /// When it last answered.
     pub last_success: Option<Timestamp>,
+    /// Since when this host has tried: what another host has seen before stands for as long as what this one has.
+    pub tried_since: Option<Timestamp>,
     /// What failed last in asking whether it answers, if that was the last thing that happened.
     pub connection_error: Option<String>,
     /// What the plugin names as the sign that the control plane is initialized.

@@ -49,6 +49,8 @@ pub struct Connection {
     pub connected: bool,
     /// When it last answered.
     pub last_success: Option<Timestamp>,
+    /// Since when this host has tried: what another host has seen before stands for as long as what this one has.
+    pub since: Option<Timestamp>,
 }
 
 /// What was seen of the machine's Node.

@@ -185,6 +185,7 @@ fn begin(
             workers: Vec::new(),
             connected: connection.connected,
             last_success: connection.last_success,
+            tried_since: connection.since,
             connection_error: connection.error,
             initialized: Lookup::Missing,
             etcd: Lookup::Missing,

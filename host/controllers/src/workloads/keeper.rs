@@ -265,7 +265,7 @@ impl Keeper {
             state.connection.failures = state.connection.failures.saturating_add(1);
             tracing::debug!(cluster = %self.cluster, failures = state.connection.failures, %error, "workload cluster");
             state.connection.error = Some(error);
-            state.connection.last_success
+            state.connection.last_success.max(state.connection.since)
         };
         let (Some(last), Some(now)) = (last, now) else {
             return;

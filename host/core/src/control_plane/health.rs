@@ -64,6 +64,7 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
     if !observed.connected {
         let is_down = observed
             .last_success
+            .max(observed.tried_since)
             .is_none_or(|last| now.duration_since(last) > GRACE);
         return if is_down {
             all(

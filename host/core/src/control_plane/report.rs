@@ -250,8 +250,11 @@ fn unseen(observed: &Observed, now: Timestamp) -> Option<(&'static str, String)>
     if observed.connected {
         return None;
     }
+    let heard = observed.last_success.max(observed.tried_since);
+    if heard.is_some_and(|heard| now.duration_since(heard) <= GRACE) {
+        return None;
+    }
     let message = match observed.last_success {
-        Some(last) if now.duration_since(last) <= GRACE => return None,
         Some(last) => format!("the workload cluster last answered at {last}"),
         None => "the workload cluster has not answered yet".to_owned(),
     };

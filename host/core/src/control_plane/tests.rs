@@ -72,6 +72,7 @@ fn observed(replicas: u32) -> Observed {
         workers: vec![],
         connected: false,
         last_success: None,
+        tried_since: None,
         connection_error: None,
         initialized: Lookup::Missing,
         etcd: Lookup::Missing,
@@ -498,6 +499,13 @@ fn a_lost_connection_is_forgiven_for_a_while_and_then_nothing_is_known() {
         status_of(&reported(&seen), "Available"),
         ConditionStatus::True
     );
+    (seen.last_success, seen.tried_since) = (None, Some(now() - SignedDuration::from_mins(4)));
+    assert_eq!(
+        status_of(&reported(&seen), "Available"),
+        ConditionStatus::True,
+        "a new host lets stand what the last one saw"
+    );
+    seen.tried_since = Some(now() - SignedDuration::from_mins(7));
     seen.last_success = Some(now() - SignedDuration::from_mins(6));
     let later = reported(&seen);
     assert_eq!(status_of(&later, "Available"), ConditionStatus::Unknown);

@@ -291,6 +291,7 @@ fn node_conditions(
     if !connection.connected {
         let silent = connection
             .last_success
+            .max(connection.since)
             .is_none_or(|last| now.duration_since(last).as_secs() >= CONNECTION_GRACE_S);
         let known_before = condition::get(before, "NodeHealthy").is_some();
         if !silent && known_before {

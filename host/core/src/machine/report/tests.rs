@@ -49,6 +49,7 @@ pub(in crate::machine) fn observed() -> Observed {
         connection: Connection {
             connected: true,
             last_success: Some(Timestamp::UNIX_EPOCH),
+            since: None,
         },
         node: NodeLookup::One(json!({
             "metadata": {"name": "n"},
@@ -178,6 +179,29 @@ fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
         &Outcome::default(),
         Timestamp::from_second(400).expect("in range"),
     );
+    assert_eq!(said(&late, "NodeHealthy").reason, "ConnectionDown");
+}
+
+#[test]
+fn a_new_host_lets_stand_what_the_last_one_saw_until_it_could_have_looked() {
+    let mut observed = observed();
+    let first = reported(&observed);
+    observed.machine.status = Some(MachineStatus {
+        conditions: condition::merge(&[], first.conditions.clone(), None, Timestamp::UNIX_EPOCH),
+        ..first.status
+    });
+    observed.node = NodeLookup::NotLooked;
+    let at = |second| Timestamp::from_second(second).expect("in range");
+    observed.connection = Connection {
+        connected: false,
+        last_success: None,
+        since: Some(at(1000)),
+    };
+    let soon = report(&observed, &Outcome::default(), at(1100));
+    assert!(!soon.conditions.iter().any(|c| c.type_ == "NodeHealthy"));
+    assert_eq!(said(&soon, "Ready").status, ConditionStatus::True);
+    assert_eq!(said(&soon, "Available").status, ConditionStatus::True);
+    let late = report(&observed, &Outcome::default(), at(1300));
     assert_eq!(said(&late, "NodeHealthy").reason, "ConnectionDown");
 }
 

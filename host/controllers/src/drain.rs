@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_api::v1beta2::MachineDrainRule;
-use capstan_core::drain::{self as core, Drain, PodSeen, Refusal};
+use capstan_core::drain::{self as core, Drain, PodSeen, Refusal, is_unreachable};
 use capstan_core::machine::Observed;
 use capstan_core::plan::Failure;
 use capstan_core::volume;
@@ -59,15 +59,6 @@ const TURN: Duration = Duration::from_secs(10);
 
 /// Pods per page (upstream: 100).
 const PAGE: u32 = 100;
-
-/// Whether the Node's kubelet does not answer: its Ready condition is Unknown.
-#[must_use]
-pub fn is_unreachable(node: &Value) -> bool {
-    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|c| {
-        c.get("type") == Some(&json!("Ready")) && c.get("status") == Some(&json!("Unknown"))
-    })
-}
 
 /// One turn of a drain; what is left, in words. Empty when the Node is drained.
 ///

@@ -215,6 +215,7 @@ impl MachineController {
 
     async fn deletion_facts(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> Facts {
         let machine = &observed.machine;
+        let infra = &machine.spec.infrastructure_ref;
         let progress = self.progress_of(machine);
         let machines = ctx.store(&kinds::MACHINE).of_cluster(cluster);
         let active = machines
@@ -233,6 +234,11 @@ impl MachineController {
             hooks: object_of(machine)
                 .map(|machine| hook::bound(ctx, &machine, &progress.said))
                 .unwrap_or_default(),
+            no_infra_kind: ctx.is_not_installed(&reference_kind(infra)).await,
+            no_bootstrap_kind: match &machine.spec.bootstrap.config_ref {
+                Some(config) => ctx.is_not_installed(&reference_kind(config)).await,
+                None => true,
+            },
             ..Facts::default()
         };
         if let Some(reference) = observed
@@ -250,27 +256,20 @@ impl MachineController {
             facts.externally_managed_control_plane =
                 object.value.pointer("/status/externalManagedControlPlane") == Some(&json!(true));
         }
-        let node_ref = machine
-            .status
-            .as_ref()
-            .and_then(|s| s.node_ref.clone())
-            .map(|n| n.name);
-        match &observed.node {
-            NodeLookup::One(node) => {
-                facts.node = node
-                    .pointer("/metadata/name")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned);
-                facts.node_exists = true;
-                facts.node_unreachable = drain::is_unreachable(node);
-            }
-            // Not looked: the Node may well be there, and what cannot be seen is waited for.
-            NodeLookup::NotLooked | NodeLookup::Several(_) => {
-                facts.node_exists = node_ref.is_some();
-                facts.node = node_ref;
-            }
-            NodeLookup::None => facts.node = node_ref,
-        }
+        let reference = machine.status.as_ref().and_then(|s| s.node_ref.clone());
+        let workload = ctx.workloads.get(cluster);
+        let workload = workload.filter(|workload| workload.nodes.is_synced());
+        let reference = reference.map(|reference| {
+            let named = workload.map_or_else(
+                || Lookup::Unknown("the workload cluster cannot be seen".to_owned()),
+                |workload| match workload.node(&reference.name) {
+                    Some(node) => Lookup::Found(node.value.clone()),
+                    None => Lookup::Missing,
+                },
+            );
+            (reference.name, named)
+        });
+        facts.see_node(&observed.node, reference);
         facts
     }
 

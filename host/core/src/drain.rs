@@ -443,6 +443,16 @@ fn key(pod: &Value) -> (&str, &str) {
     )
 }
 
+/// Whether the Node's kubelet does not answer: its Ready condition is Unknown.
+#[must_use]
+pub fn is_unreachable(node: &Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| text(c, "/type") == Some("Ready") && text(c, "/status") == Some("Unknown"))
+}
+
 /// An object's labels.
 #[must_use]
 pub fn labels(object: &Value) -> BTreeMap<String, String> {

@@ -13,8 +13,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::hook::{self, Hook, NextTurn};
-use super::{Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, is_deleting};
-use crate::drain::check_after;
+use super::kube_object::{is_deleting, text};
+use super::{NodeLookup, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks};
+use crate::drain::{check_after, is_unreachable};
 use crate::lookup::Lookup;
 use crate::plan::Plan;
 
@@ -43,6 +44,10 @@ pub struct Facts {
     pub node_deletion_failed: bool,
     /// Hooks that are bound to the Machine.
     pub hooks: Vec<Hook>,
+    /// The kind of the infrastructure machine is not installed: there are no objects of it.
+    pub no_infra_kind: bool,
+    /// The kind of the bootstrap config is not installed: there are no objects of it.
+    pub no_bootstrap_kind: bool,
 }
 
 /// One turn of something that takes several.
@@ -55,6 +60,26 @@ pub struct Turn {
 }
 
 impl Facts {
+    /// Takes in what was seen of the Node: by its provider ID, or else by the Machine's reference, with what has that name. What
+    /// cannot be seen may well be there, and is waited for.
+    pub fn see_node(&mut self, found: &NodeLookup, reference: Option<(String, Lookup<Value>)>) {
+        match (found, reference) {
+            (NodeLookup::One(node), _) => {
+                self.node = text(node, "/metadata/name").map(str::to_owned);
+                self.node_exists = true;
+                self.node_unreachable = is_unreachable(node);
+            }
+            (NodeLookup::NotLooked | NodeLookup::Several(_), Some((name, named))) => {
+                self.node_exists = !named.is_missing();
+                self.node_unreachable = named.found().is_some_and(is_unreachable);
+                self.node = Some(name);
+            }
+            // A Node of that name that is not the instance's is another.
+            (NodeLookup::None, Some((name, _))) => self.node = Some(name),
+            (_, None) => {}
+        }
+    }
+
     /// The drain was found complete.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -175,7 +200,8 @@ pub fn pending(observed: &Observed, phase: Phase) -> Vec<&Hook> {
             infra_gone_or_going
                 || times.node_drain_start_time.is_some()
                 || times.wait_for_node_volume_detach_start_time.is_some()
-                || times.wait_for_pre_terminate_hook_start_time.is_some()
+                // A Node that has joined since is drained, and asked about before.
+                || (times.wait_for_pre_terminate_hook_start_time.is_some() && !facts.node_exists)
         }
         Phase::PreTerminate => infra_gone_or_going,
     };
@@ -203,67 +229,81 @@ fn holding(observed: &Observed, phase: Phase) -> Vec<String> {
     names
 }
 
+/// What is left to do on the Node before the infrastructure may go.
+fn node_stage(observed: &Observed, now: Timestamp) -> Option<Stage> {
+    let facts = &observed.deletion;
+    let machine = &observed.machine;
+    let times = times(observed);
+    let timeouts = machine.spec.deletion.clone().unwrap_or_default();
+    let node = facts
+        .node
+        .as_ref()
+        .filter(|_| is_node_deletion_allowed(facts))?;
+    let infra_gone_or_going =
+        observed.infra.is_missing() || observed.infra.found().is_some_and(is_deleting);
+    let terminating = times.wait_for_pre_terminate_hook_start_time.as_ref();
+    // What began before hooks before termination were waited for is not gone back to. A Node that has joined since is drained
+    // all the same.
+    let over = |began: Option<&Time>| {
+        let is_before = |began: &Time| terminating.is_some_and(|since| began.0 < since.0);
+        infra_gone_or_going || began.is_some_and(is_before)
+    };
+    let drain_over = over(times.node_drain_start_time.as_ref())
+        || facts.is_drained()
+        || has_annotation(machine, annotation::EXCLUDE_NODE_DRAINING)
+        || !facts.node_exists
+        || is_exceeded(
+            times.node_drain_start_time.as_ref(),
+            timeouts.node_drain_timeout_seconds,
+            now,
+        );
+    if !drain_over {
+        return Some(Stage::Drain(node.clone()));
+    }
+    let since = times.wait_for_node_volume_detach_start_time.as_ref();
+    let volumes_over = over(since)
+        || facts.is_detached()
+        || has_annotation(machine, annotation::EXCLUDE_WAIT_FOR_NODE_VOLUME_DETACH)
+        || !facts.node_exists
+        || facts.node_unreachable
+        || is_exceeded(since, timeouts.node_volume_detach_timeout_seconds, now);
+    (!volumes_over).then(|| Stage::Volumes(node.clone()))
+}
+
 /// Where the deletion is.
 #[must_use]
 pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
     let facts = &observed.deletion;
     let machine = &observed.machine;
-    let times = times(observed);
     let timeouts = machine.spec.deletion.clone().unwrap_or_default();
-    let terminating = times.wait_for_pre_terminate_hook_start_time.is_some();
-    let infra_gone_or_going =
-        observed.infra.is_missing() || observed.infra.found().is_some_and(is_deleting);
     let pre_drain = holding(observed, Phase::PreDrain);
     if !pre_drain.is_empty() {
         return Stage::PreDrainHook(pre_drain);
     }
-    if is_node_deletion_allowed(facts)
-        && let Some(node) = &facts.node
-    {
-        let over = terminating || infra_gone_or_going;
-        let drain_over = over
-            || facts.is_drained()
-            || has_annotation(machine, annotation::EXCLUDE_NODE_DRAINING)
-            || !facts.node_exists
-            || is_exceeded(
-                times.node_drain_start_time.as_ref(),
-                timeouts.node_drain_timeout_seconds,
-                now,
-            );
-        if !drain_over {
-            return Stage::Drain(node.clone());
-        }
-        let since = times.wait_for_node_volume_detach_start_time.as_ref();
-        let volumes_over = over
-            || facts.is_detached()
-            || has_annotation(machine, annotation::EXCLUDE_WAIT_FOR_NODE_VOLUME_DETACH)
-            || !facts.node_exists
-            || facts.node_unreachable
-            || is_exceeded(since, timeouts.node_volume_detach_timeout_seconds, now);
-        if !volumes_over {
-            return Stage::Volumes(node.clone());
-        }
+    if let Some(stage) = node_stage(observed, now) {
+        return stage;
     }
     let pre_terminate = holding(observed, Phase::PreTerminate);
     if !pre_terminate.is_empty() {
         return Stage::PreTerminateHook(pre_terminate);
     }
-    // Without bootstrap data no instance was ever asked for: a kind that was never installed keeps no such Machine from going. That of a plugin
-    // is installed, and what of it cannot be seen will be.
+    // Without bootstrap data no instance was ever asked for: a kind that was never installed keeps no such Machine from going. One
+    // that is installed and cannot be seen does, as that of a plugin always.
     let known = observed.known();
     let nothing_made = !observed.infra_is_own
         && !known.provisioned
         && !known.bootstrapped
         && known.data_secret_name.is_none();
-    let holds = |object: &Lookup<Value>| match object {
+    let holds = |object: &Lookup<Value>, no_kind: bool| match object {
         Lookup::Found(_) => true,
         Lookup::Missing => false,
-        Lookup::Unknown(_) => !nothing_made,
+        Lookup::Unknown(_) => !(nothing_made && no_kind),
     };
-    if holds(&observed.infra) {
+    if holds(&observed.infra, facts.no_infra_kind) {
         return Stage::Infrastructure;
     }
-    if observed.bootstrap.as_ref().is_some_and(holds) {
+    let config = observed.bootstrap.as_ref();
+    if config.is_some_and(|config| holds(config, facts.no_bootstrap_kind)) {
         return Stage::Bootstrap;
     }
     if is_node_deletion_allowed(facts)
@@ -339,7 +379,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if stage == Stage::Completed {
         return plan;
     }
-    plan.waiting(stage.reason(), stage.message(observed))
+    let mut plan = plan.waiting(stage.reason(), stage.message(observed));
+    // What providers say is kept while they say it: without the provider ID the Node is not found any more.
+    let learned = super::spec_patch(observed).map(Step::PatchMachine);
+    plan.steps.splice(0..0, learned);
+    plan
 }
 
 /// The next turn of something that takes several, not sooner than it is of use.

@@ -14,6 +14,8 @@ use crate::plan::Outcome;
 fn deleting() -> Observed {
     let mut observed = observed();
     observed.machine.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    observed.machine.spec.provider_id = Some("x://1".to_owned());
+    observed.machine.spec.bootstrap.data_secret_name = Some("m".to_owned());
     observed.deletion = Facts {
         active_control_plane_machines: 1,
         node: Some("n".to_owned()),
@@ -127,6 +129,83 @@ fn hooks_hold_the_stages_that_follow_them() {
 }
 
 #[test]
+fn a_node_that_joins_while_a_hook_holds_its_machine_is_drained() {
+    let now = Timestamp::from_second(2000).expect("in range");
+    let at = |second| Some(Time(Timestamp::from_second(second).expect("in range")));
+    let mut observed = deleting();
+    let mut times = MachineDeletionStatus {
+        wait_for_pre_terminate_hook_start_time: at(1000),
+        ..MachineDeletionStatus::default()
+    };
+    started(&mut observed, times.clone());
+    assert_eq!(stage(&observed, now), Stage::Drain("n".to_owned()));
+    times.node_drain_start_time = at(1100);
+    started(&mut observed, times.clone());
+    assert_eq!(
+        stage(&observed, now),
+        Stage::Drain("n".to_owned()),
+        "it has only begun"
+    );
+    observed.deletion.drain = Some(Turn::default());
+    assert_eq!(stage(&observed, now), Stage::Volumes("n".to_owned()));
+    times.wait_for_node_volume_detach_start_time = at(1101);
+    started(&mut observed, times.clone());
+    assert_eq!(stage(&observed, now), Stage::Volumes("n".to_owned()));
+    observed.deletion.volumes = Some(Turn::default());
+    assert_eq!(stage(&observed, now), Stage::Infrastructure);
+    (observed.deletion.drain, observed.deletion.volumes) = (None, None);
+    times.node_drain_start_time = at(900);
+    times.wait_for_node_volume_detach_start_time = at(901);
+    started(&mut observed, times);
+    assert_eq!(
+        stage(&observed, now),
+        Stage::Infrastructure,
+        "what was done before is not gone back to, also after a restart"
+    );
+}
+
+#[test]
+fn the_node_is_found_by_its_name_when_its_provider_id_is_not_known() {
+    let node = json!({
+        "metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+    });
+    let see = |found: &NodeLookup, named: Lookup<Value>| {
+        let mut facts = Facts::default();
+        facts.see_node(found, Some(("n".to_owned(), named)));
+        assert_eq!(facts.node.as_deref(), Some("n"));
+        (facts.node_exists, facts.node_unreachable)
+    };
+    let found = Lookup::Found(node.clone());
+    assert_eq!(see(&NodeLookup::NotLooked, found.clone()), (true, true));
+    assert_eq!(see(&NodeLookup::NotLooked, Lookup::Missing), (false, false));
+    let unseen = Lookup::Unknown("no connection".to_owned());
+    assert_eq!(see(&NodeLookup::NotLooked, unseen.clone()), (true, false));
+    let several = NodeLookup::Several(vec!["n".to_owned(), "o".to_owned()]);
+    assert_eq!(see(&several, found.clone()), (true, true));
+    assert_eq!(
+        see(&NodeLookup::None, found),
+        (false, false),
+        "another instance's"
+    );
+    assert_eq!(see(&NodeLookup::One(node), unseen), (true, true));
+}
+
+#[test]
+fn a_provider_id_that_comes_late_is_kept() {
+    let mut observed = deleting();
+    observed.machine.spec.provider_id = None;
+    observed.infra = Lookup::Found(json!({
+        "metadata": {"name": "i"}, "spec": {"providerID": "p://1"},
+        "status": {"initialization": {"provisioned": true}},
+    }));
+    let steps = decide(&observed, Timestamp::UNIX_EPOCH).steps;
+    let Some(Step::PatchMachine(patch)) = steps.first() else {
+        panic!("{steps:?}");
+    };
+    assert_eq!(patch["spec"]["providerID"], "p://1");
+}
+
+#[test]
 fn what_cannot_be_seen_is_waited_for() {
     let mut observed = deleting();
     observed.deletion.cluster_deleting = true;
@@ -136,6 +215,45 @@ fn what_cannot_be_seen_is_waited_for() {
         Stage::Infrastructure
     );
     assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty());
+}
+
+#[test]
+fn only_a_kind_that_is_not_installed_lets_a_machine_go_that_never_had_anything() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    let unseen = Lookup::Unknown("no label names a version".to_owned());
+    (observed.infra, observed.bootstrap) = (unseen.clone(), Some(unseen));
+    observed.machine.spec.bootstrap.data_secret_name = None;
+    observed.deletion.cluster_deleting = true;
+    assert_eq!(stage(&observed, now), Stage::Infrastructure);
+    observed.deletion.no_infra_kind = true;
+    assert_eq!(stage(&observed, now), Stage::Bootstrap);
+    observed.deletion.no_bootstrap_kind = true;
+    assert_eq!(stage(&observed, now), Stage::Completed);
+    observed.machine.spec.bootstrap.data_secret_name = Some("m".to_owned());
+    assert_eq!(
+        stage(&observed, now),
+        Stage::Infrastructure,
+        "there may be an instance"
+    );
+}
+
+#[test]
+fn a_node_that_joins_late_has_its_hooks_asked_before_it_is_drained() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    let times = MachineDeletionStatus {
+        wait_for_pre_terminate_hook_start_time: Some(Time(now)),
+        ..MachineDeletionStatus::default()
+    };
+    started(&mut observed, times);
+    observed.deletion.hooks = vec![bound("b", "PreDrain", "Default")];
+    assert_eq!(
+        stage(&observed, now),
+        Stage::PreDrainHook(vec!["b".to_owned()])
+    );
+    observed.deletion.node_exists = false;
+    assert_eq!(stage(&observed, now), Stage::Infrastructure);
 }
 
 #[test]

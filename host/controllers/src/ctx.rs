@@ -74,6 +74,14 @@ pub struct Ctx {
     pub namespace: String,
 }
 
+/// The version that a CustomResourceDefinition's contract label names.
+#[must_use]
+pub fn contract_version(definition: &Object) -> Option<String> {
+    let labels = definition.value.pointer("/metadata/labels")?;
+    let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).ok()?;
+    contract::resolve(&labels).map(|resolved| resolved.version)
+}
+
 impl Ctx {
     /// With nothing seen yet, an open fence, and neither snapshots nor reports nor a plan.
     #[must_use]
@@ -146,13 +154,7 @@ impl Ctx {
                 ),
             ));
         };
-        let labels = definition
-            .value
-            .pointer("/metadata/labels")
-            .cloned()
-            .unwrap_or_default();
-        let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap_or_default();
-        let Some(resolved) = contract::resolve(&labels) else {
+        let Some(version) = contract_version(&definition) else {
             return Err(Failure::transient(
                 "ContractNotSupported",
                 format!(
@@ -164,7 +166,7 @@ impl Ctx {
         let plural = contract::plural(&kind.kind);
         Ok(Resource::namespaced(
             &kind.group,
-            &resolved.version,
+            &version,
             &kind.kind,
             &plural,
         ))
@@ -286,7 +288,7 @@ impl Ctx {
     }
 
     /// Deletes an object if it is still the one that was seen. Gone is success; an object that is being deleted already is
-    /// not asked twice.
+    /// not asked twice. A conflict is for the caller to look again: nothing else may come that wakes it.
     ///
     /// # Errors
     /// What the server said.
@@ -300,12 +302,10 @@ impl Ctx {
         };
         match self.api.delete(resource, &object.key, &preconditions).await {
             Ok(()) => Ok(()),
-            // Gone, or another object of the same name, which is not meant.
             Err(ApiError::NotFound(_)) => {
                 self.stores.gone(resource, &object.key, &object.uid);
                 Ok(())
             }
-            Err(ApiError::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }

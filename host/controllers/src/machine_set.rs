@@ -285,7 +285,7 @@ impl Controller for MachineSetController {
         vec![
             Access::to(&kinds::MACHINE_SET, &["patch"]),
             Access::to_status(&kinds::MACHINE_SET),
-            Access::to(&kinds::MACHINE, &["create", "patch", "delete"]),
+            Access::to(&kinds::MACHINE, &["get", "create", "patch", "delete"]),
             Access::to_status(&kinds::MACHINE),
             Access::to_group(
                 access::INFRASTRUCTURE,
@@ -299,11 +299,11 @@ impl Controller for MachineSetController {
         cluster_by_name(object)
     }
 
-    /// A set of its own belongs to its Cluster (contract 3.4.1).
     fn forget(&self, _: &Ctx, locator: &Locator) {
         self.unconfirmed.forget(&locator.key);
     }
 
+    /// A set of its own belongs to its Cluster (contract 3.4.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
         let Some(cluster) = cluster_by_name(object) else {
@@ -359,6 +359,7 @@ impl Controller for MachineSetController {
         let key = ObjectKey::new(namespace.clone(), name);
         let done = effects::Effects {
             ctx,
+            set: key.clone(),
             writer: self.writer(),
             namespace,
             unconfirmed: &self.unconfirmed,

@@ -9,7 +9,7 @@ use capstan_core::plan::Failure;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
-use super::unconfirmed::Unconfirmed;
+use super::unconfirmed::{Unconfirmed, Wish};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::infrastructure::finalized;
 use crate::kinds;
@@ -26,7 +26,9 @@ pub(super) struct Effects<'a> {
     pub(super) writer: Writer,
     /// Where.
     pub(super) namespace: String,
-    /// Machines of which it is not known whether they were made.
+    /// The set.
+    pub(super) set: ObjectKey,
+    /// What the set asked for and the cache does not show yet.
     pub(super) unconfirmed: &'a Unconfirmed,
 }
 
@@ -54,10 +56,9 @@ impl Effects<'_> {
                 .await
             }
             Step::Create(made) => {
-                let set = self.key(observed.set.metadata.name.as_deref().unwrap_or_default());
                 all(made
                     .iter()
-                    .map(|machine| self.create(&set, machine).boxed())
+                    .map(|machine| self.create(machine).boxed())
                     .collect())
                 .await
             }
@@ -110,17 +111,17 @@ impl Effects<'_> {
     }
 
     /// The Machine first: if the host stops then, it is completed, and nothing is left that no Machine names.
-    async fn create(&self, set: &ObjectKey, made: &NewMachine) -> Result<(), Failure> {
+    async fn create(&self, made: &NewMachine) -> Result<(), Failure> {
         let name = made.machine.pointer("/metadata/name");
         let name = name.and_then(Value::as_str).unwrap_or_default();
         // Before the request: a reconcile that is dropped while it waits does not learn what came of it either.
-        self.unconfirmed.ask(set, name);
+        self.unconfirmed.ask(&self.set, name, Wish::Made);
         let answer = self
             .ctx
             .create(&self.writer, &kinds::MACHINE, &made.machine)
             .await;
         if !matches!(answer, Err(ApiError::Unavailable(_))) {
-            self.unconfirmed.learn(set, name);
+            self.unconfirmed.learn(&self.set, name);
         }
         let machine = answer.map_err(|error| failure("creating a Machine", &error))?;
         let owner = owner_reference(&machine, true);
@@ -199,6 +200,7 @@ impl Effects<'_> {
         else {
             return Ok(());
         };
+        self.unconfirmed.ask(&self.set, name, Wish::Gone);
         let answer = self.ctx.delete(&kinds::MACHINE, &machine).await;
         answer.map_err(|error| failure(&format!("deleting Machine {key}"), &error))
     }

@@ -5,7 +5,7 @@ mod machine;
 mod order;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ use crate::world::{Actor, Server, State, Write};
 
 /// How old what the host decides on can be: two late events, a request that hangs, an outage, and the back-off after it.
 const STALE: Duration = Duration::from_secs(600);
+
+/// How long the host may not know of a deletion: two late events, and an outage.
+const UNSEEN: Duration = Duration::from_secs(180);
 
 /// How long a reconcile that began before a pause may go on: its deadline, and what it saw late.
 const PAUSE_GRACE: Duration = Duration::from_secs(300);
@@ -49,6 +52,10 @@ pub struct Watchman {
     /// When each Machine, by UID, was last Available.
     available: BTreeMap<String, Duration>,
     paused: BTreeMap<ObjectKey, Duration>,
+    /// Machines that people deleted, by UID, and when.
+    deleted_by_people: BTreeMap<String, Duration>,
+    /// Machines that the host was told of, by UID.
+    known: BTreeSet<String>,
     host_writes: Vec<String>,
     /// Writes of the host so far.
     pub host_writes_total: u64,
@@ -67,6 +74,13 @@ impl Watchman {
     pub fn violated(&mut self, what: String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(what);
+        }
+    }
+
+    /// The host is told of an object.
+    pub fn host_learns(&mut self, object: &Value) {
+        if object["kind"] == "Machine" {
+            self.known.insert(uid(object).to_owned());
         }
     }
 
@@ -159,6 +173,15 @@ impl State {
         match server {
             Server::Management => {
                 self.remember(written);
+                if write.actor == Actor::User
+                    && write.verb == "delete"
+                    && let Some(machine) =
+                        written.old.as_ref().filter(|old| old["kind"] == "Machine")
+                {
+                    let now = self.now();
+                    let gone = uid(machine).to_owned();
+                    self.watchman.deleted_by_people.insert(gone, now);
+                }
                 if let Some(gone) = written.old.as_ref().filter(|_| written.new.is_none()) {
                     self.check_gone(&Arc::clone(gone));
                 }

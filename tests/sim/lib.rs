@@ -10,6 +10,7 @@ pub mod kinds;
 pub mod nature;
 pub mod object;
 pub mod random;
+pub mod rights;
 pub mod run;
 pub mod scenario;
 pub mod server;

@@ -35,6 +35,37 @@ struct Memory {
     /// When something will have been done, by what it is.
     due: BTreeMap<String, Duration>,
     collected: u64,
+    /// What there was to look at, and until when the same look would find nothing to do.
+    idle: Option<(Sight, Duration)>,
+}
+
+/// What a look depends on beside the time, in numbers: the same numbers, the same things to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sight {
+    management: u64,
+    workloads: Vec<u64>,
+    /// Instances that were ever made, and those that boot, run, stop and are broken.
+    instances: (u64, [usize; 4]),
+}
+
+impl Sight {
+    fn of(state: &State) -> Self {
+        let mut phases = [0; 4];
+        for instance in state.cloud.instances.values() {
+            phases[match instance.phase {
+                Phase::Booting(_) => 0,
+                Phase::Running => 1,
+                Phase::Stopping(_) => 2,
+                Phase::Broken => 3,
+            }] += 1;
+        }
+        let workloads = state.workloads.values();
+        Self {
+            management: state.management.version(),
+            workloads: workloads.map(|workload| workload.store.version()).collect(),
+            instances: (state.cloud.made, phases),
+        }
+    }
 }
 
 impl Memory {
@@ -62,10 +93,7 @@ pub async fn run(world: Arc<World>) {
             let mut state = world.lock();
             memory.ticks += 1;
             cloud(&mut state);
-            control_planes(&mut state, &mut memory);
-            configs(&mut state, &mut memory);
-            nodes(&mut state, &mut memory);
-            pods(&mut state, &mut memory);
+            look(&mut state, &mut memory);
             if memory.ticks.is_multiple_of(COLLECT_EVERY)
                 && memory.collected != state.management.version()
             {
@@ -75,6 +103,22 @@ pub async fn run(world: Arc<World>) {
         }
         world.changed();
     }
+}
+
+/// One look at what there is to do. Nothing is looked at again that has not changed, before something is due.
+fn look(state: &mut State, memory: &mut Memory) {
+    let (now, sight) = (state.now(), Sight::of(state));
+    if matches!(&memory.idle, Some((same, until)) if *same == sight && now < *until) {
+        return;
+    }
+    let asked = memory.due.len();
+    control_planes(state, memory);
+    configs(state, memory);
+    nodes(state, memory);
+    pods(state, memory);
+    let next = memory.due.values().filter(|due| **due > now).min();
+    let until = next.copied().unwrap_or(Duration::MAX);
+    memory.idle = (asked == memory.due.len()).then_some((sight, until));
 }
 
 impl State {

@@ -3,11 +3,22 @@
 use capstan_api::name::ObjectKey;
 use serde_json::{Map, Value, json};
 
+/// What is at a path of plain keys and places; `Value::pointer` makes a string of each of them.
+fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer
+        .split('/')
+        .skip(1)
+        .try_fold(object, |value, key| match value {
+            Value::Object(fields) => fields.get(key),
+            Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+            _ => None,
+        })
+}
+
 /// A text, empty when there is none.
 #[must_use]
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
+    at(object, pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
@@ -15,20 +26,19 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// A whole number.
 #[must_use]
 pub fn number(object: &Value, pointer: &str) -> Option<i64> {
-    object.pointer(pointer).and_then(Value::as_i64)
+    at(object, pointer).and_then(Value::as_i64)
 }
 
 /// Whether a flag is set.
 #[must_use]
 pub fn flag(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer) == Some(&Value::Bool(true))
+    at(object, pointer) == Some(&Value::Bool(true))
 }
 
 /// A list, empty when there is none.
 #[must_use]
 pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object
-        .pointer(pointer)
+    at(object, pointer)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }

@@ -18,11 +18,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(7_200);
 /// Between two looks whether it is.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What was held back is written within this time.
-const HOLD: Duration = Duration::from_secs(60);
-
-/// Then nothing is written for this time: longer than every look that the host takes again.
-const QUIET: Duration = Duration::from_secs(900);
+/// What was held back is written within this time; so is what follows from a connection that came back only now, and from looks that
+/// are taken again every minute or so.
+const HOLD: Duration = Duration::from_secs(240);
 
 /// What became of a world.
 #[derive(Debug)]
@@ -148,7 +146,7 @@ impl Life {
         sleep(HOLD).await;
         drop(self.world.lock().watchman.take_host_writes());
         self.world.note("settled: nothing is written from now on");
-        sleep(QUIET).await;
+        sleep(plan.quiet).await;
         if self.is_violated() {
             return None;
         }

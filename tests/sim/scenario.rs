@@ -1,7 +1,7 @@
 //! What people and misfortune do to a world, and when: a list that follows from the seed and can be shortened.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use capstan_api::annotation;
@@ -24,6 +24,11 @@ pub const NAMESPACE: &str = "ns";
 pub const CLUSTER: &str = "c";
 /// Name of the MachineDeployment.
 pub const DEPLOYMENT: &str = "d";
+
+/// Longer than the looks that the host takes again while something is under way.
+const QUIET: Duration = Duration::from_secs(900);
+/// Longer than everything that the host does from time to time.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// What happens at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// When everything stops going wrong.
     pub calm_at: Duration,
+    /// How long nothing is written once the world has settled.
+    pub quiet: Duration,
 }
 
 impl fmt::Display for Plan {
@@ -164,6 +171,7 @@ impl Plan {
             health_check,
             steps,
             calm_at: last + Duration::from_secs(random.between(60, 900)),
+            quiet: if random.happens(250) { DAY } else { QUIET },
         }
     }
 }
@@ -197,6 +205,16 @@ fn labels() -> Value {
 fn configs() -> ObjectKey {
     let kind = &*sim::SIM_CONFIG;
     ObjectKey::new("", format!("{}.{}", kind.plural, kind.group))
+}
+
+/// The definitions of the core's kinds: the same in all worlds.
+fn definitions() -> &'static [Value] {
+    static DEFINITIONS: OnceLock<Vec<Value>> = OnceLock::new();
+    DEFINITIONS.get_or_init(|| {
+        let all = capstan_api::manifests::crds().into_iter();
+        all.map(|definition| serde_json::to_value(definition).expect("is JSON"))
+            .collect()
+    })
 }
 
 /// The objects that the user makes.
@@ -264,9 +282,8 @@ fn deployment(plan: &Plan) -> Value {
 impl State {
     /// Makes everything that has to be there before the host.
     pub fn found(&mut self, plan: &Plan) {
-        for definition in capstan_api::manifests::crds() {
-            let definition = serde_json::to_value(definition).expect("is JSON");
-            self.management.serve_definition(&definition);
+        for definition in definitions() {
+            self.management.serve_definition(definition);
         }
         for resource in [
             &*kinds::CONFIG_MAP,
@@ -403,6 +420,10 @@ impl State {
                 let hook = format!("{prefix}/sim");
                 let patch = json!({"metadata": {"annotations": {&hook: "sim"}}});
                 self.user_patches(&kinds::MACHINE, &key(&machine), patch);
+                // What is held is most interesting when it should go.
+                if luck % 4 > 0 {
+                    self.user_deletes(&kinds::MACHINE, &key(&machine));
+                }
                 return Some((
                     Duration::from_secs(*seconds),
                     End::Unhook(key(&machine), hook),

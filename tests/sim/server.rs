@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use crate::fault::Fate;
 use crate::object;
+use crate::rights::Ask;
 use crate::store::{Store, Written};
 use crate::world::{Actor, Server, State, World, Write};
 
@@ -42,11 +43,18 @@ impl HostApi {
     /// not learn what came of it.
     async fn request<T>(
         &self,
-        is_write: bool,
+        ask: Option<Ask<'_>>,
         effect: impl FnOnce(&mut State) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
         let fate = {
             let mut state = self.world.lock();
+            if let Some(ask) = ask.filter(|ask| self.is_refused(ask)) {
+                state.watchman.violated(format!(
+                    "the host asks to {} without a right to",
+                    ask.words()
+                ));
+            }
+            let is_write = ask.is_some_and(|ask| !["get", "list", "watch"].contains(&ask.verb));
             let rates = state.rates();
             Fate::draw(&mut state.network, rates, is_write)
         };
@@ -69,6 +77,13 @@ impl HostApi {
             return Err(ApiError::Unavailable("the connection was lost".to_owned()));
         }
         result
+    }
+}
+
+impl HostApi {
+    /// Whether no role allows it. What the host may do in workload clusters is theirs to say.
+    fn is_refused(&self, ask: &Ask<'_>) -> bool {
+        self.server == Server::Management && !ask.is_allowed()
     }
 }
 
@@ -96,6 +111,9 @@ impl Watch {
                 let rates = state.rates();
                 self.is_over = state.network.happens(rates.watch_ends);
                 self.version = version;
+                if let WatchEvent::Applied(object) = &event {
+                    state.watchman.host_learns(object);
+                }
                 return Some(Ok(event));
             }
             // Made before the look: what changes after it is not missed.
@@ -159,7 +177,14 @@ impl HostApi {
         key: &ObjectKey,
         effect: impl FnOnce(&mut Store, &str) -> Result<Written, ApiError>,
     ) -> Result<Value, ApiError> {
-        self.request(true, |state| {
+        let is_status = verb == "patch-status";
+        let ask = Ask {
+            verb: if is_status { "patch" } else { verb },
+            resource,
+            subresource: is_status.then_some("status"),
+            namespace: Some(&key.namespace),
+        };
+        let request = self.request(Some(ask), |state| {
             let write = Write {
                 actor: Actor::Host,
                 by,
@@ -168,12 +193,20 @@ impl HostApi {
                 key,
             };
             state.write(&self.server, &write, effect)
-        })
-        .await
+        });
+        let answer = request.await?;
+        self.world.lock().watchman.host_learns(&answer);
+        Ok(answer)
     }
 
     async fn evict(&self, pod: &ObjectKey) -> Result<Value, ApiError> {
-        self.request(true, |state| {
+        let ask = Ask {
+            verb: "create",
+            resource: &kinds::POD,
+            subresource: Some("eviction"),
+            namespace: Some(&pod.namespace),
+        };
+        self.request(Some(ask), |state| {
             let rates = state.rates();
             if state.network.happens(rates.eviction) {
                 return Err(ApiError::TooManyRequests {
@@ -220,7 +253,21 @@ impl KubeApi for HostApi {
                 next: None,
             })
         };
-        self.request(false, effect).boxed()
+        let ask = Ask {
+            verb: "list",
+            resource,
+            subresource: None,
+            namespace: selection.namespace.as_deref(),
+        };
+        async move {
+            let page = self.request(Some(ask), effect).await?;
+            let mut state = self.world.lock();
+            for item in &page.items {
+                state.watchman.host_learns(item);
+            }
+            Ok(page)
+        }
+        .boxed()
     }
 
     fn watch<'a>(
@@ -233,7 +280,13 @@ impl KubeApi for HostApi {
             let version: u64 = resource_version
                 .parse()
                 .map_err(|_| ApiError::Invalid(format!("invalid version {resource_version:?}")))?;
-            self.request(false, |state| {
+            let ask = Ask {
+                verb: "watch",
+                resource,
+                subresource: None,
+                namespace: selection.namespace.as_deref(),
+            };
+            self.request(Some(ask), |state| {
                 let rates = state.rates();
                 if state.network.happens(rates.watch_expires) {
                     return Err(ApiError::Expired("too old resource version".to_owned()));
@@ -266,10 +319,21 @@ impl KubeApi for HostApi {
         resource: &'a Resource,
         key: &'a ObjectKey,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        self.request(false, move |state| {
-            let found = state.server(&self.server)?.get(resource, key)?;
-            Ok((*found).clone())
-        })
+        async move {
+            let ask = Ask {
+                verb: "get",
+                resource,
+                subresource: None,
+                namespace: Some(&key.namespace),
+            };
+            let request = self.request(Some(ask), |state| {
+                let found = state.server(&self.server)?.get(resource, key)?;
+                Ok((*found).clone())
+            });
+            let found = request.await?;
+            self.world.lock().watchman.host_learns(&found);
+            Ok(found)
+        }
         .boxed()
     }
 
@@ -356,7 +420,7 @@ impl KubeApi for HostApi {
     }
 
     fn get_raw<'a>(&'a self, _path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
-        self.request(false, |state| {
+        self.request(None, |state| {
             state.server(&self.server).map(|_| "{}".to_owned())
         })
         .boxed()

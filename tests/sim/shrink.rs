@@ -15,14 +15,23 @@ pub fn shrink(plan: &Plan, outcome: Outcome) -> (Plan, Outcome) {
     loop {
         let smaller = candidates(&plan).into_iter().find_map(|candidate| {
             tries = tries.checked_sub(1)?;
-            let outcome = run(&candidate);
-            outcome.is_bad().then_some((candidate, outcome))
+            let bad = run(&candidate);
+            (shape(&bad) == shape(&outcome)).then_some((candidate, bad))
         });
         match smaller {
             Some((smaller, bad)) => (plan, outcome) = (smaller, bad),
             None => return (plan, outcome),
         }
     }
+}
+
+/// What went wrong first, without the names and numbers of this world: another mistake is not a smaller one.
+fn shape(outcome: &Outcome) -> Option<String> {
+    let first = outcome.violations.first()?;
+    let words = first
+        .split_whitespace()
+        .filter(|word| !word.contains(|c: char| c.is_ascii_digit() || "-/".contains(c)));
+    Some(words.take(8).collect::<Vec<_>>().join(" "))
 }
 
 /// Plans that are one thing smaller.

@@ -11,7 +11,7 @@ const USAGE: &str = "usage: sim [--seeds N] [--seed S] [--trace] [--keep-going]
   --seeds       how many worlds (default: 100)
   --seed        the first, or with --seeds left out the only one (default: 1)
   --trace       print what happened, also when all was well
-  --keep-going  go on after a world that went wrong, and do not make it small";
+  --keep-going  go on after a world that went wrong, and do not make it small; with --trace, print what happened in it";
 
 /// What is run.
 struct Arguments {
@@ -97,6 +97,9 @@ fn main() -> ExitCode {
         let outcome = run(&plan);
         counts.add(&outcome);
         if outcome.is_bad() && arguments.keep_going {
+            if arguments.trace {
+                tell(&plan, &outcome);
+            }
             println!("seed {seed}: {}", outcome.violations.join("; "));
         } else if outcome.is_bad() {
             tell(&plan, &outcome);
@@ -105,7 +108,7 @@ fn main() -> ExitCode {
             tell(&plan, &outcome);
             println!("replay: ./dev sim --seed {seed} --trace");
             break;
-        } else if arguments.trace {
+        } else if arguments.trace && !arguments.keep_going {
             println!("{plan}{}", outcome.trace.lines().join("\n"));
         }
         if counts.worlds.is_multiple_of(PROGRESS_EVERY) && counts.worlds < arguments.seeds {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::check::Watchman;
 use crate::cloud::Cloud;
 use crate::fault::Rates;
+use crate::object::{list, text};
 use crate::random::Random;
 use crate::store::{Store, Written};
 use crate::trace::Trace;
@@ -190,8 +191,12 @@ impl State {
         match result {
             Ok(written) => {
                 let is_change = written.is_change();
-                let same = if is_change { "" } else { " (same)" };
-                self.note(&format!("{what}{same}"));
+                let news = match (&written.old, &written.new) {
+                    (Some(old), Some(new)) if is_change => news(old, new),
+                    _ if is_change => String::new(),
+                    _ => " (same)".to_owned(),
+                };
+                self.note(&format!("{what}{news}"));
                 if write.actor == Actor::Host {
                     self.watchman.host_wrote(&what);
                 }
@@ -207,6 +212,39 @@ impl State {
             }
         }
     }
+}
+
+/// What is of interest of a change: replicas, the end, marks, and conditions whose status is another.
+fn news(old: &Value, new: &Value) -> String {
+    let mut words = String::new();
+    for field in [
+        "/spec/replicas",
+        "/metadata/deletionTimestamp",
+        "/metadata/annotations",
+        "/metadata/finalizers",
+    ] {
+        let (was, is) = (old.pointer(field), new.pointer(field));
+        if was != is {
+            let show =
+                |value: Option<&Value>| value.map_or_else(|| "none".to_owned(), Value::to_string);
+            let name = field.rsplit('/').next().unwrap_or_default();
+            words.push_str(&format!(", {name} {} -> {}", show(was), show(is)));
+        }
+    }
+    for condition in list(new, "/status/conditions") {
+        let mut before = list(old, "/status/conditions").iter();
+        let before = before.find(|c| c["type"] == condition["type"]);
+        let status = |c: &Value| text(c, "/status").to_owned();
+        let was = before.map_or_else(|| "none".to_owned(), status);
+        if was != status(condition) {
+            words.push_str(&format!(
+                ", {} {was} -> {}",
+                text(condition, "/type"),
+                status(condition)
+            ));
+        }
+    }
+    words
 }
 
 /// A world that its inhabitants share.

@@ -8,7 +8,7 @@ use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
 use serde_json::Value;
 
-use super::{STALE, cluster_of, is_available, is_remediated};
+use super::{STALE, UNSEEN, cluster_of, is_available, is_remediated};
 use crate::cloud::Phase;
 use crate::object::{
     annotation as annotation_of, controller, is_condition, is_deleting, key, label as label_of,
@@ -28,11 +28,13 @@ impl State {
             .map(|limits| limits.replicas + limits.surge)
             .max();
         let machines = self.machines_of(&deployment);
-        let alive = machines
-            .iter()
-            .filter(|machine| !is_deleting(machine))
-            .count();
-        let alive = i64::try_from(alive).unwrap_or(i64::MAX);
+        // Of its own Machines a set must know; of another's only what it was told.
+        let set = label_of(machine, label::SET_NAME);
+        let counts = |other: &&Arc<Value>| {
+            let is_own = label_of(other, label::SET_NAME) == set;
+            !is_deleting(other) && (is_own || self.watchman.known.contains(uid(other)))
+        };
+        let alive = i64::try_from(machines.iter().filter(counts).count()).unwrap_or(i64::MAX);
         if most.is_some_and(|most| alive > most) {
             self.violated(format!(
                 "MachineDeployment {deployment} has {alive} Machines, at most {} are allowed",
@@ -146,6 +148,12 @@ impl State {
             uid(other) != uid(machine) && !is_deleting(other) && (is_available(other) || lately)
         };
         let left = i64::try_from(machines.iter().filter(counts).count()).unwrap_or(i64::MAX);
+        // What people take away is not the host's doing, and it may not know of it yet.
+        let taken = self.watchman.deleted_by_people.values();
+        let taken = taken
+            .filter(|at| now.saturating_sub(**at) <= UNSEEN)
+            .count();
+        let left = left.saturating_add(i64::try_from(taken).unwrap_or(i64::MAX));
         if left < fewest {
             self.violated(format!(
                 "MachineDeployment {deployment} has {left} available Machines left without {}, at least {fewest} must stay",

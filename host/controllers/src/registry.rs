@@ -7,11 +7,11 @@ use capstan_engine::Engine;
 
 use crate::access::{self, Access};
 use crate::controller::{Controller, Primary, Source, Watch};
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, contract_version};
 use crate::driver::Driver;
 use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::metrics::Metrics;
-use crate::object::Locator;
+use crate::object::{Locator, Object};
 use crate::plugin::PluginController;
 use crate::queue::Queue;
 use crate::store::{Change, Store};
@@ -264,7 +264,7 @@ impl Registry {
 
     /// Pausing and resuming a Cluster concerns everything in it.
     fn pause_changed(&self, ctx: &Ctx, change: &Change) {
-        let paused = |o: &Option<Arc<crate::object::Object>>| {
+        let paused = |o: &Option<Arc<Object>>| {
             o.as_ref().is_some_and(|o| {
                 o.value
                     .pointer("/spec/paused")
@@ -290,6 +290,28 @@ impl Registry {
             }
         }
     }
+
+    /// A kind that comes, goes, or is served in another version concerns everything that refers to kinds of others: what could not
+    /// be seen before can be seen now. The first list is before everything is woken anyway.
+    fn definition_changed(&self, ctx: &Ctx, change: &Change) {
+        let definitions = ctx.stores.get(&kinds::CRD.group_kind());
+        let version =
+            |definition: &Option<Arc<Object>>| definition.as_ref().map(|d| contract_version(d));
+        if !definitions.is_some_and(|definitions| definitions.is_synced())
+            || version(&change.old) == version(&change.new)
+        {
+            return;
+        }
+        for route in &self.routes {
+            if route
+                .watches
+                .iter()
+                .any(|watch| matches!(watch.source, Source::External))
+            {
+                route.wake_all(ctx);
+            }
+        }
+    }
 }
 
 impl Listener for Registry {
@@ -307,6 +329,9 @@ impl Listener for Registry {
         };
         if kind == kinds::CLUSTER.group_kind() {
             self.pause_changed(&ctx, change);
+        }
+        if kind == kinds::CRD.group_kind() {
+            self.definition_changed(&ctx, change);
         }
         let known = kinds::is_known(&kind);
         for route in &self.routes {

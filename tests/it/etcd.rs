@@ -35,7 +35,10 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
     let all = view(etcd, "three members with a leader", |view| {
         let answers = |m: &capstan_core::control_plane::etcd::EtcdMember| {
             m.answer.found().is_some_and(|a| {
-                a.errors.is_empty() && a.db_bytes > 0 && a.version.starts_with("3.")
+                a.errors.is_empty()
+                    && a.db_bytes > 0
+                    && a.db_in_use_bytes > 0
+                    && a.version.starts_with("3.")
             })
         };
         view.has_quorum

@@ -6,6 +6,7 @@ mod autoscaler;
 mod bad_objects;
 mod bootstrap;
 mod bootstrap_report;
+mod ca_rotation;
 mod cluster_lifecycle;
 mod clusterctl;
 mod control_plane;

@@ -17,6 +17,7 @@ mod figures;
 mod lab;
 mod program;
 mod rollout;
+mod rotation;
 mod snapshot;
 mod workload;
 
@@ -67,6 +68,23 @@ fn what_clusters_cost_is_printed_on_request() {
         let _alone = lab::alone();
         let lab = Lab::start().await;
         figures::print(&lab).await;
+    });
+}
+
+/// On request only: it takes a quarter of an hour. `tests/it/ca_rotation.rs` shows the same with light machines each time.
+#[test]
+fn authorities_of_real_machines_are_rotated_on_request() {
+    if std::env::var_os("CAPSTAN_MACHINE_CA_ROTATION").is_none() {
+        return;
+    }
+    run(async {
+        if let Err(reason) = Lab::is_possible().await {
+            eprintln!("SKIPPED: rotation on real machines: {reason}");
+            return;
+        }
+        let _alone = lab::alone();
+        let lab = Lab::start().await;
+        Box::pin(rotation::rotate(&lab)).await;
     });
 }
 

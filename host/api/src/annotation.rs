@@ -125,6 +125,11 @@ pub const RECORD: &str = "capstan.dev/record";
 pub const PLUGIN_SIGNATURE: &str = "capstan.dev/signature";
 /// On a control plane: where the last snapshot of its etcd is, its size and its time, as JSON.
 pub const ETCD_SNAPSHOT: &str = "capstan.dev/etcd-snapshot";
+/// On a control plane: rotate its certificate authorities and service account key; a name for the rotation, such as the day. Another name rotates again; removing it
+/// before the old authorities are dropped goes back.
+pub const ROTATE_CA: &str = "capstan.dev/rotate-ca";
+/// On a Cluster: how far the rotation of its certificate authorities is, as JSON. On their Secrets: what they hold. Written by the host.
+pub const CA_ROTATION: &str = "capstan.dev/ca-rotation";
 /// On a bootstrap config: what its machine said when it did not become a node, as JSON: `phase`, `exitCode`, `time`, `log`.
 pub const BOOTSTRAP_REPORT: &str = "capstan.dev/bootstrap-report";
 /// On a bootstrap config, its Machine or its Cluster: machines are not told where to report a failed bootstrap; any value.

@@ -27,6 +27,7 @@ pub mod machine_deployment;
 pub mod machine_health_check;
 pub mod machine_hook;
 pub mod plugin;
+pub mod rotation;
 
 /// A word with one of its meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,10 @@ static ALL: LazyLock<Vec<Word>> = LazyLock::new(|| {
             machine_health_check::TABLE,
         ),
         ("reason of a control plane", kubeadm::TABLE),
+        (
+            "reason of a control plane's CertificateAuthoritiesRotated",
+            rotation::TABLE,
+        ),
         ("reason of a MachineHook", machine_hook::TABLE),
         ("reason of a Plugin", plugin::TABLE),
         ("reason of a ClusterResourceSet", addons::TABLE),

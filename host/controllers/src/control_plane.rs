@@ -6,6 +6,7 @@ mod datastore;
 mod expiry;
 mod in_cluster;
 mod observe;
+mod rotation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +117,8 @@ impl Controller for ControlPlaneController {
             Access::to_group(access::CONTROL_PLANE, &["list", "watch", "patch"]),
             Access::to(&kinds::MACHINE, &["get", "create", "patch", "delete"]),
             Access::to_status(&kinds::MACHINE),
+            // How far a rotation of its authorities is.
+            Access::to(&kinds::CLUSTER, &["patch"]),
             Access::to_group(
                 access::INFRASTRUCTURE,
                 &["list", "watch", "create", "patch"],
@@ -205,6 +208,9 @@ impl ControlPlaneController {
                 };
                 ensure::kubeconfig(ctx, holder, server).await
             }
+            Step::HoldAuthorities { hold, id } => rotation::hold(ctx, observed, *hold, id).await,
+            Step::PublishAuthorities => rotation::publish(ctx, observed).await,
+            Step::RecordRotation { record } => rotation::record(ctx, observed, record).await,
             Step::AdoptTemplate => adopt_template(ctx, observed).await,
             Step::AdoptMachine { name, uid } => adopt::machine(ctx, observed, name, uid).await,
             Step::CreateMachine {
@@ -287,6 +293,19 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
             "EtcdLeaderMoved",
             "MoveLeader",
             format!("from {} to {to_name}", from.name),
+        ),
+        (Step::RecordRotation { record }, Ok(())) => Event::normal(
+            "CertificateAuthoritiesRotating",
+            "RotateCertificateAuthorities",
+            rotation::said(record),
+        ),
+        (
+            Step::HoldAuthorities { .. } | Step::PublishAuthorities | Step::RecordRotation { .. },
+            Err(failure),
+        ) => Event::warning(
+            "FailedCertificateAuthorityRotation",
+            "RotateCertificateAuthorities",
+            &*failure.message,
         ),
         (Step::Snapshot { .. }, Err(failure)) => {
             Event::warning("FailedEtcdSnapshot", "Snapshot", &*failure.message)
@@ -527,6 +546,9 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             at("/status/failureDomains"),
             at("/spec/controlPlaneEndpoint"),
             at("/spec/controlPlaneRef"),
+            object
+                .annotation(capstan_api::annotation::CA_ROTATION)
+                .map(serde_json::Value::from),
         ]
     };
     if change

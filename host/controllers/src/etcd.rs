@@ -295,6 +295,7 @@ impl Client {
         let answer = Answer {
             version: status.version,
             db_bytes: u64::try_from(status.db_size).unwrap_or_default(),
+            db_in_use_bytes: u64::try_from(status.db_size_in_use).unwrap_or_default(),
             errors: status.errors,
         };
         let reached = Reached {

@@ -149,6 +149,29 @@ fn is_new(ctx: &Ctx, object: &Object, cluster: &ObjectKey) -> bool {
     !is_paused && sets.iter().all(|set| is_of_another(set))
 }
 
+/// MachineDeployments of a Cluster whose authorities are rotated, when a stage begins.
+fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
+    let said = |object: &Option<Arc<Object>>| {
+        let object = object.as_ref()?;
+        object
+            .annotation(annotation::CA_ROTATION)
+            .map(str::to_owned)
+    };
+    let Some(cluster) = change.object() else {
+        return Vec::new();
+    };
+    if said(&change.old) == said(&change.new) {
+        return Vec::new();
+    }
+    let deployments = ctx
+        .store(&kinds::MACHINE_DEPLOYMENT)
+        .of_cluster(&cluster.key);
+    deployments
+        .iter()
+        .map(|d| Locator::new(&kinds::MACHINE_DEPLOYMENT, &d.key))
+        .collect()
+}
+
 /// Metadata of the Namespace that a deployment is in.
 fn namespace_of(ctx: &Ctx, name: &str) -> Option<ObjectMeta> {
     let namespace = ctx.get(&kinds::NAMESPACE, &ObjectKey::new("", name))?;
@@ -348,6 +371,10 @@ impl Controller for MachineDeploymentController {
             Watch {
                 source: Source::External,
                 map: of_template,
+            },
+            Watch {
+                source: Source::Kind(&kinds::CLUSTER),
+                map: of_cluster,
             },
             Watch {
                 source: Source::Kind(&kinds::NAMESPACE),

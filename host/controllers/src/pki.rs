@@ -334,6 +334,42 @@ pub fn first_not_after(pem: &str) -> Option<Timestamp> {
     not_after(&first_certificate(pem).ok()?.contents).ok()
 }
 
+/// Certificates without those that have the subject of a current one and are not current: what a rotation left behind. `None` when there are none.
+#[must_use]
+pub fn without_predecessors(certificates: &str, current: &str) -> Option<String> {
+    let blocks = |pem: &str| -> Vec<Pem> {
+        Pem::iter_from_buffer(pem.as_bytes())
+            .filter_map(Result::ok)
+            .collect()
+    };
+    let subject = |block: &Pem| {
+        let parsed = block.parse_x509().ok()?;
+        Some(parsed.subject().as_raw().to_vec())
+    };
+    let (all, current) = (blocks(certificates), blocks(current));
+    let is_predecessor = |block: &&Pem| {
+        let is_current = current.iter().any(|own| own.contents == block.contents);
+        let name = subject(block);
+        !is_current && name.is_some() && current.iter().any(|own| subject(own) == name)
+    };
+    let left: Vec<&Pem> = all.iter().filter(|block| !is_predecessor(block)).collect();
+    (left.len() < all.len()).then(|| left.into_iter().map(pem_text).collect())
+}
+
+fn pem_text(block: &Pem) -> String {
+    let encoded = BASE64.encode(&block.contents);
+    let lines: Vec<&str> = encoded
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    let label = &block.label;
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
 /// Base64 of PEM, as kubeconfigs have it, decoded.
 #[must_use]
 pub fn decode_pem(base64: &str) -> Option<String> {
@@ -409,6 +445,23 @@ mod tests {
             ..ca
         };
         assert!(client_certificate(&users_own, "a", "b", now()).is_ok());
+    }
+
+    #[test]
+    fn what_a_rotation_left_behind_is_told_from_what_others_added() {
+        let make = |name: &str| {
+            certificate_authority(name, KeyAlgorithm::EcdsaP256, 0, now())
+                .unwrap()
+                .public
+        };
+        let (old, new, other) = (make("kubernetes"), make("kubernetes"), make("other"));
+        let left = without_predecessors(&format!("{old}{new}{other}"), &new).unwrap();
+        let bytes = |pem: &str| -> Vec<Vec<u8>> {
+            let blocks = Pem::iter_from_buffer(pem.as_bytes());
+            blocks.map(|block| block.unwrap().contents).collect()
+        };
+        assert_eq!(bytes(&left), bytes(&format!("{new}{other}")));
+        assert_eq!(without_predecessors(&left, &new), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod in_cluster;
 pub mod leave;
 pub mod remediation;
 pub mod report;
+pub mod rotation;
 pub mod size;
 pub mod sync;
 
@@ -66,6 +67,8 @@ pub struct Observed {
     pub foreign: Vec<adoption::Foreign>,
     /// What became of the plugin's work in the cluster, if it was tried for what the object asks for now.
     pub stable_work: Option<in_cluster::StableWork>,
+    /// What a rotation of its authorities looks at.
+    pub rotation: rotation::Seen,
 }
 
 /// What there is of the secrets that the host makes.
@@ -129,6 +132,20 @@ pub enum Step {
     EnsureKubeconfig {
         /// `https://host:port`.
         server: String,
+    },
+    /// Have the Secrets of the authorities hold these certificates, made first where there are none yet.
+    HoldAuthorities {
+        /// Which.
+        hold: rotation::Hold,
+        /// Of which rotation.
+        id: String,
+    },
+    /// Tell machines that join to trust what the Secrets say.
+    PublishAuthorities,
+    /// Note on the Cluster how far the rotation is.
+    RecordRotation {
+        /// That far.
+        record: rotation::Record,
     },
     /// Make the Cluster an owner of the infrastructure template, so that it moves with it.
     AdoptTemplate,
@@ -461,6 +478,11 @@ impl Observed {
             if left_s < i64::from(days).saturating_mul(86_400) {
                 why.push("its certificates expire soon".to_owned());
             }
+        }
+        let cluster = self.cluster.found();
+        let record = cluster.and_then(|cluster| rotation::Record::of(cluster).ok()?);
+        if record.is_some_and(|record| record.is_machine_due(member.created(), now)) {
+            why.push("its certificates are older than the rotation's stage".to_owned());
         }
         if let Ok(own) = &member.outdated {
             why.extend(own.iter().cloned());

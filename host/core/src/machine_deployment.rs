@@ -21,7 +21,8 @@ use crate::rollout::{count, template};
 pub fn outdated(deployment: &MachineDeployment, set: &MachineSet) -> Vec<String> {
     let mut reasons = template::differences(&set.spec.template, &deployment.spec.template);
     if reasons.is_empty() && is_outdated_revision(deployment, set) {
-        reasons.push("MachineDeployment spec.rollout.after expired".to_owned());
+        reasons.push("MachineDeployment spec.rollout.after expired, or the Cluster's authorities are rotated"
+                .to_owned());
     }
     reasons
 }

@@ -8,6 +8,7 @@ use crate::kubeadm;
 use crate::needs::{self, CA, ETCD, PROXY, SERVICE_ACCOUNT, file_material, has_external_etcd};
 use crate::question::{Materials, Piece, Question, Role};
 use crate::refusal::Refusal;
+use crate::signer;
 use crate::template::fill_in;
 
 /// Where kubeadm looks for certificates when the config names no directory.
@@ -92,6 +93,7 @@ fn certificates(
             key,
         ));
     }
+    files.extend(signer::files(question, materials, directory)?);
     let public = piece_content(materials.piece(SERVICE_ACCOUNT, "public-key")?);
     files.push(File::of_root(format!("{directory}/sa.pub"), "0640", public));
     let private = piece_content(materials.piece(SERVICE_ACCOUNT, "key")?);

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::needs::{CA, TOKEN, wants_token};
 use crate::question::{Materials, Piece, Question, Role};
 use crate::refusal::Refusal;
+use crate::signer;
 use crate::yaml::Node;
 
 /// Taint of workers until the machine controller has set their labels (contract 2.5).
@@ -54,7 +55,7 @@ pub(crate) fn documents(
     match question.role {
         Role::Init => Ok(vec![
             cluster_configuration(question, format)?,
-            init_configuration(question, format)?,
+            init_configuration(question, materials, format)?,
         ]),
         Role::JoinControlPlane | Role::JoinWorker => {
             Ok(vec![join_configuration(question, materials, format)?])
@@ -223,7 +224,11 @@ fn networking(cluster: &Value) -> Map<String, Value> {
         .collect()
 }
 
-fn init_configuration(question: &Question<'_>, format: Format) -> Result<Node, Refusal> {
+fn init_configuration(
+    question: &Question<'_>,
+    materials: &Materials,
+    format: Format,
+) -> Result<Node, Refusal> {
     let mut fields = object(question.spec.get("initConfiguration"));
     if let Some(Value::Array(tokens)) = fields.get_mut("bootstrapTokens") {
         let tokens = tokens.iter_mut().filter_map(Value::as_object_mut);
@@ -243,6 +248,7 @@ fn init_configuration(question: &Question<'_>, format: Format) -> Result<Node, R
     }
     convert_node_registration(&mut fields, format);
     convert_timeouts(&mut fields, format);
+    signer::name_patches(question, materials, &mut fields)?;
     Ok(Node::Map(document(format, "InitConfiguration", fields)))
 }
 
@@ -261,6 +267,7 @@ fn join_configuration(
     }
     convert_node_registration(&mut fields, format);
     convert_timeouts(&mut fields, format);
+    signer::name_patches(question, materials, &mut fields)?;
     let mut entries = document(format, "JoinConfiguration", fields);
     entries.push((
         "discovery".to_owned(),

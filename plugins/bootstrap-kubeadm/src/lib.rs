@@ -13,6 +13,7 @@ mod plugin;
 mod question;
 mod refusal;
 mod report;
+mod signer;
 mod template;
 
 use capstan_sdk::yaml;

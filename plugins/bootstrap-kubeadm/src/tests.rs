@@ -17,6 +17,7 @@ mod golden;
 mod ignition;
 mod refused;
 mod report;
+mod signer;
 
 /// Secrets by handle, as the host would have them.
 const SECRETS: [&str; 9] = [

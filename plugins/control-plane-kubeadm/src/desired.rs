@@ -58,6 +58,10 @@ pub(crate) fn desired(spec: &Value) -> Result<Desired, Failure> {
     };
     desired.rollout_before_expiry_days = number("/rollout/before/certificatesExpiryDays");
     desired.remediation = object("/remediation");
+    // The machines trust every certificate of an authority's file.
+    desired
+        .extra
+        .insert("trustsSeveralAuthorities".to_owned(), json!(true));
     Ok(desired)
 }
 

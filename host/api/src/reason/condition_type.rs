@@ -21,6 +21,8 @@ words! {
     WORKERS_AVAILABLE = "WorkersAvailable",
     /// The certificate authorities of the workload cluster are there, set by the control-plane or bootstrap provider. If False check the Secrets named in the message.
     CERTIFICATES_AVAILABLE = "CertificatesAvailable",
+    /// The certificate authorities and the service account key were replaced, set by the host on a control plane with the annotation capstan.dev/rotate-ca. If False the reason is the stage and the message what it waits for.
+    CERTIFICATE_AUTHORITIES_ROTATED = "CertificateAuthoritiesRotated",
     /// The control plane has come up once, set by the control-plane provider and never taken back. If False look at its first Machine.
     INITIALIZED = "Initialized",
     /// The etcd members are healthy and known, set by the control-plane provider. If False look at the Machines' EtcdMemberHealthy.

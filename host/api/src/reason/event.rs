@@ -35,6 +35,10 @@ words! {
     FAILED_ETCD_SNAPSHOT = "FailedEtcdSnapshot",
     /// A member could not be removed from etcd. The note says why; the host tries again.
     FAILED_REMOVE_ETCD_MEMBER = "FailedRemoveEtcdMember",
+    /// A rotation of the certificate authorities reached its next stage. Nothing to do; the note says which.
+    CERTIFICATE_AUTHORITIES_ROTATING = "CertificateAuthoritiesRotating",
+    /// A step of a rotation of the certificate authorities failed. The note says why; the host tries again.
+    FAILED_CERTIFICATE_AUTHORITY_ROTATION = "FailedCertificateAuthorityRotation",
     /// The first machine of a control plane could not be made. The note says why; the host tries again.
     FAILED_INITIALIZATION = "FailedInitialization",
     /// A machine could not be added to a control plane. The note says why; the host tries again.

@@ -202,7 +202,12 @@ async fn gather(
         };
         ensure::ensure(ctx, holder, requirements).await?
     } else {
-        ensure::look_up(ctx, &cluster.key, requirements).await?
+        // A machine that is made in a stage of a rotation counts as having the stage's certificates.
+        let age = match cluster.annotation(capstan_api::annotation::CA_ROTATION) {
+            Some(_) => ensure::Age::None,
+            None => ensure::Age::Recent,
+        };
+        ensure::look_up(ctx, &cluster.key, requirements, age).await?
     };
     let mut gathered = Gathered {
         material: Vec::new(),

@@ -18,7 +18,7 @@ use capstan_engine::SecretTable;
 use futures::future::join_all;
 use serde_json::Value;
 
-use super::{MemberObjects, Seen, datastore, expiry, looked_up, owner_cluster};
+use super::{MemberObjects, Seen, datastore, expiry, looked_up, owner_cluster, rotation};
 use crate::ctx::Ctx;
 use crate::etcd::Identities;
 use crate::kinds;
@@ -192,6 +192,7 @@ fn begin(
             keeps_snapshots: ctx.snapshots.is_some(),
             foreign: Vec::new(),
             stable_work: None,
+            rotation: capstan_core::control_plane::rotation::Seen::default(),
         },
         object: Arc::clone(object),
         cluster: cluster.cloned(),
@@ -246,6 +247,9 @@ pub(super) async fn observe(
     add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
     seen.core.workers = workers(ctx, &cluster);
     seen.core.foreign = foreign(ctx, &seen, &cluster);
+    if !seen.core.is_deleting() && seen.core.material.found().is_some() {
+        seen.core.rotation = rotation::look(ctx, &seen, &cluster, workload.as_deref()).await;
+    }
     if let Some(workload) = workload.filter(|_| seen.core.is_initialized()) {
         seen.core.etcd = datastore::look(ctx, identities, &seen, &workload).await;
     }
@@ -270,10 +274,11 @@ async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<Mate
     if !provisioned || seen.core.is_deleting() || seen.core.desired.is_err() {
         return Lookup::Missing;
     }
-    let found = match ensure::look_up(ctx, &cluster.key, &seen.requirements).await {
-        Ok(found) => found,
-        Err(failure) => return Lookup::Unknown(failure.message),
-    };
+    let found =
+        match ensure::look_up(ctx, &cluster.key, &seen.requirements, ensure::Age::Recent).await {
+            Ok(found) => found,
+            Err(failure) => return Lookup::Unknown(failure.message),
+        };
     let mut state = MaterialState::default();
     for requirement in &seen.requirements {
         let name = material::requirement_name(requirement);

@@ -45,6 +45,15 @@ fn is_kept(requirement: &Requirement) -> bool {
     )
 }
 
+/// How old what is read may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// As old as what is kept.
+    Recent,
+    /// As it is now.
+    None,
+}
+
 /// What exists of the requirements that are kept in Secrets of the cluster.
 ///
 /// # Errors
@@ -53,6 +62,7 @@ pub async fn look_up(
     ctx: &Ctx,
     cluster: &ObjectKey,
     requirements: &[Requirement],
+    age: Age,
 ) -> Result<Material, Failure> {
     let reads = requirements
         .iter()
@@ -60,7 +70,10 @@ pub async fn look_up(
         .map(|requirement| async move {
             let name = material::requirement_name(requirement);
             let key = material::secret_key(cluster, name);
-            let secret = ctx.secrets.get(&*ctx.api, &key).await;
+            let secret = match age {
+                Age::Recent => ctx.secrets.get(&*ctx.api, &key).await,
+                Age::None => ctx.secrets.read(&*ctx.api, &key).await,
+            };
             let secret =
                 secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
             if let Some(secret) = &secret {
@@ -107,19 +120,7 @@ async fn create(
     key: &ObjectKey,
     requirement: Requirement,
 ) -> Result<Arc<SecretData>, Failure> {
-    let now = ctx.now();
-    // Keys take from a tenth of a millisecond (ECDSA) to seconds (RSA) of computing.
-    let made = tokio::task::spawn_blocking(move || generate(&requirement, now)).await;
-    let content = made
-        .map_err(|_| {
-            Failure::transient(
-                "InternalError",
-                format!("making Secret {key} was interrupted"),
-            )
-        })?
-        .map_err(|error| {
-            Failure::terminal("InternalError", format!("making Secret {key}: {error}"))
-        })?;
+    let content = make(ctx, key, requirement).await?;
     let data: Vec<(&str, &[u8])> = content.iter().map(|(k, v)| (*k, v.as_slice())).collect();
     let object = material::secret_object(key, &holder.cluster.name, Some(holder.owner), &data);
     match ctx
@@ -140,6 +141,27 @@ async fn create(
         }
         Err(error) => Err(failure(&format!("creating Secret {key}"), &error)),
     }
+}
+
+/// Makes the content of a Secret for a requirement.
+///
+/// # Errors
+/// When a key or certificate cannot be made.
+pub async fn make(
+    ctx: &Ctx,
+    key: &ObjectKey,
+    requirement: Requirement,
+) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+    let now = ctx.now();
+    // Keys take from a tenth of a millisecond (ECDSA) to seconds (RSA) of computing.
+    let made = tokio::task::spawn_blocking(move || generate(&requirement, now)).await;
+    made.map_err(|_| {
+        Failure::transient(
+            "InternalError",
+            format!("making Secret {key} was interrupted"),
+        )
+    })?
+    .map_err(|error| Failure::terminal("InternalError", format!("making Secret {key}: {error}")))
 }
 
 fn generate(
@@ -268,7 +290,7 @@ pub enum KubeconfigState {
     Missing,
     /// It is good, or not ours to change.
     Good,
-    /// Its certificate is past half its life, or cannot be read.
+    /// Its certificate is past half its life or cannot be read, or it trusts other authorities than the cluster has after a rotation.
     Stale,
     /// It is good and has no controller yet.
     Unowned,
@@ -292,12 +314,29 @@ pub async fn kubeconfig_state(
     if secret.secret_type != SECRET_TYPE {
         return Ok(KubeconfigState::Good);
     }
+    let has_other_authority = rotated_authority(ctx, cluster).await?.is_some_and(|ca| {
+        let text = secret.text(VALUE_KEY).unwrap_or_default();
+        let trusted = field(text, "certificate-authority-data:").and_then(pki::decode_pem);
+        trusted.is_none_or(|trusted| trusted.trim() != ca.trim())
+    });
     Ok(match secret.controller_uid() {
         None => KubeconfigState::Unowned,
         Some(uid) if uid != owner_uid => KubeconfigState::Good,
-        Some(_) if is_stale(&secret, ctx.now()) => KubeconfigState::Stale,
+        Some(_) if has_other_authority || is_stale(&secret, ctx.now()) => KubeconfigState::Stale,
         Some(_) => KubeconfigState::Good,
     })
+}
+
+/// The cluster's authority, if the host has rotated it once: then kubeconfigs follow it. Others keep what they have until they are renewed.
+async fn rotated_authority(ctx: &Ctx, cluster: &ObjectKey) -> Result<Option<String>, Failure> {
+    let key = material::secret_key(cluster, CLUSTER_CA);
+    let secret = ctx.secrets.get(&*ctx.api, &key).await;
+    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+    let rotated = secret.filter(|ca| {
+        ca.annotation(capstan_api::annotation::CA_ROTATION)
+            .is_some()
+    });
+    Ok(rotated.and_then(|ca| ca.text(CERTIFICATE_KEY).map(str::to_owned)))
 }
 
 fn is_stale(secret: &SecretData, now: Timestamp) -> bool {

@@ -89,7 +89,8 @@ impl Keeper {
                 Ok(workload) => {
                     was_connected = true;
                     stale_told = 0;
-                    match self.serve(workload, &mut stale_told).await {
+                    let used = made.as_ref().map(|made| Arc::clone(&made.secret));
+                    match self.serve(workload, used, &mut stale_told).await {
                         End::Refused => Duration::ZERO,
                         End::Silent => RECONNECT_AFTER,
                     }
@@ -157,6 +158,22 @@ impl Keeper {
         Ok(Arc::new(Workload::new(api)))
     }
 
+    /// Waits until somebody says that there may be another kubeconfig, and there is.
+    async fn renewed(&self, used: Option<&SecretData>) {
+        loop {
+            self.nudge.notified().await;
+            let Some(shared) = self.shared.upgrade() else {
+                continue;
+            };
+            let key = material::secret_key(&self.cluster, KUBECONFIG);
+            if let Ok(Some(now)) = shared.secrets.get(&*shared.api, &key).await
+                && used.is_none_or(|used| used.data != now.data)
+            {
+                return;
+            }
+        }
+    }
+
     fn forget_kubeconfig(&self, made: &mut Option<Made>) {
         *made = None;
         if let Some(shared) = self.shared.upgrade() {
@@ -167,7 +184,12 @@ impl Keeper {
     }
 
     /// Serves a connection to its end.
-    async fn serve(&self, workload: Arc<Workload>, stale_told: &mut usize) -> End {
+    async fn serve(
+        &self,
+        workload: Arc<Workload>,
+        used: Option<Arc<SecretData>>,
+        stale_told: &mut usize,
+    ) -> End {
         let told = Arc::new(AtomicBool::new(false));
         let watched = Arc::clone(&workload);
         let is_told = Arc::clone(&told);
@@ -201,6 +223,7 @@ impl Keeper {
             biased;
             end = probes => end,
             () = nodes => End::Silent,
+            () = self.renewed(used.as_deref()) => End::Refused,
         };
         if end == End::Refused
             && let Some(shared) = self.shared.upgrade()

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::leave::{self, Leaving};
 use super::size::{Size, size};
-use super::{Member, Observed, Step, adoption, health, in_cluster, remediation, sync};
+use super::{Member, Observed, Step, adoption, health, in_cluster, remediation, rotation, sync};
 use crate::call::bootstrap::Role;
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
@@ -80,6 +80,16 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     steps.extend(adoption::steps(observed));
     members(observed, cluster, now, &mut steps);
     let mut plan = next(observed, cluster, desired, now, Plan::of(steps));
+    let turn = rotation::plan::turn(observed, now);
+    if let Some(soon) = turn.check_after() {
+        plan = plan.check_after(soon);
+    }
+    if let rotation::plan::Turn::Active {
+        step: Some(step), ..
+    } = turn
+    {
+        plan.steps.push(step);
+    }
     // The rest comes with the next look, which every step of this one causes.
     plan.steps.truncate(STEPS_MAX);
     plan.check_after(look_again(observed, now))

@@ -51,6 +51,8 @@ pub struct Answer {
     pub version: String,
     /// Size of its database.
     pub db_bytes: u64,
+    /// How much of that holds anything; 0 when it does not say.
+    pub db_in_use_bytes: u64,
     /// What it complains about.
     pub errors: Vec<String>,
 }
@@ -92,7 +94,8 @@ pub fn condition(observed: &Observed, member: &Member) -> Report {
         };
     };
     if !found.alarms.is_empty() {
-        return not(format!("alarms: {}", found.alarms.join(", ")));
+        let alarms = found.alarms.join(", ");
+        return not(format!("alarms: {alarms}{}", remedies(&found.alarms)));
     }
     if found.is_learner {
         return not("the member is still a learner without a vote".to_owned());
@@ -101,10 +104,49 @@ pub fn condition(observed: &Observed, member: &Member) -> Report {
         return not("etcd has no leader".to_owned());
     }
     match &found.answer {
-        Lookup::Found(answer) if answer.errors.is_empty() => Report::yes(type_, kubeadm::HEALTHY),
+        Lookup::Found(answer) if answer.errors.is_empty() => {
+            let report = Report::yes(type_, kubeadm::HEALTHY);
+            if answer.is_fragmented() {
+                report.with_message(FRAGMENTED)
+            } else {
+                report
+            }
+        }
         Lookup::Found(answer) => not(format!("it reports: {}", answer.errors.join(", "))),
         Lookup::Missing => unknown("the member was not asked"),
         Lookup::Unknown(why) => unknown(&format!("the member does not answer: {why}")),
+    }
+}
+
+/// What is said of a member that holds mostly nothing. Without numbers: they would change all the time.
+const FRAGMENTED: &str = "more than half of its database file is free space: run `etcdctl defrag` in its Pod, one member \
+                          after the other, the leader last; the member does not answer meanwhile";
+
+/// What people do about alarms. The host does nothing: what fills a database, and what may be taken out of it, it cannot know.
+fn remedies(alarms: &[String]) -> String {
+    let texts = alarms.iter().map(|alarm| match alarm.as_str() {
+        "NOSPACE" => {
+            ". The database has reached its quota and takes no writes: delete what fills it or raise --quota-backend-bytes, \
+             run `etcdctl defrag` in the Pod of each member, then `etcdctl alarm disarm`"
+        }
+        "CORRUPT" => {
+            ". Its data is not that of the others: delete its Machine, so that a new member takes its place, then run \
+             `etcdctl alarm disarm` in the Pod of another"
+        }
+        _ => "",
+    });
+    texts.collect()
+}
+
+impl Answer {
+    /// Whether it is worth to give space back: a small file is not.
+    #[must_use]
+    pub fn is_fragmented(&self) -> bool {
+        /// etcd's quota is 2 GiB unless somebody raised it; an eighth of that is the first that matters.
+        const BYTES_MIN: u64 = 256 << 20;
+        self.db_in_use_bytes > 0
+            && self.db_bytes >= BYTES_MIN
+            && self.db_in_use_bytes.saturating_mul(2) < self.db_bytes
     }
 }
 

@@ -15,7 +15,9 @@ use super::decide::is_provisioned;
 use super::etcd;
 use super::leave;
 use super::size::{Size, size};
-use super::{Member, Observed, Step, certificates as expiry, health, in_cluster, remediation};
+use super::{
+    Member, Observed, Step, certificates as expiry, health, in_cluster, remediation, rotation,
+};
 use crate::lookup::Lookup;
 use crate::plan::{Failure, Outcome, Plan};
 
@@ -66,6 +68,7 @@ pub fn report(
     ];
     conditions.extend(datastore(observed, &looks, now));
     conditions.extend(in_cluster::condition(observed));
+    conditions.extend(rotation::condition::report(observed, now));
     conditions.push(certificates);
     Reported {
         status: status(observed, &looks),

@@ -79,6 +79,7 @@ fn observed(replicas: u32) -> Observed {
         keeps_snapshots: false,
         foreign: vec![],
         stable_work: None,
+        rotation: crate::control_plane::rotation::Seen::default(),
     }
 }
 
@@ -725,6 +726,8 @@ fn a_machine_without_components_is_as_well_as_its_node() {
 }
 
 mod adoption;
+mod alarms;
 mod certificates;
 mod in_cluster;
 mod membership;
+mod rotation;

@@ -278,7 +278,7 @@ fn next(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Next {
         Verdict::NoTemplate => Next::CheckAfter(TEMPLATE_RETRY),
         _ => Next::Settled,
     };
-    if let Some(after) = observed.rollout_after().filter(|after| *after > now) {
+    if let Some(after) = observed.next_rollout(now) {
         let left = Duration::try_from(after.duration_since(now)).unwrap_or(RECHECK_MAX);
         // A little later, so that it has passed.
         next = next.min(Next::CheckAfter(left.saturating_add(RECHECK_MIN)));

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::call::State;
 use crate::call::strategy::Answer;
+use crate::control_plane::rotation;
 use crate::lookup::Lookup;
 use crate::naming::{Endings, with_ending};
 use crate::plan::Failure;
@@ -219,7 +220,7 @@ impl Observed {
     }
 
     /// The current set: of those with the deployment's template, the one with most replicas, then the oldest. Once
-    /// `rollout.after` has passed, only sets made since count.
+    /// `rollout.after` has passed, only sets made since count, and the same with a stage of a rotation of the cluster's authorities.
     #[must_use]
     pub fn current(&self, now: Timestamp) -> Current<'_> {
         self.existing_current(now).map_or_else(
@@ -245,6 +246,10 @@ impl Observed {
                 (Some(after), Some(created)) => created >= after,
                 _ => true,
             })
+            .filter(|seen| {
+                let made = created(&seen.set.metadata);
+                made.is_none_or(|made| !rotation::are_workers_due(&self.cluster, made, now))
+            })
             .collect();
         candidates.sort_by_key(|seen| {
             (
@@ -266,6 +271,18 @@ impl Observed {
             .after
             .as_ref()
             .map(|after| after.0)
+    }
+
+    /// The next time from which on only sets made since count.
+    #[must_use]
+    pub fn next_rollout(&self, now: Timestamp) -> Option<Timestamp> {
+        let cluster = self.cluster.found();
+        let record = cluster.and_then(|cluster| rotation::Record::of(cluster).ok()?);
+        let times = [
+            self.rollout_after(),
+            record.and_then(|record| record.workers),
+        ];
+        times.into_iter().flatten().filter(|time| *time > now).min()
     }
 
     /// Sets other than the current one, oldest first.

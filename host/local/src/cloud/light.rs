@@ -32,6 +32,7 @@ mod status;
 mod store;
 mod table;
 mod token;
+mod trust;
 mod verbs;
 mod watching;
 

@@ -11,6 +11,7 @@ use super::etcd::Etcd;
 use super::kubeadm::{KubeadmConfig, NodeRegistration};
 use super::pki::{Authority, Clients};
 use super::server::ApiServer;
+use super::trust::{self, KubeletTrust, Member};
 use super::{API_PORT, Light, init, join, k3s, object, report};
 use crate::cloud::backend::{BootOutcome, MachineSpec};
 use crate::cloud::console::Console;
@@ -260,8 +261,13 @@ impl Boot<'_> {
     }
 
     /// Starts this machine's kubelet.
-    pub(crate) fn start_kubelet(&self, cluster: &Cluster, node: &str) -> Result<(), String> {
-        start_kubelet(self.machine, cluster, node)?;
+    pub(crate) fn start_kubelet(
+        &self,
+        cluster: &Cluster,
+        node: &str,
+        trust: Option<KubeletTrust>,
+    ) -> Result<(), String> {
+        start_kubelet(self.machine, cluster, node, trust)?;
         self.console
             .line(format!("kubelet: running for node {node}"));
         Ok(())
@@ -293,7 +299,12 @@ impl Boot<'_> {
     }
 }
 
-fn start_kubelet(machine: &MachineSpec, cluster: &Cluster, node: &str) -> Result<(), String> {
+fn start_kubelet(
+    machine: &MachineSpec,
+    cluster: &Cluster,
+    node: &str,
+    trust: Option<KubeletTrust>,
+) -> Result<(), String> {
     let now = Instant::now();
     let ready_at = now.checked_add(cluster.tempo.node_ready).unwrap_or(now);
     let silent_at = machine
@@ -304,6 +315,7 @@ fn start_kubelet(machine: &MachineSpec, cluster: &Cluster, node: &str) -> Result
         address: machine.facts.address.clone(),
         ready_at,
         silent_at,
+        trust,
     };
     cluster
         .add_kubelet(node, kubelet)
@@ -374,7 +386,9 @@ async fn serve(
     cluster: &Arc<Cluster>,
     config: &KubeadmConfig,
 ) -> Result<(), String> {
-    let authority = Arc::new(authority(data, &certificates_dir(config))?);
+    let dir = certificates_dir(config);
+    let authority = Arc::new(authority(data, &dir)?);
+    let signing = trust::signing_authority(data, config, &dir)?;
     let mut names: Vec<String> = [
         machine.facts.hostname.as_str(),
         "kubernetes",
@@ -414,7 +428,8 @@ async fn serve(
             )
         })?;
     let server = ApiServer::start(listener, tls, Arc::clone(cluster));
-    cluster.serve(&machine.facts.instance_id, authority, server);
+    let member = Member { authority, signing };
+    cluster.serve(&machine.facts.instance_id, member, server);
     Ok(())
 }
 
@@ -452,7 +467,7 @@ pub(crate) async fn again(
     }
     for cluster in light.all() {
         if let Some(node) = cluster.node_of(instance) {
-            start_kubelet(machine, &cluster, &node)?;
+            start_kubelet(machine, &cluster, &node, None)?;
             console.line(format!("kubelet: running for node {node}"));
         }
     }

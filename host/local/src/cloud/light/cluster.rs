@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::etcd::{Etcd, Membership, Running};
-use super::pki::Authority;
 use super::store::Store;
+use super::trust::{KubeletTrust, Member};
 use super::{controllers, server::ApiServer};
 use crate::cloud::disk;
 
@@ -78,11 +78,16 @@ pub(crate) struct Kubelet {
     pub(crate) ready_at: Instant,
     /// When it stops reporting, by a fault.
     pub(crate) silent_at: Option<Instant>,
+    /// Whom it trusts; absent for one of before a restart of the cloud.
+    pub(crate) trust: Option<KubeletTrust>,
 }
 
 struct State {
     meta: Meta,
-    authority: Option<Arc<Authority>>,
+    /// Authorities of the members that serve.
+    authorities: BTreeMap<String, Arc<Member>>,
+    /// Whose controller manager acts: one that leads goes on until it is gone.
+    leader: Option<String>,
     servers: BTreeMap<String, ApiServer>,
     etcds: BTreeMap<String, Etcd>,
     kubelets: BTreeMap<String, Kubelet>,
@@ -123,7 +128,8 @@ impl Cluster {
     fn assemble(dir: PathBuf, store: Store, meta: Meta, tempo: Tempo) -> Arc<Self> {
         let state = State {
             meta: meta.clone(),
-            authority: None,
+            authorities: BTreeMap::new(),
+            leader: None,
             servers: BTreeMap::new(),
             etcds: BTreeMap::new(),
             kubelets: BTreeMap::new(),
@@ -159,9 +165,31 @@ impl Cluster {
         self.lock().meta.endpoint.clone()
     }
 
-    /// The cluster's CA, while a member with its key serves.
-    pub(crate) fn authority(&self) -> Option<Arc<Authority>> {
-        self.lock().authority.clone()
+    /// The authorities of the member whose controller manager acts, while one serves.
+    pub(crate) fn leader(&self) -> Option<Arc<Member>> {
+        let mut state = self.lock();
+        let leads = state.leader.as_ref();
+        if !leads.is_some_and(|leader| state.servers.contains_key(leader)) {
+            let mut members = state.authorities.keys();
+            let next = members.find(|instance| state.servers.contains_key(*instance));
+            state.leader = next.cloned();
+        }
+        let leader = state.leader.as_ref()?;
+        state.authorities.get(leader).cloned()
+    }
+
+    /// Whether a kubelet may come to an API server that it does not accept, or that does not accept it.
+    pub(crate) fn distrust(&self, kubelet: &Kubelet) -> bool {
+        let Some(trust) = &kubelet.trust else {
+            return false;
+        };
+        let state = self.lock();
+        let reached = state
+            .servers
+            .keys()
+            .filter(|instance| !trust.is_local || **instance == kubelet.instance);
+        let mut members = reached.filter_map(|instance| state.authorities.get(instance));
+        members.any(|member| !trust.fits(member))
     }
 
     /// The Node name of a member.
@@ -185,6 +213,7 @@ impl Cluster {
     pub(crate) fn remove_member(&self, instance: &str) -> io::Result<bool> {
         let mut state = self.lock();
         state.servers.remove(instance);
+        state.authorities.remove(instance);
         state.etcds.remove(instance);
         let removed = state.meta.members.remove(instance).is_some();
         let is_empty = state.meta.members.is_empty();
@@ -196,9 +225,11 @@ impl Cluster {
     }
 
     /// Begins to serve on a member.
-    pub(crate) fn serve(&self, instance: &str, authority: Arc<Authority>, server: ApiServer) {
+    pub(crate) fn serve(&self, instance: &str, member: Member, server: ApiServer) {
         let mut state = self.lock();
-        state.authority = Some(authority);
+        state
+            .authorities
+            .insert(instance.to_owned(), Arc::new(member));
         state.servers.insert(instance.to_owned(), server);
         drop(state);
         self.store.woken.notify_one();

@@ -40,6 +40,7 @@ pub(crate) async fn run(cluster: Weak<Cluster>) {
             if next_round <= now {
                 next_round = kubelets::round(&strong, now);
                 signing::remove_expired_tokens(&strong);
+                publish_root(&strong);
             }
         } else {
             next_round = Instant::now()
@@ -330,15 +331,33 @@ fn finish_owner(cluster: &Arc<Cluster>, resource: &'static Resource, owner: &Val
     }
 }
 
+/// Where pods find whom to trust.
+const ROOT: &str = "kube-root-ca.crt";
+
+/// Has pods trust what the leading controller manager trusts.
+fn publish_root(cluster: &Arc<Cluster>) {
+    let Some(leader) = cluster.leader() else {
+        return;
+    };
+    for map in cluster.store.list(resources::config_maps(), None).items {
+        let is_other = text_at(&map.value, "/data/ca.crt") != leader.authority.pem;
+        if object::name(&map.value) == ROOT && is_other {
+            edit(cluster, resources::config_maps(), &map.value, |map| {
+                object::child(map, "data").insert("ca.crt".into(), json!(leader.authority.pem));
+            });
+        }
+    }
+}
+
 /// Gives a new namespace what every namespace has; empties and finishes one that is being deleted.
 fn namespace_changed(cluster: &Arc<Cluster>, namespace: &Value) {
     let name = object::name(namespace);
     if !object::is_deleting(namespace) {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}});
         ensure(cluster, &account);
-        if let Some(authority) = cluster.authority() {
-            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": authority.pem},
-                "metadata": {"name": "kube-root-ca.crt", "namespace": name}});
+        if let Some(leader) = cluster.leader() {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": leader.authority.pem},
+                "metadata": {"name": ROOT, "namespace": name}});
             ensure(cluster, &map);
         }
         return;

@@ -11,6 +11,7 @@ use super::cluster::{Cluster, Meta};
 use super::controllers::ensure;
 use super::kubeadm::{KubeadmConfig, NodeRegistration, duration_s};
 use super::object::{self, as_object, list_at, text_at};
+use super::trust::{self, KubeletTrust};
 use super::{API_PORT, kubelets, pki, resources, token};
 
 /// Components that kubeadm runs as static pods.
@@ -76,7 +77,13 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
     fill(boot, config, &cluster, &node, &ca.pem, &version, &endpoint);
     boot.join_etcd(&cluster, config, &node.name)?;
     boot.serve(&cluster, config).await?;
-    boot.start_kubelet(&cluster, &node.name)?;
+    // kubeadm makes the first kubelet's certificate and kubeconfig itself, with the certificate that signs.
+    let trust = KubeletTrust {
+        roots: vec![ca.certificate().clone()],
+        issuer: ca.certificate().clone(),
+        is_local: trust::is_local_kubelet(&boot.machine.version),
+    };
+    boot.start_kubelet(&cluster, &node.name, Some(trust))?;
     wait_for_endpoint(boot, &endpoint, &ca.pem).await?;
     boot.console
         .line("kubeadm: your Kubernetes control-plane has initialized successfully!");
@@ -306,9 +313,10 @@ fn maps(config: &KubeadmConfig, ca: &str, version: &str, endpoint: &str) -> Vec<
     use base64::Engine as _;
     let ca_data = base64::engine::general_purpose::STANDARD.encode(ca);
     let server = format!("https://{endpoint}");
-    let kubeconfig = yaml(
-        &json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "users": [], "contexts": [],
-        "current-context": "", "clusters": [{"name": "", "cluster": {"certificate-authority-data": ca_data, "server": server}}]}),
+    // Line by line as kubeadm writes it: a YAML writer would fold the certificate.
+    let kubeconfig = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca_data}\n    server: {server}\n  name: \"\"\n\
+         contexts: null\ncurrent-context: \"\"\nkind: Config\npreferences: {{}}\nusers: null\n"
     );
     let domain = match text_at(&config.cluster, "/networking/dnsDomain") {
         "" => "cluster.local",

@@ -15,6 +15,7 @@ use super::client::{Client, Reply};
 use super::cluster::Cluster;
 use super::kubeadm::{Discovery, KubeadmConfig, NodeRegistration};
 use super::object::{self, text_at};
+use super::trust::{self, KubeletTrust};
 use super::{init, kubelets, pki, token};
 
 const JSON: &str = "application/json";
@@ -59,17 +60,23 @@ pub(crate) async fn join(
         .get("controlPlane")
         .filter(|value| !value.is_null());
     if control_plane.is_some() {
-        return join_control_plane(boot, &configuration, &node).await;
+        return join_control_plane(boot, config, &configuration, &node, ca).await;
     }
     let certificate = request_certificate(boot, &with_token, &node.name, deadline).await?;
     boot.console
         .line("kubelet: has a client certificate, performing the TLS bootstrap's second half");
+    let chain = certificate.0.clone();
     let as_node = Client::trusting(&endpoint, &ca, None, Some(certificate))
         .map_err(|error| error.to_string())?;
     let cluster = local_cluster(boot, &configuration)?;
+    let trust = trust::issuer_of(&chain, &ca).map(|issuer| KubeletTrust {
+        roots: ca,
+        issuer,
+        is_local: false,
+    });
     register(boot, &as_node, &node, deadline).await?;
     kubelets::beat(&cluster, &node.name);
-    boot.start_kubelet(&cluster, &node.name)?;
+    boot.start_kubelet(&cluster, &node.name, trust)?;
     boot.console
         .line("kubeadm: this node has joined the cluster");
     Ok(format!("kubeadm join: node {} is a worker", node.name))
@@ -330,12 +337,21 @@ async fn register(
 /// Another serving member on the same store, with the certificates that this machine was given.
 async fn join_control_plane(
     boot: &Boot<'_>,
+    config: &KubeadmConfig,
     reply: &Reply,
     node: &NodeRegistration,
+    roots: Vec<CertificateDer<'static>>,
 ) -> Result<String, String> {
     let cluster = local_cluster(boot, reply)?;
     let text = text_at(&reply.value, "/data/ClusterConfiguration");
-    let configuration = KubeadmConfig::parse("kubeadm-config", text)?;
+    let mut configuration = KubeadmConfig::parse("kubeadm-config", text)?;
+    configuration.join.clone_from(&config.join);
+    // Its kubelet asks for a certificate before this machine's own controller manager runs.
+    let trust = cluster.leader().map(|leader| KubeletTrust {
+        roots,
+        issuer: leader.signing.certificate().clone(),
+        is_local: trust::is_local_kubelet(&boot.machine.version),
+    });
     let dir = super::boot::certificates_dir(&configuration);
     authority(&boot.data, &dir)?;
     for name in [
@@ -367,7 +383,7 @@ async fn join_control_plane(
         .unwrap_or_else(|| vec![init::control_plane_taint()]);
     init::add_control_plane_node(boot, &cluster, node, taints, &boot.machine.version);
     boot.serve(&cluster, &configuration).await?;
-    boot.start_kubelet(&cluster, &node.name)?;
+    boot.start_kubelet(&cluster, &node.name, trust)?;
     boot.console.line(
         "kubeadm: this node has joined the cluster and a new control plane instance was created",
     );

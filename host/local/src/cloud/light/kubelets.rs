@@ -166,6 +166,10 @@ pub(crate) fn round(cluster: &Arc<Cluster>, now: Instant) -> Instant {
         if kubelet.silent_at.is_some_and(|at| at <= now) {
             continue;
         }
+        if cluster.distrust(kubelet) {
+            tracing::warn!(node, "a kubelet and an API server do not trust each other");
+            continue;
+        }
         beat(cluster, node);
         if kubelet.ready_at <= now {
             make_ready(cluster, node);
@@ -174,9 +178,9 @@ pub(crate) fn round(cluster: &Arc<Cluster>, now: Instant) -> Instant {
     let moment = jiff::Timestamp::now();
     for node in cluster.store.list(resources::nodes(), None).items {
         let name = object::name(&node.value);
-        let is_alive = kubelets
-            .get(name)
-            .is_some_and(|kubelet| kubelet.silent_at.is_none_or(|at| at > now));
+        let is_alive = kubelets.get(name).is_some_and(|kubelet| {
+            kubelet.silent_at.is_none_or(|at| at > now) && !cluster.distrust(kubelet)
+        });
         if !is_alive {
             judge(cluster, &node.value, moment);
         }

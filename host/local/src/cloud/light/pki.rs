@@ -46,10 +46,12 @@ pub(crate) enum Clients {
     Anybody,
 }
 
-/// A cluster's certificate authority with its key.
+/// A cluster's certificate authority with its key, and those that are trusted beside it.
 pub(crate) struct Authority {
     /// The certificate as it was given.
     pub(crate) pem: String,
+    /// All certificates of it: the first signs, each is trusted.
+    trusted: Vec<CertificateDer<'static>>,
     der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -151,7 +153,8 @@ impl Authority {
         key: &str,
     ) -> Result<Self, PkiError> {
         let not_pem = || PkiError::NotPem(cert_path.to_owned(), "certificate");
-        let der = certificates(cert).into_iter().next().ok_or_else(not_pem)?;
+        let trusted = certificates(cert);
+        let der = trusted.first().cloned().ok_or_else(not_pem)?;
         let key = key_from_pem(key_path, key)?;
         let public = X509Certificate::from_der(&der)
             .map(|(_, parsed)| parsed.public_key().subject_public_key.data.to_vec())
@@ -165,9 +168,20 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
         Ok(Self {
             pem: cert.to_owned(),
+            trusted,
             der,
             issuer,
         })
+    }
+
+    /// The certificate that signs.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    /// Whether what another authority signed is accepted.
+    pub(crate) fn trusts(&self, other: &CertificateDer<'static>) -> bool {
+        self.trusted.contains(other)
     }
 
     /// The TLS configuration of a server of this name: a serving certificate for these names, and client certificates checked against this CA.
@@ -202,7 +216,9 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let mut roots = RootCertStore::empty();
-        roots.add(self.der.clone())?;
+        for certificate in &self.trusted {
+            roots.add(certificate.clone())?;
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));

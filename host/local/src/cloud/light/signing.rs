@@ -117,10 +117,10 @@ pub(crate) fn request_changed(cluster: &Arc<Cluster>, request: &Value) {
     if signer != KUBELET_CLIENT && signer != CLIENT {
         return;
     }
-    let Some(authority) = cluster.authority() else {
+    let Some(leader) = cluster.leader() else {
         return;
     };
-    let signed = authority.sign_client(&pem);
+    let signed = leader.signing.sign_client(&pem);
     controllers::edit(
         cluster,
         resources::signing_requests(),

@@ -1,0 +1,37 @@
+//! What is said of members of etcd with alarms, and of databases that hold mostly nothing.
+
+use super::*;
+
+#[test]
+fn what_a_person_does_about_alarms_and_free_space_is_said() {
+    let mut seen = running(1, vec![member("m-1", "a")]);
+    let said = |seen: &Observed| etcd::condition(seen, &seen.members[0]);
+    view(&mut seen).members[0].alarms = vec!["CORRUPT".to_owned(), "NOSPACE".to_owned()];
+    let told = said(&seen);
+    assert_eq!(told.status, ConditionStatus::False);
+    for word in [
+        "alarms: CORRUPT, NOSPACE",
+        "delete its Machine",
+        "etcdctl alarm disarm",
+    ] {
+        assert!(told.message.contains(word), "{}", told.message);
+    }
+    view(&mut seen).members[0].alarms.clear();
+    let sizes = |db_bytes, db_in_use_bytes| {
+        let mut seen = seen.clone();
+        let answer = Answer {
+            db_bytes,
+            db_in_use_bytes,
+            ..Answer::default()
+        };
+        view(&mut seen).members[0].answer = Lookup::Found(answer);
+        said(&seen)
+    };
+    let mib = 1 << 20;
+    let told = sizes(512 * mib, 100 * mib);
+    assert_eq!(told.status, ConditionStatus::True);
+    assert!(told.message.contains("etcdctl defrag"), "{}", told.message);
+    for (size, in_use) in [(512, 300), (100, 1), (512, 0)] {
+        assert_eq!(sizes(size * mib, in_use * mib).message, "");
+    }
+}

@@ -1,0 +1,112 @@
+//! What a control-plane machine needs besides when its authority's file holds more than one certificate: during a rotation of the authorities.
+//!
+//! All that trusts takes every certificate of `ca.crt`, and kubeadm signs with the first. The controller manager, which signs the kubelets'
+//! certificates, refuses a file with more than one (Kubernetes `pkg/controller/certificates/signer`). So it gets a file of its own, and a patch of its static pod names it:
+//! a repeated argument counts the last time.
+
+use serde_json::{Map, Value, json};
+
+use crate::file::{Content, File};
+use crate::needs::CA;
+use crate::question::{Materials, Question, Role};
+use crate::refusal::Refusal;
+
+/// Where patches of static pods are unless the config says another place.
+const PATCHES_DIR: &str = "/etc/kubernetes/patches";
+/// The patch: of which pod, with a suffix of our own, and of which type.
+const PATCH: &str = "kube-controller-manager-signer+json.json";
+/// The signing certificate, below the directory of certificates.
+const SIGNER: &str = "ca-signer.crt";
+/// Where a certificate ends.
+const END: &str = "-----END CERTIFICATE-----";
+
+/// The first of several certificates; `None` when there is one.
+fn first_of_several(certificates: &str) -> Option<&str> {
+    let end = certificates.find(END)?.checked_add(END.len())?;
+    let (first, rest) = certificates.split_at_checked(end)?;
+    rest.contains(END).then_some(first)
+}
+
+/// The certificate that signs, where the controller manager has to be told.
+fn signer<'a>(
+    question: &Question<'_>,
+    materials: &'a Materials,
+) -> Result<Option<&'a str>, Refusal> {
+    let is_named = question
+        .list("/clusterConfiguration/controllerManager/extraArgs")
+        .iter()
+        .any(|argument| {
+            argument.get("name").and_then(Value::as_str) == Some("cluster-signing-cert-file")
+        });
+    if is_named || !question.role.is_control_plane() {
+        return Ok(None);
+    }
+    Ok(first_of_several(materials.text(CA, "certificate")?))
+}
+
+fn patches_directory<'a>(question: &Question<'a>) -> Option<&'a str> {
+    let kind = match question.role {
+        Role::Init => "initConfiguration",
+        Role::JoinControlPlane | Role::JoinWorker => "joinConfiguration",
+    };
+    question.text(&format!("/{kind}/patches/directory"))
+}
+
+/// The files for it; none outside of a rotation.
+pub(crate) fn files(
+    question: &Question<'_>,
+    materials: &Materials,
+    certificates: &str,
+) -> Result<Vec<File>, Refusal> {
+    let Some(signer) = signer(question, materials)? else {
+        return Ok(Vec::new());
+    };
+    let path = format!("{certificates}/{SIGNER}");
+    let patch = json!([{
+        "op": "add", "path": "/spec/containers/0/command/-", "value": format!("--cluster-signing-cert-file={path}"),
+    }]);
+    let directory = patches_directory(question)
+        .unwrap_or(PATCHES_DIR)
+        .trim_end_matches('/');
+    Ok(vec![
+        File::of_root(
+            path,
+            "0640",
+            Content::Text(format!("{}\n", signer.trim_start())),
+        ),
+        File::of_root(
+            format!("{directory}/{PATCH}"),
+            "0640",
+            Content::Text(format!("{patch}\n")),
+        ),
+    ])
+}
+
+/// Has kubeadm look for patches.
+pub(crate) fn name_patches(
+    question: &Question<'_>,
+    materials: &Materials,
+    fields: &mut Map<String, Value>,
+) -> Result<(), Refusal> {
+    if signer(question, materials)?.is_some() && patches_directory(question).is_none() {
+        fields.insert("patches".to_owned(), json!({"directory": PATCHES_DIR}));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_certificate_is_not_several() {
+        let one = "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n";
+        let other = "-----BEGIN CERTIFICATE-----\nQg==\n-----END CERTIFICATE-----\n";
+        assert_eq!(first_of_several(one), None);
+        assert_eq!(first_of_several(""), None);
+        assert_eq!(
+            first_of_several(&format!("{one}{other}")),
+            Some(one.trim_end())
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! During a rotation of the authorities: two certificates in a file, one of which signs.
+
+use super::*;
+
+fn with_two(spec: &Value, role: Role) -> Value {
+    let mut materials = materials();
+    for (name, part, piece) in &mut materials.0 {
+        if (name.as_str(), part.as_str()) == ("ca", "certificate") {
+            let certificate = |name: &str| {
+                format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n")
+            };
+            *piece = Piece::Text(format!("{}{}", certificate("signs"), certificate("other")));
+        }
+    }
+    let data = data(&question(&cluster(), spec, role, "v1.36.3"), &materials);
+    parsed(&joined(data.unwrap().parts))
+}
+
+const PATCH: &str = "kube-controller-manager-signer+json.json";
+
+#[test]
+fn the_controller_manager_gets_the_certificate_that_signs_by_itself() {
+    for (role, path, kind) in [
+        (Role::Init, "/run/kubeadm/kubeadm.yaml", "InitConfiguration"),
+        (
+            Role::JoinControlPlane,
+            "/run/kubeadm/kubeadm-join-config.yaml",
+            "JoinConfiguration",
+        ),
+    ] {
+        let config = with_two(&json!({}), role);
+        assert_eq!(
+            content(&config, "/etc/kubernetes/pki/ca.crt")
+                .matches("BEGIN CERTIFICATE")
+                .count(),
+            2
+        );
+        let signer = content(&config, "/etc/kubernetes/pki/ca-signer.crt");
+        assert_eq!(
+            signer,
+            "-----BEGIN CERTIFICATE-----\nsigns\n-----END CERTIFICATE-----\n"
+        );
+        let patch: Value = serde_json::from_str(&content(
+            &config,
+            &format!("/etc/kubernetes/patches/{PATCH}"),
+        ))
+        .unwrap();
+        assert_eq!(patch[0]["path"], "/spec/containers/0/command/-");
+        assert_eq!(
+            patch[0]["value"],
+            "--cluster-signing-cert-file=/etc/kubernetes/pki/ca-signer.crt"
+        );
+        let documents = documents(&config, path);
+        let document = documents
+            .iter()
+            .find(|document| document["kind"] == kind)
+            .unwrap();
+        assert_eq!(document["patches"]["directory"], "/etc/kubernetes/patches");
+    }
+}
+
+#[test]
+fn patches_of_the_users_stay_and_so_does_a_signing_file_of_theirs() {
+    let own = json!({"joinConfiguration": {"patches": {"directory": "/etc/own"}}});
+    let config = with_two(&own, Role::JoinControlPlane);
+    assert!(content(&config, &format!("/etc/own/{PATCH}")).contains("ca-signer.crt"));
+    let named = json!({"clusterConfiguration": {"controllerManager": {"extraArgs": [{"name": "cluster-signing-cert-file", "value": "/own.crt"}]}}});
+    let config = with_two(&named, Role::Init);
+    let files = config["write_files"].as_array().unwrap();
+    assert!(
+        !files
+            .iter()
+            .any(|file| file["path"].as_str().unwrap().contains("signer"))
+    );
+}
+
+#[test]
+fn workers_and_machines_with_one_certificate_get_nothing_besides() {
+    let worker = with_two(&json!({}), Role::JoinWorker);
+    let text = worker.to_string();
+    assert!(
+        !text.contains("signer") && !text.contains("patches"),
+        "{text}"
+    );
+    let text = rendered(&json!({}), Role::Init, "v1.36.3").unwrap();
+    assert!(
+        !text.contains("signer") && !text.contains("patches"),
+        "{text}"
+    );
+}

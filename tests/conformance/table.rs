@@ -14,6 +14,10 @@ pub(crate) enum Target {
     Api,
     /// Caches, queues, connections.
     Controllers,
+    /// The plugin that writes machines' data.
+    BootstrapKubeadm,
+    /// The plugin that knows kubeadm's control planes.
+    ControlPlaneKubeadm,
     /// The whole host against real servers.
     It,
 }
@@ -26,6 +30,8 @@ impl Target {
             Self::Rollout => &["-p", "capstan-core", "--test", "rollout"],
             Self::Api => &["-p", "capstan-api", "--lib"],
             Self::Controllers => &["-p", "capstan-controllers", "--lib"],
+            Self::BootstrapKubeadm => &["-p", "bootstrap-kubeadm", "--lib"],
+            Self::ControlPlaneKubeadm => &["-p", "control-plane-kubeadm", "--lib"],
             Self::It => &["-p", "capstan-tests", "--test", "it"],
         }
     }
@@ -53,6 +59,8 @@ impl TryFrom<String> for TestName {
             "rollout" => Target::Rollout,
             "api" => Target::Api,
             "controllers" => Target::Controllers,
+            "bootstrap-kubeadm" => Target::BootstrapKubeadm,
+            "control-plane-kubeadm" => Target::ControlPlaneKubeadm,
             "it" => Target::It,
             other => return Err(format!("{other:?} is no target")),
         };

@@ -23,6 +23,8 @@ fn tests_that_the_conformance_table_names_exist() {
             "rollout" => "host/core/tests/",
             "api" => "host/api/src/",
             "controllers" => "host/controllers/src/",
+            "bootstrap-kubeadm" => "plugins/bootstrap-kubeadm/src/",
+            "control-plane-kubeadm" => "plugins/control-plane-kubeadm/src/",
             "it" => "tests/it/",
             other => panic!("{other} is no target of the conformance table"),
         };

@@ -9,6 +9,7 @@ use crate::needs::user_material;
 use crate::question::{Materials, Piece, Question};
 use crate::refusal::Refusal;
 use crate::report;
+use crate::signer;
 use crate::yaml::{Node, Part, Writer};
 
 /// What a machine writes when kubeadm has succeeded (contract 2.5).
@@ -43,6 +44,7 @@ pub(crate) fn cloud_config(
         entries.push(("bootcmd".to_owned(), Node::List(boot)));
     }
     let mut run = commands("/preKubeadmCommands");
+    run.extend(signer::command(question, materials)?.map(Node::text));
     run.push(Node::text(format!(
         "{} && {SENTINEL_COMMAND}{}",
         kubeadm_command(question),

@@ -18,6 +18,7 @@ use crate::needs::user_material;
 use crate::question::{Materials, Piece, Question};
 use crate::refusal::Refusal;
 use crate::report;
+use crate::signer;
 use crate::yaml::{Part, Writer};
 
 /// The oldest version of the config's format that has all that is used, so that most readers take it.
@@ -35,7 +36,11 @@ pub(crate) fn ignition(question: &Question<'_>, materials: &Materials) -> Result
     let mut storage = Json::Map(disk::storage(question)?);
     // Later files replace earlier ones of the same path, as they would on a cloud-config's machine.
     let mut list = Json::List(Vec::new());
-    let script = File::of_root(SCRIPT, "0700", Content::Text(script(question)));
+    let script = File::of_root(
+        SCRIPT,
+        "0700",
+        Content::Text(script(question, signer::command(question, materials)?)),
+    );
     let all = sudoers(question)
         .into_iter()
         .chain(password_users(question))
@@ -151,17 +156,20 @@ fn entry(file: File) -> Result<Json, Refusal> {
 }
 
 /// What runs kubeadm, once: the configuration is moved away when it has succeeded, and the unit only runs while it is there.
-fn script(question: &Question<'_>) -> String {
+fn script(question: &Question<'_>, prepare: Option<String>) -> String {
     let commands = |pointer: &str| {
         let list = question.list(pointer).iter().filter_map(Value::as_str);
         list.map(|command| format!("{}\n", command.trim_end_matches('\n')))
             .collect::<String>()
     };
     format!(
-        "#!/bin/bash\nset -e\n{before}{kubeadm}{otherwise}\n\
+        "#!/bin/bash\nset -e\n{before}{prepare}{kubeadm}{otherwise}\n\
          mkdir -p /run/cluster-api\necho success > /run/cluster-api/bootstrap-success.complete\n\
          mv {configuration} /tmp/\n{after}",
         before = commands("/preKubeadmCommands"),
+        prepare = prepare
+            .map(|command| format!("{command}\n"))
+            .unwrap_or_default(),
         kubeadm = kubeadm_command(question),
         otherwise = report::otherwise(question),
         configuration = configuration_path(question),

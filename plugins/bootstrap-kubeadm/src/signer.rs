@@ -1,12 +1,18 @@
 //! What a control-plane machine needs besides when its authority's file holds more than one certificate: during a rotation of the authorities.
+//! kubeadm itself is used as it is; two of its habits are in the way.
 //!
 //! All that trusts takes every certificate of `ca.crt`, and kubeadm signs with the first. The controller manager, which signs the kubelets'
 //! certificates, refuses a file with more than one (Kubernetes `pkg/controller/certificates/signer`). So it gets a file of its own, and a patch of its static pod names it:
 //! a repeated argument counts the last time.
+//!
+//! And the `admin.conf` that kubeadm writes trusts the first certificate only, while kubeadm joins with it through the control plane's endpoint, behind which other machines may
+//! still show certificates of the other authority. An `admin.conf` that is there already is kept if the first certificate in it is the one that signs (`cmd/kubeadm/app/phases/kubeconfig`). So a script
+//! has kubeadm make it beforehand, and puts the whole file into it.
 
 use serde_json::{Map, Value, json};
 
 use crate::file::{Content, File};
+use crate::kubeadm;
 use crate::needs::CA;
 use crate::question::{Materials, Question, Role};
 use crate::refusal::Refusal;
@@ -15,6 +21,8 @@ use crate::refusal::Refusal;
 const PATCHES_DIR: &str = "/etc/kubernetes/patches";
 /// The patch: of which pod, with a suffix of our own, and of which type.
 const PATCH: &str = "kube-controller-manager-signer+json.json";
+/// The script that makes `admin.conf`.
+const SCRIPT: &str = "/etc/kubernetes/admin-trust.sh";
 /// The signing certificate, below the directory of certificates.
 const SIGNER: &str = "ca-signer.crt";
 /// Where a certificate ends.
@@ -52,14 +60,45 @@ fn patches_directory<'a>(question: &Question<'a>) -> Option<&'a str> {
     question.text(&format!("/{kind}/patches/directory"))
 }
 
+/// The command to run before kubeadm joins a control-plane machine; none outside of a rotation.
+pub(crate) fn command(
+    question: &Question<'_>,
+    materials: &Materials,
+) -> Result<Option<String>, Refusal> {
+    Ok(script(question, materials, "")?.map(|_| format!("sh {SCRIPT}")))
+}
+
+fn script(
+    question: &Question<'_>,
+    materials: &Materials,
+    certificates: &str,
+) -> Result<Option<String>, Refusal> {
+    let is_one = question.role != Role::JoinControlPlane
+        || first_of_several(materials.text(CA, "certificate")?).is_none();
+    if is_one {
+        return Ok(None);
+    }
+    let endpoint = kubeadm::endpoint(question)?;
+    let version = question.version_text();
+    Ok(Some(format!(
+        "set -e\n\
+         kubeadm init phase kubeconfig admin --cert-dir {certificates} --control-plane-endpoint {endpoint} --kubernetes-version {version}\n\
+         sed -i \"s|certificate-authority-data: .*|certificate-authority-data: $(base64 -w 0 {certificates}/ca.crt)|\" /etc/kubernetes/admin.conf\n"
+    )))
+}
+
 /// The files for it; none outside of a rotation.
 pub(crate) fn files(
     question: &Question<'_>,
     materials: &Materials,
     certificates: &str,
 ) -> Result<Vec<File>, Refusal> {
+    let mut files = Vec::new();
+    if let Some(script) = script(question, materials, certificates)? {
+        files.push(File::of_root(SCRIPT, "0700", Content::Text(script)));
+    }
     let Some(signer) = signer(question, materials)? else {
-        return Ok(Vec::new());
+        return Ok(files);
     };
     let path = format!("{certificates}/{SIGNER}");
     let patch = json!([{
@@ -68,7 +107,7 @@ pub(crate) fn files(
     let directory = patches_directory(question)
         .unwrap_or(PATCHES_DIR)
         .trim_end_matches('/');
-    Ok(vec![
+    files.extend([
         File::of_root(
             path,
             "0640",
@@ -79,7 +118,8 @@ pub(crate) fn files(
             "0640",
             Content::Text(format!("{patch}\n")),
         ),
-    ])
+    ]);
+    Ok(files)
 }
 
 /// Has kubeadm look for patches.

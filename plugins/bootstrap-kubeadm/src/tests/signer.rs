@@ -60,6 +60,35 @@ fn the_controller_manager_gets_the_certificate_that_signs_by_itself() {
 }
 
 #[test]
+fn kubeadm_joins_with_an_administrator_that_trusts_both() {
+    let config = with_two(
+        &json!({"preKubeadmCommands": ["first"]}),
+        Role::JoinControlPlane,
+    );
+    let script = content(&config, "/etc/kubernetes/admin-trust.sh");
+    for part in [
+        "kubeadm init phase kubeconfig admin --cert-dir /etc/kubernetes/pki --control-plane-endpoint 10.0.0.10:6443 --kubernetes-version v1.36.3\n",
+        "$(base64 -w 0 /etc/kubernetes/pki/ca.crt)",
+    ] {
+        assert!(script.contains(part), "{script}");
+    }
+    assert_eq!(config["runcmd"][0], "first");
+    assert_eq!(config["runcmd"][1], "sh /etc/kubernetes/admin-trust.sh");
+    assert!(
+        config["runcmd"][2]
+            .as_str()
+            .unwrap()
+            .starts_with("kubeadm join")
+    );
+    // The first machine of a control plane has nobody to join.
+    assert!(
+        !with_two(&json!({}), Role::Init)
+            .to_string()
+            .contains("admin-trust")
+    );
+}
+
+#[test]
 fn patches_of_the_users_stay_and_so_does_a_signing_file_of_theirs() {
     let own = json!({"joinConfiguration": {"patches": {"directory": "/etc/own"}}});
     let config = with_two(&own, Role::JoinControlPlane);

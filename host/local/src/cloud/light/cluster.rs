@@ -178,6 +178,19 @@ impl Cluster {
         state.authorities.get(leader).cloned()
     }
 
+    /// Whether a client that trusts these accepts every API server that it may come to.
+    pub(crate) fn is_accepted_by(
+        &self,
+        roots: &[rustls_pki_types::CertificateDer<'static>],
+    ) -> bool {
+        let state = self.lock();
+        let mut serving = state.servers.keys();
+        serving.all(|instance| {
+            let member = state.authorities.get(instance);
+            member.is_none_or(|member| roots.contains(member.authority.certificate()))
+        })
+    }
+
     /// Whether a kubelet may come to an API server that it does not accept, or that does not accept it.
     pub(crate) fn distrust(&self, kubelet: &Kubelet) -> bool {
         let Some(trust) = &kubelet.trust else {

@@ -353,7 +353,14 @@ async fn join_control_plane(
         is_local: trust::is_local_kubelet(&boot.machine.version),
     });
     let dir = super::boot::certificates_dir(&configuration);
-    authority(&boot.data, &dir)?;
+    let ca = authority(&boot.data, &dir)?;
+    if !cluster.is_accepted_by(&trust::administrators_roots(&boot.data, &ca)) {
+        return Err(
+            "error execution phase check-etcd: Get https://.../api/v1/namespaces/kube-system/pods: tls: failed to verify certificate: x509: certificate signed by unknown authority: \
+             /etc/kubernetes/admin.conf does not trust all API servers behind the endpoint"
+                .to_owned(),
+        );
+    }
     for name in [
         "sa.key",
         "sa.pub",

@@ -104,6 +104,28 @@ pub(crate) fn signing_authority(
         .map_err(|error| error.to_string())
 }
 
+/// Whom the `admin.conf` trusts with which kubeadm joins a control-plane machine: the first certificate of `ca.crt`, as kubeadm writes it, unless a script of the user
+/// data has made one beforehand that trusts all of them.
+pub(crate) fn administrators_roots(
+    data: &UserData,
+    ca: &Authority,
+) -> Vec<CertificateDer<'static>> {
+    let is_made = |path: &&String| {
+        data.commands
+            .iter()
+            .any(|command| command.trim() == format!("sh {path}"))
+            && data.text(path).is_some_and(|script| {
+                script.contains("kubeadm init phase kubeconfig admin")
+                    && script.contains("certificate-authority-data")
+            })
+    };
+    if data.files.keys().any(|path| is_made(&path)) {
+        pki::certificates(&ca.pem)
+    } else {
+        vec![ca.certificate().clone()]
+    }
+}
+
 /// The signing file that patches of the static pod give it: the last one counts.
 fn patched_argument(data: &UserData, config: &KubeadmConfig) -> Option<String> {
     let document = if config.join.is_null() {

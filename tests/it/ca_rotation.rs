@@ -14,7 +14,7 @@ use capstan_tests::kube_client::{
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
 
-/// A whole rotation of three control-plane machines and two workers replaces eighteen machines.
+/// A whole rotation of three control-plane machines and two workers replaces twenty-one machines.
 const ROTATION: Duration = Duration::from_secs(900);
 const ROTATED: &str = "CertificateAuthoritiesRotated";
 

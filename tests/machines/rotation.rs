@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::lab::{Lab, NEW};
 
-/// Four control-plane machines and three workers are made, one after the other.
+/// Five control-plane machines and three workers are made, one after the other.
 const ROTATION: Duration = Duration::from_secs(2400);
 
 /// Rotates, and asks for Nodes with the kubeconfig of the Secret all the time.

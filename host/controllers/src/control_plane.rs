@@ -186,6 +186,7 @@ impl Controller for ControlPlaneController {
 }
 
 impl ControlPlaneController {
+    #[expect(clippy::too_many_lines, reason = "one arm for each step")]
     async fn act(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
         match step {
             Step::EnsureMaterial => {

@@ -49,6 +49,8 @@ words! {
     SECRET_EXISTS = "SecretExists",
     /// A Secret that an object refers to does not exist. Create it or correct the reference.
     SECRET_NOT_FOUND = "SecretNotFound",
+    /// A Secret lacks what a rotation of the authorities keeps in it. Restore the Secret that the message names from a backup.
+    SECRET_INCOMPLETE = "SecretIncomplete",
     /// A Secret of a Cluster's name belongs to another Cluster. Delete it, or give the Cluster another name.
     SECRET_OF_ANOTHER_CLUSTER = "SecretOfAnotherCluster",
     /// An object that was planned for went away meanwhile. Plan again.

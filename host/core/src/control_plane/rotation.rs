@@ -6,20 +6,21 @@
 //!
 //! | stage | certificates in the Secrets | machines that are replaced | what is true at its end |
 //! |---|---|---|---|
-//! | `trust` | old signs, new is trusted beside it | control plane, then workers | everybody trusts both |
+//! | `trust` | old signs, new is trusted beside it | control plane | control planes trust both |
+//! | `learn` | the same | control plane, then workers | everybody trusts both |
 //! | `sign` | new signs, old is trusted beside it | control plane | nobody signs with the old one any more |
 //! | `renew` | the same | control plane, then workers | nothing that the old one signed is in use |
 //! | `drop` | new alone | control plane, then workers | nobody trusts the old one |
 //!
-//! `renew` is there because of what a control plane signs while only some of its machines are replaced: certificates of the kubelets that join it, and
-//! tokens of service accounts, come from whichever member leads.
+//! `learn` and `renew` replace the control plane once more because of what it says while only some of its machines are replaced, by whichever member leads: whom pods are told
+//! to trust (they read it when they start), certificates of the kubelets that join, and tokens of service accounts.
 //!
 //! **State.** Each Secret says in an annotation which certificates it holds ([`Hold`]), written in the same request as they are. The Cluster says in
 //! another one ([`Record`]) since when machines are made with them; it is written last, so that what is newer than it has them for sure. Both move with the
 //! objects. Everything else is looked at: which machines are older than the record. A host that is killed anywhere finds the same next step.
 //!
-//! **Going back.** Taking the request away before `drop` turns the rotation around: from `trust` the new certificates are dropped at once, and only machines
-//! that know of them are replaced (they have signed nothing); from `sign` and `renew` the old ones sign again first, in the same stages. From `drop` there is
+//! **Going back.** Taking the request away before `drop` turns the rotation around: from `trust` and `learn` the new certificates are dropped at once (they
+//! have signed nothing), from `trust` with only those machines replaced that know of them; from `sign` and `renew` the old ones sign again first, in the same stages. From `drop` there is
 //! no way back: the old keys are gone.
 
 pub mod condition;
@@ -80,8 +81,10 @@ impl Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// Everybody learns to trust both.
+    /// The control plane trusts both.
     Trust,
+    /// Everybody trusts both, pods included.
+    Learn,
     /// The other ones sign.
     Sign,
     /// What was signed by both kinds of members is made again.
@@ -96,7 +99,7 @@ impl Stage {
     /// Whether workers are replaced in it.
     #[must_use]
     pub fn has_workers(self) -> bool {
-        matches!(self, Self::Trust | Self::Renew | Self::Drop)
+        matches!(self, Self::Learn | Self::Renew | Self::Drop)
     }
 
     /// Its name.
@@ -104,6 +107,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Trust => "trust",
+            Self::Learn => "learn",
             Self::Sign => "sign",
             Self::Renew => "renew",
             Self::Drop => "drop",
@@ -115,7 +119,8 @@ impl Stage {
     #[must_use]
     pub fn next(self) -> Self {
         match self {
-            Self::Trust => Self::Sign,
+            Self::Trust => Self::Learn,
+            Self::Learn => Self::Sign,
             Self::Sign => Self::Renew,
             Self::Renew => Self::Drop,
             Self::Drop | Self::Done => Self::Done,
@@ -126,7 +131,7 @@ impl Stage {
     #[must_use]
     pub fn hold(self, undo: bool) -> Hold {
         match (self, undo) {
-            (Self::Trust, _) | (Self::Sign | Self::Renew, true) => Hold::OldSigns,
+            (Self::Trust | Self::Learn, _) | (Self::Sign | Self::Renew, true) => Hold::OldSigns,
             (Self::Sign | Self::Renew, false) => Hold::NewSigns,
             (Self::Drop | Self::Done, false) => Hold::New,
             (Self::Drop | Self::Done, true) => Hold::Old,

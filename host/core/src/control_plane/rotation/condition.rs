@@ -55,7 +55,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Option<Report> {
 fn reason_of(record: &Record) -> &'static str {
     match (record.undo, record.stage) {
         (true, _) => reason::TAKING_BACK,
-        (false, Stage::Trust) => reason::TRUSTING_NEW,
+        (false, Stage::Trust | Stage::Learn) => reason::TRUSTING_NEW,
         (false, Stage::Sign) => reason::SIGNING_WITH_NEW,
         (false, Stage::Renew) => reason::RENEWING_SIGNATURES,
         (false, Stage::Drop | Stage::Done) => reason::DROPPING_OLD,

@@ -172,7 +172,7 @@ fn active(
         let has_signed = record.stage >= Stage::Sign || holds(Hold::NewSigns);
         let stage = if has_signed { Stage::Sign } else { Stage::Drop };
         let mut back = fresh(&record.id, stage, true, now);
-        back.spared = (!has_signed).then_some(record.since);
+        back.spared = (!has_signed && record.stage == Stage::Trust).then_some(record.since);
         return enter(observed, &back, is_late);
     }
     if let Some(wait) = unfinished(observed, cluster, desired, &record, now) {

@@ -31,6 +31,8 @@ struct Machine {
     roots: Set,
     issuer: usize,
     token: usize,
+    /// Whom its pods were told to trust when they started.
+    pods: Set,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +96,7 @@ impl World {
             roots: self.published.clone(),
             issuer: signer(0),
             token: signer(3),
+            pods: leader.map_or(Set::from([0]), |leader| leader.material[0].trusted.clone()),
         }
     }
 
@@ -244,6 +247,7 @@ impl World {
             let (ca, sa) = (&server.material[0], &server.material[3]);
             for kubelet in self.planes.iter().chain(&self.workers) {
                 trusts(&kubelet.roots, ca.signer, "kubelet and server");
+                trusts(&kubelet.pods, ca.signer, "pod and server");
                 trusts(&ca.trusted, kubelet.issuer, "server and kubelet");
                 trusts(&sa.trusted, kubelet.token, "server and token");
             }
@@ -303,6 +307,7 @@ fn a_rotation_goes_through_its_stages_and_leaves_the_new_authorities_only() {
     world.finish();
     let stages = [
         Stage::Trust,
+        Stage::Learn,
         Stage::Sign,
         Stage::Renew,
         Stage::Drop,
@@ -336,6 +341,7 @@ fn until(stage: Stage) -> World {
 fn a_rotation_that_is_taken_back_ends_with_the_old_authorities() {
     for (stage, way) in [
         (Stage::Trust, vec![Stage::Drop, Stage::Done]),
+        (Stage::Learn, vec![Stage::Drop, Stage::Done]),
         (
             Stage::Sign,
             vec![Stage::Sign, Stage::Renew, Stage::Drop, Stage::Done],
@@ -424,7 +430,7 @@ fn what_cannot_be_rotated_is_refused_before_anything_changes() {
 
 #[test]
 fn workers_that_nobody_replaces_are_named() {
-    let mut world = until(Stage::Trust);
+    let mut world = until(Stage::Learn);
     while world.record.as_ref().unwrap().workers.is_none() {
         world.act(SECRETS);
     }

@@ -135,6 +135,16 @@ fn clusterctl_describes_a_cluster_down_to_its_machines() {
             !of_machines.contains("RemoteConnectionProbe"),
             "{of_machines}"
         );
+        let one = format!("--show-conditions=Machine/{}", name(&machines[0]));
+        let of_one = describe(&["--grouping=false", &one]).await;
+        assert_eq!(
+            of_one.matches("BootstrapConfigReady").count(),
+            1,
+            "{of_one}"
+        );
+        // Those that are as they should be and have nothing to say are left out.
+        let notable = describe(&["--show-conditions=Cluster+"]).await;
+        assert!(!notable.contains("RemoteConnectionProbe"), "{notable}");
         cluster.delete(host).await;
     });
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::kube_api::GroupKind;
 use crate::object::Locator;
 
 /// Back-off of a failing object: 0.5 s doubling up to a minute.
@@ -16,6 +17,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Objects that want to be looked at.
 pub struct Queue {
     settle: Duration,
+    /// How many are worked on at the same time, where kinds share them.
+    shared: Option<usize>,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -39,8 +42,19 @@ impl Queue {
     pub fn new(settle: Duration) -> Self {
         Self {
             settle,
+            shared: None,
             inner: Mutex::default(),
             wake: Notify::new(),
+        }
+    }
+
+    /// The same for a controller of many kinds that works on so many objects at the same time. A kind gets one more only while fewer of
+    /// it are worked on than are free: however slow the plugin of one is, there is room for the others.
+    #[must_use]
+    pub fn shared_by_kind(settle: Duration, concurrency: usize) -> Self {
+        Self {
+            shared: Some(concurrency),
+            ..Self::new(settle)
         }
     }
 
@@ -74,7 +88,7 @@ impl Queue {
             let wait = {
                 let mut inner = self.lock();
                 inner.promote(Instant::now());
-                if let Some(locator) = inner.ready.pop_front() {
+                if let Some(locator) = inner.take(self.shared) {
                     inner.queued.remove(&locator);
                     inner.working.insert(locator.clone());
                     if !inner.ready.is_empty() {
@@ -160,6 +174,25 @@ impl Queue {
 }
 
 impl Inner {
+    /// The next that may be worked on.
+    fn take(&mut self, shared: Option<usize>) -> Option<Locator> {
+        let Some(concurrency) = shared else {
+            return self.ready.pop_front();
+        };
+        let mut working: HashMap<&GroupKind, usize> = HashMap::new();
+        for locator in &self.working {
+            let count = working.entry(&locator.kind).or_default();
+            *count = count.saturating_add(1);
+        }
+        let free = concurrency.saturating_sub(self.working.len());
+        let has_room = |locator: &Locator| {
+            let own = working.get(&locator.kind).copied().unwrap_or_default();
+            own < free
+        };
+        let place = self.ready.iter().position(has_room)?;
+        self.ready.remove(place)
+    }
+
     /// Puts the object where it is due at `at`, or earlier if it already was.
     fn delay_until(&mut self, locator: Locator, at: Instant) {
         if self.queued.contains(&locator) {
@@ -199,7 +232,6 @@ mod tests {
     use capstan_api::name::ObjectKey;
 
     use super::*;
-    use crate::kube_api::GroupKind;
 
     fn locator(name: &str) -> Locator {
         Locator {
@@ -255,6 +287,31 @@ mod tests {
         queue.add_after(locator("a"), Duration::from_secs(30));
         queue.next().await;
         assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_keeps_its_workers_leaves_room_for_others() {
+        let queue = Queue::shared_by_kind(Duration::ZERO, 8);
+        let of = |kind: &str, name: usize| {
+            let mut locator = locator(&name.to_string());
+            locator.kind.kind = kind.to_owned();
+            locator
+        };
+        (0..20).for_each(|name| queue.add(of("Slow", name)));
+        let mut slow = Vec::new();
+        for _ in 0..4 {
+            slow.push(queue.next().await);
+        }
+        let mut more = Box::pin(queue.next());
+        assert!(futures::poll!(&mut more).is_pending());
+        // It comes last and is next.
+        queue.add(of("Quick", 0));
+        assert_eq!(more.await, of("Quick", 0));
+        queue.done(&of("Quick", 0));
+        let mut more = Box::pin(queue.next());
+        assert!(futures::poll!(&mut more).is_pending());
+        queue.done(&slow[0]);
+        assert_eq!(more.await.kind.kind, "Slow");
     }
 
     #[test]

@@ -192,7 +192,10 @@ impl Registry {
         drivers: &mut Vec<Box<dyn FnOnce() + Send>>,
     ) {
         let spec = controller.spec().clone();
-        let queue = Arc::new(Queue::new(spec.settle));
+        let queue = Arc::new(match spec.primary {
+            Primary::Kind(_) => Queue::new(spec.settle),
+            Primary::Roles(_) => Queue::shared_by_kind(spec.settle, spec.concurrency),
+        });
         self.routes.push(Route {
             controller: spec.name,
             primary: spec.primary,

@@ -45,6 +45,10 @@ faults *args: plugins
 bench *args: release plugins
     cargo run --release --workspace --bin bench -- {{args}}
 
+# Measure the engine: calls, compilation, cold starts, memory, misbehaviour, swaps; beside what trial code cost.
+bench-engine: plugins
+    cargo run --release --workspace --bin bench-engine
+
 # Measure real machines: seconds and memory of clusters of 1 + 2 and 3 + 3, cold and warm. Needs what tests on real machines need.
 machine-figures: build plugins
     CAPSTAN_MACHINE_FIGURES=1 cargo test --workspace --test machines -- --nocapture printed_on_request

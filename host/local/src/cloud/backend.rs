@@ -72,11 +72,43 @@ pub(crate) enum Fault {
     FillDisk,
     /// It has room again.
     FreeDisk,
+    /// Its kubelet ends; what it had started goes on.
+    StopKubelet,
+    /// It runs again.
+    StartKubelet,
+    /// Its etcd ends; the API server beside it goes on.
+    StopEtcd,
+    /// It runs again.
+    StartEtcd,
+    /// Its API server ends; the etcd beside it goes on.
+    StopApiServer,
+    /// It runs again.
+    StartApiServer,
+    /// Its etcd does not reach the other members; everybody else is reached, and reaches it.
+    PeersDown,
+    /// It reaches them again.
+    PeersUp,
+    /// What its etcd and its API server do takes seconds.
+    SlowDisk,
+    /// As quick as ever.
+    QuickDisk,
+    /// Its etcd has a certificate of another authority.
+    WrongCertificate,
+    /// Its own one again.
+    RightCertificate,
+    /// Its clock is years behind.
+    WrongClock,
+    /// It is right again.
+    RightClock,
+    /// Learners of its etcd cluster get too little to ever catch up.
+    StarveLearners,
+    /// They get what they need again.
+    FeedLearners,
 }
 
 impl Fault {
     /// All of them, with the names that the API and the command line use.
-    pub(crate) const ALL: [(&'static str, Self); 7] = [
+    pub(crate) const ALL: [(&'static str, Self); 23] = [
         ("kill", Self::Kill),
         ("freeze", Self::Freeze),
         ("thaw", Self::Thaw),
@@ -84,6 +116,22 @@ impl Fault {
         ("link-up", Self::LinkUp),
         ("fill-disk", Self::FillDisk),
         ("free-disk", Self::FreeDisk),
+        ("stop-kubelet", Self::StopKubelet),
+        ("start-kubelet", Self::StartKubelet),
+        ("stop-etcd", Self::StopEtcd),
+        ("start-etcd", Self::StartEtcd),
+        ("stop-api-server", Self::StopApiServer),
+        ("start-api-server", Self::StartApiServer),
+        ("peers-down", Self::PeersDown),
+        ("peers-up", Self::PeersUp),
+        ("slow-disk", Self::SlowDisk),
+        ("quick-disk", Self::QuickDisk),
+        ("wrong-certificate", Self::WrongCertificate),
+        ("right-certificate", Self::RightCertificate),
+        ("wrong-clock", Self::WrongClock),
+        ("right-clock", Self::RightClock),
+        ("starve-learners", Self::StarveLearners),
+        ("feed-learners", Self::FeedLearners),
     ];
 
     /// The fault of this name.

@@ -10,6 +10,7 @@ mod discovery;
 mod etcd;
 mod forward;
 mod identity;
+mod ills;
 mod init;
 mod join;
 mod journal;
@@ -50,6 +51,7 @@ use super::backend::{
 use super::console::Console;
 use cluster::Cluster;
 pub use cluster::Tempo;
+use ills::Ill;
 
 /// Port on which a control-plane machine's API server listens.
 pub(crate) const API_PORT: u16 = 6443;
@@ -114,6 +116,31 @@ impl Light {
 
     fn add(&self, cluster: Arc<Cluster>) {
         self.lock().insert(cluster.uid.clone(), cluster);
+    }
+
+    /// Plays a fault on the etcd, the API server or the kubelet of a control-plane machine.
+    fn afflict(&self, instance: &str, fault: Fault) -> io::Result<()> {
+        let is_disk = matches!(fault, Fault::FillDisk | Fault::FreeDisk);
+        if !is_disk && Ill::of(fault).is_none() {
+            return Err(only_on_real_machines("this fault"));
+        }
+        let Some(cluster) = self.cluster_of_member(instance) else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "of light machines, only those of a control plane have this fault",
+            ));
+        };
+        match Ill::of(fault) {
+            Some((ill, is_ill)) => cluster
+                .set_ill(instance, ill, is_ill)
+                .map_err(io::Error::other),
+            // What is full is the database: the alarm is what shows.
+            None => {
+                let is_full = fault == Fault::FillDisk;
+                cluster.with_etcd(|etcd, _| etcd.set_no_space(instance, is_full));
+                Ok(())
+            }
+        }
     }
 
     fn turn_off(&self, instance: &str) {
@@ -230,7 +257,7 @@ impl Backend for Light {
                 self.turn_off(instance);
                 Ok(())
             }
-            _ => Err(only_on_real_machines("this fault")),
+            fault => self.afflict(instance, fault),
         };
         Box::pin(async { played })
     }

@@ -445,6 +445,10 @@ impl Shared {
             Fault::LinkUp => link(true),
             Fault::FillDisk => instance.ask("capstan-fill-disk", DISK_PATIENCE).map(drop),
             Fault::FreeDisk => instance.ask("capstan-free-disk", DISK_PATIENCE).map(drop),
+            _ => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the backend \"machines\" does not have this fault; the backend \"light\" does",
+            )),
         }
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::identity::{self, Identity};
+use super::ills::Ill;
 use super::object::Object;
 use super::rbac::{self, Ask};
 use super::request::{Query, Route, Target, route, verb};
@@ -47,18 +48,19 @@ pub(crate) fn answer(code: u16, content_type: &str, content: impl Into<Bytes>) -
     response
 }
 
-/// Answers a request; `peer` is the identity of the client certificate, if there was a good one.
+/// Answers a request as the API server of this machine; `peer` is the identity of the client certificate, if there was a good one.
 pub(crate) async fn serve(
     cluster: Arc<Cluster>,
+    instance: &str,
     peer: Option<Identity>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let handled = if cluster.has_majority() {
-        handle(&cluster, peer, request).await
-    } else {
-        // What an API server says whose etcd can agree on nothing.
-        let message = "etcdserver: request timed out";
-        Err(Status::new(500, "InternalError", message))
+    if let Some(delay) = cluster.delay_of(instance) {
+        tokio::time::sleep(delay).await;
+    }
+    let handled = match obstacle(&cluster, instance, peer.is_some(), &request) {
+        None => handle(&cluster, peer, request).await,
+        Some(status) => Err(status),
     };
     let mut response = match handled {
         Ok(response) => response,
@@ -82,6 +84,29 @@ pub(crate) async fn serve(
         header::HeaderValue::from_static("no-cache, private"),
     );
     response
+}
+
+/// Why the API server of this machine answers nothing: its clock, or its etcd.
+fn obstacle(
+    cluster: &Cluster,
+    instance: &str,
+    has_certificate: bool,
+    request: &Request<Incoming>,
+) -> Option<Status> {
+    if has_certificate && cluster.has_ill(instance, Ill::WrongClock) {
+        return Some(Status::new(401, "Unauthorized", "Unauthorized"));
+    }
+    let method = request.method();
+    let asks_only = ["/portforward", "accessreviews", "tokenreviews"];
+    let path = request.uri().path();
+    let writes = [Method::POST, Method::PUT, Method::PATCH].contains(method)
+        && !asks_only.iter().any(|end| path.ends_with(end));
+    // The rest is answered from memory.
+    let needs_etcd = ["/api/", "/apis/", "/readyz", "/healthz", "/livez"]
+        .iter()
+        .any(|begin| path.starts_with(begin));
+    let why = needs_etcd.then(|| cluster.unusable_etcd(instance, writes))??;
+    Some(Status::new(500, "InternalError", why.message()))
 }
 
 fn who_asks(

@@ -17,6 +17,9 @@ use crate::cloud::backend::{BootOutcome, MachineSpec};
 use crate::cloud::console::Console;
 use crate::cloud::userdata::UserData;
 
+/// How often kubeadm asks etcd.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+
 /// The user data of a machine, and what goes with it while it is interpreted.
 pub(crate) struct Boot<'a> {
     /// The backend.
@@ -232,7 +235,7 @@ impl Boot<'_> {
     }
 
     /// Makes this machine a member of etcd, without a vote until it runs, where etcd runs on the machines.
-    pub(crate) fn join_etcd(
+    pub(crate) async fn join_etcd(
         &self,
         cluster: &Cluster,
         config: &KubeadmConfig,
@@ -240,10 +243,64 @@ impl Boot<'_> {
     ) -> Result<(), String> {
         if etcd_authority(&self.data, config)?.is_some() {
             let instance = &self.machine.facts.instance_id;
-            cluster.with_etcd(|etcd, _| etcd.add_learner(instance, node));
+            let add = || cluster.with_etcd(|etcd, _| etcd.add_learner(instance, node));
+            self.patiently("adding a member to etcd", add).await?;
             self.console.line("etcd: this machine is a member");
         }
         Ok(())
+    }
+
+    /// Waits until all members of etcd answer: kubeadm adds none beside one that does not.
+    pub(crate) async fn whole_etcd(&self, cluster: &Cluster) -> Result<(), String> {
+        let ask = || cluster.with_etcd(|etcd, running| etcd.all_run(running));
+        self.patiently("checking that etcd is healthy", ask).await
+    }
+
+    /// Starts etcd where it runs on the machine, and waits until its member has a vote.
+    async fn vote(&self, cluster: &Cluster, config: &KubeadmConfig) -> Result<(), String> {
+        if start_etcd(self.machine, &self.data, cluster, config)? {
+            let instance = &self.machine.facts.instance_id;
+            self.patiently("promoting a learner of etcd", || cluster.promote(instance))
+                .await?;
+            self.console.line("etcd: the member has a vote");
+        }
+        Ok(())
+    }
+
+    /// Waits until this machine's API server can write.
+    pub(crate) async fn writable(&self, cluster: &Cluster) -> Result<(), String> {
+        let instance = &self.machine.facts.instance_id;
+        let ask = || match cluster.unusable_etcd(instance, true) {
+            Some(why) => Err(why.message()),
+            None => Ok(()),
+        };
+        self.patiently("writing to the API server", ask).await
+    }
+
+    /// Asks etcd again and again, as long as kubeadm does.
+    async fn patiently(
+        &self,
+        what: &str,
+        ask: impl Fn() -> Result<(), &'static str>,
+    ) -> Result<(), String> {
+        let deadline = Instant::now()
+            .checked_add(self.light.tempo.promotion_timeout)
+            .unwrap_or_else(Instant::now);
+        let mut said = "";
+        loop {
+            let Err(why) = ask() else {
+                return Ok(());
+            };
+            if said != why {
+                self.console
+                    .line(format!("kubeadm: {what}: {why}; trying again"));
+                said = why;
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("{what}: timed out: {why}"));
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
     }
 
     /// Starts the API server of this machine with the CA it was given.
@@ -252,6 +309,7 @@ impl Boot<'_> {
         cluster: &Arc<Cluster>,
         config: &KubeadmConfig,
     ) -> Result<(), String> {
+        self.vote(cluster, config).await?;
         serve(self.machine, &self.data, cluster, config).await?;
         self.console.line(format!(
             "kube-apiserver: serving on {}:{API_PORT}",
@@ -356,17 +414,17 @@ fn etcd_authority(data: &UserData, config: &KubeadmConfig) -> Result<Option<Auth
         .map_err(|error| error.to_string())
 }
 
-/// Runs etcd on a machine that is a member.
+/// Runs etcd on a machine that is a member; tells whether it is one.
 fn start_etcd(
     machine: &MachineSpec,
     data: &UserData,
     cluster: &Cluster,
     config: &KubeadmConfig,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let facts = &machine.facts;
     let is_member = cluster.with_etcd(|etcd, _| etcd.id_of(&facts.instance_id).is_some());
     let Some(authority) = etcd_authority(data, config)?.filter(|_| is_member) else {
-        return Ok(());
+        return Ok(false);
     };
     let names = [facts.hostname.clone(), "localhost".to_owned()];
     let addresses: Vec<std::net::IpAddr> = ["127.0.0.1", "::1", facts.address.as_str()]
@@ -377,7 +435,7 @@ fn start_etcd(
         .server_config(&facts.hostname, &names, &addresses, Clients::Known)
         .map_err(|error| error.to_string())?;
     cluster.start_etcd(&facts.instance_id, Etcd::new(tls));
-    Ok(())
+    Ok(true)
 }
 
 async fn serve(
@@ -418,7 +476,6 @@ async fn serve(
     let tls = authority
         .server_config("kube-apiserver", &names, &addresses, Clients::Anybody)
         .map_err(|error| error.to_string())?;
-    start_etcd(machine, data, cluster, config)?;
     let listener = TcpListener::bind((machine.facts.address.as_str(), API_PORT))
         .await
         .map_err(|error| {
@@ -427,7 +484,8 @@ async fn serve(
                 machine.facts.address
             )
         })?;
-    let server = ApiServer::start(listener, tls, Arc::clone(cluster));
+    let instance = machine.facts.instance_id.clone();
+    let server = ApiServer::start(listener, tls, Arc::clone(cluster), instance);
     let member = Member { authority, signing };
     cluster.serve(&machine.facts.instance_id, member, server);
     Ok(())
@@ -458,6 +516,10 @@ pub(crate) async fn again(
         if was_removed {
             console.line("etcd: the member has been permanently removed from the cluster");
         } else {
+            start_etcd(machine, &data, &cluster, &config)?;
+            if let Err(why) = cluster.promote(instance) {
+                console.line(format!("etcd: the member has no vote: {why}"));
+            }
             serve(machine, &data, &cluster, &config).await?;
             console.line(format!(
                 "kube-apiserver: serving on {}:{API_PORT}",

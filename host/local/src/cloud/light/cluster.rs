@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::etcd::{Etcd, Membership, Running};
+use super::etcd::{Etcd, Membership, Running, Unusable};
+use super::ills::{Ill, Ills};
+use super::pki;
 use super::store::Store;
 use super::trust::{KubeletTrust, Member};
 use super::{controllers, server::ApiServer};
@@ -31,10 +33,14 @@ pub struct Tempo {
     pub pod_stop: Duration,
     /// How long kubeadm waits for what must be there (an API server, a certificate).
     pub kubeadm_timeout: Duration,
+    /// How long kubeadm waits for a learner of etcd to get its vote.
+    pub promotion_timeout: Duration,
+    /// How much longer all takes that needs a slow disk.
+    pub slow_disk: Duration,
 }
 
 impl Default for Tempo {
-    /// Kubernetes' defaults for heartbeats, grace (40 s) and kubeadm (4 min); a quick machine for the rest.
+    /// Kubernetes' defaults for heartbeats, grace (40 s) and kubeadm (4 min, of etcd 2 min); a quick machine for the rest.
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(10),
@@ -43,6 +49,8 @@ impl Default for Tempo {
             pod_start: Duration::from_millis(100),
             pod_stop: Duration::from_millis(200),
             kubeadm_timeout: Duration::from_secs(240),
+            promotion_timeout: Duration::from_secs(120),
+            slow_disk: Duration::from_secs(1),
         }
     }
 }
@@ -91,7 +99,16 @@ struct State {
     servers: BTreeMap<String, ApiServer>,
     etcds: BTreeMap<String, Etcd>,
     kubelets: BTreeMap<String, Kubelet>,
+    ills: Ills,
     task: Option<JoinHandle<()>>,
+}
+
+impl State {
+    /// Where an etcd runs that the other members reach.
+    fn running(&self) -> Running {
+        let reached = self.etcds.keys().filter(|on| !self.ills.is_apart(on));
+        reached.cloned().collect()
+    }
 }
 
 /// One workload cluster.
@@ -133,6 +150,7 @@ impl Cluster {
             servers: BTreeMap::new(),
             etcds: BTreeMap::new(),
             kubelets: BTreeMap::new(),
+            ills: Ills::default(),
             task: None,
         };
         let cluster = Arc::new(Self {
@@ -253,18 +271,25 @@ impl Cluster {
         let mut state = self.lock();
         state.servers.remove(instance);
         state.etcds.remove(instance);
+        state.ills.clear(instance);
     }
 
     /// Looks at the membership of etcd, and changes it durably. A member that is out of it stops, and the API server of its machine with it.
     pub(crate) fn with_etcd<T>(&self, act: impl FnOnce(&mut Membership, &Running) -> T) -> T {
         let mut state = self.lock();
-        let running: Running = state.etcds.keys().cloned().collect();
-        let before = state.meta.etcd.members.clone();
+        let running = state.running();
+        let before = (
+            state.meta.etcd.members.clone(),
+            state.meta.etcd.alarms.clone(),
+        );
         let answer = act(&mut state.meta.etcd, &running);
-        let is_changed = state.meta.etcd.members != before;
-        let gone: Vec<String> = running
-            .into_iter()
+        let is_changed =
+            (&state.meta.etcd.members, &state.meta.etcd.alarms) != (&before.0, &before.1);
+        let gone: Vec<String> = state
+            .etcds
+            .keys()
             .filter(|instance| state.meta.etcd.id_of(instance).is_none())
+            .cloned()
             .collect();
         for instance in gone {
             state.etcds.remove(&instance);
@@ -277,10 +302,55 @@ impl Cluster {
         answer
     }
 
-    /// Begins to run etcd on a machine that is a member, which votes from now on.
+    /// Begins to run etcd on a machine that is a member.
     pub(crate) fn start_etcd(&self, instance: &str, etcd: Etcd) {
         self.lock().etcds.insert(instance.to_owned(), etcd);
-        self.with_etcd(|membership, _| membership.promote(instance));
+    }
+
+    /// Gives a member its vote, unless somebody keeps it from catching up.
+    pub(crate) fn promote(&self, instance: &str) -> Result<(), &'static str> {
+        let state = self.lock();
+        let mut voting = state.running().into_iter().filter(|on| on != instance);
+        let is_starved = voting.any(|on| state.ills.has(&on, Ill::StarvesLearners));
+        drop(state);
+        self.with_etcd(|membership, running| membership.promote(running, instance, is_starved))
+    }
+
+    /// Lets something begin to be wrong with a machine, or end.
+    pub(crate) fn set_ill(&self, instance: &str, ill: Ill, is_ill: bool) -> Result<(), String> {
+        let foreign = pki::foreign_server_config().map_err(|error| error.to_string())?;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.ills.set(instance, ill, is_ill);
+        let silent_at = state.ills.is_silent(instance).then(Instant::now);
+        for kubelet in state.kubelets.values_mut() {
+            if kubelet.instance == instance {
+                kubelet.silent_at = silent_at;
+            }
+        }
+        if let Some(server) = state.servers.get(instance) {
+            server.listen(!state.ills.is_deaf(instance));
+        }
+        if let Some(etcd) = state.etcds.get_mut(instance) {
+            let is_foreign = state.ills.has(instance, Ill::WrongCertificate);
+            let is_behind = state.ills.has(instance, Ill::WrongClock);
+            let tls = is_foreign.then_some(foreign);
+            etcd.serve_as(tls.or_else(|| is_behind.then(|| etcd.behind())));
+        }
+        drop(guard);
+        self.store.woken.notify_one();
+        Ok(())
+    }
+
+    /// Whether this is wrong with a machine.
+    pub(crate) fn has_ill(&self, instance: &str, ill: Ill) -> bool {
+        self.lock().ills.has(instance, ill)
+    }
+
+    /// How much longer all takes on a machine.
+    pub(crate) fn delay_of(&self, instance: &str) -> Option<Duration> {
+        let is_slow = self.has_ill(instance, Ill::SlowDisk);
+        is_slow.then_some(self.tempo.slow_disk)
     }
 
     /// How the etcd of a machine is served, and what ends with it.
@@ -289,15 +359,22 @@ impl Cluster {
         instance: &str,
     ) -> Option<(Arc<rustls::ServerConfig>, tokio::sync::watch::Receiver<()>)> {
         let state = self.lock();
-        let etcd = state.etcds.get(instance)?;
-        Some((Arc::clone(&etcd.tls), etcd.stopped()))
+        let runs = !state.ills.has(instance, Ill::NoEtcd);
+        let etcd = state.etcds.get(instance).filter(|_| runs)?;
+        Some((etcd.tls(), etcd.stopped()))
     }
 
-    /// Whether etcd can agree on anything. Without that the API servers answer nothing.
-    pub(crate) fn has_majority(&self) -> bool {
+    /// Why the API server of a machine gets nothing from etcd, if so: it asks the one beside it.
+    pub(crate) fn unusable_etcd(&self, instance: &str, writes: bool) -> Option<Unusable> {
         let state = self.lock();
-        let running: Running = state.etcds.keys().cloned().collect();
-        state.meta.etcd.has_majority(&running)
+        let (etcd, running) = (&state.meta.etcd, state.running());
+        if etcd.members.is_empty() {
+            return None;
+        }
+        if !etcd.has_majority(&running) || !running.contains(instance) {
+            return Some(Unusable::NoMajority);
+        }
+        (writes && etcd.has_no_space()).then_some(Unusable::NoSpace)
     }
 
     /// Whether any member serves: without one the cluster's controllers and kubelets can do nothing.

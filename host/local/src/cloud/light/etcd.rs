@@ -5,7 +5,9 @@ pub(crate) mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -17,6 +19,8 @@ pub(crate) struct Membership {
     pub(crate) cluster_id: u64,
     /// By ID.
     pub(crate) members: BTreeMap<u64, Member>,
+    /// Alarms by member and number: 1 is no space, 2 corrupt. They outlive their members.
+    pub(crate) alarms: BTreeSet<(u64, i32)>,
     /// Who led last.
     leader: u64,
 }
@@ -31,9 +35,32 @@ pub(crate) struct Member {
     pub(crate) instance: String,
     /// It does not vote yet.
     pub(crate) is_learner: bool,
-    /// Alarms by number: 1 is no space, 2 corrupt.
-    pub(crate) alarms: BTreeSet<i32>,
 }
+
+/// Why an API server cannot use its etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// Nothing can be agreed on, or it is not there.
+    NoMajority,
+    /// A member has no space: nobody may write.
+    NoSpace,
+}
+
+impl Unusable {
+    /// In etcd's words.
+    pub(crate) const fn message(self) -> &'static str {
+        match self {
+            Self::NoMajority => NO_MAJORITY.message,
+            Self::NoSpace => "etcdserver: mvcc: database space exceeded",
+        }
+    }
+}
+
+/// The number of the alarm of a member without space.
+const ALARM_NO_SPACE: i32 = 1;
+
+/// As many members without a vote as there may be (etcd's default).
+const LEARNERS_MAX: usize = 1;
 
 /// Instances on which an etcd runs.
 pub(crate) type Running = BTreeSet<String>;
@@ -61,14 +88,20 @@ pub(crate) const NO_MEMBER: Refusal = refusal(5, "etcdserver: member not found")
 pub(crate) const NOT_ENOUGH: Refusal = refusal(14, "etcdserver: unhealthy cluster");
 /// Nothing can be agreed on.
 pub(crate) const NO_MAJORITY: Refusal = refusal(14, "etcdserver: request timed out");
+/// A learner cannot get its vote yet.
+const NOT_IN_SYNC: &str =
+    "etcdserver: can only promote a learner member which is in sync with leader";
 /// What a member without a leader says of itself.
 pub(crate) const NO_LEADER: &str = "etcdserver: no leader";
 
 impl Membership {
     /// Adds the machine as a learner, or finds it.
-    pub(crate) fn add_learner(&mut self, instance: &str, name: &str) {
+    pub(crate) fn add_learner(&mut self, instance: &str, name: &str) -> Result<(), &'static str> {
         if self.id_of(instance).is_some() {
-            return;
+            return Ok(());
+        }
+        if self.members.values().filter(|m| m.is_learner).count() >= LEARNERS_MAX {
+            return Err("etcdserver: too many learner members in cluster");
         }
         if self.cluster_id == 0 {
             self.cluster_id = fresh_id();
@@ -77,18 +110,61 @@ impl Membership {
             name: name.to_owned(),
             instance: instance.to_owned(),
             is_learner: true,
-            ..Member::default()
         };
         self.members.insert(fresh_id(), member);
+        Ok(())
     }
 
-    /// The machine's member has caught up and votes.
-    pub(crate) fn promote(&mut self, instance: &str) {
-        for member in self.members.values_mut() {
-            if member.instance == instance {
-                member.is_learner = false;
+    /// Gives the machine's member its vote, when it has caught up. The first one is a majority by itself.
+    pub(crate) fn promote(
+        &mut self,
+        running: &Running,
+        instance: &str,
+        is_starved: bool,
+    ) -> Result<(), &'static str> {
+        let voting = self.voting();
+        let (has_majority, is_first) = (self.has_majority(running), voting == 0);
+        let mut members = self.members.values_mut();
+        let Some(member) = members.find(|member| member.instance == instance) else {
+            return Err(NO_MEMBER.message);
+        };
+        if member.is_learner && !is_first && !has_majority {
+            return Err(NO_MAJORITY.message);
+        }
+        if member.is_learner && is_starved {
+            return Err(NOT_IN_SYNC);
+        }
+        member.is_learner = false;
+        Ok(())
+    }
+
+    /// Whether all members run.
+    pub(crate) fn all_run(&self, running: &Running) -> Result<(), &'static str> {
+        let mut members = self.members.values();
+        if members.all(|member| running.contains(&member.instance)) {
+            Ok(())
+        } else {
+            Err("a member of etcd does not answer: context deadline exceeded")
+        }
+    }
+
+    /// The machine's member has no space, or has it again.
+    pub(crate) fn set_no_space(&mut self, instance: &str, is_full: bool) {
+        if let Some(id) = self.id_of(instance) {
+            let alarm = (id, ALARM_NO_SPACE);
+            if is_full {
+                self.alarms.insert(alarm);
+            } else {
+                self.alarms.remove(&alarm);
             }
         }
+    }
+
+    /// Whether anybody has no space: then nobody may write.
+    pub(crate) fn has_no_space(&self) -> bool {
+        self.alarms
+            .iter()
+            .any(|(_, alarm)| *alarm == ALARM_NO_SPACE)
     }
 
     /// The member of a machine.
@@ -170,8 +246,9 @@ fn fresh_id() -> u64 {
 
 /// The etcd that runs on one machine. Dropping it ends its connections.
 pub(crate) struct Etcd {
-    /// How it is served.
-    pub(crate) tls: Arc<rustls::ServerConfig>,
+    own: Arc<rustls::ServerConfig>,
+    /// Instead of its own, by a fault.
+    other: Option<Arc<rustls::ServerConfig>>,
     stop: watch::Sender<()>,
 }
 
@@ -179,14 +256,43 @@ impl Etcd {
     /// Runs with this TLS configuration.
     pub(crate) fn new(tls: Arc<rustls::ServerConfig>) -> Self {
         Self {
-            tls,
+            own: tls,
+            other: None,
             stop: watch::Sender::new(()),
         }
+    }
+
+    /// How it is served.
+    pub(crate) fn tls(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(self.other.as_ref().unwrap_or(&self.own))
+    }
+
+    /// Serves with another configuration, or with its own one again. Every connection ends.
+    pub(crate) fn serve_as(&mut self, other: Option<Arc<rustls::ServerConfig>>) {
+        self.other = other;
+        self.stop = watch::Sender::new(());
+    }
+
+    /// Its own configuration on a machine whose clock is behind: no certificate is valid yet.
+    pub(crate) fn behind(&self) -> Arc<rustls::ServerConfig> {
+        let mut tls = rustls::ServerConfig::clone(&self.own);
+        tls.time_provider = Arc::new(Behind);
+        Arc::new(tls)
     }
 
     /// Becomes an error when it ends.
     pub(crate) fn stopped(&self) -> watch::Receiver<()> {
         self.stop.subscribe()
+    }
+}
+
+/// The clock of a machine whose battery is empty: it is 1970.
+#[derive(Debug)]
+struct Behind;
+
+impl rustls::time_provider::TimeProvider for Behind {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::ZERO))
     }
 }
 
@@ -198,9 +304,11 @@ mod tests {
         let mut membership = Membership::default();
         let mut running = Running::new();
         for instance in ["i-1", "i-2", "i-3"] {
-            membership.add_learner(instance, &format!("node-{instance}"));
-            membership.promote(instance);
+            membership
+                .add_learner(instance, &format!("node-{instance}"))
+                .unwrap();
             running.insert(instance.to_owned());
+            membership.promote(&running, instance, false).unwrap();
         }
         (membership, running)
     }
@@ -208,11 +316,35 @@ mod tests {
     #[test]
     fn a_learner_does_not_count_until_it_is_promoted() {
         let (mut membership, running) = three();
-        membership.add_learner("i-4", "node-4");
-        membership.add_learner("i-4", "node-4");
+        membership.add_learner("i-4", "node-4").unwrap();
+        membership.add_learner("i-4", "node-4").unwrap();
+        assert!(membership.add_learner("i-5", "node-5").is_err());
         assert_eq!(membership.members.len(), 4);
         assert_eq!(membership.voting(), 3);
         assert!(membership.has_majority(&running));
+        assert_eq!(
+            membership.promote(&running, "i-4", true),
+            Err(NOT_IN_SYNC),
+            "it has not caught up"
+        );
+        membership.promote(&running, "i-4", false).unwrap();
+        assert_eq!(membership.voting(), 4);
+    }
+
+    #[test]
+    fn an_alarm_outlives_its_member() {
+        let (mut membership, running) = three();
+        let leader = membership.leader(&running);
+        let (id, member) = membership
+            .members
+            .iter()
+            .find(|(id, _)| **id != leader)
+            .map(|(id, member)| (*id, member.clone()))
+            .unwrap();
+        membership.set_no_space(&member.instance, true);
+        assert!(membership.has_no_space());
+        membership.remove(&running, id).unwrap();
+        assert!(membership.has_no_space());
     }
 
     #[test]
@@ -240,7 +372,9 @@ mod tests {
             .find(|id| **id != leader && **id != dead)
             .unwrap();
         assert_eq!(membership.remove(&running, alive), Err(NOT_ENOUGH));
+        assert!(membership.all_run(&running).is_err());
         assert!(membership.remove(&running, dead).is_ok());
+        assert_eq!(membership.all_run(&running), Ok(()));
         assert_eq!(membership.remove(&running, dead), Err(NO_MEMBER));
         assert!(membership.remove(&running, leader).is_ok());
         assert_eq!(membership.leader(&running), alive);

@@ -75,7 +75,7 @@ pub(crate) async fn init(boot: &Boot<'_>, config: &KubeadmConfig) -> Result<Stri
         }
     };
     fill(boot, config, &cluster, &node, &ca.pem, &version, &endpoint);
-    boot.join_etcd(&cluster, config, &node.name)?;
+    boot.join_etcd(&cluster, config, &node.name).await?;
     boot.serve(&cluster, config).await?;
     // kubeadm makes the first kubelet's certificate and kubeconfig itself, with the certificate that signs.
     let trust = KubeletTrust {

@@ -379,17 +379,20 @@ async fn join_control_plane(
             ));
         }
     }
+    boot.whole_etcd(&cluster).await?;
     let instance = boot.machine.facts.instance_id.as_str();
     cluster
         .add_member(instance, &node.name, &boot.machine.version)
         .map_err(|error| format!("etcd: the disk cannot be written: {error}"))?;
-    boot.join_etcd(&cluster, &configuration, &node.name)?;
+    boot.join_etcd(&cluster, &configuration, &node.name).await?;
     let taints = node
         .taints
         .clone()
         .unwrap_or_else(|| vec![init::control_plane_taint()]);
-    init::add_control_plane_node(boot, &cluster, node, taints, &boot.machine.version);
+    // The Node comes last: the kubelet of such a machine speaks to its own API server only.
     boot.serve(&cluster, &configuration).await?;
+    boot.writable(&cluster).await?;
+    init::add_control_plane_node(boot, &cluster, node, taints, &boot.machine.version);
     boot.start_kubelet(&cluster, &node.name, trust)?;
     boot.console.line(
         "kubeadm: this node has joined the cluster and a new control plane instance was created",

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -244,6 +244,24 @@ impl Authority {
         set_validity(&mut request.params, 365);
         Ok(request.signed_by(&self.issuer)?.pem())
     }
+}
+
+/// The TLS configuration of a server that has got the certificates of some other cluster.
+pub(crate) fn foreign_server_config() -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "another-ca");
+    set_validity(&mut params, 365);
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    let authority = Authority {
+        pem: certificate.pem(),
+        der: certificate.der().clone(),
+        issuer: Issuer::new(params, key),
+    };
+    authority.server_config("another", &["localhost".to_owned()], &[], Clients::Known)
 }
 
 /// A kubelet's new key and its certificate request.

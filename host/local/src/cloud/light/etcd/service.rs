@@ -68,6 +68,9 @@ async fn answer(cluster: &Cluster, instance: &str, request: Request<Incoming>) -
     let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
         .collect()
         .await;
+    if let Some(delay) = cluster.delay_of(instance) {
+        tokio::time::sleep(delay).await;
+    }
     let outcome = match body {
         Ok(body) => {
             let bytes = body.to_bytes();
@@ -124,7 +127,13 @@ fn call(
 ) -> Result<Vec<u8>, Refusal> {
     // A member that was removed is not there any more.
     let me = membership.id_of(instance).ok_or(NO_MEMBER)?;
-    let leader = membership.leader(running);
+    // Who does not reach the others knows of no leader.
+    let is_apart = !running.contains(instance);
+    let leader = if is_apart {
+        0
+    } else {
+        membership.leader(running)
+    };
     let header = Some(Header {
         cluster_id: membership.cluster_id,
         member_id: me,
@@ -134,11 +143,12 @@ fn call(
     match method {
         "/etcdserverpb.Maintenance/Status" => {
             let is_learner = membership.members.get(&me).is_some_and(|m| m.is_learner);
-            let errors = if leader == 0 {
-                vec![NO_LEADER.to_owned()]
-            } else {
-                Vec::new()
-            };
+            let alarms = membership.alarms.iter().map(|(id, alarm)| {
+                let name = if *alarm == 1 { "NOSPACE" } else { "CORRUPT" };
+                format!("memberID:{id} alarm:{name} ")
+            });
+            let leaderless = (leader == 0).then(|| NO_LEADER.to_owned());
+            let errors = leaderless.into_iter().chain(alarms).collect();
             Ok(StatusResponse {
                 header,
                 version: VERSION.to_owned(),
@@ -159,6 +169,11 @@ fn call(
                 return Err(NO_MAJORITY);
             }
             Ok(list(membership, header))
+        }
+        "/etcdserverpb.Cluster/MemberRemove" | "/etcdserverpb.Maintenance/MoveLeader"
+            if is_apart =>
+        {
+            Err(NO_MAJORITY)
         }
         "/etcdserverpb.Cluster/MemberRemove" => {
             let request: IdRequest = read(bytes)?;
@@ -213,20 +228,19 @@ fn list(membership: &Membership, header: Option<Header>) -> Vec<u8> {
 }
 
 fn alarm(membership: &mut Membership, request: &AlarmRequest) -> Vec<AlarmMember> {
-    if request.action > 0
-        && let Some(member) = membership.members.get_mut(&request.member_id)
-    {
-        if request.action == 1 {
-            member.alarms.insert(request.alarm);
-        } else {
-            member.alarms.remove(&request.alarm);
+    let asked = (request.member_id, request.alarm);
+    match request.action {
+        1 => {
+            membership.alarms.insert(asked);
         }
+        2 => {
+            membership.alarms.remove(&asked);
+        }
+        _ => {}
     }
-    let all = membership.members.iter().flat_map(|(id, member)| {
-        member.alarms.iter().map(|alarm| AlarmMember {
-            member_id: *id,
-            alarm: *alarm,
-        })
+    let all = membership.alarms.iter().map(|(id, alarm)| AlarmMember {
+        member_id: *id,
+        alarm: *alarm,
     });
     all.filter(|found| request.alarm == 0 || found.alarm == request.alarm)
         .collect()

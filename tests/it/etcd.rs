@@ -1,8 +1,8 @@
 //! One suite of behaviours for what the host asks of etcd: it runs against real servers and against the local cloud's.
 
 use capstan_api::name::ObjectKey;
-use capstan_controllers::etcd::{EtcdError, SnapshotStore};
-use capstan_core::control_plane::etcd::View;
+use capstan_controllers::etcd::{AlarmChange, EtcdError, SnapshotStore};
+use capstan_core::control_plane::etcd::{Alarm, EtcdMember, View};
 use capstan_core::lookup::Lookup;
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::etcd::{RealEtcd, TestEtcd};
@@ -33,7 +33,7 @@ fn leader(view: &View) -> (u64, String) {
 /// Three members that are well; `stop` ends one of them.
 async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
     let all = view(etcd, "three members with a leader", |view| {
-        let answers = |m: &capstan_core::control_plane::etcd::EtcdMember| {
+        let answers = |m: &EtcdMember| {
             m.answer.found().is_some_and(|a| {
                 a.errors.is_empty()
                     && a.db_bytes > 0
@@ -109,6 +109,31 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
 
     let (_, leading) = leader(&moved);
     let dead = moved.members.iter().find(|m| m.name != leading).unwrap();
+    let alarm = Alarm {
+        member: dead.id,
+        number: 1,
+        name: "NOSPACE".to_owned(),
+    };
+    etcd.client
+        .set_alarm(&etcd.addresses, &alarm, AlarmChange::Raise)
+        .await
+        .unwrap();
+    view(
+        etcd,
+        "one has an alarm, and the others do not complain",
+        |view| {
+            let has = |m: &EtcdMember| m.alarms == ["NOSPACE"];
+            let is_silent = |m: &EtcdMember| {
+                m.answer
+                    .found()
+                    .is_some_and(|answer| answer.errors.is_empty())
+            };
+            view.members
+                .iter()
+                .all(|m| has(m) == (m.id == dead.id) && is_silent(m))
+        },
+    )
+    .await;
     stop(&dead.name).await;
     let left = view(etcd, "one does not answer", |view| {
         let silent = view.members.iter().find(|m| m.id == dead.id);
@@ -138,10 +163,18 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
         .remove_member(&etcd.addresses, dead.id)
         .await
         .unwrap();
-    view(etcd, "two members are left", |view| {
-        view.members.len() == 2 && view.has_quorum && view.leader().is_some()
+    view(etcd, "two members are left, and the alarm", |view| {
+        view.members.len() == 2
+            && view.has_quorum
+            && view.leader().is_some()
+            && view.stale_alarms == [alarm.clone()]
     })
     .await;
+    etcd.client
+        .set_alarm(&etcd.addresses, &alarm, AlarmChange::End)
+        .await
+        .unwrap();
+    view(etcd, "no alarm", |view| view.stale_alarms.is_empty()).await;
 }
 
 #[test]

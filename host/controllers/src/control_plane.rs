@@ -242,6 +242,9 @@ impl ControlPlaneController {
             Step::RemoveEtcdMember { id, name, through } => {
                 datastore::remove(ctx, &self.identities, observed, *id, name, through).await
             }
+            Step::EndAlarm { alarm, through } => {
+                datastore::end_alarm(ctx, &self.identities, observed, alarm, through).await
+            }
             Step::Snapshot { from, before } => {
                 datastore::snapshot(ctx, &self.identities, observed, from, before).await
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
-use capstan_core::control_plane::etcd::{Address, Answer, EtcdMember, View};
+use capstan_core::control_plane::etcd::{Address, Alarm, Answer, EtcdMember, View};
 use capstan_core::lookup::Lookup;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
@@ -81,6 +81,15 @@ pub enum EtcdError {
     /// There is nobody to ask.
     #[error("no etcd member is known to ask")]
     Nobody,
+}
+
+/// What is done with an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmChange {
+    /// It begins: a drill.
+    Raise,
+    /// It ends.
+    End,
 }
 
 /// Opens a stream of bytes to a member.
@@ -154,6 +163,9 @@ impl Client {
             .iter()
             .map(|r| r.leader)
             .find(|id| *id != 0 && listed.has_quorum);
+        let is_known = |id: u64| listed.members.iter().any(|member| member.id == id);
+        let stale_alarms = listed.alarms.iter().filter(|alarm| !is_known(alarm.member));
+        let stale_alarms = stale_alarms.cloned().collect();
         let members = listed.members.into_iter().map(|member| EtcdMember {
             answer: answers.iter().find(|(id, _)| *id == member.id).map_or_else(
                 || {
@@ -166,8 +178,8 @@ impl Client {
             alarms: listed
                 .alarms
                 .iter()
-                .filter(|(id, _)| *id == member.id)
-                .map(|(_, alarm)| alarm.clone())
+                .filter(|alarm| alarm.member == member.id)
+                .map(|alarm| alarm.name.clone())
                 .collect(),
             is_leader: leader == Some(member.id),
             id: member.id,
@@ -177,7 +189,40 @@ impl Client {
         Lookup::Found(View {
             members: members.collect(),
             has_quorum: listed.has_quorum,
+            stale_alarms,
         })
+    }
+
+    /// Lets an alarm begin or end, through the first member that does it.
+    ///
+    /// # Errors
+    /// What the last one said, when none did it.
+    pub async fn set_alarm(
+        &self,
+        through: &[Address],
+        alarm: &Alarm,
+        change: AlarmChange,
+    ) -> Result<(), EtcdError> {
+        let request = AlarmRequest {
+            action: match change {
+                AlarmChange::Raise => 1,
+                AlarmChange::End => 2,
+            },
+            member_id: alarm.member,
+            alarm: alarm.number,
+        };
+        let mut last = EtcdError::Nobody;
+        for member in through {
+            let done = match self.connect(member).await {
+                Ok(channel) => channel.call::<_, Empty>(ALARM, &request).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(Empty {}) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// Makes another member the leader. Only the leader takes this call.
@@ -296,7 +341,11 @@ impl Client {
             version: status.version,
             db_bytes: u64::try_from(status.db_size).unwrap_or_default(),
             db_in_use_bytes: u64::try_from(status.db_size_in_use).unwrap_or_default(),
-            errors: status.errors,
+            errors: status
+                .errors
+                .into_iter()
+                .filter(|error| !is_alarm(error))
+                .collect(),
         };
         let reached = Reached {
             id,
@@ -307,9 +356,14 @@ impl Client {
     }
 }
 
+/// Whether an error that a member reports is an alarm, which all members report of each other. Alarms are asked for by themselves.
+fn is_alarm(error: &str) -> bool {
+    error.starts_with("memberID:") && error.contains(" alarm:")
+}
+
 struct Listed {
     members: Vec<message::Member>,
-    alarms: Vec<(u64, String)>,
+    alarms: Vec<Alarm>,
     has_quorum: bool,
 }
 
@@ -346,7 +400,11 @@ async fn list_of(channel: &Channel, linearizable: bool) -> Result<Listed, EtcdEr
         members: list.members,
         alarms: alarms
             .into_iter()
-            .map(|alarm| (alarm.member_id, alarm_name(alarm.alarm)))
+            .map(|alarm| Alarm {
+                member: alarm.member_id,
+                number: alarm.alarm,
+                name: alarm_name(alarm.alarm),
+            })
             .collect(),
         has_quorum: linearizable,
     })

@@ -219,6 +219,13 @@ pub enum Step {
         /// Whom to ask, one after the other.
         through: Vec<etcd::Address>,
     },
+    /// End an alarm of a member that is gone: it would count for ever.
+    EndAlarm {
+        /// The alarm.
+        alarm: etcd::Alarm,
+        /// Whom to ask, one after the other.
+        through: Vec<etcd::Address>,
+    },
     /// Have the plugin do what must be done in the cluster before a machine is replaced.
     BeforeRollout,
     /// Have the plugin do what is to be done in a cluster whose machines are up to date. What comes of it is noted and said.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use capstan_api::annotation;
-use capstan_core::control_plane::etcd::{Address, View};
+use capstan_core::control_plane::etcd::{Address, Alarm, View};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::Failure;
 use serde_json::json;
 
 use super::{Seen, annotate};
 use crate::ctx::Ctx;
-use crate::etcd::{Client, EtcdError, Identities, PortForward};
+use crate::etcd::{AlarmChange, Client, EtcdError, Identities, PortForward};
 use crate::workloads::Workload;
 
 /// Reason of failures of etcd.
@@ -67,6 +67,25 @@ pub(super) async fn remove(
         .remove_member(through, id)
         .await
         .map_err(|error| failed(&format!("removing the etcd member {name} ({id:x})"), &error))
+}
+
+/// Ends an alarm.
+pub(super) async fn end_alarm(
+    ctx: &Ctx,
+    identities: &Identities,
+    seen: &Seen,
+    alarm: &Alarm,
+    through: &[Address],
+) -> Result<(), Failure> {
+    let client = connected(ctx, identities, seen).await?;
+    let ended = client.set_alarm(through, alarm, AlarmChange::End).await;
+    ended.map_err(|error| {
+        let (name, member) = (&alarm.name, alarm.member);
+        failed(
+            &format!("ending the alarm {name} of the etcd member {member:x}, which is gone"),
+            &error,
+        )
+    })
 }
 
 /// Keeps a snapshot, and notes on the object where.

@@ -25,7 +25,23 @@ pub struct View {
     pub members: Vec<EtcdMember>,
     /// There is a leader, and the list is what a majority agrees on.
     pub has_quorum: bool,
+    /// Alarms that members left behind which are in the list no more. They count like any other until they are ended.
+    pub stale_alarms: Vec<Alarm>,
 }
+
+/// An alarm of one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// ID of the member.
+    pub member: u64,
+    /// Its number in etcd's API.
+    pub number: i32,
+    /// Its name, such as `NOSPACE`.
+    pub name: String,
+}
+
+/// The alarm of a member whose database has no room. While anybody has it, etcd takes no writes.
+const NO_SPACE: &str = "NOSPACE";
 
 /// One member.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +141,7 @@ const FRAGMENTED: &str = "more than half of its database file is free space: run
 /// What people do about alarms. The host does nothing: what fills a database, and what may be taken out of it, it cannot know.
 fn remedies(alarms: &[String]) -> String {
     let texts = alarms.iter().map(|alarm| match alarm.as_str() {
-        "NOSPACE" => {
+        NO_SPACE => {
             ". The database has reached its quota and takes no writes: delete what fills it or raise --quota-backend-bytes, \
              run `etcdctl defrag` in the Pod of each member, then `etcdctl alarm disarm`"
         }
@@ -148,6 +164,20 @@ impl Answer {
             && self.db_bytes >= BYTES_MIN
             && self.db_in_use_bytes.saturating_mul(2) < self.db_bytes
     }
+}
+
+/// Why nothing can be written in the cluster, and what to do: no machine can be drained or join in this state.
+#[must_use]
+pub fn takes_no_writes(observed: &Observed) -> Option<String> {
+    let view = observed.etcd.found()?;
+    let is_full = |member: &&EtcdMember| member.alarms.iter().any(|alarm| alarm == NO_SPACE);
+    view.members.iter().find(is_full).map(|member| {
+        format!(
+            "etcd takes no writes: the member {} has no space{}",
+            member.name,
+            remedies(&[NO_SPACE.to_owned()])
+        )
+    })
 }
 
 /// Votes in etcd after a change.
@@ -313,8 +343,9 @@ pub fn lost_majority(observed: &Observed) -> Option<String> {
         .map(|member| member.name())
         .filter(|name| is_lost && !lost.iter().any(|lost| lost == name));
     let survivor = alive.next().unwrap_or("a machine whose member is left");
+    let has = if is_lost { "has" } else { "may have" };
     Some(format!(
-        "etcd has lost its majority: {who}. Nothing is changed until it is back. To recover: bring one of them back; or, when \
+        "etcd {has} lost its majority: {who}. Nothing is changed until it is back. To recover: bring one of them back; or, when \
          they are lost for good, 1. save /var/lib/etcd of {survivor}, 2. add --force-new-cluster to the command in \
          /etc/kubernetes/manifests/etcd.yaml there, wait until the etcd Pod runs, and take it out again, 3. delete the Machines \
          of the lost members",

@@ -37,6 +37,9 @@ impl Leaving {
 /// What is done next: a member without a machine is taken out before a machine goes.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Leaving {
+    if let Some(step) = end_alarm(observed) {
+        return Leaving::steps(vec![step]);
+    }
     let (orphan, hook) = (orphan(observed, now), hook(observed, now));
     if !orphan.steps.is_empty() {
         return orphan;
@@ -48,6 +51,19 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Leaving {
         steps: Vec::new(),
         wait: hook.wait.or(orphan.wait),
     }
+}
+
+/// Ends what is left of a member that is gone: with an alarm of it, etcd would take no writes for ever.
+fn end_alarm(observed: &Observed) -> Option<Step> {
+    let view = observed.etcd.found().filter(|view| view.has_quorum)?;
+    if !observed.has_datastore() || !observed.foreign.is_empty() {
+        return None;
+    }
+    let alarm = view.stale_alarms.first()?;
+    Some(Step::EndAlarm {
+        alarm: alarm.clone(),
+        through: etcd::addresses(observed, ""),
+    })
 }
 
 /// Lets the machine go that was deleted first and waits for nothing else (contract 3.10 step 9).
@@ -174,11 +190,17 @@ pub fn danger_of(observed: &Observed, member: &Member) -> Option<String> {
         Lookup::Unknown(why) => return Some(format!("no etcd member answers: {why}")),
     };
     let own = member.node_name().and_then(|name| view.member(name));
-    // A machine without a Node may have added itself, and not have started.
+    // A machine without a Node may have added itself, and not have started, or not have caught up: it has no vote to lose.
+    let is_known = |name: &str| {
+        let mut machines = observed.members.iter();
+        machines.any(|machine| machine.node_name() == Some(name))
+    };
     let own = own.or_else(|| {
-        view.members
-            .iter()
-            .find(|other| member.node_name().is_none() && other.name.is_empty())
+        view.members.iter().find(|other| {
+            member.node_name().is_none()
+                && (other.name.is_empty() || other.is_learner)
+                && !is_known(&other.name)
+        })
     });
     match own {
         Some(own) => danger(observed, view, own),

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use capstan_api::annotation;
-use capstan_api::condition::{self, Report};
+use capstan_api::condition::{self, ConditionStatus, Report};
 use capstan_api::reason::{common, condition_type, machine as machine_reason};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::leave::{self, HandOver};
-use super::{Member, Observed, Step, health};
+use super::{Member, Observed, Step, etcd, health};
 use crate::lookup::Lookup;
 
 /// After so long without a failure the count of retries starts anew (contract: `minHealthyPeriodSeconds`).
@@ -132,7 +132,7 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
                 ..Remedy::default()
             },
             None if is_replaced || alive >= wanted => clear(),
-            None => Remedy::default(),
+            None => next_dead(observed, &candidates, record, now),
         };
     }
     let Some(member) = candidates.first() else {
@@ -142,6 +142,36 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
         Ok(record) => go(observed, member, record, now),
         Err(refusal) => refused(member, refusal),
     }
+}
+
+/// Before the replacement comes: another machine that was given up and whose member is dead goes too when it may, since kubeadm lets
+/// no machine join beside a member that does not answer.
+fn next_dead(
+    observed: &Observed,
+    candidates: &[&Member],
+    running: &Record,
+    now: Timestamp,
+) -> Remedy {
+    let is_dead = |member: &&&Member| {
+        member.datastore.is_some()
+            && member.node_name().is_some()
+            && etcd::condition(observed, member).status != ConditionStatus::True
+    };
+    let Some(member) = candidates.iter().find(is_dead) else {
+        return Remedy::default();
+    };
+    let Ok(mut record) = check(observed, member, now) else {
+        return Remedy::default();
+    };
+    record.retry_count = record.retry_count.max(running.retry_count);
+    let mut remedy = go(observed, member, record.clone(), now);
+    remedy.steps.insert(
+        0,
+        Step::Annotate {
+            annotations: json!({annotation::REMEDIATION_IN_PROGRESS: record.text()}),
+        },
+    );
+    remedy
 }
 
 /// What stands against it.
@@ -176,9 +206,18 @@ fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record,
         return Ok(record);
     }
     if observed.members.len() <= 1 {
-        return Err(Refusal::impossible(
-            "it is the only machine of the control plane: nothing could be joined to afterwards",
-        ));
+        let mut why = "it is the only machine of the control plane: nothing could be joined to afterwards. Bring it back; or, while it \
+                       works, set spec.replicas to 3, and it is replaced once the others are there"
+            .to_owned();
+        if observed.has_datastore() {
+            why.push_str(
+                "; or, when it is lost for good, delete the Cluster, make it again, and restore the latest snapshot of etcd that you have",
+            );
+        }
+        return Err(Refusal::impossible(why));
+    }
+    if let Some(why) = etcd::takes_no_writes(observed) {
+        return Err(Refusal::impossible(why));
     }
     if let Some(other) = observed
         .members

@@ -4,10 +4,10 @@ use capstan_api::annotation;
 use capstan_api::name::fnv32a;
 use capstan_api::v1beta2::Cluster;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::decide::role;
-use super::etcd::Votes;
+use super::etcd::{self, Votes};
 use super::leave::{self, HandOver};
 use super::{Member, Observed, Step, adoption, health, in_cluster, remediation};
 use crate::bootstrap;
@@ -172,6 +172,9 @@ fn blocked(observed: &Observed) -> Option<String> {
             "waiting for the Cluster to say that the control plane is initialized".to_owned(),
         );
     }
+    if let Some(why) = etcd::takes_no_writes(observed) {
+        return Some(why);
+    }
     if let Some(deleting) = observed.members.iter().find(|member| member.is_deleting()) {
         return Some(format!(
             "waiting for Machine {} to be deleted",
@@ -230,12 +233,21 @@ fn unfit(observed: &Observed, member: &Member, now: Timestamp) -> Option<String>
     })
 }
 
-/// The same name for the same state, so that an answer that was lost does not lead to a second machine. The time keeps a machine
-/// from getting the name of one that is long gone.
+/// The same name for the same state, so that an answer that was lost does not lead to a second machine. Time, generation and the
+/// remediation that it is for keep a machine from getting the name of one that is gone: its Node and its member would be taken for
+/// those of the other.
 fn machine_name(observed: &Observed, desired: &Desired, now: Timestamp) -> String {
     let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
     let ten_minutes = now.as_second().div_euclid(600);
-    let state = format!("{} {} {ten_minutes}", observed.uid(), names.join(" "));
+    let generation = observed.object.pointer("/metadata/generation");
+    let generation = generation.and_then(Value::as_i64).unwrap_or_default();
+    let record = remediation::in_progress(observed).map(|record| record.text());
+    let state = format!(
+        "{} {} {ten_minutes} {generation} {}",
+        observed.uid(),
+        names.join(" "),
+        record.unwrap_or_default()
+    );
     let mut endings = Endings::new(u64::from(fnv32a(state.as_bytes())));
     let template = if desired.machine_naming.is_empty() {
         NAMING

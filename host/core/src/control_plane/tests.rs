@@ -1,6 +1,6 @@
 //! Cases of the control-plane decisions.
 
-use capstan_api::condition::ConditionStatus;
+use capstan_api::condition::{ConditionStatus, Report};
 use capstan_api::reason::{common, condition_type};
 use jiff::SignedDuration;
 use serde_json::json;
@@ -154,6 +154,7 @@ fn etcd_of(members: &[Member]) -> Lookup<View> {
     Lookup::Found(View {
         members: members.collect(),
         has_quorum: true,
+        stale_alarms: vec![],
     })
 }
 
@@ -164,10 +165,18 @@ fn view(seen: &mut Observed) -> &mut View {
     view
 }
 
-fn with_condition(mut member: Member, report: capstan_api::condition::Report) -> Member {
+fn with_condition(mut member: Member, report: Report) -> Member {
     let status = member.machine.status.get_or_insert_default();
     status.conditions = capstan_api::condition::merge(&status.conditions, [report], None, now());
     member
+}
+
+fn given_up(member: Member) -> Member {
+    let member = with_condition(member, Report::no("HealthCheckSucceeded", "UnhealthyNode"));
+    with_condition(
+        member,
+        Report::no("OwnerRemediated", "WaitingForRemediation"),
+    )
 }
 
 fn running(replicas: u32, members: Vec<Member>) -> Observed {
@@ -728,6 +737,7 @@ fn a_machine_without_components_is_as_well_as_its_node() {
 mod adoption;
 mod alarms;
 mod certificates;
+mod faults;
 mod in_cluster;
 mod membership;
 mod rotation;

@@ -20,14 +20,6 @@ fn waiting(member: Member) -> Member {
     )
 }
 
-fn given_up(member: Member) -> Member {
-    let member = with_condition(member, Report::no("HealthCheckSucceeded", "UnhealthyNode"));
-    with_condition(
-        member,
-        Report::no("OwnerRemediated", "WaitingForRemediation"),
-    )
-}
-
 fn drops_hook(step: &Step, name: &str) -> bool {
     matches!(step, Step::Patch { patch, name: of, .. }
         if of == name && patch.pointer("/metadata/annotations")
@@ -567,6 +559,7 @@ impl World {
         seen.etcd = Lookup::Found(View {
             members,
             has_quorum: self.has_quorum(),
+            stale_alarms: vec![],
         });
         seen
     }

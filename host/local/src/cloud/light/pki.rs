@@ -258,6 +258,7 @@ pub(crate) fn foreign_server_config() -> Result<Arc<rustls::ServerConfig>, PkiEr
     let certificate = params.self_signed(&key)?;
     let authority = Authority {
         pem: certificate.pem(),
+        trusted: vec![certificate.der().clone()],
         der: certificate.der().clone(),
         issuer: Issuer::new(params, key),
     };

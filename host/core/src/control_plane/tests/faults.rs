@@ -1,0 +1,156 @@
+//! What is done, and said, when several things are broken at once.
+
+use super::super::etcd::Alarm;
+use super::super::remediation;
+use super::*;
+
+fn named(names: &[&str]) -> Observed {
+    let members: Vec<Member> = names.iter().map(|name| member(name, "a")).collect();
+    let count = u32::try_from(members.len()).unwrap();
+    running(count, members)
+}
+
+fn deletes(seen: &Observed) -> Vec<String> {
+    let steps = decide(seen, now()).steps.into_iter();
+    let deleted = steps.filter_map(|step| match step {
+        Step::DeleteMachine { name, .. } => Some(name),
+        _ => None,
+    });
+    deleted.collect()
+}
+
+#[test]
+fn without_space_no_machine_goes_or_comes_and_it_says_what_to_do() {
+    let mut seen = named(&["a", "b", "c"]);
+    seen.members[1] = given_up(seen.members[1].clone());
+    assert_eq!(deletes(&seen), ["b"]);
+    view(&mut seen).members[1].alarms = vec!["NOSPACE".to_owned()];
+    assert!(deletes(&seen).is_empty(), "it could not be drained");
+    let refused = remediation::decide(&seen, 3, now()).refused.unwrap().1;
+    assert_eq!(refused.reason, "CannotBeRemediated");
+    assert!(
+        refused.message.contains("etcdctl alarm disarm"),
+        "{}",
+        refused.message
+    );
+    assert!(message_of(&reported(&seen), "EtcdClusterHealthy").contains("etcdctl alarm disarm"));
+    seen.members[1] = member("b", "a");
+    seen.desired = Ok(desired(5));
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("no space")));
+}
+
+#[test]
+fn an_alarm_of_a_member_that_is_gone_is_ended_before_anything_else() {
+    let mut seen = named(&["a", "b", "c"]);
+    seen.members[1] = given_up(seen.members[1].clone());
+    let alarm = Alarm {
+        member: 9,
+        number: 1,
+        name: "NOSPACE".to_owned(),
+    };
+    view(&mut seen).stale_alarms.push(alarm.clone());
+    let steps = decide(&seen, now()).steps;
+    let ends = |step: &Step| matches!(step, Step::EndAlarm { alarm: ended, through } if *ended == alarm && through.len() == 3);
+    assert!(steps.iter().any(ends), "{steps:?}");
+    assert!(deletes(&seen).is_empty());
+    view(&mut seen).has_quorum = false;
+    let steps = decide(&seen, now()).steps;
+    assert!(
+        !steps.iter().any(ends),
+        "nobody could agree to it: {steps:?}"
+    );
+}
+
+#[test]
+fn a_machine_whose_member_never_caught_up_is_replaced_and_its_member_goes() {
+    let mut seen = named(&["a", "b", "c"]);
+    seen.desired = Ok(desired(4));
+    let mut stuck = member("d", "a");
+    if let Some(status) = stuck.machine.status.as_mut() {
+        status.node_ref = None;
+    }
+    seen.members.push(given_up(stuck));
+    view(&mut seen).members.push(EtcdMember {
+        is_learner: true,
+        ..etcd_member(4, "node-d")
+    });
+    assert_eq!(deletes(&seen), ["d"], "a learner has no vote to lose");
+    view(&mut seen).members[3].is_learner = false;
+    view(&mut seen).members[3].answer = Lookup::Unknown("silent".to_owned());
+    view(&mut seen).members[2].answer = Lookup::Unknown("silent".to_owned());
+    assert!(deletes(&seen).is_empty(), "a vote may be needed");
+    seen.members.pop();
+    view(&mut seen).members[2].answer = Lookup::Found(Answer::default());
+    view(&mut seen).members[3].is_learner = true;
+    let steps = decide(&seen, now()).steps;
+    assert!(
+        steps
+            .iter()
+            .any(|step| matches!(step, Step::RemoveEtcdMember { id: 4, .. })),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn a_replacement_does_not_get_the_name_of_the_machine_that_it_replaces() {
+    let name_of = |seen: &Observed| {
+        let Size::Do(steps) = size_of(seen) else {
+            panic!("{:?}", size_of(seen))
+        };
+        let created = steps.into_iter().find_map(|step| match step {
+            Step::CreateMachine { name, .. } => Some(name),
+            _ => None,
+        });
+        created.unwrap()
+    };
+    let mut seen = named(&["a", "b"]);
+    seen.desired = Ok(desired(3));
+    let first = name_of(&seen);
+    assert_eq!(name_of(&seen), first, "an answer may be lost");
+    // The third one came, failed, and is gone again.
+    let record = remediation::Record {
+        machine: first.clone(),
+        timestamp: now(),
+        retry_count: 0,
+    };
+    seen.object["metadata"]["annotations"] =
+        json!({annotation::REMEDIATION_IN_PROGRESS: record.text()});
+    assert_ne!(name_of(&seen), first);
+}
+
+#[test]
+fn of_five_with_two_dead_both_go_before_a_replacement_comes() {
+    let mut seen = named(&["a", "b", "c", "d", "e"]);
+    for dead in [1, 2] {
+        seen.members[dead] = given_up(seen.members[dead].clone());
+        view(&mut seen).members[dead].answer = Lookup::Unknown("silent".to_owned());
+    }
+    assert_eq!(deletes(&seen), ["b"]);
+    let record = remediation::Record {
+        machine: "b".to_owned(),
+        timestamp: now(),
+        retry_count: 2,
+    };
+    seen.object["metadata"]["annotations"] =
+        json!({annotation::REMEDIATION_IN_PROGRESS: record.text()});
+    seen.members.remove(1);
+    view(&mut seen).members.remove(1);
+    let steps = decide(&seen, now()).steps;
+    assert_eq!(deletes(&seen), ["c"], "nothing could join beside it");
+    let Some(Step::Annotate { annotations }) =
+        steps.iter().find(|s| matches!(s, Step::Annotate { .. }))
+    else {
+        panic!("{steps:?}")
+    };
+    let text = annotations[annotation::REMEDIATION_IN_PROGRESS]
+        .as_str()
+        .unwrap();
+    assert!(
+        text.contains("\"c\"") && text.contains("\"retryCount\":2"),
+        "the tries of the first one still count: {text}"
+    );
+    // One that is given up but answers is in nobody's way.
+    view(&mut seen).members[1].answer = Lookup::Found(Answer::default());
+    assert!(deletes(&seen).is_empty());
+    assert!(matches!(size_of(&seen), Size::Do(_)));
+}

@@ -3,6 +3,7 @@
 //! Each cluster has one task: connect, watch Nodes, probe, connect again (contract: upstream `controllers/clustercache`).
 //! Nothing stays of a cluster that is dropped.
 
+mod any_server;
 pub mod connect;
 mod keeper;
 pub mod nodes;

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::any_server::AnyServer;
 use crate::kube_api::KubeApi;
 use crate::kube_api::real::RealApi;
 
@@ -58,8 +59,10 @@ impl Connect for RealConnect {
             config.connect_timeout = Some(CONNECT_TIMEOUT);
             // The keeper and the queues retry; retries below them would only hide failures.
             config.default_retry = false;
+            let namespace = config.default_namespace.clone();
             let client = Client::try_from(config)
                 .map_err(|error| ConnectError::Unusable(error.to_string()))?;
+            let client = Client::new(AnyServer(client), namespace);
             Ok(Arc::new(RealApi::new(client)) as Arc<dyn KubeApi>)
         }
         .boxed()

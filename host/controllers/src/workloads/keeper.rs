@@ -52,7 +52,14 @@ enum End {
     Refused,
     /// No answer, again and again.
     Silent,
+    /// The API server at its other end is not ready, and another one is.
+    Elsewhere,
 }
+
+/// What an API server answers that can do its work: also its etcd is asked.
+const READY: &str = "/readyz";
+/// What it answers as long as it runs.
+const ALIVE: &str = "/";
 
 /// A client and the kubeconfig that it was made from.
 struct Made {
@@ -89,10 +96,17 @@ impl Keeper {
                 Ok(workload) => {
                     was_connected = true;
                     stale_told = 0;
-                    let used = made.as_ref().map(|made| Arc::clone(&made.secret));
-                    match self.serve(workload, used, &mut stale_told).await {
-                        End::Refused => Duration::ZERO,
-                        End::Silent => RECONNECT_AFTER,
+                    match self.serve(workload, &mut made, &mut stale_told).await {
+                        End::Elsewhere => Duration::ZERO,
+                        // A client keeps its connections, and behind them may be a server of several that is bad.
+                        End::Refused => {
+                            made = None;
+                            Duration::ZERO
+                        }
+                        End::Silent => {
+                            made = None;
+                            RECONNECT_AFTER
+                        }
                     }
                 }
                 Err(failed) => {
@@ -154,7 +168,7 @@ impl Keeper {
             }
         };
         drop(shared);
-        probe(&*api).await?;
+        probe(&*api, ALIVE).await?;
         Ok(Arc::new(Workload::new(api)))
     }
 
@@ -187,9 +201,10 @@ impl Keeper {
     async fn serve(
         &self,
         workload: Arc<Workload>,
-        used: Option<Arc<SecretData>>,
+        made: &mut Option<Made>,
         stale_told: &mut usize,
     ) -> End {
+        let used = made.as_ref().map(|made| Arc::clone(&made.secret));
         let told = Arc::new(AtomicBool::new(false));
         let watched = Arc::clone(&workload);
         let is_told = Arc::clone(&told);
@@ -217,7 +232,7 @@ impl Keeper {
             lock(&self.state).workload = Some(Arc::clone(&workload));
             self.succeeded();
             self.tell(WorkloadEvent::Connected);
-            self.probe_on(&*workload.api, stale_told).await
+            self.probe_on(&*workload.api, made, stale_told).await
         };
         let end = tokio::select! {
             biased;
@@ -243,11 +258,23 @@ impl Keeper {
         end
     }
 
-    async fn probe_on(&self, api: &dyn KubeApi, stale_told: &mut usize) -> End {
+    async fn probe_on(
+        &self,
+        api: &dyn KubeApi,
+        made: &mut Option<Made>,
+        stale_told: &mut usize,
+    ) -> End {
         let mut failures = 0_u32;
         loop {
             sleep(PROBE_EVERY).await;
-            match probe(api).await {
+            let mut answer = probe(api, READY).await;
+            if matches!(answer, Err(Failed::Other(_))) {
+                if self.is_ready_elsewhere(made).await {
+                    return End::Elsewhere;
+                }
+                answer = probe(api, ALIVE).await;
+            }
+            match answer {
                 Ok(()) => {
                     failures = 0;
                     *stale_told = 0;
@@ -266,6 +293,25 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Makes a new client, whose connection a load balancer may lead to another API server, and keeps it when that is ready.
+    async fn is_ready_elsewhere(&self, made: &mut Option<Made>) -> bool {
+        let (Some(shared), Some(made)) = (self.shared.upgrade(), made) else {
+            return false;
+        };
+        let Some(text) = made.secret.text(VALUE_KEY) else {
+            return false;
+        };
+        let Ok(fresh) = shared.connect.connect(text).await else {
+            return false;
+        };
+        drop(shared);
+        let is_ready = probe(&*fresh, READY).await.is_ok();
+        if is_ready {
+            made.api = fresh;
+        }
+        is_ready
     }
 
     fn now(&self) -> Option<Timestamp> {
@@ -316,9 +362,10 @@ impl Keeper {
     }
 }
 
-async fn probe(api: &dyn KubeApi) -> Result<(), Failed> {
-    match timeout(PROBE_TIMEOUT, api.get_raw("/")).await {
-        Ok(Ok(_)) => Ok(()),
+async fn probe(api: &dyn KubeApi, path: &str) -> Result<(), Failed> {
+    match timeout(PROBE_TIMEOUT, api.get_raw(path)).await {
+        // What does not know the path runs.
+        Ok(Ok(_) | Err(ApiError::NotFound(_))) => Ok(()),
         Ok(Err(ApiError::Forbidden(message))) => Err(Failed::Refused(message)),
         Ok(Err(error)) => Err(Failed::Other(error.to_string())),
         Err(_) => Err(Failed::Other(format!(

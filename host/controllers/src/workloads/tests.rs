@@ -20,6 +20,8 @@ const UP: u32 = 0;
 const DOWN: u32 = 1;
 /// 401, once.
 const REFUSING: u32 = 2;
+/// It answers, but its etcd does not, until another client is made.
+const UNREADY: u32 = 3;
 
 /// Both clusters: the management cluster holds one Secret, the workload cluster some Nodes.
 struct Fake {
@@ -152,7 +154,7 @@ impl KubeApi for Fake {
         never()
     }
 
-    fn get_raw<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
+    fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
         self.probes.fetch_add(1, Ordering::SeqCst);
         let health = self.health.load(Ordering::SeqCst);
         if health == REFUSING {
@@ -161,6 +163,7 @@ impl KubeApi for Fake {
         async move {
             match health {
                 UP => Ok(String::new()),
+                UNREADY if path != "/readyz" => Ok(String::new()),
                 REFUSING => Err(ApiError::Forbidden("Unauthorized".to_owned())),
                 _ => Err(ApiError::Unavailable("connection refused".to_owned())),
             }
@@ -177,6 +180,10 @@ struct FakeConnect {
 impl Connect for FakeConnect {
     fn connect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         self.made.fetch_add(1, Ordering::SeqCst);
+        if self.api.health.load(Ordering::SeqCst) == UNREADY {
+            // The load balancer leads it to another server.
+            self.api.be(UP);
+        }
         let api = Arc::clone(&self.api) as Arc<dyn KubeApi>;
         async move { Ok(api) }.boxed()
     }
@@ -355,6 +362,24 @@ async fn five_failed_probes_end_a_connection_and_old_news_is_told() {
     world.fake.be(UP);
     assert_eq!(world.next().await, "connected");
     assert_eq!(world.workloads.status(&cluster()).failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_etcd_is_dead_is_left_for_another_one() {
+    let mut world = world();
+    world.fake.give_kubeconfig();
+    world.workloads.keep(&cluster());
+    assert_eq!(world.next().await, "connected");
+    world.fake.be(UNREADY);
+    let since = tokio::time::Instant::now();
+    assert_eq!(world.next().await, "disconnected");
+    assert_eq!(world.next().await, "connected");
+    assert!(since.elapsed() <= Duration::from_secs(10));
+    assert_eq!(
+        world.connect.made.load(Ordering::SeqCst),
+        2,
+        "a client of its own, since the old one keeps its connection"
+    );
 }
 
 #[tokio::test(start_paused = true)]

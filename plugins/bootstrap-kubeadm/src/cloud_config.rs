@@ -13,7 +13,8 @@ use crate::signer;
 use crate::yaml::{Node, Part, Writer};
 
 /// What a machine writes when kubeadm has succeeded (contract 2.5).
-const SENTINEL_COMMAND: &str = "echo success > /run/cluster-api/bootstrap-success.complete";
+/// Says that the machine is a node.
+pub(crate) const SENTINEL: &str = "/run/cluster-api/bootstrap-success.complete";
 
 /// The machine's data, in pieces.
 pub(crate) fn cloud_config(
@@ -43,10 +44,14 @@ pub(crate) fn cloud_config(
     if !boot.is_empty() {
         entries.push(("bootcmd".to_owned(), Node::List(boot)));
     }
-    let mut run = commands("/preKubeadmCommands");
+    let mut run: Vec<Node> = report::first(question)
+        .map(Node::text)
+        .into_iter()
+        .collect();
+    run.extend(commands("/preKubeadmCommands"));
     run.extend(signer::command(question, materials)?.map(Node::text));
     run.push(Node::text(format!(
-        "{} && {SENTINEL_COMMAND}{}",
+        "{} && echo success > {SENTINEL}{}",
         kubeadm_command(question),
         report::otherwise(question)
     )));

@@ -11,6 +11,7 @@ use capstan_sdk::bootstrap::SecretEncoding;
 use serde_json::Value;
 
 use self::json::Json;
+use crate::cloud_config::SENTINEL;
 use crate::data::{Data, kubeadm_command};
 use crate::file::{Content, File};
 use crate::files::{configuration_path, files};
@@ -156,16 +157,17 @@ fn entry(file: File) -> Result<Json, Refusal> {
 }
 
 /// What runs kubeadm, once: the configuration is moved away when it has succeeded, and the unit only runs while it is there.
-fn script(question: &Question<'_>, prepare: Option<String>) -> String {
+pub(crate) fn script(question: &Question<'_>, prepare: Option<String>) -> String {
     let commands = |pointer: &str| {
         let list = question.list(pointer).iter().filter_map(Value::as_str);
         list.map(|command| format!("{}\n", command.trim_end_matches('\n')))
             .collect::<String>()
     };
     format!(
-        "#!/bin/bash\nset -e\n{before}{prepare}{kubeadm}{otherwise}\n\
-         mkdir -p /run/cluster-api\necho success > /run/cluster-api/bootstrap-success.complete\n\
+        "#!/bin/bash\nset -e\n{first}{before}{prepare}{kubeadm}{otherwise}\n\
+         mkdir -p /run/cluster-api\necho success > {SENTINEL}\n\
          mv {configuration} /tmp/\n{after}",
+        first = report::first(question).map_or_else(String::new, |first| format!("{first}\n")),
         before = commands("/preKubeadmCommands"),
         prepare = prepare
             .map(|command| format!("{command}\n"))

@@ -1,5 +1,6 @@
 //! What a machine does when kubeadm fails: it tells the management cluster, if it was told where. It is never worse off for it.
 
+use crate::cloud_config::SENTINEL;
 use crate::file::{Content, File};
 use crate::question::{Question, Report, Role};
 
@@ -30,6 +31,16 @@ pub(crate) fn otherwise(question: &Question<'_>) -> String {
         Role::JoinControlPlane | Role::JoinWorker => "kubeadm-join",
     };
     format!(" || sh {}/{SCRIPT} {phase} $?", dir(question))
+}
+
+/// What comes before all other commands: when they end without a node, because one of them ended the script, this is told as well,
+/// unless it has been told already. Empty when there is nowhere to report.
+pub(crate) fn first(question: &Question<'_>) -> Option<String> {
+    question.report.as_ref()?;
+    let dir = dir(question);
+    Some(format!(
+        "trap 'code=$?; [ -e {SENTINEL} ] || [ ! -e {dir}/{TOKEN} ] || sh {dir}/{SCRIPT} commands $code' EXIT"
+    ))
 }
 
 /// The script with what it needs.

@@ -1,9 +1,11 @@
 //! What a machine is given to report a failed bootstrap with.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::json;
 
 use super::{cluster, joined, materials, question};
-use crate::data::data;
+use crate::data::{data, kubeadm_command};
 use crate::file::Content;
 use crate::question::{Question, Report, Role};
 use crate::report;
@@ -47,7 +49,7 @@ fn the_command_keeps_its_exit_code_and_the_script_survives_templates() {
     let command = "kubeadm init --config /run/kubeadm/kubeadm.yaml && echo success > /run/cluster-api/bootstrap-success.complete \
                    || sh /run/cluster-api/bootstrap-report.sh kubeadm-init $?";
     let yaml: serde_json::Value = serde_saphyr::from_str(&with).unwrap();
-    assert_eq!(yaml["runcmd"][0], command);
+    assert_eq!(yaml["runcmd"][1], command);
     let files = report::files(&asked);
     let script = files
         .iter()
@@ -62,5 +64,72 @@ fn the_command_keeps_its_exit_code_and_the_script_survives_templates() {
             .iter()
             .any(|marker| script.contains(marker)),
         "{script}"
+    );
+}
+
+/// What the commands of a machine report in a directory that stands for its file system's.
+fn reported(format: &str, before: &str, kubeadm: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let spec = json!({"format": format, "preKubeadmCommands": [before]});
+    let cluster = cluster();
+    let asked = Question {
+        report: Some(REPORT),
+        ..question(&cluster, &spec, Role::JoinWorker, "v1.36.3")
+    };
+    let dir = std::env::temp_dir().join(format!(
+        "bootstrap-report-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ));
+    std::fs::create_dir_all(&dir).unwrap();
+    let place = dir.to_str().unwrap();
+    std::fs::write(dir.join("bootstrap-report.token"), "t").unwrap();
+    let script =
+        format!("echo $1 $2 >> {place}/said\nrm -f {place}/bootstrap-report.token\nexit $2\n");
+    std::fs::write(dir.join("bootstrap-report.sh"), script).unwrap();
+    let commands = if format == "ignition" {
+        crate::ignition::script(&asked, None)
+    } else {
+        let text = joined(data(&asked, &materials()).unwrap().parts);
+        let yaml: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let commands = yaml["runcmd"].as_array().unwrap().iter();
+        let lines: Vec<&str> = commands.map(|command| command.as_str().unwrap()).collect();
+        format!("#!/bin/sh\n{}\n", lines.join("\n"))
+    };
+    let commands = commands
+        .replace("/run/cluster-api", place)
+        .replace("/etc/cluster-api", place)
+        .replace(&kubeadm_command(&asked), kubeadm);
+    let path = dir.join("commands");
+    std::fs::write(&path, commands).unwrap();
+    std::process::Command::new("bash")
+        .arg(&path)
+        .status()
+        .unwrap();
+    let said = std::fs::read_to_string(dir.join("said")).unwrap_or_default();
+    std::fs::remove_dir_all(&dir).unwrap();
+    said
+}
+
+#[test]
+fn commands_that_end_before_kubeadm_are_reported_once() {
+    for format in ["cloud-config", "ignition"] {
+        assert_eq!(
+            reported(format, "exit 3", "true"),
+            "commands 3\n",
+            "{format}"
+        );
+        assert_eq!(
+            reported(format, "true", "(exit 7)"),
+            "kubeadm-join 7\n",
+            "{format}"
+        );
+        assert_eq!(reported(format, "true", "true"), "", "{format}");
+    }
+    assert_eq!(reported("ignition", "(exit 4)", "true"), "commands 4\n");
+    assert_eq!(
+        reported("cloud-config", "(exit 4)", "true"),
+        "",
+        "cloud-init goes on, and a node is made"
     );
 }

@@ -191,6 +191,11 @@ async fn one_cluster(lab: &Lab, before: &Snapshot, stage: &mut Stage) {
     workload::answers_through_service_and_dns(&of_second).await;
     workload::answers_through_service_and_dns(kubectl).await;
 
+    stage.act("the second one's control plane is upgraded to the next minor version");
+    rollout::upgrade_control_plane(lab, &second, &of_second).await;
+    workload::nodes_are_real(&of_second, 2, [NEW, OLD]).await;
+    workload::answers_through_service_and_dns(&of_second).await;
+
     stage.act("the clusters are deleted, and nothing is left");
     second.delete(&lab.host).await;
     delete(lab, cluster, before).await;

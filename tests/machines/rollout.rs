@@ -1,10 +1,11 @@
 //! Machines come, go and are replaced, with pods on them.
 
 use capstan_tests::cluster::TestCluster;
+use capstan_tests::control_plane;
 use capstan_tests::eventually;
 use capstan_tests::kube_client::{
-    BOOTSTRAP_TEMPLATE, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT,
-    condition, conditions, name,
+    BOOTSTRAP_TEMPLATE, CONTROL_PLANE, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE,
+    MACHINE_DEPLOYMENT, condition, conditions, name,
 };
 use serde_json::{Value, json};
 
@@ -88,6 +89,46 @@ pub async fn upgrade(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl, worker
         assert_eq!(machine["status"]["nodeInfo"]["kubeletVersion"], NEW);
     }
     works(kubectl, workers).await;
+}
+
+/// The only machine of a control plane is replaced by one of the next minor version: that joins its etcd, the first one hands over and leaves,
+/// and what kubeadm keeps in the cluster goes along.
+pub async fn upgrade_control_plane(lab: &Lab, cluster: &TestCluster, kubectl: &Kubectl) {
+    let before: Vec<String> = lab.machines(cluster, true).await.iter().map(name).collect();
+    let patch = json!({"spec": {"version": NEW}});
+    let plane = cluster.control_plane();
+    let kube = lab.host.kube();
+    kube.merge(CONTROL_PLANE, &cluster.namespace, &plane, &patch)
+        .await;
+    eventually(
+        "a control plane of the next version",
+        PATIENCE,
+        async || {
+            let machines = lab.machines(cluster, true).await;
+            let old = machines.iter().find(|machine| {
+                machine["spec"]["version"] != NEW || before.contains(&name(machine))
+            });
+            match old {
+                Some(machine) => Err(conditions(machine)),
+                None => control_plane::is_settled(&lab.host, cluster, 1).await,
+            }
+        },
+    )
+    .await;
+    let labels = [
+        "daemonsets",
+        "-n",
+        "kube-system",
+        "-l",
+        "k8s-app=kube-proxy",
+    ];
+    eventually("kube-proxy of the next version", PATIENCE, async || {
+        let proxies = kubectl.get(&labels).await?;
+        let image = &proxies[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+        let image = image.as_str().unwrap_or_default().to_owned();
+        image.ends_with(NEW).then_some(()).ok_or(image)
+    })
+    .await;
 }
 
 /// Workers are replaced one by one when their template is another one: larger, and with Debian's own cloud-init to run their bootstrap data.

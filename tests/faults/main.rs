@@ -1,7 +1,9 @@
-//! `just faults`: breaks control planes of 1, 3 and 5 machines at rest, while they grow and while they roll, and prints what became of each.
+//! `just faults`: breaks control planes of 1, 3 and 5 machines while they are made, at rest, while they grow and while they roll, and
+//! prints what became of each.
 //!
-//! A cell is green when the control plane is whole again with nothing left behind, or when too much was broken for that and a condition
-//! says what a person must do. In every cell the host must take no step below a majority and no member from a live machine.
+//! A cell is green when the control plane is whole again with nothing left behind, or when a person is needed for that, a condition
+//! says what to do, and that being done it is whole. In every cell the host must take no step below a majority and no member from a live
+//! machine, and the broken cluster can be deleted.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -10,29 +12,26 @@
     reason = "a program of tests: what is not as expected ends its cell, and its output is its result"
 )]
 
-mod cell;
-mod fault;
-mod guard;
+mod table;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use capstan_tests::host::TestHost;
+use capstan_tests::faults::{Cell, Fault, Outcome, Phase, Stage, run as play};
 use capstan_tests::run;
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::cell::{Cell, Outcome, Phase};
-use crate::fault::Fault;
+use crate::table::Table;
 
 const USAGE: &str = "usage: faults [--size N]... [--phase NAME]... [--fault NAME]... [--pairs N] [--seed N] [--at-once N]
   --size     machines of the control plane (default: 1 3 5)
-  --phase    rest, grow or roll (default: all)
-  --fault    one of those in the table's head (default: all)
-  --pairs    cells with two faults at once, chosen by the seed (default: 3)
+  --phase    create, rest, grow or roll (default: all)
+  --fault    one of those in the table (default: all)
+  --pairs    cells with two faults at once, chosen by the seed (default: 6)
   --seed     chooses them (default: random; it is printed)
   --at-once  cells at the same time (default: 3)";
 
@@ -50,13 +49,15 @@ fn arguments() -> Result<Arguments, String> {
         sizes: Vec::new(),
         phases: Vec::new(),
         faults: Vec::new(),
-        pairs: 3,
+        pairs: 6,
         seed: rand::random(),
         at_once: 3,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let value = words.next().ok_or(format!("{word} needs a value"))?;
+        let value = words
+            .next()
+            .ok_or(format!("{word} needs a value\n{USAGE}"))?;
         let number = || {
             value
                 .parse::<u64>()
@@ -115,6 +116,41 @@ fn cells(arguments: &Arguments) -> Vec<Cell> {
     cells
 }
 
+/// Plays a cell. One that panics is red, and the others go on.
+async fn played(mut stage: Stage, at: usize, cell: &Cell) -> Outcome {
+    let outcome = AssertUnwindSafe(Box::pin(play(&mut stage, at, cell))).catch_unwind();
+    let outcome = outcome.await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Outcome::Red(text.unwrap_or_else(|| "it panicked".to_owned()))
+    });
+    println!("{cell}: {outcome}");
+    outcome
+}
+
+/// Plays all cells: those that kill their host after the others, one at a time.
+async fn outcomes(cells: &[Cell], at_once: usize) -> Vec<Option<Outcome>> {
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; cells.len()];
+    let numbered = cells.iter().enumerate();
+    let (dying, living): (Vec<_>, Vec<_>) = numbered
+        .filter(|(_, cell)| cell.left_out().is_none())
+        .partition(|(_, cell)| cell.kills_host());
+    if !living.is_empty() {
+        let host = Arc::new(Box::pin(Stage::host()).await);
+        let done = stream::iter(living).map(|(at, cell)| {
+            played(Stage::Shared(Arc::clone(&host)), at, cell).map(move |o| (at, o))
+        });
+        let done: Vec<_> = done.buffer_unordered(at_once).collect().await;
+        for (at, outcome) in done {
+            outcomes[at] = Some(outcome);
+        }
+    }
+    for (at, cell) in dying {
+        let host = Box::pin(Stage::host()).await;
+        outcomes[at] = Some(played(Stage::Own(Box::new(host)), at, cell).await);
+    }
+    outcomes
+}
+
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -125,69 +161,14 @@ fn main() -> ExitCode {
     };
     println!("--seed {}", arguments.seed);
     let cells = cells(&arguments);
-    let outcomes = run(async {
-        let host = Arc::new(TestHost::start().await);
-        let done = stream::iter(cells.iter().cloned().enumerate()).map(|(at, cell)| {
-            let host = Arc::clone(&host);
-            async move {
-                let shown = cell.to_string();
-                // A cell that panics is red, and the others go on.
-                let cell = AssertUnwindSafe(cell::run(&host, at, &cell)).catch_unwind();
-                let outcome = cell.await.unwrap_or_else(|panic| {
-                    let text = panic.downcast_ref::<String>().cloned();
-                    Outcome::Red(text.unwrap_or_else(|| "it panicked".to_owned()))
-                });
-                println!("{shown}: {outcome}");
-                outcome
-            }
-        });
-        done.buffered(arguments.at_once).collect::<Vec<_>>().await
-    });
-    table(&arguments, &cells, &outcomes);
-    let is_red = |outcome: &Outcome| matches!(outcome, Outcome::Red(_));
-    if outcomes.iter().any(is_red) {
+    let outcomes = run(Box::pin(outcomes(&cells, arguments.at_once)));
+    let table = Table::of(cells, outcomes);
+    print!("\n{}", table.text(&arguments.faults));
+    let path = table.write().unwrap();
+    println!("{}", path.display());
+    if table.is_red() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     }
-}
-
-fn table(arguments: &Arguments, cells: &[Cell], outcomes: &[Outcome]) {
-    let row = |first: &str, rest: &[String]| {
-        let rest: Vec<String> = rest.iter().map(|text| format!("{text:<14}")).collect();
-        println!("{first:<10}{}", rest.join("").trim_end());
-    };
-    let heads: Vec<String> = arguments.faults.iter().map(ToString::to_string).collect();
-    println!();
-    row("", &heads);
-    for &size in &arguments.sizes {
-        for &phase in &arguments.phases {
-            let of = |fault: &Fault| {
-                let wanted = Cell {
-                    size,
-                    phase,
-                    faults: vec![*fault],
-                };
-                let at = cells.iter().position(|cell| *cell == wanted).unwrap();
-                outcomes[at].word()
-            };
-            let words: Vec<String> = arguments.faults.iter().map(of).collect();
-            row(&format!("{size} {phase}"), &words);
-        }
-    }
-    for (cell, outcome) in cells
-        .iter()
-        .zip(outcomes)
-        .filter(|(cell, _)| cell.faults.len() > 1)
-    {
-        println!("{cell}: {}", outcome.word());
-    }
-    let count = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
-    println!(
-        "{} cells: {} whole again, {} say what a person must do, {} red",
-        cells.len(),
-        count(|outcome| matches!(outcome, Outcome::Whole(_))),
-        count(|outcome| matches!(outcome, Outcome::Said(_))),
-        count(|outcome| matches!(outcome, Outcome::Red(_))),
-    );
 }

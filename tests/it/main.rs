@@ -14,6 +14,7 @@ mod crash;
 mod drain;
 mod etcd;
 mod failover;
+mod faults;
 mod foreign_provider;
 mod health_check;
 mod hooks;

@@ -131,14 +131,28 @@ impl TestCloud {
 
     /// Turns an instance off, as a power cut would.
     pub async fn stop_instance(&self, id: &str) {
-        self.send("POST", &format!("/v1/instances/{id}/actions/stop"), None)
-            .await;
+        self.act(id, "stop").await;
     }
 
     /// Turns it on again.
     pub async fn start_instance(&self, id: &str) {
-        self.send("POST", &format!("/v1/instances/{id}/actions/start"), None)
-            .await;
+        self.act(id, "start").await;
+    }
+
+    /// Does one of the actions on an instance.
+    pub async fn act(&self, id: &str, action: &str) {
+        if let Err(refusal) = self.try_act(id, action).await {
+            panic!("{refusal}");
+        }
+    }
+
+    /// Does one of the actions on an instance that may be gone.
+    ///
+    /// # Errors
+    /// What the cloud said.
+    pub async fn try_act(&self, id: &str, action: &str) -> Result<(), String> {
+        let path = format!("/v1/instances/{id}/actions/{action}");
+        self.call("POST", &path, None).await.map(drop)
     }
 
     /// Replaces its fault rules.

@@ -249,10 +249,12 @@ impl TestHost {
         self.running = Running::Process(process);
     }
 
-    /// Kills the process of the host, as a machine that loses power would. Nothing happens to a host in this process.
+    /// Kills the host, as a machine that loses power would. One in this process is stopped wherever it waits for something.
     pub fn kill(&mut self) {
-        if let Running::Process(process) = &mut self.running {
-            process.kill();
+        match &mut self.running {
+            Running::Process(process) => process.kill(),
+            Running::InProcess(tasks) => tasks.stop(),
+            Running::Nobody => {}
         }
         self.running = Running::Nobody;
     }

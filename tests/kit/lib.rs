@@ -19,6 +19,7 @@ pub mod control_plane;
 pub mod endpoint;
 pub mod etcd;
 pub mod eventually;
+pub mod faults;
 pub mod foreign;
 pub mod host;
 pub mod installation;

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use capstan_core::control_plane::etcd::View;
-use capstan_tests::cluster::TestCluster;
-use capstan_tests::etcd::TestEtcd;
-use capstan_tests::kube_client::{Kube, MACHINE, name};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use crate::cluster::TestCluster;
+use crate::etcd::TestEtcd;
+use crate::kube_client::{Kube, MACHINE, name};
+
 /// How often it looks.
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(400);
 
 /// What it has seen.
-pub(crate) struct Guard {
+pub(super) struct Guard {
     wrong: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
@@ -28,11 +29,12 @@ impl Drop for Guard {
 }
 
 impl Guard {
-    /// Looks from now on. Members of `excused` machines may go: a fault takes them.
-    pub(crate) fn start(
+    /// Looks from now on. Members of `excused` machines may go: a fault takes them. Those of `broken` ones are good for nothing.
+    pub(super) fn start(
         kube: &Kube,
         cluster: &TestCluster,
         excused: Arc<Mutex<Vec<String>>>,
+        broken: Arc<Mutex<Vec<String>>>,
     ) -> Self {
         let wrong = Arc::new(Mutex::new(Vec::new()));
         let (kube, cluster, found) = (kube.clone(), cluster.clone(), Arc::clone(&wrong));
@@ -43,10 +45,9 @@ impl Guard {
                 let etcd = TestEtcd::of_cluster(&kube, &cluster).await;
                 let view = etcd.view().await.ok().filter(|view| view.has_quorum);
                 let excused = excused.lock().unwrap().clone();
-                found
-                    .lock()
-                    .unwrap()
-                    .extend(before.look(&machines, view, &excused));
+                let broken = broken.lock().unwrap().clone();
+                let wrong = before.look(&machines, view, &excused, &broken);
+                found.lock().unwrap().extend(wrong);
                 tokio::time::sleep(INTERVAL).await;
             }
         });
@@ -54,7 +55,7 @@ impl Guard {
     }
 
     /// What went wrong.
-    pub(crate) fn wrong(&self) -> Vec<String> {
+    pub(super) fn wrong(&self) -> Vec<String> {
         self.wrong.lock().unwrap().clone()
     }
 }
@@ -64,10 +65,18 @@ struct Before {
     /// Machines by name, with their Nodes and whether they were being deleted.
     machines: BTreeMap<String, (String, bool)>,
     view: Option<View>,
+    /// The Node of each machine that was ever seen.
+    nodes: BTreeMap<String, String>,
 }
 
 impl Before {
-    fn look(&mut self, machines: &[Value], view: Option<View>, excused: &[String]) -> Vec<String> {
+    fn look(
+        &mut self,
+        machines: &[Value],
+        view: Option<View>,
+        excused: &[String],
+        broken: &[String],
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
         let now: BTreeMap<String, (String, bool)> = machines
             .iter()
@@ -77,13 +86,21 @@ impl Before {
                 Some((name(machine), (node, is_leaving)))
             })
             .collect();
+        let seen = now
+            .iter()
+            .map(|(machine, (node, _))| (machine.clone(), node.clone()));
+        self.nodes.extend(seen);
+        let broken: Vec<&String> = broken
+            .iter()
+            .filter_map(|name| self.nodes.get(name))
+            .collect();
         if let Some(last) = &self.view {
             for (machine, (node, is_leaving)) in &now {
                 let was_leaving = self
                     .machines
                     .get(machine)
                     .is_none_or(|(_, leaving)| *leaving);
-                if *is_leaving && !was_leaving && !stands_without(last, node) {
+                if *is_leaving && !was_leaving && !stands_without(last, node, &broken) {
                     wrong.push(format!(
                         "Machine {machine} was deleted although etcd needs its member"
                     ));
@@ -107,14 +124,14 @@ impl Before {
     }
 }
 
-/// Whether a majority of the members is left and answers without this one.
-fn stands_without(view: &View, node: &str) -> bool {
+/// Whether a majority of the members is left and works without this one. What is broken is known here, and need not be asked.
+fn stands_without(view: &View, node: &str, broken: &[&String]) -> bool {
     let others = || {
         view.members
             .iter()
             .filter(|m| m.name != node && !m.is_learner)
     };
-    let answering = others().filter(|m| m.answer.found().is_some()).count();
+    let working = others().filter(|m| !broken.contains(&&m.name)).count();
     let voting = others().count();
-    voting == 0 || answering > voting / 2
+    voting == 0 || working > voting / 2
 }

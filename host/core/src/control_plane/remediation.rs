@@ -254,12 +254,12 @@ fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record,
     });
     if !others_well {
         return Err(Refusal::impossible(
-            "no other machine has all its components healthy",
+            "no other machine has all its components healthy. Bring it back, or one of them",
         ));
     }
     if let Some(why) = leave::danger_of(observed, member) {
         return Err(Refusal::impossible(format!(
-            "without it etcd might lose its majority: {why}"
+            "without it etcd might lose its majority: {why}. Bring it back, or another one whose member is not healthy"
         )));
     }
     Ok(record)

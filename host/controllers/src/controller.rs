@@ -164,6 +164,13 @@ pub trait Controller: Send + Sync + 'static {
         step: &Self::Step,
     ) -> impl Future<Output = Result<Self::Effect, Failure>> + Send;
 
+    /// Whether the report is left to the next look, which comes at once: steps have changed the object itself, and what is said of it now would
+    /// be said again of its new generation.
+    fn reports_next_time(&self, outcome: &Outcome<Self::Step, Self::Effect>) -> bool {
+        let _ = outcome;
+        false
+    }
+
     /// Pure.
     fn report(
         &self,

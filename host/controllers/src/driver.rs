@@ -279,6 +279,11 @@ impl<C: Controller> Reconcile<'_, C> {
             return Err(Failure::terminal("PlanTooLong", message).into());
         }
         let outcome = self.perform(&observed, &plan).await;
+        // What is only planned has no next look.
+        let is_seen_again = outcome.failed.is_none() && self.ctx().planned.is_none();
+        if is_seen_again && controller.reports_next_time(&outcome) {
+            return Ok(Next::CheckAfter(Duration::ZERO));
+        }
         let report = controller.report(&observed, &plan, &outcome, now);
         let next = report
             .next

@@ -570,6 +570,10 @@ impl Controller for MachineController {
         }
     }
 
+    fn reports_next_time(&self, outcome: &Outcome<Step, Effect>) -> bool {
+        core::reports_next_time(outcome)
+    }
+
     fn report(
         &self,
         observed: &Observed,

@@ -14,7 +14,7 @@ use kube_object::*;
 use serde_json::{Value, json};
 
 use crate::lookup::Lookup;
-use crate::plan::Plan;
+use crate::plan::{Outcome, Plan};
 
 mod kube_object {
     //! Reading provider objects and Nodes.
@@ -257,6 +257,14 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         Some(left) => plan.check_after(left),
         None => plan,
     }
+}
+
+/// Whether what was done has changed the Machine itself, and nothing else was found out: the status of the changed one is written, once.
+#[must_use]
+pub fn reports_next_time(outcome: &Outcome<Step, Effect>) -> bool {
+    let mut done = outcome.done.iter();
+    let is_own = |(step, _): &(Step, Effect)| matches!(step, Step::PatchMachine(_));
+    outcome.done.iter().any(is_own) && done.all(|(_, effect)| *effect == Effect::Done)
 }
 
 /// Name of the Secret with bootstrap data, once a bootstrap config says that it is there.

@@ -403,3 +403,22 @@ fn two_nodes_of_one_provider_id_are_an_error_that_names_them() {
         healthy.message
     );
 }
+
+#[test]
+fn a_machine_that_was_just_changed_is_reported_with_its_new_generation_unless_something_was_found_out()
+ {
+    let outcome = |done: Vec<(Step, Effect)>| Outcome { done, failed: None };
+    let patch = || (Step::PatchMachine(json!({})), Effect::Done);
+    let drain = || {
+        let node = "n".to_owned();
+        (Step::Drain { node }, Effect::Drain(Vec::new()))
+    };
+    let next_time = crate::machine::reports_next_time;
+    assert!(next_time(&outcome(vec![
+        (Step::OwnInfra, Effect::Done),
+        patch()
+    ])));
+    assert!(!next_time(&outcome(vec![(Step::OwnInfra, Effect::Done)])));
+    assert!(!next_time(&outcome(vec![patch(), drain()])));
+    assert!(!next_time(&outcome(Vec::new())));
+}

@@ -9,6 +9,7 @@ mod bootstrap_report;
 mod ca_rotation;
 mod cluster_lifecycle;
 mod clusterctl;
+mod containment;
 mod control_plane;
 mod crash;
 mod drain;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod command;
+mod input;
 mod installation;
 mod out;
 mod telemetry;

@@ -6,13 +6,13 @@ mod object;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use capstan_api::name::ObjectKey;
+use capstan_controllers::ctx::Ctx;
 use capstan_controllers::kube_api::management;
 use capstan_controllers::rollout_plan::{self, Change, RolloutPlan};
 use capstan_controllers::tasks::Tasks;
@@ -20,12 +20,14 @@ use capstan_core::rollout::forecast::{Ending, SetState};
 use capstan_engine::Engine;
 use serde_json::Value;
 
+use crate::command::plugin::component;
 use crate::command::run::{context, plain_engine};
+use crate::input;
 use crate::out;
 use crate::telemetry::{self, LogFormat};
 
-/// The largest file that is read: an object of the API server, twice over, or a component.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+/// The largest manifest that is read: objects of the API server, several times over.
+const OBJECT_BYTES_MAX: u64 = 8 << 20;
 
 /// What to plan.
 #[derive(Debug, clap::Subcommand)]
@@ -46,7 +48,36 @@ pub(super) enum PlanCommand {
     Object(object::ObjectArgs),
 }
 
-/// How the steps are printed.
+/// Where plans are made, and how they are shown.
+#[derive(Debug, clap::Args)]
+struct Surroundings {
+    /// Kubeconfig of the management cluster; without one, the cluster whose Pod this is.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<OsString>,
+    /// Namespace of the host: plugins are looked for there.
+    #[arg(long, default_value = "capstan-system", value_name = "NAMESPACE")]
+    host_namespace: String,
+    /// Directory for compiled plugins; capstan/compiled in the user's cache by default.
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// How the plan is printed.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Surroundings {
+    /// What a controller would have, without a host, and an engine for its plugins.
+    async fn start(&self, tasks: &Tasks) -> anyhow::Result<(Arc<Ctx>, Arc<Engine>)> {
+        let kubeconfig = self.kubeconfig.as_deref().filter(|list| !list.is_empty());
+        let agent = concat!("capstan-plan/", env!("CARGO_PKG_VERSION"));
+        let api = management::connect(kubeconfig, agent).await?;
+        let engine = Engine::new(plain_engine(self.cache_dir.as_deref())?)?;
+        let ctx = context(&api, &self.host_namespace, None, None, tasks);
+        Ok((ctx, engine))
+    }
+}
+
+/// How plans are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
     /// A table for people.
@@ -81,18 +112,8 @@ pub(super) struct RolloutArgs {
     /// A strategy's component, instead of the installed plugin.
     #[arg(long, value_name = "WASM")]
     plugin: Option<PathBuf>,
-    /// Kubeconfig of the management cluster; without one, the cluster whose Pod this is.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
-    kubeconfig: Option<OsString>,
-    /// Namespace of the host: plugins are looked for there.
-    #[arg(long, default_value = "capstan-system", value_name = "NAMESPACE")]
-    host_namespace: String,
-    /// Directory for compiled plugins; capstan/compiled in the user's cache by default.
-    #[arg(long, value_name = "DIR")]
-    cache_dir: Option<PathBuf>,
-    /// How the steps are printed.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    surroundings: Surroundings,
 }
 
 /// Runs a subcommand of `capstan plan`.
@@ -113,12 +134,8 @@ pub(super) fn run(command: PlanCommand) -> anyhow::Result<ExitCode> {
 /// Done and waiting are answers; a rollout that is blocked makes the exit code 2, so that scripts notice.
 async fn rollout(args: RolloutArgs) -> anyhow::Result<ExitCode> {
     let change = change(&args)?;
-    let kubeconfig = args.kubeconfig.as_deref().filter(|list| !list.is_empty());
-    let agent = concat!("capstan-plan/", env!("CARGO_PKG_VERSION"));
-    let api = management::connect(kubeconfig, agent).await?;
-    let engine = Engine::new(plain_engine(args.cache_dir.as_deref())?)?;
     let tasks = Tasks::default();
-    let ctx = context(&api, &args.host_namespace, None, None, &tasks);
+    let (ctx, engine) = args.surroundings.start(&tasks).await?;
     let name = match args.name.split_once('/') {
         Some((kind, name)) if kind.to_ascii_lowercase().starts_with("machinedeployment") => name,
         Some((kind, _)) => {
@@ -130,7 +147,7 @@ async fn rollout(args: RolloutArgs) -> anyhow::Result<ExitCode> {
     let planned = Box::pin(rollout_plan::plan(&ctx, &engine, &key, change)).await;
     tasks.stop();
     let plan = planned?;
-    out::result(print(&plan, args.output)?.trim_end());
+    out::result(print(&plan, args.surroundings.output)?.trim_end());
     Ok(match plan.ending {
         Ending::Done | Ending::Waits(_) => ExitCode::SUCCESS,
         Ending::Blocked(_) | Ending::TooLong => ExitCode::from(2),
@@ -150,33 +167,19 @@ fn change(args: &RolloutArgs) -> anyhow::Result<Change> {
     {
         bail!("--settings must be a JSON object");
     }
-    let component = args.plugin.as_deref().map(read).transpose()?;
+    let component = args.plugin.as_deref().map(component::read).transpose()?;
     Ok(Change {
         patch,
         version: args.version.clone(),
         strategy: args.strategy.clone(),
         settings,
-        component: component.map(Bytes::from),
+        component,
     })
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin()
-            .take(FILE_BYTES_MAX)
-            .read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(bytes)
 }
 
 /// The MachineDeployment of a manifest, which may hold other objects beside it.
 fn manifest(path: &Path) -> anyhow::Result<Value> {
-    let text = String::from_utf8(read(path)?)
-        .with_context(|| format!("{} is not text", path.display()))?;
+    let text = input::text(path, OBJECT_BYTES_MAX)?;
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
         .with_context(|| format!("{} is not YAML", path.display()))?;
     let found = documents

@@ -3,7 +3,7 @@
 mod build;
 mod call;
 mod check;
-mod component;
+pub(super) mod component;
 mod inspect;
 mod manifest;
 mod new;

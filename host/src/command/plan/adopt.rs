@@ -1,6 +1,5 @@
 //! `capstan plan adopt`: whether a control plane can take over machines that others made, and what it would do with them then.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,13 +7,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::adoption_plan::{self, AdoptionPlan};
-use capstan_controllers::kube_api::management;
 use capstan_controllers::tasks::Tasks;
-use capstan_engine::Engine;
 use serde_json::Value;
 
-use super::{Output, read};
-use crate::command::run::{context, plain_engine};
+use super::{OBJECT_BYTES_MAX, Output, Surroundings};
+use crate::input;
 use crate::out;
 
 /// Which control plane, and which machines.
@@ -29,38 +26,23 @@ pub(in crate::command) struct AdoptArgs {
     /// Its namespace.
     #[arg(long, short, default_value = "default")]
     namespace: String,
-    /// Kubeconfig of the management cluster; without one, the cluster whose Pod this is.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
-    kubeconfig: Option<OsString>,
-    /// Namespace of the host: plugins are looked for there.
-    #[arg(long, default_value = "capstan-system", value_name = "NAMESPACE")]
-    host_namespace: String,
-    /// Directory for compiled plugins; capstan/compiled in the user's cache by default.
-    #[arg(long, value_name = "DIR")]
-    cache_dir: Option<PathBuf>,
-    /// How the plan is printed.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    surroundings: Surroundings,
 }
 
 /// A refusal makes the exit code 2, so that scripts notice.
 pub(super) async fn adopt(args: AdoptArgs) -> anyhow::Result<ExitCode> {
     let path = args.filename.display();
-    let bytes = read(&args.filename)?;
-    let text = std::str::from_utf8(&bytes).with_context(|| format!("{path} is not text"))?;
+    let text = input::text(&args.filename, OBJECT_BYTES_MAX)?;
     let object: Value =
-        serde_saphyr::from_str(text).with_context(|| format!("{path} is not YAML"))?;
-    let kubeconfig = args.kubeconfig.as_deref().filter(|list| !list.is_empty());
-    let agent = concat!("capstan-plan/", env!("CARGO_PKG_VERSION"));
-    let api = management::connect(kubeconfig, agent).await?;
-    let engine = Engine::new(plain_engine(args.cache_dir.as_deref())?)?;
+        serde_saphyr::from_str(&text).with_context(|| format!("{path} is not YAML"))?;
     let tasks = Tasks::default();
-    let ctx = context(&api, &args.host_namespace, None, None, &tasks);
+    let (ctx, engine) = args.surroundings.start(&tasks).await?;
     let cluster = ObjectKey::new(args.namespace, args.cluster);
     let planned = Box::pin(adoption_plan::plan(&ctx, &engine, &cluster, object)).await;
     tasks.stop();
     let plan = planned?;
-    let printed = match args.output {
+    let printed = match args.surroundings.output {
         Output::Text => shown(&plan),
         Output::Json => serde_json::to_string_pretty(&plan)?,
         Output::Yaml => serde_saphyr::to_string(&plan)?,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::component::EngineArgs;
 use super::{ANSWER_IS_NO, EXIT_CODES, Output, terms};
+use crate::input;
 
 /// The largest input: an object of the API server with its surroundings, several times over.
 const INPUT_BYTES_MAX: u64 = 8 << 20;
@@ -137,18 +137,9 @@ pub(super) async fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {
-    let shown = path.display();
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin()
-            .take(INPUT_BYTES_MAX)
-            .read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(INPUT_BYTES_MAX).read_to_string(&mut text))
-    };
-    read.with_context(|| format!("--input {shown}"))?;
-    serde_saphyr::from_str(&text).map_err(|error| anyhow::anyhow!("--input {shown}: {error}"))
+    let text = input::text(path, INPUT_BYTES_MAX).context("--input")?;
+    serde_saphyr::from_str(&text)
+        .map_err(|error| anyhow::anyhow!("--input {}: {error}", path.display()))
 }
 
 /// What the host says of every call, where the input says nothing of it.
@@ -164,7 +155,14 @@ fn in_context(
         let Some(Value::Object(context)) = question.parameters.pointer_mut(pointer) else {
             continue;
         };
-        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        let given = context.get("now_ms").filter(|now| {
+            let was = unsaid.pointer(pointer).and_then(|all| all.get("now_ms"));
+            Some(*now) != was
+        });
+        // A time of the input's own is when the call is made: its deadline follows from it.
+        let now = given.and_then(Value::as_u64).unwrap_or_else(|| {
+            u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
+        });
         let wall = u64::try_from(terms.limits.wall.as_millis()).unwrap_or_default();
         let mut set = |name: &str, value: Value| {
             let was = unsaid.pointer(pointer).and_then(|all| all.get(name));
@@ -373,4 +371,41 @@ fn text(tried: &Tried, effects: &[String]) -> String {
         let _ = writeln!(text, "{}: {error}", error.reason());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(given: Value) -> (u64, u64) {
+        let mut question = Question::completed(Function::EnsureCluster, given).unwrap();
+        in_context(
+            &mut question,
+            &serde_json::Map::new(),
+            &Terms::default(),
+            false,
+        );
+        let time = |name: &str| {
+            question.parameters["input"]["context"][name]
+                .as_u64()
+                .unwrap()
+        };
+        (time("now_ms"), time("deadline_ms"))
+    }
+
+    #[test]
+    fn a_deadline_follows_the_time_of_the_input() {
+        let wall = u64::try_from(Terms::default().limits.wall.as_millis()).unwrap();
+        assert_eq!(
+            times(json!({"context": {"now_ms": 1000}})),
+            (1000, 1000 + wall)
+        );
+        assert_eq!(
+            times(json!({"context": {"now_ms": 1000, "deadline_ms": 1500}})),
+            (1000, 1500)
+        );
+        let (now, deadline) = times(json!({}));
+        assert!(now > 1_700_000_000_000);
+        assert_eq!(deadline, now + wall);
+    }
 }

@@ -11,6 +11,7 @@ use flate2::Compression;
 use flate2::read::GzEncoder;
 
 use crate::command::run::plain_engine;
+use crate::input;
 
 /// The largest source that the host takes, and a byte more so that the engine can say that it is too large.
 const FILE_BYTES_MAX: u64 = (16 << 20) + 1;
@@ -47,17 +48,8 @@ impl EngineArgs {
 }
 
 /// The bytes of a component's file, `-` for standard input.
-pub(super) fn read(path: &Path) -> anyhow::Result<Bytes> {
-    let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin()
-            .take(FILE_BYTES_MAX)
-            .read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read the component {}", path.display()))?;
-    Ok(Bytes::from(bytes))
+pub(in crate::command) fn read(path: &Path) -> anyhow::Result<Bytes> {
+    Ok(Bytes::from(input::beginning(path, FILE_BYTES_MAX)?))
 }
 
 /// Bytes of a component, as it is and packed.

@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod secret;
+pub(crate) mod sign;
 pub(crate) mod state;
 pub(crate) mod workload;
 
@@ -40,7 +41,7 @@ pub trait CredentialSource: Send + Sync {
 pub struct Credential {
     /// Must be what the grant says.
     pub scheme: CredentialScheme,
-    /// The token, `user:password`, or the header's value.
+    /// The token, `user:password`, the header's value, a key of AWS, or a certificate with its private key as PEM.
     pub secret: Vec<u8>,
 }
 

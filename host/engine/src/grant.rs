@@ -13,6 +13,7 @@ use capstan_core::call::manifest::Manifest;
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
+pub use crate::capability::sign::AwsScope;
 pub use ceiling::{Allowed, Ceiling};
 pub use secret::{NamePattern, NamePatternError, SecretGrant};
 pub(crate) use workload::Target;
@@ -104,6 +105,10 @@ pub enum CredentialScheme {
     Basic,
     /// `<name>: <secret>`
     Header(String),
+    /// AWS Signature Version 4; the secret is `ID:SECRET`, or `ID:SECRET:TOKEN` for a key that ends.
+    AwsSignatureV4(AwsScope),
+    /// Shown when the connection is made; the secret is the chain of certificates and the private key, as PEM.
+    ClientCertificate,
 }
 
 /// Transport of an origin.

@@ -47,7 +47,7 @@ pub use compile::{Compiler, compile_main};
 pub use directory::{FileError, file_bytes, file_version};
 pub use error::{CallError, EngineError, LoadCondition, LoadError};
 pub use grant::{
-    Allowed, Ceiling, CredentialGrant, CredentialScheme, FilesGrant, Grants, HttpGrant,
+    Allowed, AwsScope, Ceiling, CredentialGrant, CredentialScheme, FilesGrant, Grants, HttpGrant,
     MissingGrant, NamePattern, OriginPattern, SecretGrant, WorkloadGrant, WorkloadVerb,
 };
 pub use limit::Limits;

@@ -4,6 +4,7 @@ mod anatomy;
 mod answers;
 mod calls;
 mod capabilities;
+mod credential;
 mod files;
 mod fuzz;
 mod hostile;

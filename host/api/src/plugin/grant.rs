@@ -164,6 +164,10 @@ string_enum! {
         Basic = "Basic",
         /// The secret is the value of a header that is named.
         Header = "Header",
+        /// The host signs each request with AWS Signature Version 4; the secret is `ID:SECRET`, or `ID:SECRET:TOKEN`.
+        AwsSignatureV4 = "AWSSignatureV4",
+        /// The host shows a certificate when it connects; the secret is the certificates and the private key, in PEM.
+        ClientCertificate = "ClientCertificate",
     }
 }
 
@@ -172,6 +176,7 @@ string_enum! {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "(self.scheme == 'Header') == has(self.header)", "message": "header is set if and only if scheme is Header", "fieldPath": ".header"},
+    {"rule": "(self.scheme == 'AWSSignatureV4') == has(self.aws)", "message": "aws is set if and only if scheme is AWSSignatureV4", "fieldPath": ".aws"},
 ]))]
 pub struct CredentialGrant {
     /// Name by which the plugin refers to the credential.
@@ -179,15 +184,31 @@ pub struct CredentialGrant {
     pub name: String,
     /// Where the secret is.
     pub secret_ref: SecretKeyRef,
-    /// How the secret is put into a request: Bearer, Basic, or Header with a name of its own.
+    /// How the secret is used: Bearer, Basic, or Header with a name of its own put it into requests, AWSSignatureV4 signs them with
+    /// it, ClientCertificate shows it when connecting.
     pub scheme: CredentialScheme,
     /// Name of the header, for scheme Header.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256), regex(pattern = HEADER))]
     pub header: Option<String>,
+    /// What signatures are for, for scheme AWSSignatureV4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsScope>,
     /// Origins that the secret may be sent to; each must be granted.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = ORIGIN)), extend("x-kubernetes-list-type" = "set"))]
     pub origins: Vec<String>,
+}
+
+/// Where a signature of AWS is good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsScope {
+    /// Region, such as `eu-central-1`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL))]
+    pub region: String,
+    /// Name of the service, such as `ec2`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::DNS_LABEL))]
+    pub service: String,
 }
 
 /// A key of a Secret in the Plugin's namespace.

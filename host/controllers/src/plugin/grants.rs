@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use capstan_api::plugin::{
-    CredentialScheme as ApiScheme, HostCeiling, PluginGrant, PluginLimits, PluginSpec,
-    WorkloadVerb as ApiVerb,
+    CredentialGrant as ApiCredential, CredentialScheme as ApiScheme, HostCeiling, PluginGrant,
+    PluginLimits, PluginSpec, WorkloadVerb as ApiVerb,
 };
 use capstan_api::reason::plugin as reason;
 use capstan_core::plan::Failure;
 use capstan_engine::{
-    Allowed, Ceiling, CredentialGrant, CredentialScheme, FilesGrant, Grants, HttpGrant, Limits,
-    OriginPattern, SecretGrant, WorkloadGrant, WorkloadVerb,
+    Allowed, AwsScope, Ceiling, CredentialGrant, CredentialScheme, FilesGrant, Grants, HttpGrant,
+    Limits, OriginPattern, SecretGrant, WorkloadGrant, WorkloadVerb,
 };
 
 use crate::plugins::SecretSource;
@@ -89,7 +89,7 @@ fn parse(field: &str, list: &[PluginGrant]) -> Result<Grants, Failure> {
             grants.credentials.insert(
                 credential.name.clone(),
                 CredentialGrant {
-                    scheme: scheme(credential.scheme, credential.header.as_deref()),
+                    scheme: scheme(credential),
                     origins,
                 },
             );
@@ -141,11 +141,22 @@ fn pattern(place: &str, origin: &str) -> Result<OriginPattern, Failure> {
     })
 }
 
-fn scheme(scheme: ApiScheme, header: Option<&str>) -> CredentialScheme {
-    match scheme {
+fn scheme(said: &ApiCredential) -> CredentialScheme {
+    match said.scheme {
         ApiScheme::Bearer => CredentialScheme::Bearer,
         ApiScheme::Basic => CredentialScheme::Basic,
-        ApiScheme::Header => CredentialScheme::Header(header.unwrap_or("authorization").to_owned()),
+        ApiScheme::Header => {
+            let header = said.header.as_deref().unwrap_or("authorization");
+            CredentialScheme::Header(header.to_owned())
+        }
+        ApiScheme::AwsSignatureV4 => {
+            let scope = said.aws.clone().unwrap_or_default();
+            CredentialScheme::AwsSignatureV4(AwsScope {
+                region: scope.region,
+                service: scope.service,
+            })
+        }
+        ApiScheme::ClientCertificate => CredentialScheme::ClientCertificate,
     }
 }
 
@@ -158,7 +169,7 @@ pub(super) fn credentials(spec: &PluginSpec) -> BTreeMap<String, SecretSource> {
             SecretSource {
                 secret: credential.secret_ref.name.clone(),
                 key: credential.secret_ref.key.clone(),
-                scheme: scheme(credential.scheme, credential.header.as_deref()),
+                scheme: scheme(credential),
             },
         )
     })

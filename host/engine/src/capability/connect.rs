@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -39,8 +39,13 @@ pub(crate) struct CheckedConnector {
 }
 
 impl CheckedConnector {
-    /// A connector that trusts the authorities of `ca_pem`, or the public ones when there is none.
-    pub(crate) fn new(private: bool, ca_pem: Option<&str>) -> Result<Self, String> {
+    /// A connector that trusts the authorities of `ca_pem`, or the public ones when there is none, and shows the certificate of
+    /// `identity` (PEM, with its private key) to who asks for one.
+    pub(crate) fn new(
+        private: bool,
+        ca_pem: Option<&str>,
+        identity: Option<&[u8]>,
+    ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         match ca_pem {
             None => roots
@@ -49,11 +54,19 @@ impl CheckedConnector {
             Some(pem) => add_authorities(&mut roots, pem)?,
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| format!("TLS cannot be set up: {e}"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut tls = match identity {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let (chain, key) = certificate_and_key(pem)?;
+                builder.with_client_auth_cert(chain, key).map_err(|_| {
+                    "the certificate of the credential and its key do not fit".to_owned()
+                })?
+            }
+        };
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             private,
@@ -141,6 +154,21 @@ impl CheckedConnector {
             AddressClass::Never => Err(format!("{host} is at {address}, where no server can be")),
         }
     }
+}
+
+/// What an identity's PEM holds. What is wrong with it is never quoted: it has a private key in it.
+fn certificate_and_key(
+    pem: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "the credential is not PEM".to_owned())?;
+    if chain.is_empty() {
+        return Err("the credential has no certificate".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|_| "the credential has no private key".to_owned())?;
+    Ok((chain, key))
 }
 
 fn add_authorities(roots: &mut RootCertStore, pem: &str) -> Result<(), String> {
@@ -242,7 +270,7 @@ mod tests {
     use super::*;
 
     fn connector(private: bool) -> CheckedConnector {
-        CheckedConnector::new(private, None).unwrap()
+        CheckedConnector::new(private, None, None).unwrap()
     }
 
     fn at(addresses: &[&str]) -> Vec<SocketAddr> {
@@ -290,7 +318,10 @@ mod tests {
     fn a_grant_with_a_broken_authority_is_refused() {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for pem in [broken, "not PEM", ""] {
-            assert!(CheckedConnector::new(false, Some(pem)).is_err(), "{pem}");
+            assert!(
+                CheckedConnector::new(false, Some(pem), None).is_err(),
+                "{pem}"
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The `http` capability: one request at a time, to granted origins only, with the host resolving, connecting, verifying,
 //! injecting credentials and counting.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use url::Url;
 
 use super::connect::{CheckedConnector, ConnectError};
-use super::{Capabilities, CredentialSource, on_host};
-use crate::grant::{CredentialScheme, Grants, Origin};
+use super::{Capabilities, CredentialSource, on_host, sign};
+use crate::grant::{AwsScope, CredentialScheme, Grants, Origin, Scheme};
 use crate::limit::{
     HTTP_HEADER_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_IDLE_PER_HOST_MAX, HTTP_IDLE_TIMEOUT,
     HTTP_REDIRECTS_MAX, HTTP_TIMEOUT_DEFAULT, HTTP_URL_BYTES_MAX, TEXT_BYTES_MAX,
@@ -80,19 +82,57 @@ pub(crate) struct HttpPool(Mutex<PoolState>);
 struct PoolState {
     grants: Arc<Grants>,
     clients: Vec<Option<HttpClient>>,
+    /// The same for connections with a certificate, by the credential's name; and the digest of what it was then.
+    identified: BTreeMap<(usize, String), (Vec<u8>, HttpClient)>,
 }
 
+/// A credential that connections are made with: its name and its PEM.
+type ClientIdentity<'a> = (&'a str, &'a [u8]);
+
 impl HttpPool {
-    /// The client of one grant. Connections are never shared between grants, as each has its own trust and its own addresses.
-    fn client(&self, grants: &Arc<Grants>, index: usize) -> Result<HttpClient, String> {
+    /// The client of one grant. Connections are never shared between grants, as each has its own trust and its own addresses, and
+    /// those that show a certificate are used by requests with that credential alone.
+    fn client(
+        &self,
+        grants: &Arc<Grants>,
+        index: usize,
+        identity: Option<ClientIdentity<'_>>,
+    ) -> Result<HttpClient, String> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&state.grants, grants) {
             if state.grants.http != grants.http {
                 state.clients.clear();
             }
+            state.identified.clear();
             state.grants = grants.clone();
         }
         state.clients.resize(grants.http.len(), None);
+        let grant = grants
+            .http
+            .get(index)
+            .ok_or_else(|| "the grant is gone".to_owned())?;
+        let made = |pem: Option<&[u8]>| {
+            let connector = CheckedConnector::new(grant.private, grant.ca_pem.as_deref(), pem)?;
+            Ok::<_, String>(
+                Client::builder(TokioExecutor::new())
+                    .pool_timer(TokioTimer::new())
+                    .pool_idle_timeout(HTTP_IDLE_TIMEOUT)
+                    .pool_max_idle_per_host(HTTP_IDLE_PER_HOST_MAX)
+                    .build(connector),
+            )
+        };
+        if let Some((name, pem)) = identity {
+            let digest = Sha256::digest(pem).to_vec();
+            let key = (index, name.to_owned());
+            if let Some((of, client)) = state.identified.get(&key)
+                && *of == digest
+            {
+                return Ok(client.clone());
+            }
+            let client = made(Some(pem))?;
+            state.identified.insert(key, (digest, client.clone()));
+            return Ok(client);
+        }
         let slot = state
             .clients
             .get_mut(index)
@@ -100,16 +140,7 @@ impl HttpPool {
         if let Some(client) = slot {
             return Ok(client.clone());
         }
-        let grant = grants
-            .http
-            .get(index)
-            .ok_or_else(|| "the grant is gone".to_owned())?;
-        let connector = CheckedConnector::new(grant.private, grant.ca_pem.as_deref())?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(HTTP_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(HTTP_IDLE_PER_HOST_MAX)
-            .build(connector);
+        let client = made(None)?;
         *slot = Some(client.clone());
         Ok(client)
     }
@@ -137,8 +168,23 @@ struct Checked {
     credential: Option<Added>,
 }
 
-/// A credential by its name, and the header that carries it.
-type Added = (String, HeaderName, HeaderValue);
+/// A credential by its name, and how requests carry it.
+struct Added {
+    name: String,
+    carried: Carried,
+}
+
+/// How a request carries a credential.
+enum Carried {
+    /// It is not known before the request is checked.
+    Unknown,
+    /// In a header.
+    Header(HeaderName, HeaderValue),
+    /// By signatures of each request, with this key.
+    Signature(AwsScope, Vec<u8>),
+    /// By the connection.
+    Certificate(Vec<u8>),
+}
 
 /// Whether there is a redirect to follow.
 enum Redirect {
@@ -165,11 +211,16 @@ impl Capabilities {
             );
             return Err(HttpError::Planned);
         }
-        if let Some((name, ..)) = &checked.credential {
-            let name = name.clone();
-            let (credential, secret) = self.credential(&name, &checked.origin).await?;
+        if let Some(added) = &mut checked.credential {
+            let (carried, secret) = self.credential(&added.name, &checked.origin).await?;
             self.tape.hide(&secret);
-            checked.credential = Some(credential);
+            if let Carried::Signature(..) = &carried {
+                // Of a key each part is a secret but the first.
+                for part in secret.split(|byte| *byte == b':').skip(1) {
+                    self.tape.hide(part);
+                }
+            }
+            added.carried = carried;
         }
         for _ in 0..=HTTP_REDIRECTS_MAX {
             let index = self.authorize(&checked.origin, &checked.method)?;
@@ -227,9 +278,10 @@ impl Capabilities {
             .iter()
             .any(|part| matches!(part, BodyPart::Secret(..)));
         let body = self.body_of(&request.body)?;
-        let credential = request
-            .credential
-            .map(|name| (name, AUTHORIZATION, HeaderValue::from_static("")));
+        let credential = request.credential.map(|name| Added {
+            name,
+            carried: Carried::Unknown,
+        });
         Ok(Checked {
             method,
             url,
@@ -269,8 +321,12 @@ impl Capabilities {
         Ok(body.freeze())
     }
 
-    /// The header that carries a granted credential to this origin, and its secret.
-    async fn credential(&self, name: &str, origin: &Origin) -> Result<(Added, Vec<u8>), HttpError> {
+    /// How a granted credential is carried to this origin, and its secret.
+    async fn credential(
+        &self,
+        name: &str,
+        origin: &Origin,
+    ) -> Result<(Carried, Vec<u8>), HttpError> {
         let grant = self.grants.credentials.get(name).ok_or_else(|| {
             HttpError::Denied(format!(
                 "the credential {name} is not granted: add it to the credentials of the grant of the capability http in spec.grants of the Plugin"
@@ -294,9 +350,23 @@ impl Capabilities {
                 "the credential {name} is not of the kind that its grant says"
             )));
         }
-        let unusable =
-            || HttpError::Denied(format!("the credential {name} does not fit into a header"));
+        let denied = |why: &str| HttpError::Denied(format!("the credential {name} {why}"));
+        let unusable = || denied("does not fit into a header");
         let (header, value) = match &credential.scheme {
+            CredentialScheme::AwsSignatureV4(scope) => {
+                if sign::Key::of(&credential.secret).is_none() {
+                    return Err(denied("is not ID:SECRET or ID:SECRET:TOKEN"));
+                }
+                let carried = Carried::Signature(scope.clone(), credential.secret.clone());
+                return Ok((carried, credential.secret));
+            }
+            CredentialScheme::ClientCertificate => {
+                if origin.scheme != Scheme::Https {
+                    return Err(denied("is a certificate, which only https can show"));
+                }
+                let carried = Carried::Certificate(credential.secret.clone());
+                return Ok((carried, credential.secret));
+            }
             CredentialScheme::Bearer => {
                 let token = credential.secret.trim_ascii_end();
                 (
@@ -318,7 +388,7 @@ impl Capabilities {
         };
         let mut value = value.map_err(|_| unusable())?;
         value.set_sensitive(true);
-        Ok(((name.to_owned(), header, value), credential.secret))
+        Ok((Carried::Header(header, value), credential.secret))
     }
 
     async fn exchange(
@@ -327,10 +397,17 @@ impl Capabilities {
         index: usize,
         until: Instant,
     ) -> Result<HttpResponse, HttpError> {
+        let identity = match &checked.credential {
+            Some(Added {
+                name,
+                carried: Carried::Certificate(pem),
+            }) => Some((name.as_str(), pem.as_slice())),
+            _ => None,
+        };
         let client = self
             .http
             .pool
-            .client(&self.grants, index)
+            .client(&self.grants, index, identity)
             .map_err(HttpError::Failed)?;
         let mut request = http::Request::builder()
             .method(checked.method.clone())
@@ -342,8 +419,8 @@ impl Capabilities {
             let name = HeaderValue::from_static(concat!("capstan/", env!("CARGO_PKG_VERSION")));
             request.headers_mut().insert(USER_AGENT, name);
         }
-        if let Some((_, header, value)) = &checked.credential {
-            request.headers_mut().insert(header.clone(), value.clone());
+        for (header, value) in carried_headers(checked)? {
+            request.headers_mut().insert(header, value);
         }
         let bytes_max = self.http.body_bytes_max;
         let work = async move {
@@ -410,6 +487,31 @@ impl Capabilities {
         checked.url = url;
         checked.origin = origin;
         Ok(Redirect::Follow(Box::new(checked)))
+    }
+}
+
+/// The headers that carry a request's credential: made for this request, also when it follows from another one.
+fn carried_headers(checked: &Checked) -> Result<Vec<(HeaderName, HeaderValue)>, HttpError> {
+    let Some(added) = &checked.credential else {
+        return Ok(Vec::new());
+    };
+    match &added.carried {
+        Carried::Unknown | Carried::Certificate(_) => Ok(Vec::new()),
+        Carried::Header(name, value) => Ok(vec![(name.clone(), value.clone())]),
+        Carried::Signature(scope, secret) => {
+            let request = sign::Unsigned {
+                method: checked.method.as_str(),
+                url: &checked.url,
+                headers: &checked.headers,
+                body: &checked.body,
+            };
+            sign::Key::of(secret)
+                .and_then(|key| key.sign(scope, &request, jiff::Timestamp::now()))
+                .ok_or_else(|| {
+                    let name = &added.name;
+                    HttpError::Denied(format!("the credential {name} cannot sign this request"))
+                })
+        }
     }
 }
 

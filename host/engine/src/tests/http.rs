@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// A server that remembers what it was asked: `METHOD path authorization body`.
-struct Server {
-    origin: String,
+pub(super) struct Server {
+    pub(super) origin: String,
     asked: Arc<Mutex<Vec<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -37,7 +37,7 @@ impl Drop for Server {
 
 impl Server {
     /// `/to?<url>` redirects with 307, `/see?<url>` with 303, `/large` answers 5 MiB, `/never` never answers.
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -62,12 +62,12 @@ impl Server {
         }
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-async fn answer(
+pub(super) async fn answer(
     request: Request<Incoming>,
     log: Arc<Mutex<Vec<String>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -186,7 +186,6 @@ impl Controller for ControlPlaneController {
 }
 
 impl ControlPlaneController {
-    #[expect(clippy::too_many_lines, reason = "one arm for each step")]
     async fn act(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
         match step {
             Step::EnsureMaterial => {
@@ -251,14 +250,7 @@ impl ControlPlaneController {
             Step::BeforeRollout => in_cluster::before_rollout(ctx, observed).await,
             Step::AfterStable => in_cluster::after_stable(ctx, &self.in_cluster, observed).await,
             Step::Annotate { annotations } => annotate(ctx, observed, annotations).await,
-            Step::DeleteMachine { name, uid } => {
-                let member = member(observed, name)?;
-                if &member.machine.uid != uid {
-                    return Ok(());
-                }
-                let deleted = ctx.delete(&kinds::MACHINE, &member.machine).await;
-                deleted.map_err(|error| failure(&format!("deleting Machine {name}"), &error))
-            }
+            Step::DeleteMachine { name, uid } => delete_machine(ctx, observed, name, uid).await,
         }
     }
 }
@@ -317,6 +309,16 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
         _ => return None,
     };
     Some(event)
+}
+
+/// Deletes the machine that was seen.
+async fn delete_machine(ctx: &Ctx, observed: &Seen, name: &str, uid: &str) -> Result<(), Failure> {
+    let member = member(observed, name)?;
+    if member.machine.uid != uid {
+        return Ok(());
+    }
+    let deleted = ctx.delete(&kinds::MACHINE, &member.machine).await;
+    deleted.map_err(|error| failure(&format!("deleting Machine {name}"), &error))
 }
 
 /// Changes annotations of the control plane object.

@@ -215,8 +215,8 @@ impl Registry {
         let base = Url::parse(&base)
             .map_err(|e| PullError::Invalid(format!("{} is not a host: {e}", reference.host)))?;
         // The operator names the registry: it may be anywhere.
-        let connector =
-            CheckedConnector::new(true, access.ca_pem.as_deref()).map_err(PullError::Invalid)?;
+        let connector = CheckedConnector::new(true, access.ca_pem.as_deref(), None)
+            .map_err(PullError::Invalid)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(5))

@@ -284,7 +284,7 @@ async fn a_new_cluster_is_noticed_soon_after_it_answers() {
 async fn a_nudge_is_quicker_than_waiting() {
     let mut world = world();
     world.workloads.keep(&cluster());
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(
         world
             .workloads

@@ -180,7 +180,7 @@ async fn a_certificate_is_shown_by_the_host_to_those_it_is_granted_for() {
         broken["failed"]
             .as_str()
             .unwrap()
-            .contains("no certificate"),
+            .contains("is not PEM"),
         "{broken}"
     );
 }

@@ -1,18 +1,14 @@
 //! `capstan plan object`: what controllers and plugins would do with one object now.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use capstan_api::name::ObjectKey;
-use capstan_controllers::kube_api::management;
 use capstan_controllers::rehearsal::{Effect, Rehearsal, Turn};
-use capstan_engine::Engine;
+use capstan_controllers::tasks::Tasks;
 
-use super::Output;
-use crate::command::run::plain_engine;
+use super::{Output, Surroundings};
 use crate::out;
 
 /// Which object.
@@ -23,34 +19,24 @@ pub(in crate::command) struct ObjectArgs {
     /// Its namespace.
     #[arg(long, short, default_value = "default")]
     namespace: String,
-    /// Kubeconfig of the management cluster; without one, the cluster whose Pod this is.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
-    kubeconfig: Option<OsString>,
-    /// Namespace of the host: plugins are looked for there.
-    #[arg(long, default_value = "capstan-system", value_name = "NAMESPACE")]
-    host_namespace: String,
-    /// Directory for compiled plugins; capstan/compiled in the user's cache by default.
-    #[arg(long, value_name = "DIR")]
-    cache_dir: Option<PathBuf>,
-    /// How the plan is printed.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    surroundings: Surroundings,
 }
 
 pub(super) async fn object(args: ObjectArgs) -> anyhow::Result<ExitCode> {
     let Some((kind, name)) = args.object.split_once('/') else {
         bail!("{}: say kind and name, such as machine/NAME", args.object);
     };
-    let kubeconfig = args.kubeconfig.as_deref().filter(|list| !list.is_empty());
-    let agent = concat!("capstan-plan/", env!("CARGO_PKG_VERSION"));
-    let api = management::connect(kubeconfig, agent).await?;
-    let engine = Engine::new(plain_engine(args.cache_dir.as_deref())?)?;
-    let rehearsal = Rehearsal::start(&api, engine, &args.host_namespace).await?;
+    let tasks = Tasks::default();
+    let (ctx, engine) = args.surroundings.start(&tasks).await?;
+    let namespace = &args.surroundings.host_namespace;
+    let rehearsal = Rehearsal::start(&ctx.api, engine, namespace).await?;
     let key = ObjectKey::new(args.namespace.clone(), name);
     let planned = rehearsal.plan(kind, &key).await;
     rehearsal.stop();
+    tasks.stop();
     let turns = planned?;
-    let printed = match args.output {
+    let printed = match args.surroundings.output {
         Output::Text => shown(&turns),
         Output::Json => serde_json::to_string_pretty(&turns)?,
         Output::Yaml => serde_saphyr::to_string(&turns)?,

@@ -55,7 +55,7 @@ struct Told<'a> {
 }
 
 impl<P: Infrastructure + ?Sized> ClusterInput<P> {
-    /// The cluster's machine templates, at most 64. Empty on a host that does not ask about them.
+    /// The templates of the cluster's groups of machines, at most 64. Empty on a host that does not ask about them.
     ///
     /// # Errors
     /// When a template has a field of the wrong type.

@@ -1,6 +1,6 @@
 //! Machine templates of a cluster: which there are, which the plugin has told of already, and their statuses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capstan_api::name::ObjectKey;
@@ -52,12 +52,29 @@ fn owner_of(template: &Object) -> Option<ObjectKey> {
     Some(ObjectKey::new(namespace, owner.name))
 }
 
-/// Templates of the Cluster that the plugin of this infrastructure cluster owns, the newest first.
+/// Kinds and names of the templates of a Cluster's groups of machines: what can grow from zero. A control plane cannot.
+fn of_groups(ctx: &Ctx, cluster: &ObjectKey) -> HashSet<(String, String)> {
+    let groups = [&*kinds::MACHINE_DEPLOYMENT, &*kinds::MACHINE_SET];
+    groups
+        .into_iter()
+        .flat_map(|resource| ctx.store(resource).of_cluster(cluster))
+        .filter_map(|group| {
+            let text = |field: &str| {
+                let pointer = format!("/spec/template/spec/infrastructureRef/{field}");
+                group.text(&pointer).map(str::to_owned)
+            };
+            Some((text("kind")?, text("name")?))
+        })
+        .collect()
+}
+
+/// Templates of the Cluster's groups that the plugin of this infrastructure cluster owns, the newest first.
 pub(super) fn templates_of(ctx: &Ctx, infra: &Object, cluster: &Object) -> Vec<Arc<Object>> {
     let owner = ctx
         .plugins
         .owner_of(&infra.group_kind())
         .map(|p| p.name.clone());
+    let wanted = of_groups(ctx, &cluster.key);
     let mut found: Vec<Arc<Object>> = ctx
         .plugins
         .kinds_with(&[TEMPLATE_ROLE])
@@ -66,7 +83,10 @@ pub(super) fn templates_of(ctx: &Ctx, infra: &Object, cluster: &Object) -> Vec<A
         .filter(|kind| ctx.plugins.owner_of(kind).map(|p| p.name.clone()) == owner)
         .filter_map(|kind| ctx.stores.get(&kind))
         .flat_map(|store| store.owned_by(&cluster.uid))
-        .filter(|template| !template.is_deleting())
+        .filter(|template| {
+            let (kind, name) = (template.kind().to_owned(), template.key.name.clone());
+            !template.is_deleting() && wanted.contains(&(kind, name))
+        })
         .collect();
     found.sort_by_cached_key(|template| {
         let made = template

@@ -177,10 +177,7 @@ async fn a_certificate_is_shown_by_the_host_to_those_it_is_granted_for() {
     assert!(refused.get("failed").is_some(), "{refused}");
     let broken = send(&loaded, env("-----BEGIN nothing"), with()).await;
     assert!(
-        broken["failed"]
-            .as_str()
-            .unwrap()
-            .contains("is not PEM"),
+        broken["failed"].as_str().unwrap().contains("is not PEM"),
         "{broken}"
     );
 }

@@ -5,6 +5,7 @@ mod command;
 mod input;
 mod installation;
 mod out;
+mod output;
 mod telemetry;
 
 use std::process::ExitCode;

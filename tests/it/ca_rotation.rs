@@ -18,8 +18,13 @@ use serde_json::{Value, json};
 const ROTATION: Duration = Duration::from_secs(900);
 const ROTATED: &str = "CertificateAuthoritiesRotated";
 
-fn rotate(value: &Value) -> Value {
-    json!({"metadata": {"annotations": {"capstan.dev/rotate-ca": value}}})
+/// Asks for a rotation of this name, or for none.
+async fn ask(host: &TestHost, cluster: &TestCluster, name: &Value) {
+    let patch = json!({"metadata": {"annotations": {"capstan.dev/rotate-ca": name}}});
+    let plane = cluster.control_plane();
+    host.kube()
+        .merge(CONTROL_PLANE, &cluster.namespace, &plane, &patch)
+        .await;
 }
 
 /// The stage, as the condition's reason has it.
@@ -182,15 +187,7 @@ fn authorities_are_rotated_while_people_work_and_the_host_is_killed() {
             .map(name)
             .collect();
 
-        let plane = cluster.control_plane();
-        host.kube()
-            .merge(
-                CONTROL_PLANE,
-                &cluster.namespace,
-                &plane,
-                &rotate(&json!("2026-11")),
-            )
-            .await;
+        ask(&host, &cluster, &json!("2026-11")).await;
         let mut people = People::default();
         let (mut stages, mut nodes) = (Vec::new(), Vec::new());
         let begun = Instant::now();
@@ -355,15 +352,7 @@ fn a_rotation_that_is_taken_back_leaves_the_old_authorities() {
         cluster.available(host, 1).await;
         let before = cluster.kubeconfig(host.kube()).await;
         let old = secret(host, &cluster, "ca", "tls.crt").await.unwrap();
-        let plane = cluster.control_plane();
-        host.kube()
-            .merge(
-                CONTROL_PLANE,
-                &cluster.namespace,
-                &plane,
-                &rotate(&json!("once")),
-            )
-            .await;
+        ask(host, &cluster, &json!("once")).await;
         eventually(
             "the first stage with both authorities",
             PATIENCE,
@@ -378,14 +367,7 @@ fn a_rotation_that_is_taken_back_leaves_the_old_authorities() {
             },
         )
         .await;
-        host.kube()
-            .merge(
-                CONTROL_PLANE,
-                &cluster.namespace,
-                &plane,
-                &rotate(&Value::Null),
-            )
-            .await;
+        ask(host, &cluster, &Value::Null).await;
         eventually("taken back", PATIENCE, async || {
             let object = object(host, &cluster).await;
             let is_back = condition(&object, ROTATED).reason == "RotationTakenBack";

@@ -87,15 +87,21 @@ async fn goes(host: &TestHost, machine: &Value) {
     .await;
 }
 
+/// A cluster with one worker.
+async fn available(host: &TestHost, namespace: &str, name: &str) -> TestCluster {
+    let cluster = TestCluster::new(namespace, name, 1);
+    cluster.create(host.kube()).await;
+    cluster.available(host, 1).await;
+    cluster
+}
+
 #[test]
 fn bound_hooks_are_asked_in_order_beside_foreign_annotations() {
     run(async {
         let endpoint = Endpoint::start().await;
         let host = host_with_hook("pre-delete-http", &endpoint).await;
         let kube = host.kube();
-        let cluster = TestCluster::new("hooks", "hooks", 1);
-        cluster.create(kube).await;
-        cluster.available(&host, 1).await;
+        let cluster = available(&host, "hooks", "hooks").await;
         bind(
             &host,
             &cluster,
@@ -215,9 +221,7 @@ fn silence_failure_and_the_end_of_the_cluster_mean_what_the_operator_said() {
         let endpoint = Endpoint::start().await;
         let host = host_with_hook("pre-delete-http", &endpoint).await;
         let kube = host.kube();
-        let cluster = TestCluster::new("hook-policies", "hook-policies", 1);
-        cluster.create(kube).await;
-        cluster.available(&host, 1).await;
+        let cluster = available(&host, "hook-policies", "hook-policies").await;
         let lenient = json!({"phase": "PreDrain", "timeoutSeconds": 2, "onTimeout": "Proceed"});
         bind(&host, &cluster, "slow", &endpoint, lenient).await;
         endpoint.answers("/refused", 404);
@@ -305,9 +309,7 @@ fn a_machine_waits_while_a_workload_of_its_cluster_has_too_few_ready_replicas() 
         });
         kube.apply(PLUGIN, &plugin).await;
         host.plugin_ready(PLUGIN_NAME).await;
-        let cluster = TestCluster::new("hooks-workload", "checked", 1);
-        cluster.create(kube).await;
-        cluster.available(&host, 1).await;
+        let cluster = available(&host, "hooks-workload", "checked").await;
         let workload = cluster.workload(kube).await;
         let deployment = json!({
             "apiVersion": DEPLOYMENT.api_version, "kind": "Deployment",
@@ -353,9 +355,7 @@ fn a_machine_waits_for_a_snapshot_of_its_instance_which_is_taken_once() {
         let endpoint = Endpoint::start().await;
         let host = host_with_hook("pre-delete-snapshot", &endpoint).await;
         let kube = host.kube();
-        let cluster = TestCluster::new("hook-snapshot", "kept", 1);
-        cluster.create(kube).await;
-        cluster.available(&host, 1).await;
+        let cluster = available(&host, "hook-snapshot", "kept").await;
         let settings = json!({
             "plugin": "pre-delete-snapshot",
             "phase": "PreTerminate",

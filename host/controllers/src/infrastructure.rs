@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capstan_api::annotation;
+use capstan_api::name::ObjectKey;
 use capstan_core::answer;
 use capstan_core::call::Deletion;
 use capstan_core::call::infrastructure::DeletionAnswer;
@@ -23,6 +24,7 @@ pub use machine::InfraMachineController;
 
 use crate::controller::{Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
+use crate::kinds;
 use crate::kube_api::{GroupKind, Patch, Resource};
 use crate::object::Object;
 use crate::plugins::{ActivePlugin, encode_state};
@@ -64,6 +66,15 @@ pub(crate) fn finalized(ctx: &Ctx, mut object: Value) -> Value {
         metadata.insert("finalizers".to_owned(), json!([finalizer]));
     }
     object
+}
+
+/// The Cluster among an object's owners.
+fn owner_cluster(object: &Object) -> Option<ObjectKey> {
+    let owner = object
+        .owners()
+        .find(|owner| owner.kind == "Cluster" && owner.group == kinds::CLUSTER.group)?;
+    let namespace = object.key.namespace.clone();
+    Some(ObjectKey::new(namespace, owner.name))
 }
 
 /// When each object was last asked about, and as which generation, by UID.

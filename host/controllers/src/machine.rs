@@ -508,7 +508,7 @@ impl Controller for MachineController {
                         metadata.insert("resourceVersion".to_owned(), json!(resource_version));
                     }
                 }
-                let workload = connected(ctx, &cluster)?;
+                let workload = ctx.workloads.connected(&cluster)?;
                 let node = ObjectKey {
                     namespace: String::new(),
                     name: name.clone(),
@@ -521,7 +521,7 @@ impl Controller for MachineController {
                 done(answer.map(drop), &format!("labelling Node {name}"))
             }
             Step::Drain { node } => {
-                let workload = connected(ctx, &cluster)?;
+                let workload = ctx.workloads.connected(&cluster)?;
                 let left = drain::drain(ctx, &workload, observed, node).await;
                 let words = &drain::DRAIN_EVENTS;
                 let left = self.told(ctx, machine, words, left, true).await?;
@@ -533,7 +533,7 @@ impl Controller for MachineController {
                 Ok(Effect::Drain(left))
             }
             Step::CheckVolumes { node } => {
-                let workload = connected(ctx, &cluster)?;
+                let workload = ctx.workloads.connected(&cluster)?;
                 let left = drain::attached(ctx, &workload, observed, node).await;
                 let before = self.progress_of(machine).volumes;
                 let has_waited = before.is_some_and(|turn| !turn.left.is_empty());
@@ -652,7 +652,7 @@ fn key_of_cluster(machine: &Machine) -> ObjectKey {
 
 /// Deletes a Node; gone already is as good.
 async fn delete_node(ctx: &Ctx, cluster: &ObjectKey, name: &str) -> Result<Effect, Failure> {
-    let workload = connected(ctx, cluster)?;
+    let workload = ctx.workloads.connected(cluster)?;
     let node = ObjectKey::new("", name);
     let answer = workload
         .api
@@ -662,15 +662,6 @@ async fn delete_node(ctx: &Ctx, cluster: &ObjectKey, name: &str) -> Result<Effec
         Err(ApiError::NotFound(_)) => Ok(Effect::Done),
         other => done(other, &format!("deleting Node {name}")),
     }
-}
-
-fn connected(ctx: &Ctx, cluster: &ObjectKey) -> Result<Arc<crate::workloads::Workload>, Failure> {
-    ctx.workloads.get(cluster).ok_or_else(|| {
-        Failure::transient(
-            "ConnectionDown",
-            format!("the connection to the workload cluster {cluster} is down"),
-        )
-    })
 }
 
 fn done(answer: Result<(), ApiError>, doing: &str) -> Result<Effect, Failure> {

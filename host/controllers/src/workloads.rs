@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
+use capstan_core::plan::Failure;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -226,6 +227,19 @@ impl Workloads {
         let clusters = self.clusters();
         let kept = clusters.get(cluster)?;
         lock(&kept.state).workload.clone()
+    }
+
+    /// The connection to a cluster that a step needs.
+    ///
+    /// # Errors
+    /// Transient, when there is none.
+    pub fn connected(&self, cluster: &ObjectKey) -> Result<Arc<Workload>, Failure> {
+        self.get(cluster).ok_or_else(|| {
+            Failure::transient(
+                "ConnectionDown",
+                format!("the connection to the workload cluster {cluster} is down"),
+            )
+        })
     }
 
     /// What is known of a connection. One that is not kept yet has been tried since the start.

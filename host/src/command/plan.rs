@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use capstan_api::name::ObjectKey;
 use capstan_controllers::ctx::Ctx;
-use capstan_controllers::kube_api::management;
+use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::rollout_plan::{self, Change, RolloutPlan};
 use capstan_controllers::tasks::Tasks;
 use capstan_core::rollout::forecast::{Ending, SetState};
@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::command::plugin::component;
 use crate::command::run::{context, plain_engine};
 use crate::input;
-use crate::out;
+use crate::output::Output;
 use crate::telemetry::{self, LogFormat};
 
 /// The largest manifest that is read: objects of the API server, several times over.
@@ -66,27 +66,22 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    /// What a controller would have, without a host, and an engine for its plugins.
-    async fn start(&self, tasks: &Tasks) -> anyhow::Result<(Arc<Ctx>, Arc<Engine>)> {
+    async fn api(&self) -> anyhow::Result<Arc<dyn KubeApi>> {
         let kubeconfig = self.kubeconfig.as_deref().filter(|list| !list.is_empty());
         let agent = concat!("capstan-plan/", env!("CARGO_PKG_VERSION"));
-        let api = management::connect(kubeconfig, agent).await?;
-        let engine = Engine::new(plain_engine(self.cache_dir.as_deref())?)?;
+        Ok(management::connect(kubeconfig, agent).await?)
+    }
+
+    fn engine(&self) -> anyhow::Result<Arc<Engine>> {
+        Ok(Engine::new(plain_engine(self.cache_dir.as_deref())?)?)
+    }
+
+    /// What a controller would have, without a host, and an engine for its plugins.
+    async fn start(&self, tasks: &Tasks) -> anyhow::Result<(Arc<Ctx>, Arc<Engine>)> {
+        let (api, engine) = (self.api().await?, self.engine()?);
         let ctx = context(&api, &self.host_namespace, None, None, tasks);
         Ok((ctx, engine))
     }
-}
-
-/// How plans are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// A table for people.
-    #[default]
-    Text,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
 }
 
 /// Which MachineDeployment, and what would change.
@@ -147,7 +142,8 @@ async fn rollout(args: RolloutArgs) -> anyhow::Result<ExitCode> {
     let planned = Box::pin(rollout_plan::plan(&ctx, &engine, &key, change)).await;
     tasks.stop();
     let plan = planned?;
-    out::result(print(&plan, args.surroundings.output)?.trim_end());
+    let shown = text(&plan)?;
+    args.surroundings.output.print(&plan, || shown)?;
     Ok(match plan.ending {
         Ending::Done | Ending::Waits(_) => ExitCode::SUCCESS,
         Ending::Blocked(_) | Ending::TooLong => ExitCode::from(2),
@@ -186,14 +182,6 @@ fn manifest(path: &Path) -> anyhow::Result<Value> {
         .into_iter()
         .find(|document| document.get("kind").and_then(Value::as_str) == Some("MachineDeployment"));
     found.with_context(|| format!("{} has no MachineDeployment", path.display()))
-}
-
-fn print(plan: &RolloutPlan, output: Output) -> anyhow::Result<String> {
-    Ok(match output {
-        Output::Json => serde_json::to_string_pretty(plan)?,
-        Output::Yaml => capstan_api::yaml::print(&serde_json::to_value(plan)?),
-        Output::Text => text(plan)?,
-    })
 }
 
 fn text(plan: &RolloutPlan) -> Result<String, std::fmt::Error> {
@@ -299,7 +287,8 @@ mod tests {
                 "goes no further by itself: waits for a gate",
             ]
         );
-        let json: Value = serde_json::from_str(&print(&plan, Output::Json).unwrap()).unwrap();
+        let json: Value =
+            serde_json::from_str(&Output::Json.show(&plan, String::new).unwrap()).unwrap();
         assert_eq!(json["ending"], "waits");
         assert_eq!(json["steps"][0]["machineSets"][0]["name"], "d-a");
     }

@@ -14,9 +14,7 @@ mod terms;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use serde_json::Value;
 
-use crate::out;
 use crate::telemetry::{self, LogFormat};
 
 /// Everything worked, and the answer is no: the component is refused, the call failed, the records differ.
@@ -48,31 +46,6 @@ pub(super) enum PluginCommand {
     Manifest(manifest::ManifestArgs),
     /// Push a component to an OCI registry.
     Push(push::PushArgs),
-}
-
-/// How data is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
-}
-
-impl Output {
-    /// Prints a value in a form for machines, or else the text.
-    fn print(self, value: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let printed = match self {
-            Self::Json => serde_json::to_string_pretty(value)?,
-            Self::Yaml => capstan_api::yaml::print(value),
-            Self::Text => text(),
-        };
-        out::result(printed.trim_end());
-        Ok(())
-    }
 }
 
 /// Runs a subcommand of `capstan plugin`.

@@ -326,15 +326,6 @@ async fn contents(
     Ok(data)
 }
 
-fn connected(ctx: &Ctx, cluster: &ObjectKey) -> Result<std::sync::Arc<Workload>, Failure> {
-    ctx.workloads.get(cluster).ok_or_else(|| {
-        Failure::transient(
-            "NotConnected",
-            format!("there is no connection to the workload cluster {cluster}"),
-        )
-    })
-}
-
 async fn secret_text(ctx: &Ctx, cluster: &ObjectKey, purpose: &str) -> Result<String, Failure> {
     let key = secret_key(cluster, purpose);
     let secret = ctx.secrets.get(&*ctx.api, &key).await;
@@ -352,7 +343,7 @@ async fn secret_text(ctx: &Ctx, cluster: &ObjectKey, purpose: &str) -> Result<St
 pub(super) async fn publish(ctx: &Ctx, seen: &Seen) -> Result<(), Failure> {
     let (cluster, _) = holder(seen)?;
     let authorities = secret_text(ctx, &cluster, CLUSTER_CA).await?;
-    let workload = connected(ctx, &cluster)?;
+    let workload = ctx.workloads.connected(&cluster)?;
     let key = cluster_info();
     let doing = format!("writing ConfigMap {key} of the workload cluster");
     let map = match workload.api.get(&kinds::CONFIG_MAP, &key).await {
@@ -413,7 +404,7 @@ pub(super) fn said(record: &Record) -> String {
 }
 
 async fn forget_predecessors(ctx: &Ctx, cluster: &ObjectKey) -> Result<(), Failure> {
-    let workload = connected(ctx, cluster)?;
+    let workload = ctx.workloads.connected(cluster)?;
     let key = aggregated();
     let doing = format!("writing ConfigMap {key} of the workload cluster");
     let map = match workload.api.get(&kinds::CONFIG_MAP, &key).await {

@@ -12,8 +12,8 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
 
-use super::templates::{Templates, of_template, templates_of};
-use super::{CLUSTER_ROLE, Shell, Subject};
+use super::templates::{answered, of_template, templates_of};
+use super::{Asked, CLUSTER_ROLE, Shell, Subject, owner_cluster};
 use crate::access::{self, Access};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
@@ -27,14 +27,15 @@ use crate::store::Change;
 /// The controller of infrastructure clusters.
 pub struct InfraClusterController {
     shell: Shell,
-    templates: Templates,
+    /// Which templates plugins have told of.
+    told: Asked,
 }
 
 impl Default for InfraClusterController {
     fn default() -> Self {
         Self {
             shell: Shell::new("infra-cluster", &[CLUSTER_ROLE]),
-            templates: Templates::default(),
+            told: Asked::default(),
         }
     }
 }
@@ -96,9 +97,8 @@ impl InfraClusterController {
         let patches = template::patches(&answer.extra, &observed.templates)
             .map_err(|violation| violation.failure(&plugin.name))?;
         let effect = self.shell.ensured(ctx, &subject, answer).await?;
-        self.templates
-            .answered(ctx, &self.shell.writer(), &observed.templates, patches)
-            .await?;
+        let writer = self.shell.writer();
+        answered(ctx, &writer, &self.told, &observed.templates, patches).await?;
         Ok(effect)
     }
 
@@ -143,15 +143,7 @@ impl Controller for InfraClusterController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        let owner = object
-            .owners()
-            .find(|o| o.kind == "Cluster" && o.group == kinds::CLUSTER.group);
-        owner
-            .map(|owner| ObjectKey {
-                namespace: object.key.namespace.clone(),
-                name: owner.name.to_owned(),
-            })
-            .or_else(|| cluster_by_name(object))
+        owner_cluster(object).or_else(|| cluster_by_name(object))
     }
 
     /// Nothing is made for it before it belongs to a Cluster.
@@ -174,7 +166,7 @@ impl Controller for InfraClusterController {
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: asked.filter(|_| self.templates.are_answered(&templates)),
+            asked: asked.filter(|_| templates.iter().all(|t| self.told.at(t).is_some())),
             templates: templates.iter().map(|t| t.value.clone()).collect(),
             cluster: cluster.map_or(Lookup::Missing, |c| Lookup::Found(c.value.clone())),
             object: object.value.clone(),

@@ -1,24 +1,20 @@
-//! Machine templates of a cluster: which there are, which the plugin has told of already, and their statuses.
+//! Machine templates of a cluster: which there are, and their statuses.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use capstan_api::name::ObjectKey;
 use capstan_core::infrastructure::template::TEMPLATES_MAX;
 use capstan_core::plan::Failure;
 use serde_json::Value;
 
-use super::TEMPLATE_ROLE;
 use super::cluster::infra_cluster_of;
+use super::{Asked, TEMPLATE_ROLE, owner_cluster};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kinds;
 use crate::kube_api::{ApiError, Patch};
 use crate::object::{Locator, Object};
 use crate::store::Change;
-
-/// UIDs of templates, with the generation that their plugin has last told of in this process.
-#[derive(Default)]
-pub(super) struct Templates(Mutex<HashMap<String, i64>>);
 
 /// The infrastructure cluster of a template that came, changed its spec or got its Cluster as an owner.
 pub(super) fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
@@ -28,11 +24,11 @@ pub(super) fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     if ctx.plugins.role_of(&template.group_kind()).as_deref() != Some(TEMPLATE_ROLE) {
         return Vec::new();
     }
-    let Some(owner) = owner_of(template) else {
+    let Some(owner) = owner_cluster(template) else {
         return Vec::new();
     };
     let same = |old: &Arc<Object>| {
-        old.generation() == template.generation() && owner_of(old).as_ref() == Some(&owner)
+        old.generation() == template.generation() && owner_cluster(old).as_ref() == Some(&owner)
     };
     if change.old.as_ref().is_some_and(same) {
         return Vec::new();
@@ -42,14 +38,6 @@ pub(super) fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         .map(|cluster| infra_cluster_of(&cluster))
         .into_iter()
         .collect()
-}
-
-fn owner_of(template: &Object) -> Option<ObjectKey> {
-    let owner = template
-        .owners()
-        .find(|owner| owner.kind == "Cluster" && owner.group == kinds::CLUSTER.group)?;
-    let namespace = template.key.namespace.clone();
-    Some(ObjectKey::new(namespace, owner.name))
 }
 
 /// Kinds and names of the templates of a Cluster's groups of machines: what can grow from zero. A control plane cannot.
@@ -98,59 +86,40 @@ pub(super) fn templates_of(ctx: &Ctx, infra: &Object, cluster: &Object) -> Vec<A
     found
 }
 
-impl Templates {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the plugin has told of all of them as they are.
-    pub(super) fn are_answered(&self, templates: &[Arc<Object>]) -> bool {
-        let answered = self.lock();
-        templates
-            .iter()
-            .all(|template| answered.get(&template.uid) == Some(&template.generation()))
-    }
-
-    /// Writes what the plugin told of templates, and remembers that it did.
-    pub(super) async fn answered(
-        &self,
-        ctx: &Ctx,
-        writer: &Writer,
-        templates: &[Value],
-        patches: Vec<(usize, Value)>,
-    ) -> Result<(), Failure> {
-        let templates: Vec<Option<Object>> = templates
-            .iter()
-            .map(|value| Object::new(value.clone()))
-            .collect();
-        for (position, patch) in patches {
-            let Some(Some(template)) = templates.get(position) else {
-                continue;
-            };
-            let Some(store) = ctx.stores.get(&template.group_kind()) else {
-                continue;
-            };
-            let resource = store.resource();
-            let answer = ctx
-                .patch_status(writer, resource, &template.key, &Patch::Merge(patch))
-                .await;
-            match answer {
-                // Gone, or another one of the same name: that one is asked about when it is seen.
-                Ok(_) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => {}
-                Err(error) => {
-                    let doing = format!("writing what {} {} has", resource.kind, template.key);
-                    return Err(failure(&doing, &error));
-                }
+/// Writes what the plugin told of templates, and remembers in `asked` that it did.
+pub(super) async fn answered(
+    ctx: &Ctx,
+    writer: &Writer,
+    asked: &Asked,
+    templates: &[Value],
+    patches: Vec<(usize, Value)>,
+) -> Result<(), Failure> {
+    let templates: Vec<Option<Object>> = templates
+        .iter()
+        .map(|value| Object::new(value.clone()))
+        .collect();
+    for (position, patch) in patches {
+        let Some(Some(template)) = templates.get(position) else {
+            continue;
+        };
+        let Some(store) = ctx.stores.get(&template.group_kind()) else {
+            continue;
+        };
+        let resource = store.resource();
+        let answer = ctx
+            .patch_status(writer, resource, &template.key, &Patch::Merge(patch))
+            .await;
+        match answer {
+            // Gone, or another one of the same name: that one is asked about when it is seen.
+            Ok(_) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => {}
+            Err(error) => {
+                let doing = format!("writing what {} {} has", resource.kind, template.key);
+                return Err(failure(&doing, &error));
             }
         }
-        let mut answered = self.lock();
-        if answered.len() > 100_000 {
-            // Templates that are gone: being asked about once more is all that the others lose.
-            answered.clear();
-        }
-        for template in templates.into_iter().flatten() {
-            answered.insert(template.uid.clone(), template.generation());
-        }
-        Ok(())
     }
+    for template in templates.into_iter().flatten() {
+        asked.now(&template.uid, ctx.now(), template.generation());
+    }
+    Ok(())
 }

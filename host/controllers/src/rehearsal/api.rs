@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capstan_api::name::ObjectKey;
+use capstan_core::rollout::simulation::merge;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -282,27 +283,6 @@ impl KubeApi for Rehearsed {
     }
 }
 
-/// JSON merge patch (RFC 7396).
-fn merge(value: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *value = patch.clone();
-        return;
-    };
-    if !value.is_object() {
-        *value = json!({});
-    }
-    let Some(object) = value.as_object_mut() else {
-        return;
-    };
-    for (name, patch) in fields {
-        if patch.is_null() {
-            object.remove(name);
-        } else {
-            merge(object.entry(name.clone()).or_insert(Value::Null), patch);
-        }
-    }
-}
-
 /// How deep paths go: down to fields of a spec's parts.
 const DEPTH_MAX: usize = 4;
 
@@ -383,16 +363,5 @@ mod tests {
             conditions(&patch),
             ["Ready=False (NotReady): wait", "Paused=False (NotPaused)"]
         );
-    }
-
-    #[test]
-    fn patches_are_merged_as_the_server_would() {
-        let mut object = json!({"spec": {"a": 1, "b": {"c": 2}}, "status": {"x": 1}});
-        merge(
-            &mut object,
-            &json!({"spec": {"a": null, "b": {"d": 3}, "e": [1]}}),
-        );
-        let wanted = json!({"spec": {"b": {"c": 2, "d": 3}, "e": [1]}, "status": {"x": 1}});
-        assert_eq!(object, wanted);
     }
 }

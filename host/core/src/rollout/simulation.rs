@@ -451,3 +451,19 @@ fn found<'a>(
         .get_mut(name)
         .ok_or_else(|| Error::Impossible(format!("{kind} {name} does not exist")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_are_merged_as_the_server_would() {
+        let mut object = json!({"spec": {"a": 1, "b": {"c": 2}}, "status": {"x": 1}});
+        merge(
+            &mut object,
+            &json!({"spec": {"a": null, "b": {"d": 3}, "e": [1]}}),
+        );
+        let wanted = json!({"spec": {"b": {"c": 2, "d": 3}, "e": [1]}, "status": {"x": 1}});
+        assert_eq!(object, wanted);
+    }
+}

@@ -211,7 +211,7 @@ async fn the_world_is_empty_and_the_same_each_time() {
 
 /// Remembers what was put, as the Kubernetes API would.
 #[derive(Default)]
-struct Kept(Mutex<Option<State>>);
+pub(super) struct Kept(pub(super) Mutex<Option<State>>);
 
 impl StateStore for Kept {
     fn get(&self) -> BoxFuture<'_, Result<Option<State>, String>> {

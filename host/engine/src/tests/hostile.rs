@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::calls::Kept;
 use super::module::{probe_and, that_grows_a_table, that_is_slow_to_compile, with_memory};
 use super::probe::{cluster, engine, env, loaded, note, patched, tell, wasm};
 use crate::limit::SHORT_TICKS;
@@ -249,9 +250,9 @@ async fn no_clock_shows_how_long_something_takes() {
 #[tokio::test]
 async fn the_state_is_that_of_the_calls_object_and_no_other() {
     let loaded = loaded().await;
-    let (mine, theirs) = (Arc::new(Shelf::default()), Arc::new(Shelf::default()));
-    let of = |shelf: &Arc<Shelf>| CallEnv {
-        state: Some(shelf.clone()),
+    let (mine, theirs) = (Arc::new(Kept::default()), Arc::new(Kept::default()));
+    let of = |kept: &Arc<Kept>| CallEnv {
+        state: Some(kept.clone()),
         ..env()
     };
     let put = |value: &str| json!({"do": "state", "value": value});
@@ -262,24 +263,6 @@ async fn the_state_is_that_of_the_calls_object_and_no_other() {
         mine.0.lock().unwrap().as_deref(),
         Some(&b"secret of mine"[..])
     );
-}
-
-/// The state of one object.
-#[derive(Default)]
-struct Shelf(std::sync::Mutex<Option<State>>);
-
-impl StateStore for Shelf {
-    fn get(&self) -> BoxFuture<'_, Result<Option<State>, String>> {
-        async { Ok(self.0.lock().unwrap().clone()) }.boxed()
-    }
-
-    fn put(&self, value: State) -> BoxFuture<'_, Result<(), String>> {
-        async {
-            *self.0.lock().unwrap() = Some(value);
-            Ok(())
-        }
-        .boxed()
-    }
 }
 
 #[tokio::test]

@@ -7,6 +7,18 @@ use tempfile::TempDir;
 
 use crate::kit::{Credentials, Http, Reply, World, client, quick, ready_is};
 
+/// A cloud with one network, of which the ID is told.
+async fn with_network(dir: &TempDir) -> (Cloud, Http, Value) {
+    let cloud = Cloud::start(quick(dir)).await.unwrap();
+    let http = client(&cloud);
+    let network = http
+        .post("/v1/networks", &json!({"name": "n"}))
+        .await
+        .json()["id"]
+        .clone();
+    (cloud, http, network)
+}
+
 #[tokio::test]
 async fn what_light_machines_do_not_have_is_refused_with_a_sentence() {
     let dir = TempDir::new().unwrap();
@@ -212,13 +224,7 @@ async fn lists_are_filtered_and_come_by_pages() {
 #[tokio::test]
 async fn refusals_name_the_field() {
     let dir = TempDir::new().unwrap();
-    let cloud = Cloud::start(quick(&dir)).await.unwrap();
-    let http = client(&cloud);
-    let network = http
-        .post("/v1/networks", &json!({"name": "n"}))
-        .await
-        .json()["id"]
-        .clone();
+    let (cloud, http, network) = with_network(&dir).await;
     let good = json!({"name": "a", "networkId": network, "type": "small", "image": "v1.36.3"});
     for (field, value) in [
         ("name", json!("Bad_Name")),
@@ -263,13 +269,7 @@ async fn refusals_name_the_field() {
 #[tokio::test]
 async fn faults_do_what_their_rules_say() {
     let dir = TempDir::new().unwrap();
-    let cloud = Cloud::start(quick(&dir)).await.unwrap();
-    let http = client(&cloud);
-    let network = http
-        .post("/v1/networks", &json!({"name": "n"}))
-        .await
-        .json()["id"]
-        .clone();
+    let (_cloud, http, network) = with_network(&dir).await;
     let rule = |operation: &str, part: &str, effect: Value| json!({"match": {"operation": operation, "nameContains": part, "first": 1}, "effect": effect});
     let rules = json!({"rules": [
         rule("CreateInstance", "fails", json!({"type": "fail", "message": "no capacity"})),

@@ -10,9 +10,8 @@ use capstan_controllers::adoption_plan::{self, AdoptionPlan};
 use capstan_controllers::tasks::Tasks;
 use serde_json::Value;
 
-use super::{OBJECT_BYTES_MAX, Output, Surroundings};
+use super::{OBJECT_BYTES_MAX, Surroundings};
 use crate::input;
-use crate::out;
 
 /// Which control plane, and which machines.
 #[derive(Debug, clap::Args)]
@@ -42,12 +41,7 @@ pub(super) async fn adopt(args: AdoptArgs) -> anyhow::Result<ExitCode> {
     let planned = Box::pin(adoption_plan::plan(&ctx, &engine, &cluster, object)).await;
     tasks.stop();
     let plan = planned?;
-    let printed = match args.surroundings.output {
-        Output::Text => shown(&plan),
-        Output::Json => serde_json::to_string_pretty(&plan)?,
-        Output::Yaml => serde_saphyr::to_string(&plan)?,
-    };
-    out::result(printed.trim_end());
+    args.surroundings.output.print(&plan, || shown(&plan))?;
     Ok(if plan.verdict.refused.is_empty() {
         ExitCode::SUCCESS
     } else {

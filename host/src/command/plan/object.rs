@@ -6,10 +6,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::rehearsal::{Effect, Rehearsal, Turn};
-use capstan_controllers::tasks::Tasks;
 
-use super::{Output, Surroundings};
-use crate::out;
+use super::Surroundings;
 
 /// Which object.
 #[derive(Debug, clap::Args)]
@@ -27,21 +25,13 @@ pub(super) async fn object(args: ObjectArgs) -> anyhow::Result<ExitCode> {
     let Some((kind, name)) = args.object.split_once('/') else {
         bail!("{}: say kind and name, such as machine/NAME", args.object);
     };
-    let tasks = Tasks::default();
-    let (ctx, engine) = args.surroundings.start(&tasks).await?;
-    let namespace = &args.surroundings.host_namespace;
-    let rehearsal = Rehearsal::start(&ctx.api, engine, namespace).await?;
+    let (api, engine) = (args.surroundings.api().await?, args.surroundings.engine()?);
+    let rehearsal = Rehearsal::start(&api, engine, &args.surroundings.host_namespace).await?;
     let key = ObjectKey::new(args.namespace.clone(), name);
     let planned = rehearsal.plan(kind, &key).await;
     rehearsal.stop();
-    tasks.stop();
     let turns = planned?;
-    let printed = match args.surroundings.output {
-        Output::Text => shown(&turns),
-        Output::Json => serde_json::to_string_pretty(&turns)?,
-        Output::Yaml => serde_saphyr::to_string(&turns)?,
-    };
-    out::result(printed.trim_end());
+    args.surroundings.output.print(&turns, || shown(&turns))?;
     Ok(ExitCode::SUCCESS)
 }
 

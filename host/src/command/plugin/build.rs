@@ -8,8 +8,9 @@ use anyhow::{Context as _, bail};
 use capstan_engine::{Anatomy, anatomy};
 use serde_json::{Value, json};
 
+use super::EXIT_CODES;
 use super::component::{self, Sizes, kib};
-use super::{EXIT_CODES, Output};
+use crate::output::Output;
 
 const TARGET: &str = "wasm32-wasip2";
 const PROFILE: &str = "plugin";

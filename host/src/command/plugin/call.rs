@@ -19,8 +19,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::component::EngineArgs;
-use super::{ANSWER_IS_NO, EXIT_CODES, Output, terms};
+use super::{ANSWER_IS_NO, EXIT_CODES, terms};
 use crate::input;
+use crate::output::Output;
 
 /// The largest input: an object of the API server with its surroundings, several times over.
 const INPUT_BYTES_MAX: u64 = 8 << 20;

@@ -10,7 +10,8 @@ use capstan_engine::{Grants, LoadCondition, LoadError, Loaded};
 use serde_json::{Value, json};
 
 use super::component::{self, EngineArgs, kib};
-use super::{ANSWER_IS_NO, EXIT_CODES, Output, terms};
+use super::{ANSWER_IS_NO, EXIT_CODES, terms};
+use crate::output::Output;
 
 /// What to check.
 #[derive(Debug, clap::Args)]

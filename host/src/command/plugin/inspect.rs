@@ -8,8 +8,9 @@ use capstan_engine::grant::suggested;
 use capstan_engine::{Anatomy, Loaded, anatomy};
 use serde_json::{Value, json};
 
+use super::EXIT_CODES;
 use super::component::{self, EngineArgs, Sizes, kib};
-use super::{EXIT_CODES, Output};
+use crate::output::Output;
 
 /// What to show.
 #[derive(Debug, clap::Args)]

@@ -13,9 +13,10 @@ use capstan_engine::grant::suggested;
 use capstan_engine::{Loaded, Reference, anatomy};
 use serde_json::{Map, Value, json};
 
+use super::EXIT_CODES;
 use super::component::{self, EngineArgs};
-use super::{EXIT_CODES, Output};
 use crate::out;
+use crate::output::Output;
 
 /// Bytes in one ConfigMap: the API server takes 1 MiB of data, all keys together.
 const PART_BYTES_MAX: usize = 1_000_000;

@@ -9,8 +9,9 @@ use capstan_engine::{Reference, RegistryAccess, anatomy, push};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::EXIT_CODES;
 use super::component::{self, EngineArgs, kib};
-use super::{EXIT_CODES, Output};
+use crate::output::Output;
 
 /// What to push.
 #[derive(Debug, clap::Args)]

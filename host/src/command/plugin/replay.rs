@@ -10,7 +10,8 @@ use capstan_engine::{CallRecord, Difference, Loaded};
 use serde_json::{Value, json};
 
 use super::component::EngineArgs;
-use super::{ANSWER_IS_NO, EXIT_CODES, Output};
+use super::{ANSWER_IS_NO, EXIT_CODES};
+use crate::output::Output;
 
 /// The largest record that is read: four times what the engine keeps of one call.
 const RECORD_BYTES_MAX: u64 = 16 << 20;

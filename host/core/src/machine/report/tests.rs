@@ -157,8 +157,8 @@ fn a_node_that_is_not_healthy_says_which_condition() {
     );
 }
 
-#[test]
-fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
+/// A Machine that was well, and whose Node was not looked at since.
+fn unseen_since() -> Observed {
     let mut observed = observed();
     let first = reported(&observed);
     observed.machine.status = Some(MachineStatus {
@@ -166,6 +166,12 @@ fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
         ..first.status
     });
     observed.node = NodeLookup::NotLooked;
+    observed
+}
+
+#[test]
+fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
+    let mut observed = unseen_since();
     observed.connection.connected = false;
     let soon = report(
         &observed,
@@ -184,13 +190,7 @@ fn a_short_silence_changes_nothing_and_a_long_one_is_unknown() {
 
 #[test]
 fn a_new_host_lets_stand_what_the_last_one_saw_until_it_could_have_looked() {
-    let mut observed = observed();
-    let first = reported(&observed);
-    observed.machine.status = Some(MachineStatus {
-        conditions: condition::merge(&[], first.conditions.clone(), None, Timestamp::UNIX_EPOCH),
-        ..first.status
-    });
-    observed.node = NodeLookup::NotLooked;
+    let mut observed = unseen_since();
     let at = |second| Timestamp::from_second(second).expect("in range");
     observed.connection = Connection {
         connected: false,

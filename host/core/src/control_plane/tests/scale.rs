@@ -1,0 +1,183 @@
+//! From nothing to as many machines as are wanted, and back.
+
+use super::*;
+
+#[test]
+fn the_first_machine_comes_after_certificates_and_kubeconfig() {
+    let mut seen = observed(3);
+    seen.material = Lookup::Found(MaterialState {
+        missing: vec!["c-ca".to_owned()],
+        unowned: vec![],
+        kubeconfig_due: true,
+        ..MaterialState::default()
+    });
+    let steps = decide(&seen, now()).steps;
+    assert_eq!(steps[0], Step::EnsureMaterial);
+    assert_eq!(
+        steps[1],
+        Step::EnsureKubeconfig {
+            server: "https://h:6443".to_owned()
+        }
+    );
+    let Step::CreateMachine {
+        name,
+        role,
+        failure_domain,
+        ..
+    } = &steps[2]
+    else {
+        panic!("{steps:?}")
+    };
+    assert!(name.starts_with("cp-"), "{name}");
+    assert_eq!((*role, failure_domain.as_deref()), (Role::Init, Some("a")));
+    assert_eq!(steps.len(), 3);
+    assert_eq!(
+        decide(&seen, now()).steps,
+        steps,
+        "the same name for the same state"
+    );
+}
+
+#[test]
+fn nothing_is_made_before_infrastructure_endpoint_and_template() {
+    let mut seen = observed(1);
+    seen.template = Lookup::Missing;
+    assert!(decide(&seen, now()).steps.is_empty());
+    assert!(message_of(&reported(&seen), "ScalingUp").contains("LocalMachineTemplate cp"));
+    let mut seen = observed(1);
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        cluster.spec.control_plane_endpoint = None;
+    }
+    assert!(decide(&seen, now()).steps.is_empty());
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        cluster.status = None;
+    }
+    assert_eq!(decide(&seen, now()), Plan::settled());
+}
+
+#[test]
+fn a_cluster_that_is_up_never_gets_new_certificates() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    seen.material = Lookup::Found(MaterialState {
+        missing: vec!["c-ca".to_owned()],
+        unowned: vec!["c-sa".to_owned()],
+        kubeconfig_due: true,
+        ..MaterialState::default()
+    });
+    let steps = decide(&seen, now()).steps;
+    assert!(
+        !steps
+            .iter()
+            .any(|s| matches!(s, Step::EnsureMaterial | Step::EnsureKubeconfig { .. })),
+        "{steps:?}"
+    );
+    let reported = reported(&seen);
+    assert_eq!(
+        status_of(&reported, "CertificatesAvailable"),
+        ConditionStatus::False
+    );
+    assert_eq!(status_of(&reported, "Available"), ConditionStatus::False);
+}
+
+#[test]
+fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.initialized = Lookup::Missing;
+    assert!(matches!(size_of(&seen), Size::Wait(_)));
+    seen.initialized = Lookup::Found(());
+    let Size::Do(steps) = size_of(&seen) else {
+        panic!()
+    };
+    let Some(Step::CreateMachine {
+        role,
+        failure_domain,
+        ..
+    }) = steps.first().cloned()
+    else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(
+        (role, failure_domain.as_deref()),
+        (Role::JoinControlPlane, Some("b"))
+    );
+}
+
+#[test]
+fn nothing_joins_before_the_cluster_says_that_there_is_something_to_join() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    assert!(matches!(size_of(&seen), Size::Do(_)));
+    if let Lookup::Found(cluster) = &mut seen.cluster {
+        let status = cluster.status.as_mut().unwrap();
+        status
+            .initialization
+            .as_mut()
+            .unwrap()
+            .control_plane_initialized = None;
+    }
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("Cluster")));
+}
+
+#[test]
+fn machines_join_one_by_one_and_only_beside_healthy_ones() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.members[0].components[0].pod = pod("False");
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("Machine a")));
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.members[0].machine.status = None;
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("no Node")));
+    let seen = running(3, vec![member("a", "a"), deleting(member("b", "b"))]);
+    assert!(matches!(size_of(&seen), Size::Wait(_)));
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.connected = false;
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    assert!(
+        matches!(size_of(&seen), Size::Wait(_)),
+        "what cannot be seen is not healthy"
+    );
+}
+
+#[test]
+fn without_a_datastore_the_oldest_of_the_fullest_domain_goes() {
+    let mut seen = running(
+        1,
+        vec![member("a", "a"), member("b", "b"), member("c", "a")],
+    );
+    for member in &mut seen.members {
+        member.datastore = None;
+        member.etcd = None;
+    }
+    assert_eq!(deleted(&size_of(&seen)), Some("a"));
+}
+
+#[test]
+fn a_marked_machine_goes_first() {
+    let mut seen = running(
+        1,
+        vec![member("a", "a"), member("b", "a"), member("c", "b")],
+    );
+    let annotations = seen.members[2]
+        .machine
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap();
+    annotations.insert(annotation::DELETE_MACHINE.to_owned(), String::new());
+    assert_eq!(deleted(&size_of(&seen)), Some("c"));
+}
+
+#[test]
+fn an_outdated_machine_is_replaced_before_it_is_deleted() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
+    assert!(
+        matches!(size_of(&seen), Size::Do(steps) if matches!(steps.as_slice(), [Step::BeforeRollout, Step::CreateMachine { .. }]))
+    );
+    assert_eq!(
+        status_of(&reported(&seen), "RollingOut"),
+        ConditionStatus::True
+    );
+    seen.members.push(member("b", "b"));
+    seen.etcd = etcd_of(&seen.members);
+    assert_eq!(deleted(&size_of(&seen)), Some("a"));
+}

@@ -35,19 +35,19 @@ test: fmt-check lint build plugins
 
 # Show which rules of Cluster API hold, by the tests of each; arguments choose rules, such as 3.3 or 3.6.
 conformance *args: build plugins
-    cargo run --workspace --bin conformance -- {{args}}
+    {{target}}/debug/conformance {{args}}
 
 # Break control planes in every way and print what became of each; arguments choose, such as --size 3 --phase rest.
-faults *args: plugins
-    cargo run --workspace --bin faults -- {{args}}
+faults *args: build plugins
+    {{target}}/debug/faults {{args}}
 
 # Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters, or one of many machines: --machines 300.
 bench *args: release plugins
-    cargo run --release --workspace --bin bench -- {{args}}
+    {{target}}/release/bench {{args}}
 
 # Measure the engine: calls, compilation, cold starts, memory, misbehaviour, swaps; beside what trial code cost.
-bench-engine: plugins
-    cargo run --release --workspace --bin bench-engine
+bench-engine: release plugins
+    {{target}}/release/bench-engine
 
 # Measure real machines: seconds and memory of clusters of 1 + 2 and 3 + 3, cold and warm. Needs what tests on real machines need.
 machine-figures: build plugins
@@ -55,7 +55,8 @@ machine-figures: build plugins
 
 # Simulate: the controllers in worlds that follow from seeds, such as --seeds 1000, or --seed 17 --trace for one of them.
 sim *args:
-    cargo run --workspace --bin sim -- {{args}}
+    cargo build --workspace --bin sim
+    {{target}}/debug/sim {{args}}
 
 # Fuzz what reads foreign bytes (sources, manifests, answers, references), each for so many seconds; CAPSTAN_SEED chooses the seed.
 fuzz seconds="60":

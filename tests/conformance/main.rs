@@ -1,6 +1,11 @@
 //! Runs the tests that the table of rules names, and reports which rules of Cluster API hold: `./dev conformance`.
-#![expect(clippy::print_stdout, reason = "a report is what this program is for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a report is what this program is for"
+)]
 
+mod programs;
 mod report;
 mod table;
 
@@ -39,23 +44,31 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// Runs tests, one command for each target. A test that does not exist is not in the answer.
+/// Runs tests, one program for each target. A test that does not exist is not in the answer.
 fn run(wanted: &BTreeSet<TestName>) -> Result<BTreeMap<TestName, Outcome>> {
+    let programs = programs::built()?;
     let mut by_target: BTreeMap<Target, Vec<&TestName>> = BTreeMap::new();
     for test in wanted {
         by_target.entry(test.target).or_default().push(test);
     }
     let mut outcomes = BTreeMap::new();
     for (target, tests) in by_target {
-        let output = Command::new(env!("CARGO"))
-            .arg("test")
-            .args(target.arguments())
-            .args(["--", "--exact"])
+        let program = programs
+            .iter()
+            .find(|program| program.is(target))
+            .with_context(|| format!("cargo built no program with the tests of {target:?}"))?;
+        eprintln!("conformance: {} tests of {target:?}", tests.len());
+        let output = Command::new(&program.executable)
+            .current_dir(&program.dir)
+            .arg("--exact")
             .args(tests.iter().map(|test| &test.path))
             .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("running the tests of {target:?}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            eprint!("{text}");
+        }
         let answers = report::answers(&text);
         for test in tests {
             if let Some(outcome) = answers.get(test.path.as_str()) {

@@ -14,6 +14,8 @@ pub(crate) enum Target {
     Api,
     /// Caches, queues, connections.
     Controllers,
+    /// The engine that runs plugins.
+    Engine,
     /// The plugin that writes machines' data.
     BootstrapKubeadm,
     /// The plugin that knows kubeadm's control planes.
@@ -23,16 +25,17 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Arguments of `cargo test`.
-    pub(crate) fn arguments(self) -> &'static [&'static str] {
+    /// The package, and the test target in it where it is not the library.
+    pub(crate) fn program(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Core => &["-p", "capstan-core", "--lib"],
-            Self::Rollout => &["-p", "capstan-core", "--test", "rollout"],
-            Self::Api => &["-p", "capstan-api", "--lib"],
-            Self::Controllers => &["-p", "capstan-controllers", "--lib"],
-            Self::BootstrapKubeadm => &["-p", "bootstrap-kubeadm", "--lib"],
-            Self::ControlPlaneKubeadm => &["-p", "control-plane-kubeadm", "--lib"],
-            Self::It => &["-p", "capstan-tests", "--test", "it"],
+            Self::Core => ("capstan-core", None),
+            Self::Rollout => ("capstan-core", Some("rollout")),
+            Self::Api => ("capstan-api", None),
+            Self::Controllers => ("capstan-controllers", None),
+            Self::Engine => ("capstan-engine", None),
+            Self::BootstrapKubeadm => ("bootstrap-kubeadm", None),
+            Self::ControlPlaneKubeadm => ("control-plane-kubeadm", None),
+            Self::It => ("capstan-tests", Some("it")),
         }
     }
 }
@@ -59,6 +62,7 @@ impl TryFrom<String> for TestName {
             "rollout" => Target::Rollout,
             "api" => Target::Api,
             "controllers" => Target::Controllers,
+            "engine" => Target::Engine,
             "bootstrap-kubeadm" => Target::BootstrapKubeadm,
             "control-plane-kubeadm" => Target::ControlPlaneKubeadm,
             "it" => Target::It,

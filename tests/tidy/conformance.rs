@@ -23,6 +23,7 @@ fn tests_that_the_conformance_table_names_exist() {
             "rollout" => "host/core/tests/",
             "api" => "host/api/src/",
             "controllers" => "host/controllers/src/",
+            "engine" => "host/engine/src/",
             "bootstrap-kubeadm" => "plugins/bootstrap-kubeadm/src/",
             "control-plane-kubeadm" => "plugins/control-plane-kubeadm/src/",
             "it" => "tests/it/",

@@ -54,6 +54,20 @@ fn recipes() -> BTreeSet<String> {
 }
 
 #[test]
+fn recipes_run_programs_in_a_way_that_cargo_knows() {
+    let justfile = tree::text("justfile");
+    let lines = justfile.lines().map(str::trim);
+    let wrong: Vec<String> = lines
+        .filter(|line| line.starts_with("cargo run ") && line.contains(" --workspace"))
+        .map(str::to_owned)
+        .collect();
+    tree::none(
+        &wrong,
+        "cargo run takes no --workspace: build first, and name the program below {{target}}",
+    );
+}
+
+#[test]
 fn recipes_that_documents_name_exist() {
     let recipes = recipes();
     assert!(recipes.contains("test"), "{recipes:?}");

@@ -30,22 +30,29 @@ pub(crate) async fn bare_cluster(kube: &Kube, name: &str) {
     kube.apply(CLUSTER, &cluster).await;
 }
 
-/// A control-plane machine of that Cluster, with its config.
-pub(crate) async fn machine(kube: &Kube, cluster: &str, name: &str, config: Value) {
+/// A control-plane machine of that Cluster, made by hand: its config, its infrastructure, and the Machine.
+pub(crate) fn hand_made(cluster: &str, name: &str, config: Value) -> [Value; 3] {
     let metadata = json!({"namespace": cluster, "name": name, "labels": {"cluster.x-k8s.io/control-plane": ""}});
     let own = json!({"namespace": cluster, "name": name});
-    let config = json!({"apiVersion": BOOTSTRAP_CONFIG.api_version, "kind": "KubeadmConfig", "metadata": own, "spec": config});
+    [
+        json!({"apiVersion": BOOTSTRAP_CONFIG.api_version, "kind": "KubeadmConfig", "metadata": own, "spec": config}),
+        json!({"apiVersion": LOCAL_MACHINE.api_version, "kind": "LocalMachine", "metadata": own, "spec": {"instanceType": "small"}}),
+        json!({
+            "apiVersion": MACHINE.api_version, "kind": "Machine", "metadata": metadata,
+            "spec": {
+                "clusterName": cluster, "version": VERSION_NEXT,
+                "bootstrap": {"configRef": {"apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfig", "name": name}},
+                "infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachine", "name": name},
+            },
+        }),
+    ]
+}
+
+/// The same, in the API server.
+pub(crate) async fn machine(kube: &Kube, cluster: &str, name: &str, config: Value) {
+    let [config, infra, machine] = hand_made(cluster, name, config);
     kube.apply(BOOTSTRAP_CONFIG, &config).await;
-    let infra = json!({"apiVersion": LOCAL_MACHINE.api_version, "kind": "LocalMachine", "metadata": own, "spec": {"instanceType": "small"}});
     kube.apply(LOCAL_MACHINE, &infra).await;
-    let machine = json!({
-        "apiVersion": MACHINE.api_version, "kind": "Machine", "metadata": metadata,
-        "spec": {
-            "clusterName": cluster, "version": VERSION_NEXT,
-            "bootstrap": {"configRef": {"apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfig", "name": name}},
-            "infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachine", "name": name},
-        },
-    });
     kube.apply(MACHINE, &machine).await;
 }
 

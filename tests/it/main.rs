@@ -22,6 +22,7 @@ mod hooks;
 mod in_cluster;
 mod installation;
 mod kubectl;
+mod machine;
 mod plan;
 mod plugin_capabilities;
 mod plugin_loading;

@@ -7,6 +7,7 @@ pub mod bootstrap_config;
 pub mod control_plane;
 pub mod infra_cluster;
 pub mod infra_machine;
+pub mod v1beta1;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

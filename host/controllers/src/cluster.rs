@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Controller, HOLD, Primary, Report, Source, Spec, Watch};
+use crate::controller::{Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::kinds;
@@ -292,6 +292,10 @@ impl Controller for ClusterController {
 
     fn forget(&self, ctx: &Ctx, locator: &Locator) {
         ctx.workloads.drop(&locator.key);
+    }
+
+    fn unobserved(&self, _: &Object, failure: &Failure) -> Vec<capstan_api::condition::Report> {
+        vec![internal_error("Available", failure)]
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {

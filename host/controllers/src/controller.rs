@@ -105,6 +105,12 @@ pub struct Report {
     pub is_last_word: bool,
 }
 
+/// A condition that is Unknown because the object cannot be observed.
+#[must_use]
+pub fn internal_error(name: &str, failure: &Failure) -> condition::Report {
+    condition::Report::unknown(name, "InternalError").with_message(&*failure.message)
+}
+
 /// A controller. Signatures and rules: `ARCHITECTURE.md`.
 pub trait Controller: Send + Sync + 'static {
     /// All that a decision may look at.
@@ -144,6 +150,12 @@ pub trait Controller: Send + Sync + 'static {
     /// The object is gone: nothing of it is kept in memory.
     fn forget(&self, ctx: &Ctx, locator: &Locator) {
         let _ = (ctx, locator);
+    }
+
+    /// What is said of an object that could not be observed several times in a row: who looks at it must learn why nothing happens.
+    fn unobserved(&self, object: &Object, failure: &Failure) -> Vec<condition::Report> {
+        let _ = (object, failure);
+        Vec::new()
     }
 
     /// Reads; never writes.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use capstan_api::contract::ContractVersion;
 use capstan_api::name::ObjectKey;
 use capstan_api::{contract, label};
 use capstan_core::plan::Failure;
@@ -68,6 +70,9 @@ pub struct Ctx {
     pub snapshots: Option<SnapshotStore>,
     /// Where machines report that they did not become nodes, if the operator gave an address.
     pub reports: Option<Arc<Reports>>,
+    /// How often objects of Cluster API's own kinds are looked at though nothing called for it; simulations go without, so that a wake-up
+    /// that is missing shows.
+    pub resync: Option<Duration>,
     /// Only in a rehearsal: plugins are called in plan mode, and what they would do is collected here.
     pub planned: Option<PlannedEffects>,
     /// The host's own namespace: where plugins are installed.
@@ -77,9 +82,13 @@ pub struct Ctx {
 /// The version that a CustomResourceDefinition's contract label names.
 #[must_use]
 pub fn contract_version(definition: &Object) -> Option<String> {
+    contract_of(definition).map(|resolved| resolved.version)
+}
+
+fn contract_of(definition: &Object) -> Option<contract::Resolved> {
     let labels = definition.value.pointer("/metadata/labels")?;
     let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).ok()?;
-    contract::resolve(&labels).map(|resolved| resolved.version)
+    contract::resolve(&labels)
 }
 
 impl Ctx {
@@ -112,6 +121,7 @@ impl Ctx {
             fence: Fence::default(),
             snapshots: None,
             reports: None,
+            resync: None,
             planned: None,
             namespace: namespace.to_owned(),
         }
@@ -186,6 +196,13 @@ impl Ctx {
     pub fn provider_of(&self, kind: &GroupKind) -> Option<String> {
         let definition = self.definition(kind)?;
         definition.label(label::PROVIDER).map(str::to_owned)
+    }
+
+    /// Whether the kind follows the older contract only.
+    #[must_use]
+    pub fn is_of_older_contract(&self, kind: &GroupKind) -> bool {
+        let resolved = self.definition(kind).and_then(|found| contract_of(&found));
+        resolved.is_some_and(|resolved| resolved.contract == ContractVersion::V1Beta1)
     }
 
     fn definition(&self, kind: &GroupKind) -> Option<Arc<Object>> {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::ctx::{Ctx, failure};
+use crate::event::Event;
 use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi, Patch, Resource, Selection};
 use crate::machine::typed;
@@ -54,6 +55,11 @@ pub const VOLUME_EVENTS: Events = Events {
     failed: "FailedWaitForVolumeDetach",
 };
 
+/// A Node that could not be deleted.
+pub fn node_not_deleted(why: &Failure) -> Event {
+    Event::warning("FailedDeleteNode", "DeleteNode", why.message.clone())
+}
+
 /// How long one turn evicts; what is left then has its turn later (upstream: 10 s).
 const TURN: Duration = Duration::from_secs(10);
 
@@ -73,8 +79,6 @@ pub async fn drain(
     let api = &*workload.api;
     let node_key = ObjectKey::new("", node);
     let doing = format!("draining Node {node}");
-    // Nodes of a cluster take turns: its API server has other things to do.
-    let _turn = workload.drains.acquire().await;
     let unreachable = match cordon(api, &node_key).await {
         Ok(unreachable) => unreachable,
         Err(ApiError::NotFound(_)) => return Ok(Vec::new()),

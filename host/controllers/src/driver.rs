@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use crate::controller::{Controller, Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
+use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::metrics::Metrics;
 use crate::object::{Locator, Object};
@@ -28,6 +29,16 @@ const CONFLICT_RETRY: Duration = Duration::from_millis(50);
 
 /// A terminal or denied failure is looked at again after this time all the same: what it depends on may not be watched.
 const STUCK_RETRY: Duration = Duration::from_secs(300);
+
+/// So many statuses that wait lengthen the wait by its own length: machines of ten clusters come within seconds, those of thirty do not.
+const HELD_PER_HOLD: usize = 25;
+
+/// The wait is never longer than so many of itself: who looks at a status sees it change within a quarter of a minute.
+const HOLDS_MAX: usize = 5;
+
+/// An object is said to be unobserved after so many failures in a row, about four seconds: objects that are applied together refer to
+/// each other before all are there.
+const SAID_AFTER: u32 = 3;
 
 /// One controller with its queue.
 pub struct Driver<C> {
@@ -134,6 +145,7 @@ impl<C: Controller> Driver<C> {
             }
             Pass::Next(next) => {
                 self.queue.succeeded(locator);
+                let next = self.resync().map_or(next, |again| next.min(again));
                 if let Next::CheckAfter(after) = next {
                     self.queue.add_after(locator.clone(), after);
                 }
@@ -156,6 +168,21 @@ impl<C: Controller> Driver<C> {
         };
         self.metrics
             .reconciled(spec.name, outcome, started.elapsed());
+    }
+
+    /// When an object of Cluster API's own kinds is looked at again though nothing called for it: a wake-up that is missed must not be
+    /// missed for ever. Spread by a fifth, so that what was made together is not looked at together.
+    fn resync(&self) -> Option<Next> {
+        let Primary::Kind(resource) = &self.controller.spec().primary else {
+            return None;
+        };
+        let every = self
+            .ctx
+            .resync
+            .filter(|_| resource.group == kinds::CLUSTER.group)?;
+        let fifth = u32::try_from(self.ctx.clock.luck() % 200).unwrap_or_default();
+        let more = every.saturating_mul(fifth).checked_div(1000)?;
+        Some(Next::CheckAfter(every.saturating_add(more)))
     }
 
     /// Whether the object is one of those that the controller reconciles: references lead to objects of others' providers as well.
@@ -268,7 +295,13 @@ impl<C: Controller> Reconcile<'_, C> {
             return Ok(Next::Settled);
         }
         let object = self.adopt(object).await?;
-        let observed = controller.observe(self.ctx(), Arc::clone(&object)).await?;
+        let observed = match controller.observe(self.ctx(), Arc::clone(&object)).await {
+            Ok(observed) => observed,
+            Err(failure) => {
+                self.say_unobserved(&object, &failure).await?;
+                return Err(failure.into());
+            }
+        };
         let now = self.ctx().now();
         let plan = controller.decide(&observed, now);
         if plan.steps.len() > STEPS_MAX {
@@ -305,6 +338,19 @@ impl<C: Controller> Reconcile<'_, C> {
             }
             None => Ok(next),
         }
+    }
+
+    /// Says why an object cannot be observed, once that is no passing thing.
+    async fn say_unobserved(&self, object: &Object, failure: &Failure) -> Result<(), Stop> {
+        if self.driver.queue.failures(self.locator) < SAID_AFTER || self.ctx().planned.is_some() {
+            return Ok(());
+        }
+        let said = self.driver.controller.unobserved(object, failure);
+        if said.is_empty() {
+            return Ok(());
+        }
+        let desired = status::with(object, said, self.ctx().now());
+        self.write_status(object, desired, false).await.map(drop)
     }
 
     async fn perform(
@@ -426,14 +472,12 @@ impl<C: Controller> Reconcile<'_, C> {
         let may_hold = may_hold && self.ctx().planned.is_none();
         if may_hold && !status::is_urgent(object, current, &desired) {
             let now = Instant::now();
-            let since = *self
-                .driver
-                .held()
-                .entry(self.locator.clone())
-                .or_insert(now);
-            let left = self
-                .spec()
-                .hold
+            let (since, waiting) = {
+                let mut held = self.driver.held();
+                let since = *held.entry(self.locator.clone()).or_insert(now);
+                (since, held.len())
+            };
+            let left = patience(self.spec().hold, waiting)
                 .saturating_sub(now.saturating_duration_since(since));
             if !left.is_zero() {
                 return Ok(Next::CheckAfter(left));
@@ -456,6 +500,13 @@ impl<C: Controller> Reconcile<'_, C> {
     }
 }
 
+/// How long a status waits for company while so many of the controller's wait: many objects in motion settle later, and each status on
+/// the way would be one write more for the API server that they all wait for.
+fn patience(hold: Duration, waiting: usize) -> Duration {
+    let times = waiting.div_ceil(HELD_PER_HOLD).clamp(1, HOLDS_MAX);
+    hold.saturating_mul(u32::try_from(times).unwrap_or(1))
+}
+
 /// The key of the Cluster named by `spec.clusterName` or the cluster-name label.
 #[must_use]
 pub fn cluster_by_name(object: &Object) -> Option<ObjectKey> {
@@ -466,4 +517,16 @@ pub fn cluster_by_name(object: &Object) -> Option<ObjectKey> {
         namespace: object.key.namespace.clone(),
         name: name.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_statuses_wait_the_longer_they_wait_within_bounds() {
+        let seconds = |waiting| patience(Duration::from_secs(3), waiting).as_secs();
+        assert_eq!([0, 1, 25, 26, 100, 5000].map(seconds), [3, 3, 3, 6, 12, 15]);
+        assert!(patience(Duration::ZERO, 5000).is_zero());
+    }
 }

@@ -1,6 +1,7 @@
 //! Machine: reads what `capstan_core::machine` needs, does what it asks.
 
 pub mod hook;
+mod wake;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_api::v1beta2::{Machine, MachineDeployment, MachineSet};
-use capstan_api::{annotation, finalizer, label};
+use capstan_api::{finalizer, label};
 use capstan_core::lookup::Lookup;
 use capstan_core::machine::deletion::{Facts, Turn};
 use capstan_core::machine::hook::Said;
@@ -18,14 +19,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
+use crate::controller::{
+    Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
+};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
 use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
-use crate::store::Change;
 use crate::{drain, infrastructure, kinds};
 
 /// Field manager of the Machine controller's writes.
@@ -65,105 +67,6 @@ impl Default for MachineController {
             progress: Mutex::default(),
         }
     }
-}
-
-/// Machines that own, or are named like, a provider object that changed.
-fn of_external(_: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else {
-        return Vec::new();
-    };
-    let owners = object
-        .owners()
-        .filter(|o| o.kind == "Machine" && o.group == kinds::MACHINE.group);
-    owners
-        .map(|owner| machine(&object.key.namespace, owner.name))
-        .collect()
-}
-
-fn machine(namespace: &str, name: &str) -> Locator {
-    let key = ObjectKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
-    Locator::new(&kinds::MACHINE, &key)
-}
-
-/// All Machines of a Cluster whose initialization or deletion changed.
-fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let facts = |o: &Option<Arc<Object>>| {
-        o.as_ref().map(|o| {
-            (
-                o.value.pointer("/status/initialization").cloned(),
-                o.is_deleting(),
-            )
-        })
-    };
-    if facts(&change.old) == facts(&change.new) {
-        return Vec::new();
-    }
-    let Some(cluster) = change.object() else {
-        return Vec::new();
-    };
-    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster.key);
-    machines
-        .iter()
-        .map(|m| Locator::new(&kinds::MACHINE, &m.key))
-        .collect()
-}
-
-/// Machines of a MachineSet or MachineDeployment whose spec changed: whether they are up to date may have changed.
-fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let (Some(old), Some(new)) = (&change.old, &change.new) else {
-        return Vec::new();
-    };
-    if old.generation() == new.generation() {
-        return Vec::new();
-    }
-    let by = if new.kind() == "MachineSet" {
-        label::SET_NAME
-    } else {
-        label::DEPLOYMENT_NAME
-    };
-    let Some(cluster) = cluster_by_name(new) else {
-        return Vec::new();
-    };
-    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster);
-    let of_it = machines
-        .iter()
-        .filter(|m| m.label(by) == Some(&new.key.name));
-    of_it
-        .map(|m| Locator::new(&kinds::MACHINE, &m.key))
-        .collect()
-}
-
-/// The Machine of a Node that changed, or all Machines of a Cluster whose connection did.
-fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
-    let Some(object) = change.object() else {
-        return Vec::new();
-    };
-    let machines = ctx.store(&kinds::MACHINE);
-    if object.kind() == "Node" {
-        // The connection keeper has marked the Node with its Cluster.
-        let of = |name| object.annotation(name).unwrap_or_default().to_owned();
-        let cluster = ObjectKey {
-            namespace: of(annotation::CLUSTER_NAMESPACE),
-            name: of(annotation::CLUSTER_NAME),
-        };
-        let id = object.text("/spec/providerID");
-        let of_cluster = machines.of_cluster(&cluster);
-        let meant = of_cluster.iter().filter(|m| {
-            m.text("/status/nodeRef/name") == Some(&object.key.name)
-                || (id.is_some() && id == m.text("/spec/providerID"))
-        });
-        return meant
-            .map(|m| Locator::new(&kinds::MACHINE, &m.key))
-            .collect();
-    }
-    let of_cluster = machines.of_cluster(&object.key);
-    of_cluster
-        .iter()
-        .map(|m| Locator::new(&kinds::MACHINE, &m.key))
-        .collect()
 }
 
 impl MachineController {
@@ -213,7 +116,12 @@ impl MachineController {
         }
     }
 
-    async fn deletion_facts(&self, ctx: &Ctx, observed: &Observed, cluster: &ObjectKey) -> Facts {
+    async fn deletion_facts(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        cluster: &ObjectKey,
+    ) -> Result<Facts, Failure> {
         let machine = &observed.machine;
         let infra = &machine.spec.infrastructure_ref;
         let progress = self.progress_of(machine);
@@ -245,16 +153,27 @@ impl MachineController {
             .cluster
             .found()
             .and_then(|c| c.spec.control_plane_ref.clone())
-            && let Lookup::Found(object) = lookup(
-                ctx,
-                &reference_kind(&reference),
-                &key(cluster, &reference.name),
-            )
-            .await
         {
-            facts.control_plane_deleting = object.is_deleting();
-            facts.externally_managed_control_plane =
-                object.value.pointer("/status/externalManagedControlPlane") == Some(&json!(true));
+            let kind = reference_kind(&reference);
+            match lookup(ctx, &kind, &key(cluster, &reference.name)).await {
+                Lookup::Found(object) => {
+                    facts.control_plane_deleting = object.is_deleting();
+                    facts.externally_managed_control_plane =
+                        object.value.pointer("/status/externalManagedControlPlane")
+                            == Some(&json!(true));
+                }
+                // Whether Nodes are drained depends on it.
+                Lookup::Unknown(why)
+                    if !facts.cluster_deleting && !ctx.is_not_installed(&kind).await =>
+                {
+                    let (kind, name) = (&reference.kind, &reference.name);
+                    return Err(Failure::transient(
+                        "InternalError",
+                        format!("the Cluster's {kind} {name} cannot be seen: {why}"),
+                    ));
+                }
+                Lookup::Unknown(_) | Lookup::Missing => {}
+            }
         }
         let reference = machine.status.as_ref().and_then(|s| s.node_ref.clone());
         let workload = ctx.workloads.get(cluster);
@@ -270,7 +189,7 @@ impl MachineController {
             (reference.name, named)
         });
         facts.see_node(&observed.node, reference);
-        facts
+        Ok(facts)
     }
 
     /// Whether the Machine is what its MachineDeployment wants, and whether its MachineSet is of an older revision.
@@ -353,19 +272,19 @@ impl Controller for MachineController {
         vec![
             Watch {
                 source: Source::External,
-                map: of_external,
+                map: wake::of_external,
             },
             Watch {
                 source: Source::Kind(&kinds::CLUSTER),
-                map: of_cluster,
+                map: wake::of_cluster,
             },
             Watch {
                 source: Source::Kind(&kinds::MACHINE_SET),
-                map: of_template,
+                map: wake::of_template,
             },
             Watch {
                 source: Source::Kind(&kinds::MACHINE_DEPLOYMENT),
-                map: of_template,
+                map: wake::of_template,
             },
             Watch {
                 source: Source::Kind(&kinds::MACHINE_HOOK),
@@ -373,7 +292,7 @@ impl Controller for MachineController {
             },
             Watch {
                 source: Source::Workload,
-                map: of_workload,
+                map: wake::of_workload,
             },
         ]
     }
@@ -416,6 +335,19 @@ impl Controller for MachineController {
 
     fn forget(&self, _: &Ctx, locator: &Locator) {
         self.progress().remove(&locator.key);
+    }
+
+    fn unobserved(
+        &self,
+        object: &Object,
+        failure: &Failure,
+    ) -> Vec<capstan_api::condition::Report> {
+        let unknown = ["Ready", "Available"].map(|name| internal_error(name, failure));
+        let deleting = capstan_api::condition::Report::yes("Deleting", "InternalError");
+        let deleting = object
+            .is_deleting()
+            .then(|| deleting.with_message(&*failure.message));
+        unknown.into_iter().chain(deleting).collect()
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
@@ -461,7 +393,7 @@ impl Controller for MachineController {
         observed.node = self.observe_node(ctx, &observed, &cluster_key);
         Self::observe_template(ctx, &mut observed)?;
         if object.is_deleting() {
-            observed.deletion = self.deletion_facts(ctx, &observed, &cluster_key).await;
+            observed.deletion = self.deletion_facts(ctx, &observed, &cluster_key).await?;
         }
         Ok(observed)
     }
@@ -522,6 +454,10 @@ impl Controller for MachineController {
             }
             Step::Drain { node } => {
                 let workload = ctx.workloads.connected(&cluster)?;
+                // Nodes of a cluster take turns: its API server has other things to do, and other clusters' Machines need the workers.
+                let Ok(_turn) = workload.drains.try_acquire() else {
+                    return Ok(Effect::NotItsTurn);
+                };
                 let left = drain::drain(ctx, &workload, observed, node).await;
                 let words = &drain::DRAIN_EVENTS;
                 let left = self.told(ctx, machine, words, left, true).await?;
@@ -562,8 +498,9 @@ impl Controller for MachineController {
             }
             Step::DeleteNode { name } => {
                 let deleted = delete_node(ctx, &cluster, name).await;
-                if deleted.is_err() {
+                if let Err(why) = &deleted {
                     self.remember(machine, |progress| progress.node_deletion_failed = true);
+                    self.tell(ctx, machine, &drain::node_not_deleted(why)).await;
                 }
                 deleted
             }
@@ -615,10 +552,14 @@ impl MachineController {
             Ok(_) => return left,
             Err(why) => Event::warning(words.failed, words.action, why.message.clone()),
         };
-        if let Some(machine) = ctx.get(&kinds::MACHINE, &key_of(machine)) {
-            event::record(ctx, &self.writer(), &machine, &event).await;
-        }
+        self.tell(ctx, machine, &event).await;
         left
+    }
+
+    async fn tell(&self, ctx: &Ctx, machine: &Machine, event: &Event) {
+        if let Some(machine) = ctx.get(&kinds::MACHINE, &key_of(machine)) {
+            event::record(ctx, &self.writer(), &machine, event).await;
+        }
     }
 
     async fn own(

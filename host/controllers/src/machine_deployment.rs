@@ -23,7 +23,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
+use crate::controller::{
+    Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
+};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
@@ -419,6 +421,10 @@ impl Controller for MachineDeploymentController {
             adoption.annotations.push(revision);
         }
         adoption
+    }
+
+    fn unobserved(&self, _: &Object, failure: &Failure) -> Vec<capstan_api::condition::Report> {
+        vec![internal_error("Available", failure)]
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {

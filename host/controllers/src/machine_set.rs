@@ -21,7 +21,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
+use crate::controller::{
+    Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
+};
 use crate::ctx::{Ctx, Writer, owner_reference};
 use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
@@ -193,7 +195,8 @@ async fn see_optional(
     }
 }
 
-/// Machines that the set controls, and those that it selects and nobody controls.
+/// Machines that the set selects and controls, and those that it selects and nobody controls. One that it controls and that was
+/// relabelled is left alone, and replaced, so that people can look into it; with the set it goes like all that the set controls.
 async fn machines_of(
     ctx: &Ctx,
     object: &Object,
@@ -215,9 +218,8 @@ async fn machines_of(
     }
     let mut seen = Vec::new();
     for machine in found {
-        let is_own = machine.controller().is_some();
         let machine: Machine = typed(&machine)?;
-        if !is_own && !is_selected(&labels, &set.spec.selector, &machine.metadata) {
+        if !object.is_deleting() && !is_selected(&labels, &set.spec.selector, &machine.metadata) {
             continue;
         }
         let namespace = &object.key.namespace;
@@ -318,6 +320,10 @@ impl Controller for MachineSetController {
             adoption.owners.push(owner_reference(&cluster, false));
         }
         adoption
+    }
+
+    fn unobserved(&self, _: &Object, failure: &Failure) -> Vec<capstan_api::condition::Report> {
+        vec![internal_error("ScalingUp", failure)]
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {

@@ -26,12 +26,19 @@ pub fn reference_kind(reference: &ContractVersionedObjectReference) -> GroupKind
     }
 }
 
-/// The object that a reference names. A kind that cannot be resolved makes it Unknown, not Missing.
+/// The object that a reference names, in the words of the current contract. A kind that cannot be resolved makes it Unknown, not
+/// Missing.
 pub async fn lookup(ctx: &Ctx, kind: &GroupKind, key: &ObjectKey) -> Lookup<Arc<Object>> {
-    match ctx.external(kind).await {
-        Ok(store) => store.get(key).map_or(Lookup::Missing, Lookup::Found),
-        Err(failure) => Lookup::Unknown(failure.message),
-    }
+    let store = match ctx.external(kind).await {
+        Ok(store) => store,
+        Err(failure) => return Lookup::Unknown(failure.message),
+    };
+    let Some(object) = store.get(key) else {
+        return Lookup::Missing;
+    };
+    let translated =
+        contract::v1beta1::translated(&object.value).filter(|_| ctx.is_of_older_contract(kind));
+    Lookup::Found(translated.and_then(Object::new).map_or(object, Arc::new))
 }
 
 /// A kind that a reference names with its version.

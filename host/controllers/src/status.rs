@@ -69,15 +69,25 @@ pub fn paused_because(cluster: Option<&Object>, object: &Object) -> Option<Strin
 /// The object's status with the condition `Paused` set to True.
 #[must_use]
 pub fn paused(object: &Object, why: &str, now: Timestamp) -> Value {
+    let paused = condition::Report::yes("Paused", "Paused").with_message(why);
+    with(object, [paused], now)
+}
+
+/// The object's status with these conditions, and otherwise as it is.
+#[must_use]
+pub fn with(
+    object: &Object,
+    conditions: impl IntoIterator<Item = condition::Report>,
+    now: Timestamp,
+) -> Value {
     let mut status = object
         .value
         .get("status")
         .cloned()
         .unwrap_or_else(|| json!({}));
-    let paused = condition::Report::yes("Paused", "Paused").with_message(why);
     let merged = condition::merge(
         &conditions_of(&status),
-        [paused],
+        conditions,
         Some(object.generation()),
         now,
     );

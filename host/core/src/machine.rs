@@ -7,6 +7,8 @@ pub mod hook;
 pub mod node;
 pub mod report;
 
+use std::time::Duration;
+
 use capstan_api::v1beta2::{Cluster, Machine};
 use capstan_api::{annotation, label};
 use jiff::Timestamp;
@@ -145,6 +147,8 @@ pub enum Effect {
     Done,
     /// To `Drain`: what is still there, in words; empty when drained.
     Drain(Vec<String>),
+    /// To `Drain`: other Nodes of the cluster are drained now.
+    NotItsTurn,
     /// To `CheckVolumes`: volumes that are still attached.
     Volumes(Vec<String>),
     /// To `AskHook` and `RecordHook`: what followed.
@@ -220,6 +224,9 @@ impl Observed {
     }
 }
 
+/// How long until an object that a Machine refers to and that is not there is looked for again (upstream: 30 s).
+const MISSING_RECHECK: Duration = Duration::from_secs(30);
+
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
@@ -253,10 +260,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             patch,
         });
     }
-    match report::until_available(observed, now) {
-        Some(left) => plan.check_after(left),
-        None => plan,
+    let is_missing =
+        observed.infra.is_missing() || observed.bootstrap.as_ref().is_some_and(Lookup::is_missing);
+    if is_missing {
+        plan = plan.check_after(MISSING_RECHECK);
     }
+    plan
 }
 
 /// Whether what was done has changed the Machine itself, and nothing else was found out: the status of the changed one is written, once.

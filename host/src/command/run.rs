@@ -35,6 +35,9 @@ use crate::telemetry::{self, LogFormat};
 /// Where the admin endpoints listen unless told otherwise.
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9440);
 
+/// How often objects are looked at though nothing called for it (upstream `--sync-period`: 10 minutes).
+const RESYNC: Duration = Duration::from_secs(600);
+
 /// How long an API server that does not answer yet is waited for at the start, and how often it is asked.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 const SERVER_RETRY: Duration = Duration::from_secs(1);
@@ -413,6 +416,7 @@ fn context_behind(
         fence: fence.clone(),
         snapshots,
         reports,
+        resync: Some(RESYNC),
         ..Ctx::new(
             Arc::clone(api),
             Arc::new(FencedConnect::new(RealConnect, fence.clone())),

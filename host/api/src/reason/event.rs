@@ -9,6 +9,9 @@ words! {
     NODE_VOLUMES_DETACHED = "NodeVolumesDetached",
     /// Whether volumes are attached to the Machine's Node could not be seen. The note says why; the host goes on trying.
     FAILED_WAIT_FOR_VOLUME_DETACH = "FailedWaitForVolumeDetach",
+    /// The Node of a Machine that goes could not be deleted. The note has the API server's words; the host tries again for as long as
+    /// spec.deletion.nodeDeletionTimeoutSeconds says.
+    FAILED_DELETE_NODE = "FailedDeleteNode",
     /// A health check found a Machine unhealthy. The note says what was seen; the owner replaces it if it may.
     MACHINE_MARKED_UNHEALTHY = "MachineMarkedUnhealthy",
     /// So many Machines are unhealthy that none is replaced. Find what they have in common, or change triggerIf.

@@ -202,7 +202,7 @@ pub struct RollingUpdateSpec {
 #[schemars(extend("minProperties" = 1))]
 pub struct MachineDeploymentRemediationSpec {
     /// How many unhealthy Machines may be replaced at the same time, as a count or a percentage of
-    /// replicas rounded down; no limit when left out.
+    /// replicas rounded up; no limit when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::int_or_percent")]
     pub max_in_flight: Option<IntOrString>,

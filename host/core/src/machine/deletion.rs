@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::hook::{self, Hook, NextTurn};
 use super::kube_object::{is_deleting, text};
-use super::{NodeLookup, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks};
+use super::{NodeLookup, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, report};
 use crate::drain::{check_after, is_unreachable};
 use crate::lookup::Lookup;
 use crate::plan::Plan;
@@ -380,10 +380,27 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         return plan;
     }
     let mut plan = plan.waiting(stage.reason(), stage.message(observed));
+    // What takes long explains itself from then on.
+    if let Some(left) = until_long(observed, now) {
+        plan = plan.check_after(left);
+    }
     // What providers say is kept while they say it: without the provider ID the Node is not found any more.
     let learned = super::spec_patch(observed).map(Step::PatchMachine);
     plan.steps.splice(0..0, learned);
     plan
+}
+
+/// How long until the deletion takes long.
+fn until_long(observed: &Observed, now: Timestamp) -> Option<Duration> {
+    let since = observed.machine.metadata.deletion_timestamp.as_ref()?;
+    let lasts = now.duration_since(since.0).as_secs();
+    let left = report::LONG_DELETION_S
+        .saturating_add(1)
+        .saturating_sub(lasts);
+    u64::try_from(left)
+        .ok()
+        .filter(|left| *left > 0)
+        .map(Duration::from_secs)
 }
 
 /// The next turn of something that takes several, not sooner than it is of use.

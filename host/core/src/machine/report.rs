@@ -27,7 +27,10 @@ use crate::rollout::count;
 const CONNECTION_GRACE_S: i64 = 300;
 
 /// A deletion that takes longer than this explains itself in `Ready`.
-const LONG_DELETION_S: i64 = 15 * 60;
+pub(super) const LONG_DELETION_S: i64 = 15 * 60;
+
+/// When a drain whose turn has not come asks again.
+const TURN_RECHECK: Duration = Duration::from_secs(2);
 
 /// A drain that takes longer than this is a reason for that.
 const LONG_DRAIN_S: i64 = 5 * 60;
@@ -82,15 +85,24 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
         status.last_updated = Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
         status.phase = Some(phase);
     }
-    let conditions = conditions(observed, &known, &before, stage.as_ref(), outcome, now);
+    let (conditions, merged) = conditions(observed, &known, &before, stage.as_ref(), outcome, now);
     let finished = stage == Some(Stage::Completed);
     let moved_on = outcome.done.iter().any(|(_, effect)| match effect {
         Effect::Drain(left) | Effect::Volumes(left) => left.is_empty(),
         // Writing it down wakes the Machine; a wait that is remembered only does not.
         Effect::Hook(_) => true,
-        Effect::Done => false,
+        Effect::NotItsTurn | Effect::Done => false,
     });
-    let next = moved_on.then_some(Next::CheckAfter(Duration::ZERO));
+    let has_to_wait = outcome
+        .done
+        .iter()
+        .any(|(_, effect)| *effect == Effect::NotItsTurn);
+    let sooner = [
+        moved_on.then_some(Duration::ZERO),
+        has_to_wait.then_some(TURN_RECHECK),
+        until_available(observed, &merged, now),
+    ];
+    let next = sooner.into_iter().flatten().min().map(Next::CheckAfter);
     Reported {
         status,
         conditions,
@@ -174,6 +186,7 @@ fn phase(observed: &Observed, known: &Known, status: &MachineStatus) -> MachineP
     }
 }
 
+/// The conditions, and with those of others what they were made of, `Ready` included.
 fn conditions(
     observed: &Observed,
     known: &Known,
@@ -181,7 +194,7 @@ fn conditions(
     stage: Option<&Stage>,
     outcome: &Outcome<Step, Effect>,
     now: Timestamp,
-) -> Vec<Report> {
+) -> (Vec<Report>, Vec<Condition>) {
     let mut reports = vec![
         bootstrap_ready(observed, known),
         infrastructure_ready(observed, known),
@@ -198,7 +211,7 @@ fn conditions(
     let merged = condition::merge(&merged, [ready.clone()], None, now);
     reports.push(available(observed, &merged, now));
     reports.push(ready);
-    reports
+    (reports, merged)
 }
 
 fn bootstrap_ready(observed: &Observed, known: &Known) -> Report {
@@ -490,7 +503,7 @@ fn deleting(observed: &Observed, stage: Option<&Stage>, outcome: &Outcome<Step, 
     let last = last.map(|turn| &turn.left);
     let newest = outcome.done.iter().find_map(|(_, effect)| match effect {
         Effect::Drain(left) | Effect::Volumes(left) => Some(left),
-        Effect::Hook(_) | Effect::Done => None,
+        Effect::Hook(_) | Effect::NotItsTurn | Effect::Done => None,
     });
     if let Some(left) = newest.or(last).filter(|left| !left.is_empty()) {
         message.push_str(":\n");
@@ -657,9 +670,11 @@ fn available(observed: &Observed, conditions: &[Condition], now: Timestamp) -> R
 }
 
 /// How long a ready Machine still has to be ready before it is available; `None` when nothing will change by waiting.
-#[must_use]
-pub fn until_available(observed: &Observed, now: Timestamp) -> Option<Duration> {
-    let conditions = &observed.machine.status.as_ref()?.conditions;
+fn until_available(
+    observed: &Observed,
+    conditions: &[Condition],
+    now: Timestamp,
+) -> Option<Duration> {
     let since = ready_since(conditions)?;
     let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
     let left = needed.saturating_sub(now.duration_since(since).as_secs());

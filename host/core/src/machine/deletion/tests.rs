@@ -9,7 +9,7 @@ use super::*;
 use crate::machine::Effect;
 use crate::machine::report::report;
 use crate::machine::report::tests::observed;
-use crate::plan::Outcome;
+use crate::plan::{Next, Outcome};
 
 fn deleting() -> Observed {
     let mut observed = observed();
@@ -420,9 +420,33 @@ fn a_turn_of_the_drain_is_not_repeated_before_it_is_of_use() {
     });
     let plan = decide(&observed, at(45));
     assert!(plan.steps.is_empty());
-    assert_eq!(
-        plan.next,
-        crate::plan::Next::CheckAfter(Duration::from_secs(5))
-    );
+    assert_eq!(plan.next, Next::CheckAfter(Duration::from_secs(5)));
     assert_eq!(decide(&observed, at(50)).steps.len(), 1);
+}
+
+#[test]
+fn a_deletion_is_looked_at_when_it_begins_to_take_long() {
+    let at = |second| Timestamp::from_second(second).expect("in range");
+    let mut observed = deleting();
+    annotate(
+        &mut observed,
+        "pre-drain.delete.hook.machine.cluster.x-k8s.io/backup",
+    );
+    let next = |second| decide(&observed, at(second)).next;
+    assert_eq!(next(100), Next::CheckAfter(Duration::from_secs(801)));
+    assert_eq!(next(901), Next::Settled);
+}
+
+#[test]
+fn what_a_machine_refers_to_and_is_not_there_is_looked_for_again() {
+    let now = Timestamp::UNIX_EPOCH;
+    let again = Next::CheckAfter(Duration::from_secs(30));
+    let decide = crate::machine::decide;
+    assert_eq!(decide(&observed(), now).next, Next::Settled);
+    let mut no_infra = observed();
+    no_infra.infra = Lookup::Missing;
+    assert_eq!(decide(&no_infra, now).next, again);
+    let mut no_config = observed();
+    no_config.bootstrap = Some(Lookup::Missing);
+    assert_eq!(decide(&no_config, now).next, again);
 }

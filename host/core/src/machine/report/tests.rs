@@ -214,6 +214,22 @@ fn availability_waits_for_min_ready_seconds() {
         said(&reported, "Available").reason,
         "WaitingForMinReadySeconds"
     );
+    // Nothing else wakes a Machine that has just become ready.
+    assert_eq!(
+        reported.next,
+        Some(Next::CheckAfter(Duration::from_secs(30)))
+    );
+}
+
+#[test]
+fn a_drain_whose_turn_has_not_come_asks_again_soon() {
+    let node = "n".to_owned();
+    let outcome = Outcome {
+        done: vec![(Step::Drain { node }, Effect::NotItsTurn)],
+        failed: None,
+    };
+    let reported = report(&observed(), &outcome, Timestamp::UNIX_EPOCH);
+    assert_eq!(reported.next, Some(Next::CheckAfter(TURN_RECHECK)));
 }
 
 #[test]

@@ -33,16 +33,13 @@ async fn scale(host: &TestHost, cluster: &mut TestCluster, replicas: u32) {
 }
 
 /// Sets conditions on a Machine as a health check does.
-async fn give_up(host: &TestHost, cluster: &TestCluster, machine: &str) {
+pub(crate) async fn give_up(host: &TestHost, namespace: &str, machine: &str) {
     let kube = host.kube();
     eventually(
         "the health check's conditions are written",
         PATIENCE,
         async || {
-            let object = kube
-                .get(MACHINE, &cluster.namespace, machine)
-                .await
-                .unwrap();
+            let object = kube.get(MACHINE, namespace, machine).await.unwrap();
             let mut conditions = object["status"]["conditions"].as_array().cloned().unwrap();
             for (type_, reason) in [
                 ("HealthCheckSucceeded", "UnhealthyNode"),
@@ -59,8 +56,7 @@ async fn give_up(host: &TestHost, cluster: &TestCluster, machine: &str) {
                 "status": {"conditions": conditions},
             });
             let path = format!(
-                "/apis/cluster.x-k8s.io/v1beta2/namespaces/{}/machines/{machine}/status",
-                cluster.namespace
+                "/apis/cluster.x-k8s.io/v1beta2/namespaces/{namespace}/machines/{machine}/status"
             );
             let written = kube
                 .send(
@@ -140,7 +136,7 @@ fn the_leader_is_remediated_and_the_record_stays() {
         let host = TestHost::shared().await;
         let cluster = made(host, "cp-remediate", 3).await;
         let leader = leading(host, &cluster).await.unwrap();
-        give_up(host, &cluster, &leader).await;
+        give_up(host, &cluster.namespace, &leader).await;
         eventually("the leader's machine is gone", PATIENCE, async || {
             let left = machines(host, &cluster).await;
             let left: Vec<String> = left.iter().map(name).collect();
@@ -172,7 +168,7 @@ fn a_leader_whose_machine_is_dead_is_remediated_through_the_others() {
         let id = instance(host, &cluster, &leader).await;
         // Its kubelet, its API server and its etcd are gone at once; only the others can be asked.
         host.cloud.stop_instance(&id).await;
-        give_up(host, &cluster, &leader).await;
+        give_up(host, &cluster.namespace, &leader).await;
         eventually("the dead machine is gone", PATIENCE, async || {
             let all = machines(host, &cluster).await;
             let object = control_plane(host, &cluster).await;
@@ -198,7 +194,7 @@ fn a_lost_majority_is_said_and_nothing_is_removed() {
             let id = instance(host, &cluster, machine).await;
             host.cloud.delete_instance(&id).await;
         }
-        give_up(host, &cluster, &all[0]).await;
+        give_up(host, &cluster.namespace, &all[0]).await;
         eventually("the lost majority is said", PATIENCE, async || {
             let object = control_plane(host, &cluster).await;
             let etcd = condition(&object, "EtcdClusterHealthy");

@@ -21,6 +21,7 @@ mod health_check;
 mod hooks;
 mod in_cluster;
 mod installation;
+mod k3s;
 mod kubectl;
 mod machine;
 mod plan;

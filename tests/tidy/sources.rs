@@ -7,6 +7,9 @@ const LINES_WARN: usize = 400;
 /// Files longer than this fail.
 const LINES_MAX: usize = 700;
 
+/// A second pair of bootstrap and control-plane plugins is not more than this: all else is the host's.
+const PAIR_LINES_MAX: usize = 400;
+
 fn is_test(file: &str) -> bool {
     file.contains("/tests/") || file.ends_with("/tests.rs") || file.starts_with("tests/")
 }
@@ -38,6 +41,32 @@ fn the_host_has_no_line_about_the_second_distribution() {
         .map(str::to_owned)
         .collect();
     tree::none(&naming, "what plugins say is enough for the host");
+}
+
+#[test]
+fn a_pair_of_plugins_for_another_distribution_is_small() {
+    let is_of_pair = |file: &&str| {
+        [
+            "plugins/bootstrap-k3s/src/",
+            "plugins/control-plane-k3s/src/",
+        ]
+        .iter()
+        .any(|dir| file.starts_with(dir))
+    };
+    let lines: usize = tree::ending(".rs")
+        .into_iter()
+        .filter(is_of_pair)
+        .map(|file| {
+            let text = tree::text(file);
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            code.lines().count()
+        })
+        .sum();
+    assert!(lines > 100, "the pair is elsewhere");
+    assert!(
+        lines <= PAIR_LINES_MAX,
+        "{lines} lines without tests, at most {PAIR_LINES_MAX}: what both pairs need belongs to the host"
+    );
 }
 
 #[test]

@@ -1,9 +1,15 @@
 //! A control plane that takes over a machine which was made without one: refused while it does not fit, and then as it is.
 
-use capstan_tests::cluster::VERSION_NEXT;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_api::name::ObjectKey;
+use capstan_controllers::pki;
+use capstan_core::material::KeyAlgorithm;
+use capstan_tests::cluster::{TestCluster, VERSION_NEXT};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, CONTROL_PLANE, LOCAL_MACHINE_TEMPLATE, MACHINE, SECRET, condition, conditions,
+    CLUSTER, CONTROL_PLANE, LOCAL_CLUSTER, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, SECRET,
+    condition, conditions,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
@@ -12,9 +18,9 @@ use crate::bootstrap::{bare_cluster, data, machine};
 
 const NAME: &str = "adopted";
 
-async fn control_plane(host: &TestHost, version: &str) {
+fn plane(version: &str) -> Value {
     let template = json!({"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachineTemplate", "name": NAME});
-    let plane = json!({
+    json!({
         "apiVersion": CONTROL_PLANE.api_version, "kind": "KubeadmControlPlane",
         "metadata": {"namespace": NAME, "name": NAME},
         "spec": {
@@ -22,8 +28,21 @@ async fn control_plane(host: &TestHost, version: &str) {
             "machineTemplate": {"spec": {"infrastructureRef": template}},
             "kubeadmConfigSpec": config(),
         },
-    });
-    host.kube().apply(CONTROL_PLANE, &plane).await;
+    })
+}
+
+async fn control_plane(host: &TestHost, version: &str) {
+    host.kube().apply(CONTROL_PLANE, &plane(version)).await;
+}
+
+/// What `capstan plan adopt` says: what is in the way, and which machine would be replaced why.
+async fn planned(host: &TestHost, version: &str) -> (Vec<String>, Vec<String>) {
+    let plan = host
+        .adoption_plan(&ObjectKey::new(NAME, NAME), plane(version))
+        .await;
+    let replaced = plan.replaced.iter();
+    let replaced = replaced.map(|it| format!("{}: {}", it.machine, it.why.join("; ")));
+    (plan.verdict.refused, replaced.collect())
 }
 
 fn config() -> Value {
@@ -46,6 +65,77 @@ async fn plane_says(host: &TestHost, what: &str, is: impl Fn(&Value) -> bool) ->
         ))
     })
     .await
+}
+
+/// Kind of an object's controller.
+fn controller_of(object: &Value) -> &str {
+    let owners = object["metadata"]["ownerReferences"].as_array().unwrap();
+    let controller = owners.iter().find(|owner| owner["controller"] == true);
+    controller.and_then(|owner| owner["kind"].as_str()).unwrap()
+}
+
+#[test]
+fn a_server_of_another_cluster_is_named_with_what_to_correct() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let real = TestCluster::new("real", "real", 0);
+        real.create(kube).await;
+        real.available(host, 0).await;
+        let served = kube.get(CLUSTER, "real", "real").await.unwrap();
+        let endpoint = served["spec"]["controlPlaneEndpoint"].clone();
+        // The same server with another authority.
+        let other = pki::certificate_authority(
+            "kubernetes",
+            KeyAlgorithm::EcdsaP256,
+            0,
+            jiff::Timestamp::now(),
+        )
+        .unwrap();
+        let authority = |data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "real", "name": "stranger-ca"}, "data": data});
+        let encoded = |text: &str| BASE64.encode(text);
+        let wrong = json!({"tls.crt": encoded(&other.public), "tls.key": encoded(&other.private)});
+        kube.apply(SECRET, &authority(wrong)).await;
+        let metadata = json!({"namespace": "real", "name": "stranger"});
+        let infra = json!({"apiVersion": LOCAL_CLUSTER.api_version, "kind": "LocalCluster", "metadata": metadata, "spec": {}});
+        kube.apply(LOCAL_CLUSTER, &infra).await;
+        let reference = json!({"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalCluster", "name": "stranger"});
+        let stranger = json!({
+            "apiVersion": CLUSTER.api_version, "kind": "Cluster", "metadata": metadata,
+            "spec": {"controlPlaneEndpoint": endpoint, "infrastructureRef": reference},
+        });
+        kube.apply(CLUSTER, &stranger).await;
+        let probe = async || {
+            let stranger = kube.get(CLUSTER, "real", "stranger").await.unwrap();
+            condition(&stranger, "RemoteConnectionProbe")
+        };
+        eventually("the cause is said", PATIENCE, async || {
+            let said = probe().await;
+            let words = [
+                "stranger-ca does not vouch for",
+                "spec.controlPlaneEndpoint",
+            ];
+            let is_said = words.iter().all(|word| said.message.contains(word));
+            is_said.then_some(()).ok_or_else(|| format!("{said:?}"))
+        })
+        .await;
+        let right = kube.get(SECRET, "real", "real-ca").await.unwrap();
+        kube.apply(SECRET, &authority(right["data"].clone())).await;
+        eventually("it answers with the right one", PATIENCE, async || {
+            let said = probe().await;
+            (said.status == "True")
+                .then_some(())
+                .ok_or_else(|| format!("{said:?}"))
+        })
+        .await;
+        kube.delete(CLUSTER, "real", "stranger").await;
+        eventually("the stranger is gone", PATIENCE, async || {
+            let left = kube.get(CLUSTER, "real", "stranger").await;
+            left.map_or(Ok(()), |cluster| Err(conditions(&cluster)))
+        })
+        .await;
+        kube.delete(CLUSTER, "real", "real").await;
+    });
 }
 
 #[test]
@@ -73,6 +163,13 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
         })
         .await;
 
+        let kubeconfig = eventually("the Cluster has its kubeconfig", PATIENCE, async || {
+            let made = kube.get(SECRET, NAME, "adopted-kubeconfig").await;
+            made.ok_or("there is none".to_owned())
+        })
+        .await;
+        assert_eq!(controller_of(&kubeconfig), "Cluster");
+
         // Two minor versions apart: nothing is touched, and it is said why.
         control_plane(host, "v1.34.0").await;
         let reference = json!({"spec": {"controlPlaneRef": {
@@ -95,6 +192,17 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
             left.map_or(Ok(()), |plane| Err(conditions(&plane)))
         })
         .await;
+
+        // What the machine was made from is told by its infrastructure machine.
+        let made_from = async |template: &Value| {
+            let patch = json!({"metadata": {"annotations": {"cluster.x-k8s.io/cloned-from-name": template}}});
+            kube.merge(LOCAL_MACHINE, NAME, "by-hand", &patch).await;
+        };
+        made_from(&json!("another")).await;
+        let expected = "by-hand: LocalMachine was made from another template".to_owned();
+        assert_eq!(planned(host, VERSION_NEXT).await, (vec![], vec![expected]));
+        made_from(&Value::Null).await;
+        assert_eq!(planned(host, VERSION_NEXT).await, (vec![], vec![]));
 
         control_plane(host, VERSION_NEXT).await;
         let plane = plane_says(host, "the control plane has its machine", |plane| {
@@ -128,6 +236,9 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
             secret["metadata"]["ownerReferences"][0]["kind"],
             "KubeadmControlPlane"
         );
+        let taken = kube.get(SECRET, NAME, "adopted-kubeconfig").await.unwrap();
+        assert_eq!(controller_of(&taken), "KubeadmControlPlane");
+        assert_eq!(taken["data"], kubeconfig["data"], "it is good for months");
         let listed = plane["status"]["certificates"].as_array().unwrap();
         assert!(
             listed.iter().any(|certificate| certificate["name"] == "ca"),

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_tests::cluster::{TestCluster, VERSION_NEXT, namespace};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    BOOTSTRAP_CONFIG, CLUSTER, Kind, Kube, LOCAL_CLUSTER, LOCAL_MACHINE, MACHINE, SECRET,
-    condition, conditions, name,
+    BOOTSTRAP_CONFIG, BOOTSTRAP_TEMPLATE, CLUSTER, CONFIG_MAP, Kind, Kube, LOCAL_CLUSTER,
+    LOCAL_MACHINE, MACHINE, SECRET, condition, conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
@@ -129,23 +129,134 @@ fn an_external_etcd_waits_for_its_certificates_and_ignition_gets_them_whole() {
     });
 }
 
-/// What must not be seen: lines of keys, and tokens.
-fn needles(secrets: &[Value]) -> Vec<String> {
+/// A control-plane machine without its infrastructure: it gets its data and never boots.
+async fn without_infrastructure(kube: &Kube, cluster: &str, name: &str, config: Value) {
+    let [config, _, machine] = hand_made(cluster, name, config);
+    kube.apply(BOOTSTRAP_CONFIG, &config).await;
+    kube.apply(MACHINE, &machine).await;
+}
+
+#[test]
+fn the_lock_of_the_first_machine_names_it_and_passes_on() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        bare_cluster(kube, "locks").await;
+        let plain = || json!({"format": "cloud-config"});
+        let lock = async || kube.get(CONFIG_MAP, "locks", "locks-lock").await;
+        let holder = |lock: &Value| -> Value {
+            let text = lock["data"]["lock-information"].as_str().unwrap();
+            serde_json::from_str(text).unwrap()
+        };
+        // Who cannot get its data lets go of it at once.
+        let broken = json!({"files": [{"path": "/a", "contentFrom": {"secret": {"name": "none", "key": "k"}}}]});
+        without_infrastructure(kube, "locks", "broken", broken).await;
+        refused(kube, "locks", "broken", "SecretNotFound").await;
+        without_infrastructure(kube, "locks", "held", plain()).await;
+        data(kube, "locks", "held").await;
+        let held = lock().await.unwrap();
+        assert_eq!(holder(&held), json!({"machineName": "held"}));
+        let cluster = kube.get(CLUSTER, "locks", "locks").await.unwrap();
+        let owner = &held["metadata"]["ownerReferences"][0];
+        assert_eq!(owner["uid"], cluster["metadata"]["uid"]);
+        let labels = &held["metadata"]["labels"];
+        assert_eq!(labels["cluster.x-k8s.io/cluster-name"], "locks");
+
+        without_infrastructure(kube, "locks", "next", plain()).await;
+        let said = "waiting for Machine held to become the first control-plane machine";
+        eventually("the next one waits", PATIENCE, async || {
+            let config = kube.get(BOOTSTRAP_CONFIG, "locks", "next").await.unwrap();
+            let available = condition(&config, "DataSecretAvailable");
+            (available.message == said)
+                .then_some(())
+                .ok_or_else(|| conditions(&config))
+        })
+        .await;
+        kube.delete(MACHINE, "locks", "held").await;
+        data(kube, "locks", "next").await;
+        let passed_on = lock().await.unwrap();
+        assert_eq!(holder(&passed_on), json!({"machineName": "next"}));
+        kube.delete(CLUSTER, "locks", "locks").await;
+    });
+}
+
+/// What must not be seen of Secrets: lines of keys, also of those that a rotation keeps, tokens, and what people put there for machines.
+pub(crate) fn needles(secrets: &[Value]) -> Vec<String> {
     let mut needles = Vec::new();
     for secret in secrets {
         let fields = secret["data"].as_object().cloned().unwrap_or_default();
         for (key, value) in fields {
             let text = BASE64.decode(value.as_str().unwrap()).unwrap();
             let text = String::from_utf8_lossy(&text).into_owned();
-            if key == "tls.key" {
+            if ["tls.key", "rotation-old.key", "rotation-new.key"].contains(&key.as_str()) {
                 let lines = text.lines().filter(|line| !line.contains("-----"));
                 needles.extend(lines.filter(|line| line.len() > 16).map(str::to_owned));
-            } else if key == "token-secret" {
+            } else if ["token-secret", "file", "password"].contains(&key.as_str()) {
                 needles.push(text);
+            } else if key == "value" {
+                needles.extend(report_token(&text));
             }
         }
     }
     needles
+}
+
+/// The token in a machine's data with which it may report.
+fn report_token(data: &str) -> Option<String> {
+    let yaml: Value = data
+        .starts_with("#")
+        .then(|| serde_saphyr::from_str(data).ok())??;
+    let files = yaml["write_files"].as_array()?;
+    let file = files.iter().find(|file| {
+        let path = file["path"].as_str().unwrap_or_default();
+        path.ends_with("/bootstrap-report.token")
+    })?;
+    let content = file["content"].as_str()?.trim();
+    let decoded = BASE64.decode(content).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    Some(decoded.unwrap_or_else(|| content.to_owned()))
+}
+
+/// None of these is in the host's log or in any object that is no Secret.
+pub(crate) async fn assert_hidden(host: &TestHost, needles: &[String]) {
+    let mut places = vec![(
+        "the host's log".to_owned(),
+        std::fs::read_to_string(wasm::target_dir().join("test-logs/host-in-tests.log")).unwrap(),
+    )];
+    let kinds = capstan_tests::kube_client::ALL.iter().chain([&EVENT]);
+    for kind in kinds.filter(|kind| **kind != SECRET) {
+        let objects = host.kube().list(*kind, "").await;
+        places.push((kind.plural.to_owned(), Value::from(objects).to_string()));
+    }
+    for (place, text) in places {
+        assert!(!text.is_empty(), "{place}");
+        for needle in needles {
+            let encoded = BASE64.encode(needle);
+            assert!(!text.contains(needle.as_str()), "a secret is in {place}");
+            assert!(
+                !text.contains(&encoded),
+                "a secret is in {place}, as base64"
+            );
+        }
+    }
+}
+
+/// A cluster whose workers have a file and a user's password from a Secret.
+async fn with_own_secrets(kube: &Kube, cluster: &TestCluster) {
+    let ns = &cluster.namespace;
+    namespace(kube, ns).await;
+    let own = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": ns, "name": "own"},
+        "stringData": {"file": "a file that is nobody else's", "password": "$6$a-hash-that-is-nobodys-business"}});
+    kube.apply(SECRET, &own).await;
+    let from = |key: &str| json!({"secret": {"name": "own", "key": key}});
+    for (kind, mut object) in cluster.objects() {
+        if kind == BOOTSTRAP_TEMPLATE {
+            let spec = &mut object["spec"]["template"]["spec"];
+            spec["files"] = json!([{"path": "/etc/own", "contentFrom": from("file")}]);
+            spec["users"] = json!([{"name": "somebody", "passwdFrom": from("password")}]);
+        }
+        kube.apply(kind, &object).await;
+    }
 }
 
 #[test]
@@ -153,7 +264,7 @@ fn private_keys_and_tokens_are_in_secrets_and_nowhere_else() {
     run(async {
         let host = TestHost::shared().await;
         let cluster = TestCluster::new("hidden", "hidden", 1);
-        cluster.create(host.kube()).await;
+        with_own_secrets(host.kube(), &cluster).await;
         cluster.available(host, 1).await;
         let mut secrets = host.kube().list(SECRET, "hidden").await;
         let workload = cluster.workload(host.kube()).await;
@@ -163,29 +274,29 @@ fn private_keys_and_tokens_are_in_secrets_and_nowhere_else() {
                 .iter()
                 .any(|secret| name(secret).starts_with("bootstrap-token-"))
         );
+        let data = secrets
+            .iter()
+            .map(|secret| decoded_values(secret).join("\n"));
+        let data = data.collect::<String>();
+        assert!(data.contains("a file that is nobody else's") && data.contains("$6$a-hash"));
         secrets.extend(tokens);
         let needles = needles(&secrets);
+        let reports = needles.iter().filter(|needle| {
+            let (until, signature) = needle.split_once('.').unwrap_or_default();
+            until.parse::<u64>().is_ok() && signature.len() == 64
+        });
+        assert_eq!(reports.count(), 2, "both machines may report");
         assert!(needles.len() > 8, "{}", needles.len());
-        let mut places = vec![(
-            "the host's log".to_owned(),
-            std::fs::read_to_string(wasm::target_dir().join("test-logs/host-in-tests.log"))
-                .unwrap(),
-        )];
-        let kinds = capstan_tests::kube_client::ALL.iter().chain([&EVENT]);
-        for kind in kinds.filter(|kind| **kind != SECRET) {
-            let objects = host.kube().list(*kind, "").await;
-            places.push((kind.plural.to_owned(), Value::from(objects).to_string()));
-        }
-        for (place, text) in places {
-            assert!(!text.is_empty(), "{place}");
-            for needle in &needles {
-                let encoded = BASE64.encode(needle);
-                assert!(!text.contains(needle.as_str()), "a secret is in {place}");
-                assert!(
-                    !text.contains(&encoded),
-                    "a secret is in {place}, as base64"
-                );
-            }
-        }
+        assert_hidden(host, &needles).await;
     });
+}
+
+/// All of a Secret, as text.
+fn decoded_values(secret: &Value) -> Vec<String> {
+    let fields = secret["data"].as_object().into_iter().flatten();
+    let text = |(_, value): (&String, &Value)| {
+        let bytes = BASE64.decode(value.as_str().unwrap()).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    fields.map(text).collect()
 }

@@ -367,6 +367,13 @@ fn a_rotation_that_is_taken_back_leaves_the_old_authorities() {
             },
         )
         .await;
+        let secrets = host.kube().list(SECRET, &cluster.namespace).await;
+        assert!(
+            secrets
+                .iter()
+                .any(|secret| secret["data"]["rotation-new.key"].is_string())
+        );
+        crate::bootstrap::assert_hidden(host, &crate::bootstrap::needles(&secrets)).await;
         ask(host, &cluster, &Value::Null).await;
         eventually("taken back", PATIENCE, async || {
             let object = object(host, &cluster).await;

@@ -107,7 +107,8 @@ fn an_upgrade_takes_the_clusters_own_settings_and_add_ons_along() {
             "nothing was ever wrong"
         );
 
-        // An older CoreDNS is refused, said, and nothing else stops for it.
+        // An older CoreDNS is refused, said, and nothing else stops for it. No machine goes for any of it.
+        let same = machines(host, &cluster).await;
         change(
             host,
             &cluster,
@@ -135,6 +136,11 @@ fn an_upgrade_takes_the_clusters_own_settings_and_add_ons_along() {
                 .ok_or(conditions(&object))
         })
         .await;
+        assert_eq!(
+            condition(&control_plane(host, &cluster).await, "RollingOut").status,
+            "False"
+        );
+        assert_eq!(machines(host, &cluster).await, same);
         cluster.delete(host).await;
     });
 }

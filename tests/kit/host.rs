@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_api::name::ObjectKey;
+use capstan_controllers::adoption_plan::{self, AdoptionPlan};
 use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
@@ -203,6 +205,21 @@ impl TestHost {
             }
         })
         .await;
+    }
+
+    /// What `capstan plan adopt` finds out about the machines of a cluster for this control plane.
+    pub async fn adoption_plan(&self, cluster: &ObjectKey, plane: Value) -> AdoptionPlan {
+        let ctx = Ctx::new(
+            Arc::new(RealApi::new(self.kube.client())),
+            Arc::new(RealConnect),
+            Arc::new(SystemClock),
+            Tasks::default(),
+            NAMESPACE,
+        );
+        let engine = engine(SourceOptions::default());
+        Box::pin(adoption_plan::plan(&ctx, &engine, cluster, plane))
+            .await
+            .unwrap()
     }
 
     /// Runs the controllers in this process.

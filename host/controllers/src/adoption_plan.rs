@@ -9,21 +9,21 @@ use capstan_core::call::control_plane::{ControlPlaneInput, ControlPlaneMachineIn
 use capstan_core::call::material::Requirement;
 use capstan_core::call::{Context, Mode};
 use capstan_core::control_plane::adoption::{Foreign, Verdict, judge};
+use capstan_core::control_plane::{MaterialState, Member, outdated};
+use capstan_core::lookup::Lookup;
 use capstan_core::material::{requirement_name, secret_key};
 use capstan_core::plan::Failure;
 use capstan_engine::{CallEnv, Engine, Loaded};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::control_plane::foreign_machine;
+use crate::control_plane::{faults, foreign_machine};
 use crate::ctx::{Ctx, failure};
 use crate::kinds;
 use crate::kube_api::{ApiError, Resource, Selection};
 use crate::object::Object;
 use crate::rollout_plan::{get, list, load};
-
-/// Version of the provider kinds that are looked at.
-const VERSION: &str = "v1beta2";
+use crate::secrets::{ensure, kubeconfig};
 
 /// How long the plugin may take for one question.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -94,8 +94,13 @@ pub async fn plan(
 ) -> Result<AdoptionPlan, Failure> {
     let plugin = plugin(ctx, engine, cluster, object).await?;
     let desired = plugin.loaded.desired(plugin.env(), plugin.input(ctx)).await;
-    let desired = desired.map_err(|error| error.failure())?;
-    let missing = missing(ctx, &plugin, cluster).await?;
+    let mut desired = desired.map_err(|error| error.failure())?;
+    if !desired.version.starts_with('v') {
+        desired.version.insert(0, 'v');
+    }
+    let material = material(ctx, &plugin, cluster).await?;
+    let typed = serde_json::from_value(plugin.cluster.clone())
+        .map_err(|error| unreadable("Cluster", &cluster.name, &error))?;
     let selection = Selection {
         namespace: Some(cluster.namespace.clone()),
         labels: Some(format!(
@@ -112,12 +117,11 @@ pub async fn plan(
     let foreign: Vec<Foreign> = machines.iter().map(foreign_machine).collect();
     let mut replaced = Vec::new();
     for machine in &machines {
-        let mut why = Vec::new();
-        let version = machine.text("/spec/version").unwrap_or_default();
-        if version != desired.version {
-            why.push(format!("version {version}, {} is wanted", desired.version));
-        }
-        why.extend(outdated(ctx, &plugin, machine).await?);
+        let member = member(ctx, &plugin, machine).await?;
+        let why = match &member.outdated {
+            Ok(_) => outdated(&desired, Some(&typed), &member, ctx.now()),
+            Err(failure) => return Err(failure.clone()),
+        };
         if !why.is_empty() {
             let machine = machine.key.name.clone();
             replaced.push(Replacement { machine, why });
@@ -129,7 +133,7 @@ pub async fn plan(
             text(&plugin.object, "/kind"),
             text(&plugin.object, "/metadata/name")
         ),
-        verdict: judge(&desired, &foreign, &missing),
+        verdict: judge(&desired, &foreign, &material),
         replaced,
     })
 }
@@ -174,53 +178,102 @@ async fn plugin(
     })
 }
 
-/// Secrets of the cluster that are needed and do not exist.
-async fn missing(ctx: &Ctx, plugin: &Plugin, cluster: &ObjectKey) -> Result<Vec<String>, Failure> {
+fn unreadable(kind: &str, name: &str, error: &serde_json::Error) -> Failure {
+    Failure::terminal("Unreadable", format!("{kind} {name}: {error}"))
+}
+
+/// What there is of the cluster's Secrets.
+async fn material(
+    ctx: &Ctx,
+    plugin: &Plugin,
+    cluster: &ObjectKey,
+) -> Result<MaterialState, Failure> {
     let asked = plugin
         .loaded
         .control_plane_requirements(plugin.env(), plugin.input(ctx))
         .await;
-    let mut missing = Vec::new();
-    for requirement in asked.map_err(|error| error.failure())? {
-        let is_kept = !matches!(
+    let requirements = asked.map_err(|error| error.failure())?;
+    let found = ensure::look_up(ctx, cluster, &requirements, ensure::Age::None).await?;
+    let is_missing = |requirement: &&Requirement| {
+        !matches!(
             requirement,
             Requirement::JoinToken { .. } | Requirement::SecretValue { .. }
-        );
-        let key = secret_key(cluster, requirement_name(&requirement));
-        let found = ctx.secrets.get(&*ctx.api, &key).await;
-        let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-        if is_kept && found.is_none() {
-            missing.push(key.name);
-        }
-    }
-    Ok(missing)
+        ) && !found.contains_key(requirement_name(requirement))
+    };
+    let missing = requirements.iter().filter(is_missing);
+    Ok(MaterialState {
+        missing: missing
+            .map(|requirement| secret_key(cluster, requirement_name(requirement)).name)
+            .collect(),
+        unusable: faults(ctx, cluster, &requirements, &found).await?,
+        other_authority: kubeconfig::other_authority(ctx, cluster).await?,
+        ..MaterialState::default()
+    })
 }
 
-/// Why the plugin would have a machine replaced. One whose bootstrap config is not there is not.
-async fn outdated(ctx: &Ctx, plugin: &Plugin, machine: &Object) -> Result<Vec<String>, Failure> {
-    let reference = |field: &str| {
-        let text = machine.text(&format!("/spec/bootstrap/configRef/{field}"));
-        text.unwrap_or_default().to_owned()
-    };
-    let kind = reference("kind");
-    let resource = Resource::namespaced(
-        &reference("apiGroup"),
-        VERSION,
-        &kind,
-        &contract::plural(&kind),
-    );
-    let key = ObjectKey::new(machine.key.namespace.clone(), reference("name"));
-    let config = match ctx.api.get(&resource, &key).await {
-        Ok(config) => config,
-        Err(ApiError::NotFound(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(failure(&format!("reading {kind} {key}"), &error)),
-    };
+/// A machine as the control plane would see it.
+async fn member(ctx: &Ctx, plugin: &Plugin, machine: &Object) -> Result<Member, Failure> {
+    let config = referenced(ctx, machine, "/spec/bootstrap/configRef").await?;
+    let infra = referenced(ctx, machine, "/spec/infrastructureRef").await?;
     let input = ControlPlaneMachineInput {
         control_plane: plugin.input(ctx),
         machine: machine.value.clone(),
-        bootstrap_config: Some(config),
-        infra_machine: None,
+        bootstrap_config: config.clone(),
+        infra_machine: infra.clone(),
     };
-    let outdated = plugin.loaded.outdated(plugin.env(), input).await;
-    outdated.map_err(|error| error.failure())
+    let own = plugin.loaded.outdated(plugin.env(), input).await;
+    let lookup = |object: Option<Value>| object.map_or(Lookup::Missing, Lookup::Found);
+    Ok(Member {
+        machine: serde_json::from_value(machine.value.clone())
+            .map_err(|error| unreadable("Machine", &machine.key.name, &error))?,
+        config: lookup(config),
+        infra: lookup(infra),
+        node: Lookup::Missing,
+        components: Vec::new(),
+        datastore: None,
+        etcd: None,
+        expiry: Lookup::Missing,
+        outdated: own.map_err(|error| error.failure()),
+    })
+}
+
+/// The object that a Machine refers to, if it is there.
+async fn referenced(ctx: &Ctx, machine: &Object, pointer: &str) -> Result<Option<Value>, Failure> {
+    let reference = |field: &str| {
+        let text = machine.text(&format!("{pointer}/{field}"));
+        text.unwrap_or_default()
+    };
+    let (group, kind) = (reference("apiGroup"), reference("kind"));
+    if kind.is_empty() {
+        return Ok(None);
+    }
+    let missing = |error: &ApiError| matches!(error, ApiError::NotFound(_));
+    let definition = ObjectKey::new("", contract::crd_name(kind, group));
+    let definition = match ctx.api.get(&kinds::CRD, &definition).await {
+        Ok(definition) => definition,
+        Err(error) if missing(&error) => return Ok(None),
+        Err(error) => {
+            return Err(failure(
+                &format!("reading the definition of {kind}"),
+                &error,
+            ));
+        }
+    };
+    let version = served(&definition).unwrap_or_default();
+    let resource = Resource::namespaced(group, version, kind, &contract::plural(kind));
+    let key = ObjectKey::new(machine.key.namespace.clone(), reference("name"));
+    match ctx.api.get(&resource, &key).await {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if missing(&error) => Ok(None),
+        Err(error) => Err(failure(&format!("reading {kind} {key}"), &error)),
+    }
+}
+
+/// The version in which a kind is stored, which is also served.
+fn served(definition: &Value) -> Option<&str> {
+    let versions = definition.pointer("/spec/versions")?.as_array()?;
+    let stored = versions
+        .iter()
+        .find(|version| version.get("storage") == Some(&json!(true)))?;
+    stored.get("name")?.as_str()
 }

@@ -23,7 +23,8 @@ use crate::kube_api::{Patch, Resource};
 use crate::machine::typed;
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
-use crate::secrets::ensure::{self, Holder, KubeconfigState};
+use crate::secrets::ensure::Holder;
+use crate::secrets::kubeconfig::{self, KubeconfigState, OfOthers};
 use crate::store::Change;
 use crate::{control_plane, infrastructure};
 
@@ -323,6 +324,7 @@ impl Controller for ClusterController {
             probe: Probe {
                 last_success: connection.last_success,
                 failures: connection.failures,
+                error: connection.said,
             },
             kubeconfig: kubeconfig_of(ctx, &object, &cluster).await?,
             cluster,
@@ -370,7 +372,7 @@ impl Controller for ClusterController {
                     owner: &owner_reference(&object, true),
                     manager: self.spec.manager,
                 };
-                ensure::kubeconfig(ctx, holder, server).await
+                kubeconfig::ensure(ctx, holder, server).await
             }
             Step::KeepConnection => {
                 ctx.workloads.keep(&key);
@@ -405,7 +407,7 @@ impl Controller for ClusterController {
 }
 
 /// The kubeconfig of a Cluster that no control plane object makes one for (contract 3.2: machines of its own, or nothing but an endpoint).
-/// One that a user brought is left alone.
+/// One that a user brought is only taken over, so that it is renewed in time; one of another type is left alone.
 ///
 /// # Errors
 /// When a Secret cannot be read.
@@ -423,8 +425,9 @@ async fn kubeconfig_of(
     {
         return Ok(Kubeconfig::Good);
     }
-    match ensure::kubeconfig_state(ctx, &object.key, &object.uid).await? {
-        KubeconfigState::Good | KubeconfigState::Unowned => Ok(Kubeconfig::Good),
+    match kubeconfig::state(ctx, &object.key, &object.uid, OfOthers::Stays).await? {
+        KubeconfigState::Good => Ok(Kubeconfig::Good),
+        KubeconfigState::Unowned => Ok(Kubeconfig::Due),
         KubeconfigState::Missing | KubeconfigState::Stale => {
             let key = material::secret_key(&object.key, material::CLUSTER_CA);
             let authority = ctx.secrets.get(&*ctx.api, &key).await;

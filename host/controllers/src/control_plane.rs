@@ -5,6 +5,7 @@ mod create;
 mod datastore;
 mod expiry;
 mod in_cluster;
+mod material;
 mod observe;
 mod rotation;
 
@@ -12,12 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
+use capstan_api::reason::condition_type;
 use capstan_api::{condition, finalizer};
 use capstan_core::call::bootstrap::Role;
 use capstan_core::control_plane::{self as core, MemberPart, Observed, Step};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
@@ -30,8 +33,10 @@ use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::object::{Locator, Object};
 use crate::plugins::ActivePlugin;
 use crate::secrets::ensure::{self, Holder};
+use crate::secrets::kubeconfig;
 use crate::store::Change;
 
+pub(crate) use material::faults;
 pub(crate) use observe::foreign_machine;
 
 /// Role of the kinds that this controller looks after.
@@ -161,7 +166,7 @@ impl Controller for ControlPlaneController {
 
     async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
         let done = self.act(ctx, observed, step).await;
-        if let Some(event) = event_of(step, &done) {
+        if let Some(event) = event_of(&observed.core, step, &done) {
             event::record(ctx, &writer(), &observed.object, &event).await;
         }
         done
@@ -186,6 +191,10 @@ impl Controller for ControlPlaneController {
 }
 
 impl ControlPlaneController {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one step after the other, each in a line or a few"
+    )]
     async fn act(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
         match step {
             Step::EnsureMaterial => {
@@ -206,7 +215,7 @@ impl ControlPlaneController {
                     owner: &owner,
                     manager: MANAGER,
                 };
-                ensure::kubeconfig(ctx, holder, server).await
+                kubeconfig::ensure(ctx, holder, server).await
             }
             Step::HoldAuthorities { hold, id } => rotation::hold(ctx, observed, *hold, id).await,
             Step::PublishAuthorities => rotation::publish(ctx, observed).await,
@@ -233,8 +242,21 @@ impl ControlPlaneController {
                 patch_member(ctx, observed, *part, name, patch).await
             }
             Step::ReportMachine { name, conditions } => {
-                report_machine(ctx, observed, name, conditions).await
+                let merge = |stored: &[_], generation| {
+                    condition::merge(stored, conditions.iter().cloned(), generation, ctx.now())
+                };
+                change_conditions(ctx, observed, name, merge).await
             }
+            Step::ForgetRemediation { name } => {
+                let forget = |stored: &[Condition], _| {
+                    let mut left = stored.to_vec();
+                    condition::remove(&mut left, condition_type::OWNER_REMEDIATED);
+                    left
+                };
+                change_conditions(ctx, observed, name, forget).await
+            }
+            // That it is said is all of it.
+            Step::Tell { .. } => Ok(()),
             Step::MoveLeader { from, to, to_name } => {
                 datastore::move_leader(ctx, &self.identities, observed, from, *to, to_name).await
             }
@@ -256,7 +278,7 @@ impl ControlPlaneController {
 }
 
 /// What people hear of a step. The names are those of Cluster API's control-plane controller where it has one.
-fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
+fn event_of(observed: &Observed, step: &Step, done: &Result<(), Failure>) -> Option<Event> {
     let event = match (step, done) {
         (Step::CreateMachine { role, .. }, Err(failure)) => {
             let reason = if *role == Role::Init {
@@ -266,9 +288,13 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
             };
             Event::warning(reason, "CreateMachine", &*failure.message)
         }
+        (Step::DeleteMachine { .. }, Err(failure)) if observed.is_deleting() => {
+            Event::warning("FailedDelete", "DeleteMachine", &*failure.message)
+        }
         (Step::DeleteMachine { .. }, Err(failure)) => {
             Event::warning("FailedScaleDown", "DeleteMachine", &*failure.message)
         }
+        (Step::Tell { reason, note }, _) => Event::warning(reason, "Wait", note.as_str()),
         (Step::AdoptMachine { name, .. }, Ok(())) => {
             Event::normal("MachineAdopted", "AdoptMachine", format!("Machine {name}"))
         }
@@ -446,11 +472,11 @@ async fn patch_member(
 }
 
 /// Writes conditions that the control plane owns on a Machine; those of others stay.
-async fn report_machine(
+async fn change_conditions(
     ctx: &Ctx,
     observed: &Seen,
     name: &str,
-    reports: &[condition::Report],
+    change: impl Fn(&[Condition], Option<i64>) -> Vec<Condition>,
 ) -> Result<(), Failure> {
     let member = member(observed, name)?;
     // An earlier step may have written the Machine.
@@ -459,15 +485,13 @@ async fn report_machine(
         .filter(|m| m.uid == member.machine.uid)
         .unwrap_or_else(|| Arc::clone(&member.machine));
     let status = machine.value.get("status").unwrap_or(&Value::Null);
-    let merged = condition::merge(
+    let changed = change(
         &crate::status::conditions_of(status),
-        reports.iter().cloned(),
         Some(machine.generation()),
-        ctx.now(),
     );
     let patch = Patch::Merge(json!({
         "metadata": {"uid": machine.uid, "resourceVersion": machine.resource_version.to_string()},
-        "status": {"conditions": merged},
+        "status": {"conditions": changed},
     }));
     match ctx
         .patch_status(&writer(), &kinds::MACHINE, &machine.key, &patch)

@@ -1,5 +1,7 @@
 //! Makes certificate authorities, key pairs and client certificates, and reads what is needed of them.
 
+mod check;
+
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -14,6 +16,8 @@ use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs8::{EncodePrivateKey, LineEnding};
 use sha2::{Digest, Sha256};
 use x509_parser::pem::Pem;
+
+pub use self::check::{Shape, check_pair, is_among};
 
 /// Certificates are valid from a little before they were made: clocks differ (contract: upstream `util/certs`).
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);

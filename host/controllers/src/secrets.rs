@@ -4,6 +4,7 @@
 //! stay in memory.
 
 pub mod ensure;
+pub mod kubeconfig;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

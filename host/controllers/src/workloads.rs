@@ -7,6 +7,7 @@ mod any_server;
 pub mod connect;
 mod keeper;
 pub mod nodes;
+mod words;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,8 @@ pub struct Connection {
     pub failures: u32,
     /// What failed last, if it was the last thing that happened.
     pub error: Option<String>,
+    /// The cause, in words for people, where it is certain and somebody has to end it.
+    pub said: Option<String>,
 }
 
 /// Something happened to a workload cluster.
@@ -137,6 +140,9 @@ struct Kept {
 struct State {
     workload: Option<Arc<Workload>>,
     connection: Connection,
+    /// URL of the server that the kubeconfig names.
+    server: String,
+    words: words::Words,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -188,11 +194,11 @@ impl Workloads {
         let (stop, stopped) = watch::channel(());
         let kept = Kept {
             state: Arc::new(Mutex::new(State {
-                workload: None,
                 connection: Connection {
                     since: Some(self.shared.clock.now()),
                     ..Connection::default()
                 },
+                ..State::default()
             })),
             nudge: Arc::default(),
             _stop: stop,

@@ -213,6 +213,12 @@ fn is_control_plane(machine: &Machine) -> bool {
         .is_some_and(|labels| labels.contains_key(label::CONTROL_PLANE))
 }
 
+/// Whether the machine is a node of its cluster.
+fn has_node(machine: &Machine) -> bool {
+    let status = machine.status.as_ref();
+    status.is_some_and(|status| status.node_ref.is_some())
+}
+
 /// Name of the Secret with the data, as far as the status or the Machine says: after `clusterctl move` and restores only the
 /// Machine does.
 #[must_use]
@@ -297,12 +303,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
 
 /// While the machine has not joined, its token must not end.
 fn keep_alive(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    let joined = observed.machine.found().is_none_or(|machine| {
-        machine
-            .status
-            .as_ref()
-            .is_some_and(|status| status.node_ref.is_some())
-    });
+    let joined = observed.machine.found().is_none_or(has_node);
     if joined {
         return Plan::settled();
     }
@@ -380,7 +381,14 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
             conditions.extend(own_conditions(own));
         }
     }
-    let failed = failure::BootstrapFailure::of(&observed.config).map(|failure| failure.condition());
+    let failed = failure::BootstrapFailure::of(&observed.config);
+    let has_joined = observed.machine.found().is_some_and(has_node);
+    let failed = failed
+        .filter(|failure| !(has_joined && failure.is_of_joining()))
+        .map(|failure| failure.condition());
+    if failed.is_none() && has_joined && failure::is_said(&observed.config) {
+        conditions.push(failure::overcome());
+    }
     let ready = ready_condition(&data, &certificates, failed.as_ref());
     conditions.extend([ready, data, certificates]);
     conditions.extend(failed);

@@ -10,6 +10,7 @@ pub mod etcd;
 pub mod health;
 pub mod in_cluster;
 pub mod leave;
+mod news;
 pub mod remediation;
 pub mod report;
 pub mod rotation;
@@ -57,6 +58,8 @@ pub struct Observed {
     pub tried_since: Option<Timestamp>,
     /// What failed last in asking whether it answers, if that was the last thing that happened.
     pub connection_error: Option<String>,
+    /// Why there is no connection, in words for people, once that is certain.
+    pub connection_said: Option<String>,
     /// What the plugin names as the sign that the control plane is initialized.
     pub initialized: Lookup<()>,
     /// What the members of its etcd say; `Missing` when there was no reason to look.
@@ -78,6 +81,10 @@ pub struct MaterialState {
     pub missing: Vec<String>,
     /// Secrets that do not have the control plane as their controller.
     pub unowned: Vec<String>,
+    /// What is wrong with those that exist and those that somebody else must provide, with the way out: no machine is made with them.
+    pub unusable: Vec<String>,
+    /// Why the kubeconfig proves nothing of the authority: it trusts another one. Only looked at when there are machines of others.
+    pub other_authority: Option<String>,
     /// The kubeconfig is missing, not ours yet, or due to be renewed.
     pub kubeconfig_due: bool,
     /// When the certificates in the secrets end, by the purpose of the secret.
@@ -128,7 +135,7 @@ pub struct ComponentState {
 pub enum Step {
     /// Make the certificates and keys that are missing, and take over the others.
     EnsureMaterial,
-    /// Make or renew the kubeconfig.
+    /// Take over, make or renew the kubeconfig.
     EnsureKubeconfig {
         /// `https://host:port`.
         server: String,
@@ -193,6 +200,18 @@ pub enum Step {
         name: String,
         /// Conditions.
         conditions: Vec<capstan_api::condition::Report>,
+    },
+    /// Take back from a Machine that has recovered what was said about its remediation.
+    ForgetRemediation {
+        /// Name of the Machine.
+        name: String,
+    },
+    /// Say what stands in the way, once.
+    Tell {
+        /// Reason of the event.
+        reason: &'static str,
+        /// For people.
+        note: String,
     },
     /// Make another member the leader of etcd.
     MoveLeader {
@@ -436,66 +455,76 @@ impl Observed {
         self.members.iter().any(|member| member.datastore.is_some())
     }
 
-    /// Why a machine is not up to date: what the host sees itself, then what the plugin says. Empty when it is.
+    /// Why a machine is not up to date. Empty when it is.
     #[must_use]
     pub fn outdated(&self, member: &Member, now: Timestamp) -> Vec<String> {
-        let Ok(desired) = &self.desired else {
-            return Vec::new();
-        };
-        let mut why = Vec::new();
-        let version = member.machine.spec.version.as_deref().unwrap_or_default();
-        if version != desired.version {
-            why.push(format!("version {version}, {} is wanted", desired.version));
+        match &self.desired {
+            Ok(desired) => outdated(desired, self.cluster.found(), member, now),
+            Err(_) => Vec::new(),
         }
-        if let Some(infra) = member.infra.found() {
-            let cloned = |name: &str| {
-                let annotations = infra.pointer("/metadata/annotations");
-                annotations
-                    .and_then(|all| all.get(name))
-                    .and_then(Value::as_str)
-                    .map(str::to_owned)
-            };
-            let template = &desired.infrastructure_template;
-            let group_kind = format!("{}.{}", template.kind, template.group);
-            let name = cloned(annotation::CLONED_FROM_NAME);
-            let kind = cloned(annotation::CLONED_FROM_GROUP_KIND);
-            // An object that says nothing was not made from a template, and counts as up to date.
-            if name.is_some_and(|name| name != template.name)
-                || kind.is_some_and(|kind| kind != group_kind)
-            {
-                let kind = infra
-                    .get("kind")
-                    .and_then(Value::as_str)
-                    .unwrap_or("infrastructure");
-                why.push(format!("{kind} was made from another template"));
-            }
-        }
-        if let Some(after) = desired.rollout_after_ms
-            && let Ok(after) = i64::try_from(after)
-            && after <= now.as_millisecond()
-            && member.created().as_millisecond() < after
-        {
-            why.push("it was made before the time after which all are to be replaced".to_owned());
-        }
-        if let (Some(days), Some(expiry)) = (
-            desired.rollout_before_expiry_days,
-            member.certificates_end(),
-        ) {
-            let left_s = expiry.duration_since(now).as_secs();
-            if left_s < i64::from(days).saturating_mul(86_400) {
-                why.push("its certificates expire soon".to_owned());
-            }
-        }
-        let cluster = self.cluster.found();
-        let record = cluster.and_then(|cluster| rotation::Record::of(cluster).ok()?);
-        if record.is_some_and(|record| record.is_machine_due(member.created(), now)) {
-            why.push("its certificates are older than the rotation's stage".to_owned());
-        }
-        if let Ok(own) = &member.outdated {
-            why.extend(own.iter().cloned());
-        }
-        why
     }
+}
+
+/// Why a machine is not up to date: what the host sees itself, then what the plugin says. Empty when it is.
+#[must_use]
+pub fn outdated(
+    desired: &Desired,
+    cluster: Option<&Cluster>,
+    member: &Member,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut why = Vec::new();
+    let version = member.machine.spec.version.as_deref().unwrap_or_default();
+    if version != desired.version {
+        why.push(format!("version {version}, {} is wanted", desired.version));
+    }
+    if let Some(infra) = member.infra.found() {
+        let cloned = |name: &str| {
+            let annotations = infra.pointer("/metadata/annotations");
+            annotations
+                .and_then(|all| all.get(name))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let template = &desired.infrastructure_template;
+        let group_kind = format!("{}.{}", template.kind, template.group);
+        let name = cloned(annotation::CLONED_FROM_NAME);
+        let kind = cloned(annotation::CLONED_FROM_GROUP_KIND);
+        // An object that says nothing was not made from a template, and counts as up to date.
+        if name.is_some_and(|name| name != template.name)
+            || kind.is_some_and(|kind| kind != group_kind)
+        {
+            let kind = infra
+                .get("kind")
+                .and_then(Value::as_str)
+                .unwrap_or("infrastructure");
+            why.push(format!("{kind} was made from another template"));
+        }
+    }
+    if let Some(after) = desired.rollout_after_ms
+        && let Ok(after) = i64::try_from(after)
+        && after <= now.as_millisecond()
+        && member.created().as_millisecond() < after
+    {
+        why.push("it was made before the time after which all are to be replaced".to_owned());
+    }
+    if let (Some(days), Some(expiry)) = (
+        desired.rollout_before_expiry_days,
+        member.certificates_end(),
+    ) {
+        let left_s = expiry.duration_since(now).as_secs();
+        if left_s < i64::from(days).saturating_mul(86_400) {
+            why.push("its certificates expire soon".to_owned());
+        }
+    }
+    let record = cluster.and_then(|cluster| rotation::Record::of(cluster).ok()?);
+    if record.is_some_and(|record| record.is_machine_due(member.created(), now)) {
+        why.push("its certificates are older than the rotation's stage".to_owned());
+    }
+    if let Ok(own) = &member.outdated {
+        why.extend(own.iter().cloned());
+    }
+    why
 }
 
 /// Labels of a control plane's machines and of what belongs to them.

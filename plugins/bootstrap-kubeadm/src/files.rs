@@ -86,12 +86,14 @@ fn certificates(
             "0640",
             certificate,
         ));
-        let key = piece_content(materials.piece(name, "key")?);
-        files.push(File::of_root(
-            format!("{directory}/{path}.key"),
-            "0600",
-            key,
-        ));
+        // An authority may sign elsewhere: kubeadm's external CA mode.
+        if let Some(key) = materials.optional(name, "key") {
+            files.push(File::of_root(
+                format!("{directory}/{path}.key"),
+                "0600",
+                piece_content(key),
+            ));
+        }
     }
     files.extend(signer::files(question, materials, directory)?);
     let public = piece_content(materials.piece(SERVICE_ACCOUNT, "public-key")?);

@@ -137,18 +137,22 @@ pub(crate) enum Piece {
 pub(crate) struct Materials(pub(crate) Vec<(String, String, Piece)>);
 
 impl Materials {
-    /// The part of the material of this name.
-    pub(crate) fn piece(&self, name: &str, part: &str) -> Result<&Piece, Refusal> {
+    /// The part of the material of this name, if the host has it.
+    pub(crate) fn optional(&self, name: &str, part: &str) -> Option<&Piece> {
         self.0
             .iter()
             .find(|(n, p, _)| n == name && p == part)
             .map(|(_, _, piece)| piece)
-            .ok_or_else(|| {
-                Refusal::later(
-                    "MaterialMissing",
-                    format!("the host has not given the {part} of {name:?}"),
-                )
-            })
+    }
+
+    /// The part of the material of this name.
+    pub(crate) fn piece(&self, name: &str, part: &str) -> Result<&Piece, Refusal> {
+        self.optional(name, part).ok_or_else(|| {
+            Refusal::later(
+                "MaterialMissing",
+                format!("the host has not given the {part} of {name:?}"),
+            )
+        })
     }
 
     /// As [`Self::piece`], for what must be public.

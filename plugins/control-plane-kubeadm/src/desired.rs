@@ -65,8 +65,19 @@ pub(crate) fn desired(spec: &Value) -> Result<Desired, Failure> {
     Ok(desired)
 }
 
-/// The certificates of the control plane.
-pub(crate) fn requirements(spec: &Value) -> Vec<Requirement> {
+/// What an external etcd's certificates are asked for as: name, the end of the Secret's, and its key.
+const EXTERNAL_ETCD: [(&str, &str, &str); 3] = [
+    ("external-etcd-ca", "etcd", "tls.crt"),
+    (
+        "external-etcd-certificate",
+        "apiserver-etcd-client",
+        "tls.crt",
+    ),
+    ("external-etcd-key", "apiserver-etcd-client", "tls.key"),
+];
+
+/// The certificates of the control plane of this cluster.
+pub(crate) fn requirements(spec: &Value, cluster_name: &str) -> Vec<Requirement> {
     let cluster =
         |field: &str| spec.pointer(&format!("/kubeadmConfigSpec/clusterConfiguration/{field}"));
     let algorithm = cluster("encryptionAlgorithm")
@@ -93,7 +104,14 @@ pub(crate) fn requirements(spec: &Value) -> Vec<Requirement> {
         name: "sa".to_owned(),
         algorithm: algorithm.to_owned(),
     };
-    wanted.map(authority).chain([pair]).collect()
+    let mut requirements: Vec<Requirement> = wanted.map(authority).chain([pair]).collect();
+    if external {
+        let brought = EXTERNAL_ETCD.map(|(name, purpose, key)| {
+            Requirement::secret_value(name, format!("{cluster_name}-{purpose}"), key)
+        });
+        requirements.extend(brought);
+    }
+    requirements
 }
 
 fn pairs(spec: &Value, pointer: &str) -> Vec<(String, String)> {

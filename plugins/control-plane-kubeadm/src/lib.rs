@@ -68,7 +68,10 @@ impl ControlPlane for Kubeadm {
     }
 
     fn requirements(input: ControlPlaneInput<Self>) -> Result<Vec<Requirement>, Failure> {
-        Ok(desired::requirements(&input.control_plane.spec))
+        Ok(desired::requirements(
+            &input.control_plane.spec,
+            input.cluster.name(),
+        ))
     }
 
     fn machine_config(input: MachineConfigInput<Self>) -> Result<Value, Failure> {

@@ -16,7 +16,22 @@ pub(crate) fn is_current(spec: &Value, config: &Value) -> bool {
     }
     actual == canonical(machine_config::for_init(spec))
         || actual == joining
-        || canonical(as_joining(config)) == joining
+        || canonical(as_joining(config)) == without_init_lacks(joining)
+}
+
+/// Without what an init configuration has no field for: it says nothing about a machine that was made with one.
+fn without_init_lacks(mut joining: Value) -> Value {
+    if let Some(join) = joining.get_mut("joinConfiguration") {
+        if let Some(fields) = join.as_object_mut() {
+            fields.remove("caCertPath");
+        }
+        if !prune(join, "")
+            && let Some(fields) = joining.as_object_mut()
+        {
+            fields.remove("joinConfiguration");
+        }
+    }
+    joining
 }
 
 /// The config with its init configuration written as a join configuration.
@@ -44,8 +59,28 @@ fn as_joining(config: &Value) -> Value {
     config
 }
 
+/// Settings that machines of a cluster are not replaced for (contract 3.10): CoreDNS is updated where it runs, the endpoint is the cluster's,
+/// and how long kubeadm waited says nothing about what came of it.
+const IMMATERIAL: [(&str, &str); 4] = [
+    ("/clusterConfiguration", "dns"),
+    ("/clusterConfiguration", "controlPlaneEndpoint"),
+    (
+        "/initConfiguration/timeouts",
+        "controlPlaneComponentHealthCheckSeconds",
+    ),
+    (
+        "/joinConfiguration/timeouts",
+        "controlPlaneComponentHealthCheckSeconds",
+    ),
+];
+
 /// The config without what makes no difference: defaults written out, how a machine finds the cluster, and empty values.
 fn canonical(mut config: Value) -> Value {
+    for (pointer, field) in IMMATERIAL {
+        if let Some(fields) = config.pointer_mut(pointer).and_then(Value::as_object_mut) {
+            fields.remove(field);
+        }
+    }
     if let Some(join) = config
         .get_mut("joinConfiguration")
         .and_then(Value::as_object_mut)

@@ -169,6 +169,7 @@ fn an_external_etcd_needs_no_authority_and_has_no_pod() {
                 assert_eq!(algorithm, "ECDSA-P256");
                 name
             }
+            Requirement::SecretValue { secret, key, .. } => format!("{secret}/{key}"),
             other => panic!("{other:?}"),
         };
         Kubeadm::requirements(input(spec))
@@ -192,7 +193,15 @@ fn an_external_etcd_needs_no_authority_and_has_no_pod() {
     );
     spec["kubeadmConfigSpec"]["clusterConfiguration"]["etcd"] =
         json!({"external": {"endpoints": ["https://e"]}});
-    assert_eq!(names(&spec), ["ca", "proxy", "sa"]);
+    let brought = [
+        "c-etcd/tls.crt",
+        "c-apiserver-etcd-client/tls.crt",
+        "c-apiserver-etcd-client/tls.key",
+    ];
+    assert_eq!(
+        names(&spec),
+        [&["ca", "proxy", "sa"][..], &brought].concat()
+    );
     let without = Kubeadm::components(machine_input(&spec, machine, None)).unwrap();
     assert_eq!(without.components.len(), 3);
     assert_eq!(without.datastore, None);
@@ -266,6 +275,69 @@ fn the_first_machine_stays_when_only_the_init_configuration_changed() {
     assert!(outdated::is_current(&new, &machine_config::for_init(&old)));
     new["kubeadmConfigSpec"]["joinConfiguration"]["skipPhases"] = json!(["preflight"]);
     assert!(!outdated::is_current(&new, &machine_config::for_init(&old)));
+}
+
+/// A control plane whose clusterConfiguration, init and join settings have a field more than those that its machines were made with.
+fn changed(pointer: &str, field: &str, value: Value) -> (Value, Value) {
+    let mut new = spec();
+    let at = new
+        .pointer_mut(&format!("/kubeadmConfigSpec{pointer}"))
+        .unwrap();
+    at[field] = value;
+    (spec(), new)
+}
+
+fn init_is_current((old, new): &(Value, Value)) -> bool {
+    outdated::is_current(new, &machine_config::for_init(old))
+}
+
+fn join_is_current((old, new): &(Value, Value)) -> bool {
+    outdated::is_current(new, &machine_config::for_join(old))
+}
+
+#[test]
+fn no_machine_is_replaced_for_coredns_which_is_updated_where_it_runs() {
+    let change = changed(
+        "/clusterConfiguration",
+        "dns",
+        json!({"imageTag": "v1.14.2"}),
+    );
+    assert!(init_is_current(&change) && join_is_current(&change));
+}
+
+#[test]
+fn no_machine_is_replaced_for_the_endpoint_that_the_cluster_has() {
+    let change = changed(
+        "/clusterConfiguration",
+        "controlPlaneEndpoint",
+        json!("h:6443"),
+    );
+    assert!(init_is_current(&change) && join_is_current(&change));
+}
+
+#[test]
+fn no_machine_is_replaced_for_how_long_kubeadm_waited() {
+    let timeout = |seconds: u32| json!({"controlPlaneComponentHealthCheckSeconds": seconds});
+    for kind in ["/initConfiguration", "/joinConfiguration"] {
+        let change = changed(kind, "timeouts", timeout(300));
+        assert!(
+            init_is_current(&change) && join_is_current(&change),
+            "{kind}"
+        );
+    }
+    let other = changed(
+        "/joinConfiguration",
+        "timeouts",
+        json!({"tlsBootstrapSeconds": 300}),
+    );
+    assert!(!join_is_current(&other), "other timeouts are compared");
+}
+
+#[test]
+fn where_a_joining_machine_finds_the_authority_says_nothing_about_the_first_one() {
+    let change = changed("/joinConfiguration", "caCertPath", json!("/etc/ca.crt"));
+    assert!(init_is_current(&change));
+    assert!(!join_is_current(&change));
 }
 
 #[test]

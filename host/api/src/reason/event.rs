@@ -28,7 +28,7 @@ words! {
     HOOK_FAILED = "HookFailed",
     /// A control plane took over a Machine that was made without it. Nothing to do.
     MACHINE_ADOPTED = "MachineAdopted",
-    /// A control plane could not take over a Machine. The note says why; the host tries again. `capstan plan adopt` shows what stands against it.
+    /// A control plane could not take over a Machine. The note says what stands against it, as `capstan plan adopt` does; the host tries again.
     ADOPTION_FAILED = "AdoptionFailed",
     /// The leadership of etcd went to another member before a machine goes. Nothing to do.
     ETCD_LEADER_MOVED = "EtcdLeaderMoved",
@@ -48,9 +48,11 @@ words! {
     FAILED_SCALE_UP = "FailedScaleUp",
     /// A machine could not be taken from a control plane. The note says why; the host tries again.
     FAILED_SCALE_DOWN = "FailedScaleDown",
+    /// Machines that are not well keep a control plane from changing the number of its machines. The note says which; look at its conditions.
+    CONTROL_PLANE_UNHEALTHY = "ControlPlaneUnhealthy",
     /// A Machine or a MachineSet could not be made. The note has the API server's words; the host tries again.
     FAILED_CREATE = "FailedCreate",
-    /// A Machine or a MachineSet could not be deleted. The note has the API server's words; the host tries again.
+    /// A Machine or a MachineSet could not be deleted, by its owner or with its control plane. The note has the API server's words; the host tries again.
     FAILED_DELETE = "FailedDelete",
     /// The replicas of a MachineSet could not be changed. The note has the API server's words; the host tries again.
     FAILED_SCALE = "FailedScale",

@@ -10,7 +10,7 @@ use capstan_core::call::Endpoint;
 use capstan_core::call::bootstrap::Role;
 use capstan_core::call::control_plane::{Desired, MachineConfigInput};
 use capstan_core::clone;
-use capstan_core::control_plane::machine_labels;
+use capstan_core::control_plane::{machine_labels, sync};
 use capstan_core::plan::Failure;
 use serde_json::{Map, Value, json};
 
@@ -220,8 +220,7 @@ fn machine_object(
 ) -> Result<Value, Failure> {
     let desired = desired(seen)?;
     let cluster = seen.cluster.as_deref().ok_or_else(|| gone("the Cluster"))?;
-    let mut annotations: BTreeMap<String, String> =
-        desired.machine_annotations.iter().cloned().collect();
+    let mut annotations = sync::annotations(desired);
     annotations.insert(annotation::KCP_CLEANUP_HOOK.to_owned(), String::new());
     if let Some(record) = remediation_for {
         annotations.insert(annotation::REMEDIATION_FOR.to_owned(), record.to_owned());
@@ -246,13 +245,11 @@ fn machine_object(
             spec.insert(field.to_owned(), value.clone());
         }
     }
-    if desired
-        .deletion
-        .as_object()
-        .is_some_and(|fields| !fields.is_empty())
-    {
-        spec.insert("deletion".to_owned(), desired.deletion.clone());
+    let mut deletion = sync::deletion(desired);
+    if let Some(fields) = deletion.as_object_mut() {
+        fields.retain(|_, seconds| !seconds.is_null());
     }
+    spec.insert("deletion".to_owned(), deletion);
     Ok(json!({
         "apiVersion": API_VERSION,
         "kind": kinds::MACHINE.kind,

@@ -10,23 +10,21 @@ use capstan_core::call::control_plane::{
 use capstan_core::call::material::Requirement;
 use capstan_core::control_plane::adoption::Foreign;
 use capstan_core::control_plane::etcd::Address;
-use capstan_core::control_plane::{ComponentState, MaterialState, Member, Observed, Template};
+use capstan_core::control_plane::{ComponentState, Member, Observed, Template};
 use capstan_core::lookup::Lookup;
-use capstan_core::material::{self, CERTIFICATE_KEY};
+use capstan_core::material::check_requirements;
 use capstan_core::plan::Failure;
 use capstan_engine::SecretTable;
 use futures::future::join_all;
 use serde_json::Value;
 
-use super::{MemberObjects, Seen, datastore, expiry, looked_up, owner_cluster, rotation};
+use super::{MemberObjects, Seen, datastore, expiry, looked_up, material, owner_cluster, rotation};
 use crate::ctx::Ctx;
 use crate::etcd::Identities;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Resource};
 use crate::object::Object;
-use crate::pki;
 use crate::plugins::ActivePlugin;
-use crate::secrets::ensure::{self, KubeconfigState};
 use crate::workloads::Workload;
 
 /// Why nothing is known of a machine's Node and pods.
@@ -114,7 +112,7 @@ impl<'a> Ask<'a> {
         let requirements = asked.map_err(|error| error.failure())?;
         let cluster = self.cluster.pointer("/metadata/name");
         let cluster = cluster.and_then(Value::as_str).unwrap_or_default();
-        material::check_requirements(&requirements, &self.object.value, cluster)
+        check_requirements(&requirements, &self.object.value, cluster)
             .map_err(|refused| Failure::terminal("PluginBadAnswer", refused.to_string()))?;
         Ok(requirements)
     }
@@ -187,6 +185,7 @@ fn begin(
             last_success: connection.last_success,
             tried_since: connection.since,
             connection_error: connection.error,
+            connection_said: connection.said,
             initialized: Lookup::Missing,
             etcd: Lookup::Missing,
             keeps_snapshots: ctx.snapshots.is_some(),
@@ -238,7 +237,8 @@ pub(super) async fn observe(
             seen.core.desired = Err(Failure::transient("PluginMissing", message));
         }
     }
-    seen.core.material = material_state(ctx, &seen, &cluster).await;
+    seen.core.foreign = foreign(ctx, &seen, &cluster);
+    seen.core.material = material::state(ctx, &seen, &cluster).await;
     add_template(ctx, &mut seen, &cluster).await;
     let is_of_interest = !seen.core.was_initialized() && !seen.core.is_deleting();
     if let (Some(ask), Some(workload), true) = (&ask, &workload, is_of_interest) {
@@ -246,7 +246,6 @@ pub(super) async fn observe(
     }
     add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
     seen.core.workers = workers(ctx, &cluster);
-    seen.core.foreign = foreign(ctx, &seen, &cluster);
     if !seen.core.is_deleting() && seen.core.material.found().is_some() {
         seen.core.rotation = rotation::look(ctx, &seen, &cluster, workload.as_deref()).await;
     }
@@ -261,62 +260,6 @@ fn typed_cluster(cluster: Option<&Object>) -> Lookup<capstan_api::v1beta2::Clust
         None => Lookup::Missing,
         Some(Ok(cluster)) => Lookup::Found(cluster),
         Some(Err(error)) => Lookup::Unknown(format!("the Cluster cannot be read: {error}")),
-    }
-}
-
-/// What there is of certificates, keys and kubeconfig. `Missing` while the cluster's infrastructure is.
-async fn material_state(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Lookup<MaterialState> {
-    let provisioned = seen
-        .core
-        .cluster
-        .found()
-        .is_some_and(capstan_core::control_plane::decide::is_provisioned);
-    if !provisioned || seen.core.is_deleting() || seen.core.desired.is_err() {
-        return Lookup::Missing;
-    }
-    let found =
-        match ensure::look_up(ctx, &cluster.key, &seen.requirements, ensure::Age::Recent).await {
-            Ok(found) => found,
-            Err(failure) => return Lookup::Unknown(failure.message),
-        };
-    let mut state = MaterialState::default();
-    for requirement in &seen.requirements {
-        let name = material::requirement_name(requirement);
-        let is_kept = !matches!(
-            requirement,
-            Requirement::JoinToken { .. } | Requirement::SecretValue { .. }
-        );
-        match found.get(name) {
-            Some(secret) => {
-                let end = secret.text(CERTIFICATE_KEY).and_then(pki::first_not_after);
-                state
-                    .certificates
-                    .extend(end.map(|end| (name.to_owned(), end)));
-                let is_ours = secret.secret_type == material::SECRET_TYPE;
-                if is_ours && secret.controller_uid() != Some(seen.object.uid.as_str()) {
-                    state
-                        .unowned
-                        .push(material::secret_key(&cluster.key, name).name);
-                }
-            }
-            None if is_kept => state
-                .missing
-                .push(material::secret_key(&cluster.key, name).name),
-            None => {}
-        }
-    }
-    match ensure::kubeconfig_state(ctx, &cluster.key, &seen.object.uid).await {
-        Ok(kubeconfig) => {
-            state.kubeconfig_due = kubeconfig != KubeconfigState::Good;
-            match ensure::kubeconfig_end(ctx, &cluster.key).await {
-                Ok(end) => state
-                    .certificates
-                    .extend(end.map(|end| ("kubeconfig".to_owned(), end))),
-                Err(failure) => return Lookup::Unknown(failure.message),
-            }
-            Lookup::Found(state)
-        }
-        Err(failure) => Lookup::Unknown(failure.message),
     }
 }
 

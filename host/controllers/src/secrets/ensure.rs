@@ -1,4 +1,4 @@
-//! Makes sure that a cluster has the certificates, keys and the kubeconfig that it needs; what users brought is left alone.
+//! Makes sure that a cluster has the certificates and keys that it needs; what users brought is left alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,8 +6,7 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_core::call::material::Requirement;
 use capstan_core::material::{
-    self, CERTIFICATE_KEY, CLUSTER_CA, KUBECONFIG, KeyAlgorithm, Kubeconfig, PRIVATE_KEY,
-    SECRET_TYPE, VALUE_KEY,
+    self, CERTIFICATE_KEY, KeyAlgorithm, PRIVATE_KEY, SECRET_TYPE, VALUE_KEY,
 };
 use capstan_core::plan::Failure;
 use futures::future::try_join_all;
@@ -240,7 +239,10 @@ pub async fn take_over(ctx: &Ctx, holder: Holder<'_>, key: &ObjectKey) -> Result
 }
 
 /// Makes the holder the controller of a Secret of Cluster API's type.
-async fn adopt(
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) async fn adopt(
     ctx: &Ctx,
     holder: Holder<'_>,
     key: &ObjectKey,
@@ -264,7 +266,7 @@ async fn adopt(
 }
 
 /// The owner references that a Secret should have when this owner manages it; `None` when it has them or is not ours.
-fn owners_with_controller(secret: &SecretData, owner: &Value) -> Option<Vec<Value>> {
+pub(super) fn owners_with_controller(secret: &SecretData, owner: &Value) -> Option<Vec<Value>> {
     let uid = owner.get("uid").and_then(Value::as_str);
     if secret.secret_type != SECRET_TYPE || secret.controller_uid() == uid {
         return None;
@@ -281,193 +283,6 @@ fn owners_with_controller(secret: &SecretData, owner: &Value) -> Option<Vec<Valu
     });
     owners.push(owner.clone());
     Some(owners)
-}
-
-/// What there is of the administrator's kubeconfig.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KubeconfigState {
-    /// There is none.
-    Missing,
-    /// It is good, or not ours to change.
-    Good,
-    /// Its certificate is past half its life or cannot be read, or it trusts other authorities than the cluster has after a rotation.
-    Stale,
-    /// It is good and has no controller yet.
-    Unowned,
-}
-
-/// How the kubeconfig Secret of a cluster is.
-///
-/// # Errors
-/// When it cannot be read.
-pub async fn kubeconfig_state(
-    ctx: &Ctx,
-    cluster: &ObjectKey,
-    owner_uid: &str,
-) -> Result<KubeconfigState, Failure> {
-    let key = material::secret_key(cluster, KUBECONFIG);
-    let secret = ctx.secrets.get(&*ctx.api, &key).await;
-    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-    let Some(secret) = secret else {
-        return Ok(KubeconfigState::Missing);
-    };
-    if secret.secret_type != SECRET_TYPE {
-        return Ok(KubeconfigState::Good);
-    }
-    let has_other_authority = rotated_authority(ctx, cluster).await?.is_some_and(|ca| {
-        let text = secret.text(VALUE_KEY).unwrap_or_default();
-        let trusted = field(text, "certificate-authority-data:").and_then(pki::decode_pem);
-        trusted.is_none_or(|trusted| trusted.trim() != ca.trim())
-    });
-    Ok(match secret.controller_uid() {
-        None => KubeconfigState::Unowned,
-        Some(uid) if uid != owner_uid => KubeconfigState::Good,
-        Some(_) if has_other_authority || is_stale(&secret, ctx.now()) => KubeconfigState::Stale,
-        Some(_) => KubeconfigState::Good,
-    })
-}
-
-/// The cluster's authority, if the host has rotated it once: then kubeconfigs follow it. Others keep what they have until they are renewed.
-async fn rotated_authority(ctx: &Ctx, cluster: &ObjectKey) -> Result<Option<String>, Failure> {
-    let key = material::secret_key(cluster, CLUSTER_CA);
-    let secret = ctx.secrets.get(&*ctx.api, &key).await;
-    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-    let rotated = secret.filter(|ca| {
-        ca.annotation(capstan_api::annotation::CA_ROTATION)
-            .is_some()
-    });
-    Ok(rotated.and_then(|ca| ca.text(CERTIFICATE_KEY).map(str::to_owned)))
-}
-
-fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
-    client_certificate(secret).is_none_or(|pem| pki::is_past_half_life(&pem, now))
-}
-
-/// When the certificate of the administrator's kubeconfig ends, if there is one that was written by Cluster API.
-///
-/// # Errors
-/// When the Secret cannot be read.
-pub async fn kubeconfig_end(ctx: &Ctx, cluster: &ObjectKey) -> Result<Option<Timestamp>, Failure> {
-    let key = material::secret_key(cluster, KUBECONFIG);
-    let secret = ctx.secrets.get(&*ctx.api, &key).await;
-    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-    Ok(secret
-        .as_deref()
-        .and_then(client_certificate)
-        .and_then(|pem| pki::first_not_after(&pem)))
-}
-
-fn client_certificate(secret: &SecretData) -> Option<String> {
-    let text = secret.text(VALUE_KEY)?;
-    field(text, "client-certificate-data:").and_then(pki::decode_pem)
-}
-
-/// The value of the first line with this key. Kubeconfigs of this kind are written by Cluster API, one field per line.
-fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let line = text
-        .lines()
-        .map(str::trim_start)
-        .find_map(|line| line.strip_prefix(key))?;
-    Some(line.trim().trim_matches('"'))
-}
-
-/// Makes or renews the administrator's kubeconfig (contract: upstream `util/kubeconfig`): a certificate for
-/// `kubernetes-admin` of `system:masters`, valid for a year. The server of an existing one stays.
-///
-/// # Errors
-/// When there is no usable certificate authority, or the Secret cannot be written.
-#[expect(
-    clippy::too_many_lines,
-    reason = "make, renew or leave alone: one Secret in one place"
-)]
-pub async fn kubeconfig(ctx: &Ctx, holder: Holder<'_>, server: &str) -> Result<(), Failure> {
-    let key = material::secret_key(holder.cluster, KUBECONFIG);
-    let ca_key = material::secret_key(holder.cluster, CLUSTER_CA);
-    let reading =
-        |key: &ObjectKey, error: &ApiError| failure(&format!("reading Secret {key}"), error);
-    let ca = ctx
-        .secrets
-        .get(&*ctx.api, &ca_key)
-        .await
-        .map_err(|error| reading(&ca_key, &error))?;
-    let existing = ctx
-        .secrets
-        .read(&*ctx.api, &key)
-        .await
-        .map_err(|error| reading(&key, &error))?;
-    let pair = ca.and_then(|ca| {
-        Some(Pair {
-            public: ca.text(CERTIFICATE_KEY)?.to_owned(),
-            private: ca
-                .text(PRIVATE_KEY)
-                .filter(|key| !key.is_empty())?
-                .to_owned(),
-        })
-    });
-    let Some(pair) = pair else {
-        return Err(Failure::transient(
-            "InternalError",
-            format!(
-                "Secret {ca_key} with {CERTIFICATE_KEY} and {PRIVATE_KEY} is needed to make Secret {key}: create it, or create {key}"
-            ),
-        ));
-    };
-    let admin = pki::client_certificate(&pair, "kubernetes-admin", "system:masters", ctx.now())
-        .map_err(|error| Failure::terminal("InternalError", format!("Secret {ca_key}: {error}")))?;
-    let kept = existing
-        .as_ref()
-        .and_then(|secret| field(secret.text(VALUE_KEY)?, "server:"));
-    let text = Kubeconfig {
-        cluster: &holder.cluster.name,
-        server: kept
-            .filter(|kept| kept.starts_with("https://"))
-            .unwrap_or(server),
-        ca: &pair.public,
-        certificate: &admin.public,
-        key: &admin.private,
-    }
-    .yaml();
-    let object = material::secret_object(
-        &key,
-        &holder.cluster.name,
-        Some(holder.owner),
-        &[(VALUE_KEY, text.as_bytes())],
-    );
-    let stored = match &existing {
-        None => {
-            ctx.api
-                .create(&kinds::SECRET, &key.namespace, &object, holder.manager)
-                .await
-        }
-        Some(secret) => {
-            let mut patch = json!({
-                "metadata": {
-                    "uid": secret.metadata.get("uid"),
-                    "resourceVersion": secret.metadata.get("resourceVersion"),
-                },
-                "data": object.get("data"),
-            });
-            if let Some(owners) = owners_with_controller(secret, holder.owner)
-                && let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut)
-            {
-                metadata.insert("ownerReferences".to_owned(), Value::Array(owners));
-            }
-            ctx.api
-                .patch(
-                    &kinds::SECRET,
-                    &key,
-                    None,
-                    &Patch::Merge(patch),
-                    holder.manager,
-                )
-                .await
-        }
-    };
-    ctx.secrets.forget(&key);
-    let stored = stored.map_err(|error| failure(&format!("writing Secret {key}"), &error))?;
-    ctx.secrets.remember(&key, &stored);
-    ctx.workloads.nudge(holder.cluster);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -494,32 +309,6 @@ mod tests {
             owners_with_controller(&secret("Opaque", &others), &owner),
             None
         );
-    }
-
-    #[test]
-    fn a_kubeconfig_is_stale_after_half_a_year() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let ca = pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
-        let admin =
-            pki::client_certificate(&ca, "kubernetes-admin", "system:masters", now).unwrap();
-        let text = Kubeconfig {
-            cluster: "c",
-            server: "https://1.2.3.4:6443",
-            ca: &ca.public,
-            certificate: &admin.public,
-            key: &admin.private,
-        }
-        .yaml();
-        assert_eq!(field(&text, "server:"), Some("https://1.2.3.4:6443"));
-        let object = material::secret_object(
-            &ObjectKey::new("n", "c-kubeconfig"),
-            "c",
-            None,
-            &[(VALUE_KEY, text.as_bytes())],
-        );
-        let secret = SecretData::read(&object);
-        assert!(!is_stale(&secret, now));
-        assert!(is_stale(&secret, "2026-07-10T00:00:00Z".parse().unwrap()));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::nodes::Workload;
-use super::{Shared, State, WorkloadChange, WorkloadEvent, lock};
+use super::{Shared, State, WorkloadChange, WorkloadEvent, lock, words};
 use crate::kube_api::{ApiError, KubeApi, Selection};
-use crate::secrets::SecretData;
+use crate::secrets::{SecretData, kubeconfig};
 use crate::watcher;
 
 /// Between probes of a connection, and how long one may take.
@@ -156,8 +156,10 @@ impl Keeper {
             _ => {
                 let text = secret.text(VALUE_KEY);
                 let text = text.ok_or_else(|| {
-                    Failed::Other(format!("Secret {key} has no text under {VALUE_KEY:?}"))
+                    Failed::Other(format!("Secret {key}: it has no text under {VALUE_KEY:?}"))
                 })?;
+                let server = kubeconfig::server(&secret).unwrap_or_default();
+                server.clone_into(&mut lock(&self.state).server);
                 let api = shared.connect.connect(text).await;
                 let api = api.map_err(|error| Failed::Other(format!("Secret {key}: {error}")))?;
                 *made = Some(Made {
@@ -324,17 +326,27 @@ impl Keeper {
         state.connection.connected = true;
         state.connection.failures = 0;
         state.connection.error = None;
+        state.connection.said = None;
+        state.words = words::Words::default();
         state.connection.last_success = now.or(state.connection.last_success);
     }
 
     fn failed(&self, error: String, stale_told: &mut usize) {
         let now = self.now();
-        let last = {
+        let (last, is_news) = {
             let mut state = lock(&self.state);
-            state.connection.failures = state.connection.failures.saturating_add(1);
-            tracing::debug!(cluster = %self.cluster, failures = state.connection.failures, %error, "workload cluster");
-            state.connection.error = Some(error);
-            state.connection.last_success.max(state.connection.since)
+            let State {
+                connection,
+                server,
+                words,
+                ..
+            } = &mut *state;
+            connection.failures = connection.failures.saturating_add(1);
+            tracing::debug!(cluster = %self.cluster, failures = connection.failures, %error, "workload cluster");
+            let cause = words::cause(&self.cluster, server, &error);
+            let is_news = words.failed(cause, &mut connection.said);
+            connection.error = Some(error);
+            (connection.last_success.max(connection.since), is_news)
         };
         let (Some(last), Some(now)) = (last, now) else {
             return;
@@ -344,8 +356,8 @@ impl Keeper {
             .iter()
             .filter(|limit| age_s >= **limit)
             .count();
-        if stale > *stale_told {
-            *stale_told = stale;
+        if stale > *stale_told || is_news {
+            *stale_told = stale.max(*stale_told);
             self.tell(WorkloadEvent::ProbeStale);
         }
     }

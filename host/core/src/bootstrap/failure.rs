@@ -2,7 +2,7 @@
 //! anybody's hands, so that it is cut, cleaned and only ever shown.
 
 use capstan_api::annotation;
-use capstan_api::condition::Report;
+use capstan_api::condition::{self, Report};
 use capstan_api::reason::{condition_type, kubeadm};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -15,6 +15,9 @@ const SHOWN_BYTES_MAX: usize = 1024;
 
 /// Letters of a phase.
 const PHASE_BYTES_MAX: usize = 32;
+
+/// What a machine does before it is a node.
+const BEFORE_JOINING: [&str; 3] = ["commands", "kubeadm-init", "kubeadm-join"];
 
 /// Letters before and after the point of a join token, which kubeadm may print.
 const TOKEN: (usize, usize) = (6, 16);
@@ -81,6 +84,12 @@ impl BootstrapFailure {
         })
     }
 
+    /// Whether what failed comes before the machine is a node: of a node it says nothing any more.
+    #[must_use]
+    pub fn is_of_joining(&self) -> bool {
+        BEFORE_JOINING.contains(&self.phase.as_str())
+    }
+
     /// The condition on the bootstrap config.
     #[must_use]
     pub fn condition(&self) -> Report {
@@ -95,6 +104,22 @@ impl BootstrapFailure {
         )
         .with_message(message)
     }
+}
+
+/// Whether the status of a config still says that its machine failed.
+#[must_use]
+pub fn is_said(config: &Value) -> bool {
+    condition::read(config, condition_type::BOOTSTRAP_SUCCEEDED)
+        .is_some_and(|said| said.status == "False")
+}
+
+/// The condition on the bootstrap config of a machine that failed, tried again and is a node.
+#[must_use]
+pub fn overcome() -> Report {
+    Report::yes(
+        condition_type::BOOTSTRAP_SUCCEEDED,
+        kubeadm::BOOTSTRAP_SUCCEEDED,
+    )
 }
 
 /// The last bytes of a text, beginning with a whole line where one begins there.

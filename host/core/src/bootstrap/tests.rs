@@ -280,3 +280,38 @@ fn a_config_that_is_deleted_is_left_alone() {
     seen.config["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     assert_eq!(decide(&seen, now()), Plan::settled());
 }
+
+#[test]
+fn a_machine_that_failed_once_and_joined_after_all_is_ready() {
+    let report = |phase: &str| {
+        json!({"phase": phase, "exitCode": 1, "time": "2026-01-01T00:00:00Z", "log": "x"})
+            .to_string()
+    };
+    let seen = |phase: &str, status: Value| {
+        let mut seen = observed(false, true);
+        seen.config["metadata"]["annotations"] =
+            json!({capstan_api::annotation::BOOTSTRAP_REPORT: report(phase)});
+        seen.config["status"] = json!({
+            "dataSecretName": "m", "initialization": {"dataSecretCreated": true},
+            "conditions": [{"type": "BootstrapSucceeded", "status": "False", "reason": "BootstrapFailed", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        });
+        seen.machine = Lookup::Found(machine(&json!({}), &json!({}), &status));
+        super::report(&seen, &Outcome::default())
+    };
+    let node = json!({"nodeRef": {"name": "m"}});
+    let status = |reported: &Reported, type_: &str| of(reported, type_).status;
+    for phase in ["commands", "kubeadm-init", "kubeadm-join"] {
+        let failed = seen(phase, json!({}));
+        assert_eq!(
+            status(&failed, "BootstrapSucceeded"),
+            ConditionStatus::False
+        );
+        assert_eq!(status(&failed, "Ready"), ConditionStatus::False);
+        let joined = seen(phase, node.clone());
+        assert_eq!(status(&joined, "BootstrapSucceeded"), ConditionStatus::True);
+        assert_eq!(status(&joined, "Ready"), ConditionStatus::True, "{phase}");
+    }
+    let later = seen("something-later", node);
+    assert_eq!(status(&later, "BootstrapSucceeded"), ConditionStatus::False);
+}

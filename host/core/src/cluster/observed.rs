@@ -49,6 +49,8 @@ pub struct Probe {
     pub last_success: Option<Timestamp>,
     /// How often it did not since.
     pub failures: u32,
+    /// Why, in words for people, once that is certain.
+    pub error: Option<String>,
 }
 
 impl Observed {

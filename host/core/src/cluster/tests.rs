@@ -44,6 +44,7 @@ fn observed(cluster: Cluster) -> Observed {
         probe: Probe {
             last_success: Some(NOW),
             failures: 0,
+            error: None,
         },
         kubeconfig: Kubeconfig::Good,
         cluster,
@@ -176,6 +177,32 @@ fn without_a_certificate_authority_it_is_named_and_looked_for_again() {
     assert!(
         matches!(next, Next::CheckAfter(after) if after.as_secs() <= 30),
         "{next:?}"
+    );
+}
+
+#[test]
+fn why_a_cluster_does_not_answer_is_said_with_how_long() {
+    let mut observed = whole(
+        &json!({}),
+        &json!([condition("RemoteConnectionProbe", "False")]),
+    );
+    let why = "it shows the wrong certificate";
+    observed.probe = Probe {
+        last_success: None,
+        failures: 3,
+        error: Some(why.to_owned()),
+    };
+    let message =
+        |observed: &Observed| said(observed, condition_type::REMOTE_CONNECTION_PROBE).message;
+    assert_eq!(
+        message(&observed),
+        format!("Remote connection not established yet: {why}")
+    );
+    observed.probe.last_success = Some(NOW - jiff::SignedDuration::from_mins(5));
+    let message = message(&observed);
+    assert!(
+        message.contains("last succeeded at") && message.ends_with(why),
+        "{message}"
     );
 }
 

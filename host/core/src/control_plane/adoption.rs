@@ -4,7 +4,7 @@
 use capstan_api::name::Version;
 use serde::Serialize;
 
-use super::{Observed, Step};
+use super::{MaterialState, Observed, Step};
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
 
@@ -35,11 +35,15 @@ pub struct Verdict {
     pub machines: Vec<String>,
     /// Everything that is in the way, each with the way out.
     pub refused: Vec<String>,
+    /// Nothing is in the way but that the cluster has not answered yet.
+    #[serde(skip)]
+    pub waits: bool,
 }
 
-/// Whether these machines can be taken over: all, or none. `missing` are Secrets of the cluster that do not exist.
+/// Whether these machines can be taken over, with what there is of the cluster's Secrets: all, or none.
 #[must_use]
-pub fn judge(desired: &Desired, foreign: &[Foreign], missing: &[String]) -> Verdict {
+pub fn judge(desired: &Desired, foreign: &[Foreign], material: &MaterialState) -> Verdict {
+    let missing = &material.missing;
     let mut refused: Vec<String> = foreign
         .iter()
         .flat_map(|machine| in_the_way(desired, machine))
@@ -52,9 +56,14 @@ pub fn judge(desired: &Desired, foreign: &[Foreign], missing: &[String]) -> Verd
             crate::material::PRIVATE_KEY
         ));
     }
+    if !foreign.is_empty() {
+        refused.extend(material.unusable.iter().cloned());
+        refused.extend(material.other_authority.clone());
+    }
     Verdict {
         machines: foreign.iter().map(|machine| machine.name.clone()).collect(),
         refused,
+        waits: false,
     }
 }
 
@@ -104,7 +113,8 @@ fn in_the_way(desired: &Desired, machine: &Foreign) -> Vec<String> {
     why
 }
 
-/// What is known of the machines of others, once it is known what there should be.
+/// What is known of the machines of others, once it is known what there should be. They are the cluster's when its API server answers to what
+/// is made from its Secrets: those of another cluster would cut the machines off.
 #[must_use]
 pub fn verdict(observed: &Observed) -> Option<Verdict> {
     let Ok(desired) = &observed.desired else {
@@ -113,7 +123,33 @@ pub fn verdict(observed: &Observed) -> Option<Verdict> {
     let Lookup::Found(material) = &observed.material else {
         return None;
     };
-    (!observed.foreign.is_empty()).then(|| judge(desired, &observed.foreign, &material.missing))
+    if observed.foreign.is_empty() {
+        return None;
+    }
+    let mut verdict = judge(desired, &observed.foreign, material);
+    if verdict.refused.is_empty() && !observed.connected {
+        let mut why = UNPROVED.to_owned();
+        match &observed.connection_said {
+            Some(said) => why.push_str(&format!(": {said}")),
+            None => verdict.waits = true,
+        }
+        verdict.refused.push(why);
+    }
+    Some(verdict)
+}
+
+/// Why machines are not taken over although nothing is wrong with them.
+const UNPROVED: &str = "waiting for the API server to answer to a kubeconfig of the cluster's Secrets, which shows that they are those of its machines";
+
+/// Whether the kubeconfig may be made that shows what the Secrets are worth.
+#[must_use]
+pub fn wants_proof(observed: &Observed) -> bool {
+    match (&observed.desired, &observed.material) {
+        (Ok(desired), Lookup::Found(material)) => judge(desired, &observed.foreign, material)
+            .refused
+            .is_empty(),
+        _ => false,
+    }
 }
 
 /// Takes them over, if nothing is in the way.

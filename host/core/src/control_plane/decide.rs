@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use capstan_api::reason::{common, kubeadm};
-use capstan_api::v1beta2::Cluster;
+use capstan_api::v1beta2::{ApiEndpoint, Cluster};
 use jiff::{SignedDuration, Timestamp};
 
 use super::leave::{self, Leaving};
 use super::size::{Size, size};
-use super::{Member, Observed, Step, adoption, health, in_cluster, remediation, rotation, sync};
+use super::{
+    MaterialState, Member, Observed, Step, adoption, health, in_cluster, news, remediation,
+    rotation, sync,
+};
 use crate::call::bootstrap::Role;
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
@@ -49,8 +52,14 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         return Plan::of(steps).check_after(WAIT);
     };
     let refused = adoption::verdict(observed).filter(|verdict| !verdict.refused.is_empty());
+    if let Some(verdict) = &refused {
+        steps.extend(news::of_adoption(observed, verdict));
+    }
     if let Some(verdict) = refused.filter(|_| observed.members.is_empty()) {
         // Nothing of the cluster is taken into the hands of who cannot look after its machines.
+        if adoption::wants_proof(observed) {
+            steps.extend(kubeconfig(material, cluster));
+        }
         return Plan::of(steps)
             .waiting(common::SCALING_UP, verdict.refused.join("; "))
             .check_after(WAIT);
@@ -61,21 +70,19 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if may_make && !(material.missing.is_empty() && material.unowned.is_empty()) {
         steps.push(Step::EnsureMaterial);
     }
-    let Some(endpoint) = cluster
+    let has_endpoint = cluster
         .spec
         .control_plane_endpoint
         .as_ref()
-        .filter(|e| e.is_complete())
-    else {
+        .is_some_and(ApiEndpoint::is_complete);
+    if !has_endpoint {
         return Plan::of(steps).waiting(
             common::NOT_AVAILABLE,
             "waiting for Cluster spec.controlPlaneEndpoint",
         );
-    };
-    if material.kubeconfig_due && (may_make || material.missing.is_empty()) {
-        steps.push(Step::EnsureKubeconfig {
-            server: server_url(&endpoint.host, endpoint.port),
-        });
+    }
+    if may_make {
+        steps.extend(kubeconfig(material, cluster));
     }
     steps.extend(adoption::steps(observed));
     members(observed, cluster, now, &mut steps);
@@ -93,6 +100,15 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     // The rest comes with the next look, which every step of this one causes.
     plan.steps.truncate(STEPS_MAX);
     plan.check_after(look_again(observed, now))
+}
+
+/// Takes over, makes or renews the kubeconfig, where that is due and possible.
+fn kubeconfig(material: &MaterialState, cluster: &Cluster) -> Option<Step> {
+    let endpoint = cluster.spec.control_plane_endpoint.as_ref();
+    let endpoint = endpoint.filter(|endpoint| endpoint.is_complete())?;
+    (material.kubeconfig_due && material.unusable.is_empty()).then(|| Step::EnsureKubeconfig {
+        server: server_url(&endpoint.host, endpoint.port),
+    })
 }
 
 /// Whether the cluster's infrastructure is there.
@@ -143,7 +159,10 @@ fn next(
             plan.steps.extend(steps);
             plan
         }
-        Size::Wait(why) => plan.waiting(common::SCALING_UP, why).check_after(WAIT),
+        Size::Wait(why) => {
+            plan.steps.extend(news::of_health(observed, &why, now));
+            plan.waiting(common::SCALING_UP, why).check_after(WAIT)
+        }
     }
 }
 
@@ -176,6 +195,11 @@ fn members(observed: &Observed, cluster: &Cluster, now: Timestamp, steps: &mut V
             steps.push(Step::ReportMachine {
                 name: member.name().to_owned(),
                 conditions,
+            });
+        }
+        if remediation::has_recovered(member) {
+            steps.push(Step::ForgetRemediation {
+                name: member.name().to_owned(),
             });
         }
     }

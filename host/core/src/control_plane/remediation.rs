@@ -78,6 +78,20 @@ pub fn last(observed: &Observed) -> Option<Record> {
         .max_by_key(|record| record.timestamp)
 }
 
+/// Whether a machine that was given up has recovered: nothing is left to say about its remediation.
+#[must_use]
+pub fn has_recovered(member: &Member) -> bool {
+    let stored = member
+        .machine
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    !member.is_deleting()
+        && condition::is_true(stored, condition_type::HEALTH_CHECK_SUCCEEDED)
+        && condition::get(stored, condition_type::OWNER_REMEDIATED).is_some()
+}
+
 /// Machines that wait for their owner, the one that comes first at the front.
 fn candidates(observed: &Observed) -> Vec<&Member> {
     let mut candidates: Vec<&Member> = observed

@@ -1,5 +1,7 @@
 //! A control plane, after acting: its counts, versions and every condition that the host owns.
 
+mod available;
+
 use std::collections::BTreeMap;
 
 use capstan_api::condition::combine::{Polarity, Reasons, Source, aggregate};
@@ -16,7 +18,8 @@ use super::etcd;
 use super::leave;
 use super::size::{Size, size};
 use super::{
-    Member, Observed, Step, certificates as expiry, health, in_cluster, remediation, rotation,
+    MaterialState, Member, Observed, Step, certificates as expiry, health, in_cluster, remediation,
+    rotation,
 };
 use crate::lookup::Lookup;
 use crate::plan::{Failure, Outcome, Plan};
@@ -55,7 +58,7 @@ pub fn report(
     let failure = first_failure(observed, outcome);
     let certificates = certificates(observed, outcome);
     let mut conditions = vec![
-        available(observed, &looks, &certificates, now),
+        available::condition(observed, &looks, &certificates, now),
         initialized(observed),
         components(observed, &looks, now),
         rolling_out(observed, &looks, failure, now),
@@ -214,12 +217,14 @@ fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
             .with_message(failure.message.clone());
     }
     match &observed.material {
-        Lookup::Found(_) if was_made => Report::yes(type_, common::AVAILABLE),
-        Lookup::Found(material) if material.missing.is_empty() => {
-            Report::yes(type_, common::AVAILABLE)
+        Lookup::Found(material) => {
+            let lacking = lacking(material, was_made);
+            if lacking.is_empty() {
+                Report::yes(type_, common::AVAILABLE)
+            } else {
+                Report::no(type_, common::NOT_AVAILABLE).with_message(lacking.join("\n"))
+            }
         }
-        Lookup::Found(material) => Report::no(type_, common::NOT_AVAILABLE)
-            .with_message(format!("missing: {}", material.missing.join(", "))),
         Lookup::Unknown(why) => {
             Report::unknown(type_, common::INTERNAL_ERROR).with_message(why.clone())
         }
@@ -227,6 +232,16 @@ fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
             "waiting for Cluster status.initialization.infrastructureProvisioned to be true",
         ),
     }
+}
+
+/// What is missing, unless it has just been made, and what cannot be used.
+fn lacking(material: &MaterialState, was_made: bool) -> Vec<String> {
+    let mut lacking = Vec::new();
+    if !material.missing.is_empty() && !was_made {
+        lacking.push(format!("missing: {}", material.missing.join(", ")));
+    }
+    lacking.extend(material.unusable.iter().cloned());
+    lacking
 }
 
 fn initialized(observed: &Observed) -> Report {
@@ -244,11 +259,13 @@ fn unseen(observed: &Observed, now: Timestamp) -> Option<(&'static str, String)>
             "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
         return Some((common::INSPECTION_FAILED, message.to_owned()));
     }
+    let with_reason = |message: String| match &observed.connection_said {
+        Some(why) => format!("{message}: {why}"),
+        None => message,
+    };
     if !observed.is_initialized() {
-        return Some((
-            common::INSPECTION_FAILED,
-            "waiting for the control plane to be initialized".to_owned(),
-        ));
+        let message = "waiting for the control plane to be initialized".to_owned();
+        return Some((common::INSPECTION_FAILED, with_reason(message)));
     }
     if observed.connected {
         return None;
@@ -261,7 +278,7 @@ fn unseen(observed: &Observed, now: Timestamp) -> Option<(&'static str, String)>
         Some(last) => format!("the workload cluster last answered at {last}"),
         None => "the workload cluster has not answered yet".to_owned(),
     };
-    Some((common::CONNECTION_DOWN, message))
+    Some((common::CONNECTION_DOWN, with_reason(message)))
 }
 
 /// One condition about components of all machines. Without fresh news the condition stays as it is.
@@ -396,69 +413,6 @@ fn members_without_machines(observed: &Observed, now: Timestamp) -> Vec<String> 
         format!("* etcd member {name} has no Machine{alarms}: {next}")
     });
     lines.collect()
-}
-
-fn available(
-    observed: &Observed,
-    looks: &[Look<'_>],
-    certificates: &Report,
-    now: Timestamp,
-) -> Report {
-    let type_ = condition_type::AVAILABLE;
-    let not = |message: &str| Report::no(type_, common::NOT_AVAILABLE).with_message(message);
-    if !observed.is_initialized() {
-        return not("the control plane is not initialized yet");
-    }
-    if observed.is_deleting() {
-        return not("the control plane is being deleted");
-    }
-    if certificates.status == ConditionStatus::False {
-        return not(&format!("certificates: {}", certificates.message));
-    }
-    if let Some(why) = etcd::lost_majority(observed) {
-        let what = why.split(". ").next().unwrap_or_default();
-        return not(&format!(
-            "{what}: see {}",
-            condition_type::ETCD_CLUSTER_HEALTHY
-        ));
-    }
-    if let Some((_, message)) = unseen(observed, now) {
-        return Report::unknown(type_, common::AVAILABLE_UNKNOWN).with_message(message);
-    }
-    if !observed.connected {
-        return stored(observed, type_)
-            .unwrap_or_else(|| Report::unknown(type_, common::AVAILABLE_UNKNOWN));
-    }
-    let is_true = |look: &Look<'_>, wanted: &str| {
-        look.conditions
-            .iter()
-            .any(|r| r.type_ == wanted && r.status == ConditionStatus::True)
-    };
-    let managed = looks.iter().filter(|look| look.member.datastore.is_some());
-    let healthy = managed
-        .clone()
-        .filter(|look| is_true(look, condition_type::ETCD_MEMBER_HEALTHY))
-        .count();
-    // Without a list of members, those of the machines count.
-    let members = observed.etcd.found().map_or(managed.count(), |view| {
-        view.members
-            .iter()
-            .filter(|member| !member.is_learner)
-            .count()
-    });
-    let quorum = members.checked_div(2).unwrap_or_default().saturating_add(1);
-    if observed.has_datastore() && healthy < quorum {
-        return not(&format!(
-            "{healthy} of {members} etcd members are healthy, {quorum} are needed"
-        ));
-    }
-    if !looks
-        .iter()
-        .any(|look| health::is_healthy(&look.conditions) == Some(true))
-    {
-        return not("no machine has all its components healthy");
-    }
-    Report::yes(type_, common::AVAILABLE)
 }
 
 fn rolling_out(

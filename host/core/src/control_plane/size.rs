@@ -133,6 +133,23 @@ fn shrink(observed: &Observed, outdated: &[&Member], now: Timestamp) -> Size {
 
 /// What is in the way of changing the number of machines in either direction (contract 3.10: preflight).
 fn blocked(observed: &Observed) -> Option<String> {
+    if let Some(verdict) = adoption::verdict(observed) {
+        if verdict.refused.is_empty() {
+            return Some(format!(
+                "taking over the Machines {}",
+                verdict.machines.join(", ")
+            ));
+        }
+        return Some(verdict.refused.join("\n* "));
+    }
+    if let Lookup::Found(material) = &observed.material
+        && !material.unusable.is_empty()
+    {
+        return Some(format!(
+            "certificates cannot be used: {}",
+            material.unusable.join("; ")
+        ));
+    }
     if let Lookup::Unknown(why) = &observed.template {
         return Some(format!("the infrastructure template cannot be read: {why}"));
     }
@@ -146,15 +163,6 @@ fn blocked(observed: &Observed) -> Option<String> {
             "waiting for {} {} to exist",
             template.kind, template.name
         ));
-    }
-    if let Some(verdict) = adoption::verdict(observed) {
-        if verdict.refused.is_empty() {
-            return Some(format!(
-                "taking over the Machines {}",
-                verdict.machines.join(", ")
-            ));
-        }
-        return Some(verdict.refused.join("\n* "));
     }
     if observed.members.is_empty() {
         return None;
@@ -220,7 +228,7 @@ fn unfit_to_grow(observed: &Observed, is_replacement: bool, now: Timestamp) -> O
 }
 
 /// What is wrong with a machine beside which others come or go.
-fn unfit(observed: &Observed, member: &Member, now: Timestamp) -> Option<String> {
+pub(super) fn unfit(observed: &Observed, member: &Member, now: Timestamp) -> Option<String> {
     if member.node_name().is_none() {
         return Some(format!("Machine {} has no Node yet", member.name()));
     }

@@ -1,81 +1,115 @@
-//! What is passed on to existing Machines in place: labels, annotations, deletion timeouts, readiness gates and taints.
+//! What is passed on to existing Machines in place, and taken back: labels, annotations, deletion timeouts, readiness gates and taints.
 
 use std::collections::BTreeMap;
 
-use capstan_api::annotation;
+use capstan_api::{annotation, label};
 use serde_json::{Map, Value, json};
 
 use super::{Member, MemberPart, Observed, Step, machine_labels};
+use crate::call::control_plane::Desired;
+use crate::rollout::merge::{self, PROPAGATED, Propagated};
 
-/// Patches that bring a Machine and what belongs to it up to date without replacing it. A Machine that is being deleted gets
-/// its deletion timeouts and taints only.
+/// Seconds to keep trying to delete a Node when the control plane does not say.
+const NODE_DELETION_TIMEOUT_S: i64 = 10;
+
+/// How long the steps of a deletion may take.
+const NODE_DELETION_TIMEOUT: &str = "nodeDeletionTimeoutSeconds";
+const TIMEOUTS: [&str; 3] = [
+    "nodeDrainTimeoutSeconds",
+    "nodeVolumeDetachTimeoutSeconds",
+    NODE_DELETION_TIMEOUT,
+];
+
+/// Labels that no template gives: these never go.
+const FIXED: [&str; 3] = [
+    label::CLUSTER_NAME,
+    label::CONTROL_PLANE,
+    label::CONTROL_PLANE_NAME,
+];
+
+/// The deletion timeouts of a Machine; null for those that it has none of.
+#[must_use]
+pub fn deletion(desired: &Desired) -> Value {
+    let wanted = |name: &str| {
+        let wanted = desired.deletion.get(name).cloned().unwrap_or_default();
+        if wanted.is_null() && name == NODE_DELETION_TIMEOUT {
+            json!(NODE_DELETION_TIMEOUT_S)
+        } else {
+            wanted
+        }
+    };
+    let fields: Map<String, Value> = TIMEOUTS
+        .iter()
+        .map(|name| ((*name).to_owned(), wanted(name)))
+        .collect();
+    Value::Object(fields)
+}
+
+/// Annotations of a Machine: those of the control plane, and which keys it may take back.
+#[must_use]
+pub fn annotations(desired: &Desired) -> BTreeMap<String, String> {
+    let mut annotations = passed_on(desired);
+    if let Some(keys) = propagated(desired).write() {
+        annotations.insert(PROPAGATED.to_owned(), keys);
+    }
+    annotations
+}
+
+fn passed_on(desired: &Desired) -> BTreeMap<String, String> {
+    desired.machine_annotations.iter().cloned().collect()
+}
+
+/// Keys that a change of the control plane may take back.
+fn propagated(desired: &Desired) -> Propagated {
+    let labels = desired.machine_labels.iter().cloned().collect();
+    let mut keys = Propagated::of(&labels, &passed_on(desired));
+    keys.labels.retain(|key| !FIXED.contains(&key.as_str()));
+    keys
+}
+
+/// Patches that bring a Machine and what belongs to it up to date without replacing it, the Machine's last: it remembers what was passed
+/// on. A Machine that is being deleted gets its deletion timeouts and taints only.
 #[must_use]
 pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<Step> {
     let Ok(desired) = &observed.desired else {
         return Vec::new();
     };
-    let labels = machine_labels(desired, cluster_name, observed.name());
-    let annotations: BTreeMap<String, String> =
-        desired.machine_annotations.iter().cloned().collect();
     let machine = serde_json::to_value(&member.machine).unwrap_or_default();
     let mut spec = Map::new();
-    if let Some(wanted) = desired.deletion.as_object() {
-        let stored = machine.pointer("/spec/deletion");
-        let lacking: Map<String, Value> = wanted
-            .iter()
-            .filter(|(name, value)| {
-                stored.and_then(|stored| stored.get(name.as_str())) != Some(value)
-            })
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        if !lacking.is_empty() {
-            spec.insert("deletion".to_owned(), Value::Object(lacking));
-        }
-    }
-    put_list(&mut spec, "taints", &desired.taints, &machine);
+    spec.insert("deletion".to_owned(), deletion(desired));
+    spec.insert("taints".to_owned(), list(&desired.taints));
+    let mut wanted = Map::new();
+    let mut parts = Vec::new();
     if !member.is_deleting() {
-        put_list(
-            &mut spec,
-            "readinessGates",
-            &desired.readiness_gates,
-            &machine,
-        );
-    }
-    let mut metadata = Map::new();
-    if !member.is_deleting() {
-        metadata = metadata_patch(&machine, &labels, &annotations);
-    }
-    let mut steps = Vec::new();
-    let mut patch = Map::new();
-    if !metadata.is_empty() {
-        patch.insert("metadata".to_owned(), Value::Object(metadata));
-    }
-    if !spec.is_empty() {
-        patch.insert("spec".to_owned(), Value::Object(spec));
-    }
-    let mut push = |part, patch: Value| {
-        steps.push(Step::Patch {
-            part,
-            name: member.name().to_owned(),
-            patch,
+        spec.insert("readinessGates".to_owned(), list(&desired.readiness_gates));
+        let labels = machine_labels(desired, cluster_name, observed.name());
+        let before = Propagated::read(member.machine.metadata.annotations.as_ref());
+        parts = part_patches(member, desired, &labels, &before);
+        let mut gone: Vec<String> = before.annotations.into_iter().collect();
+        gone.push(PROPAGATED.to_owned());
+        let metadata = json!({
+            "labels": merge::map(&labels, before.labels),
+            "annotations": merge::map(&annotations(desired), gone),
         });
+        wanted.insert("metadata".to_owned(), metadata);
+    }
+    wanted.insert("spec".to_owned(), Value::Object(spec));
+    let patch = merge::patch(&machine, &Value::Object(wanted));
+    parts.extend(patch.map(|patch| (MemberPart::Machine, patch)));
+    let step = |(part, patch)| Step::Patch {
+        part,
+        name: member.name().to_owned(),
+        patch,
     };
-    if !patch.is_empty() {
-        push(MemberPart::Machine, Value::Object(patch));
-    }
-    if !member.is_deleting() {
-        for (part, patch) in part_patches(member, &labels, &annotations) {
-            push(part, patch);
-        }
-    }
-    steps
+    parts.into_iter().map(step).collect()
 }
 
 /// Patches of what belongs to a Machine.
 fn part_patches(
     member: &Member,
+    desired: &Desired,
     labels: &BTreeMap<String, String>,
-    annotations: &BTreeMap<String, String>,
+    before: &Propagated,
 ) -> Vec<(MemberPart, Value)> {
     let mut patches = Vec::new();
     if let Some(expiry) = member.expiry.found() {
@@ -85,62 +119,29 @@ fn part_patches(
             json!({"metadata": {"annotations": noted}}),
         ));
     }
+    let metadata = json!({
+        "labels": merge::map(labels, before.labels.clone()),
+        "annotations": merge::map(&passed_on(desired), before.annotations.clone()),
+    });
+    let wanted = json!({ "metadata": metadata });
     for (part, object) in [
         (MemberPart::Config, &member.config),
         (MemberPart::Infra, &member.infra),
     ] {
-        if let Some(object) = object.found() {
-            let metadata = metadata_patch(object, labels, annotations);
-            if !metadata.is_empty() {
-                patches.push((part, json!({ "metadata": metadata })));
-            }
-        }
+        let patch = object
+            .found()
+            .and_then(|object| merge::patch(object, &wanted));
+        patches.extend(patch.map(|patch| (part, patch)));
     }
     patches
 }
 
-/// A list field that differs. An empty list and none are the same.
-fn put_list(spec: &mut Map<String, Value>, name: &str, wanted: &Value, machine: &Value) {
-    let empty = json!([]);
-    let stored = machine.pointer(&format!("/spec/{name}")).unwrap_or(&empty);
-    let wanted = if wanted.is_array() { wanted } else { &empty };
-    if stored != wanted {
-        let is_empty = wanted.as_array().is_some_and(Vec::is_empty);
-        // The schema refuses empty lists.
-        spec.insert(
-            name.to_owned(),
-            if is_empty {
-                Value::Null
-            } else {
-                wanted.clone()
-            },
-        );
+/// A list as a patch has it: the schema refuses empty lists.
+fn list(wanted: &Value) -> Value {
+    match wanted.as_array() {
+        Some(items) if !items.is_empty() => wanted.clone(),
+        _ => Value::Null,
     }
-}
-
-fn metadata_patch(
-    object: &Value,
-    labels: &BTreeMap<String, String>,
-    annotations: &BTreeMap<String, String>,
-) -> Map<String, Value> {
-    let mut metadata = Map::new();
-    for (field, wanted) in [("labels", labels), ("annotations", annotations)] {
-        let stored = object.pointer(&format!("/metadata/{field}"));
-        let lacking: Map<String, Value> = wanted
-            .iter()
-            .filter(|(name, value)| {
-                stored
-                    .and_then(|all| all.get(name.as_str()))
-                    .and_then(Value::as_str)
-                    != Some(value.as_str())
-            })
-            .map(|(name, value)| (name.clone(), json!(value)))
-            .collect();
-        if !lacking.is_empty() {
-            metadata.insert(field.to_owned(), Value::Object(lacking));
-        }
-    }
-    metadata
 }
 
 /// The patch that lets a Machine terminate.

@@ -10,6 +10,7 @@ use super::size::{Size, size};
 use super::*;
 use crate::call::control_plane::ObjectReference;
 use crate::plan::{Next, Outcome, Plan};
+use crate::rollout::merge::PROPAGATED;
 
 const PODS: [&str; 4] = [
     "APIServerPodHealthy",
@@ -74,6 +75,7 @@ fn observed(replicas: u32) -> Observed {
         last_success: None,
         tried_since: None,
         connection_error: None,
+        connection_said: None,
         initialized: Lookup::Missing,
         etcd: Lookup::Missing,
         keeps_snapshots: false,
@@ -89,6 +91,11 @@ fn pod(ready: &str) -> Lookup<Value> {
     )
 }
 
+/// The annotation with the keys of labels and annotations that were passed on.
+fn propagated(labels: &[&str], annotations: &[&str]) -> String {
+    json!({"labels": labels, "annotations": annotations}).to_string()
+}
+
 fn member(name: &str, domain: &str) -> Member {
     Member {
         machine: serde_json::from_value(json!({
@@ -96,13 +103,14 @@ fn member(name: &str, domain: &str) -> Member {
             "metadata": {
                 "name": name, "namespace": "n", "uid": format!("uid-{name}"),
                 "creationTimestamp": "2026-01-01T00:00:00Z",
-                "annotations": {annotation::KCP_CLEANUP_HOOK: ""},
+                "annotations": {annotation::KCP_CLEANUP_HOOK: "", PROPAGATED: propagated(&["tier"], &[])},
                 "labels": {
                     "tier": "gold", label::CLUSTER_NAME: "c", label::CONTROL_PLANE: "", label::CONTROL_PLANE_NAME: "cp",
                 },
             },
             "spec": {
                 "clusterName": "c", "version": "v1.36.0", "failureDomain": domain, "bootstrap": {},
+                "deletion": {"nodeDeletionTimeoutSeconds": 10},
                 "readinessGates": [{"conditionType": "NodeKubeadmLabelsAndTaintsSet"}],
                 "infrastructureRef": {"apiGroup": "g", "kind": "LocalMachine", "name": name},
             },
@@ -456,36 +464,6 @@ fn what_a_crash_left_out_is_made() {
 }
 
 #[test]
-fn settings_reach_existing_machines_in_place() {
-    let mut seen = running(1, vec![member("a", "a")]);
-    let mut wanted = desired(1);
-    wanted.machine_labels = vec![("tier".to_owned(), "silver".to_owned())];
-    wanted.deletion = json!({"nodeDrainTimeoutSeconds": 30});
-    wanted.readiness_gates = json!([{"conditionType": "Mine"}]);
-    seen.desired = Ok(wanted);
-    seen.members[0].infra = Lookup::Found(json!({"metadata": {"labels": {
-        label::CLUSTER_NAME: "c", label::CONTROL_PLANE: "", label::CONTROL_PLANE_NAME: "cp",
-    }}}));
-    let patches: Vec<(MemberPart, Value)> = decide(&seen, now())
-        .steps
-        .into_iter()
-        .filter_map(|step| match step {
-            Step::Patch { part, patch, .. } => Some((part, patch)),
-            _ => None,
-        })
-        .collect();
-    let machine = json!({
-        "metadata": {"labels": {"tier": "silver"}},
-        "spec": {"deletion": {"nodeDrainTimeoutSeconds": 30}, "readinessGates": [{"conditionType": "Mine"}]},
-    });
-    let infra = json!({"metadata": {"labels": {"tier": "silver"}}});
-    assert_eq!(
-        patches,
-        [(MemberPart::Machine, machine), (MemberPart::Infra, infra)]
-    );
-}
-
-#[test]
 fn the_end_of_certificates_is_noted_and_rolls_in_time() {
     let mut seen = running(1, vec![member("a", "a")]);
     let end: Timestamp = "2026-01-20T00:00:00Z".parse().unwrap();
@@ -557,8 +535,11 @@ fn a_machine_without_components_is_as_well_as_its_node() {
 mod adoption;
 mod alarms;
 mod certificates;
+mod components;
 mod faults;
 mod in_cluster;
 mod membership;
+mod propagation;
 mod rotation;
 mod scale;
+mod waiting;

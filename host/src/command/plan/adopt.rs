@@ -92,7 +92,7 @@ mod tests {
             control_plane: "KubeadmControlPlane cp".to_owned(),
             verdict: Verdict {
                 machines: vec!["a".to_owned(), "b".to_owned()],
-                refused: vec![],
+                ..Verdict::default()
             },
             replaced: vec![Replacement {
                 machine: "b".to_owned(),

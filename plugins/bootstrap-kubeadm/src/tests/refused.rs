@@ -112,3 +112,24 @@ fn a_token_with_an_end_is_refused_before_kubeadm_does() {
         );
     }
 }
+
+#[test]
+fn an_authority_that_signs_elsewhere_leaves_no_key_on_the_machine() {
+    let mut materials = materials();
+    materials
+        .0
+        .retain(|(name, part, _)| !(name == "ca" && part == "key"));
+    let (cluster, spec) = (cluster(), json!({}));
+    let question = question(&cluster, &spec, Role::Init, "v1.36.3");
+    let config = joined(data(&question, &materials).unwrap().parts);
+    let config = parsed(&config);
+    let files = config["write_files"].as_array().unwrap();
+    let has = |path: &str| files.iter().any(|file| file["path"] == path);
+    assert!(has("/etc/kubernetes/pki/ca.crt") && !has("/etc/kubernetes/pki/ca.key"));
+    assert!(has("/etc/kubernetes/pki/front-proxy-ca.key") && has("/etc/kubernetes/pki/sa.key"));
+    materials.0.retain(|(name, _, _)| name != "sa");
+    assert_eq!(
+        data(&question, &materials).unwrap_err().reason,
+        "MaterialMissing"
+    );
+}

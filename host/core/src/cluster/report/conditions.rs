@@ -137,7 +137,8 @@ fn remote_connection_probe(observed: &Observed, now: Timestamp) -> Option<Report
     let Some(last) = observed.probe.last_success else {
         let status = observed.cluster.status.as_ref();
         let known = status.is_some_and(|s| condition::get(&s.conditions, type_).is_some());
-        let is_explained = observed.kubeconfig == Kubeconfig::NoAuthority;
+        let is_explained =
+            observed.kubeconfig == Kubeconfig::NoAuthority || observed.probe.error.is_some();
         if known && observed.probe.failures < FAILURES_MAX && !is_explained {
             return None;
         }
@@ -149,15 +150,19 @@ fn remote_connection_probe(observed: &Observed, now: Timestamp) -> Option<Report
                  or Secret {name}-{KUBECONFIG}"
             );
             message.push_str(&missing);
+        } else if let Some(error) = &observed.probe.error {
+            message.push_str(&format!(": {error}"));
         }
         return Some(failed(message));
     };
     let age = std::time::Duration::try_from(now.duration_since(last)).unwrap_or_default();
     if age > PROBE_GRACE {
         let last = Timestamp::from_second(last.as_second()).unwrap_or(last);
-        return Some(failed(format!(
-            "Remote connection probe failed, probe last succeeded at {last}"
-        )));
+        let mut message = format!("Remote connection probe failed, probe last succeeded at {last}");
+        if let Some(error) = &observed.probe.error {
+            message.push_str(&format!(": {error}"));
+        }
+        return Some(failed(message));
     }
     Some(Report::yes(type_, reason::PROBE_SUCCEEDED))
 }

@@ -26,12 +26,14 @@ fn drops_hook(step: &Step, name: &str) -> bool {
             .is_some_and(|a| a.get(annotation::KCP_CLEANUP_HOOK) == Some(&Value::Null)))
 }
 
-/// Steps without conditions on Machines.
+/// Steps without conditions on Machines, and without what is only told.
 fn steps(seen: &Observed) -> Vec<Step> {
     let mut steps = decide(seen, now()).steps;
-    steps.retain(
-        |step| !matches!(step, Step::ReportMachine { conditions, .. } if conditions.len() > 1),
-    );
+    steps.retain(|step| match step {
+        Step::ReportMachine { conditions, .. } => conditions.len() <= 1,
+        Step::Tell { .. } => false,
+        _ => true,
+    });
     steps
 }
 

@@ -1,0 +1,95 @@
+//! Cases of what reaches existing machines in place, and is taken back.
+
+use super::*;
+
+fn patches(seen: &Observed) -> Vec<(MemberPart, Value)> {
+    let steps = sync::patches(seen, &seen.members[0], "c").into_iter();
+    let patches = steps.filter_map(|step| match step {
+        Step::Patch { part, patch, .. } => Some((part, patch)),
+        _ => None,
+    });
+    patches.collect()
+}
+
+/// A machine with an infrastructure machine that has the labels of the host.
+fn with_infra(labels: &Value) -> Observed {
+    let mut seen = running(1, vec![member("a", "a")]);
+    let mut all = json!({
+        label::CLUSTER_NAME: "c", label::CONTROL_PLANE: "", label::CONTROL_PLANE_NAME: "cp",
+    });
+    for (name, value) in labels.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    seen.members[0].infra = Lookup::Found(json!({"metadata": {"labels": all}}));
+    seen
+}
+
+#[test]
+fn settings_reach_existing_machines_in_place() {
+    let mut seen = with_infra(&json!({}));
+    let mut wanted = desired(1);
+    wanted.machine_labels = vec![("tier".to_owned(), "silver".to_owned())];
+    wanted.machine_annotations = vec![("note".to_owned(), "x".to_owned())];
+    wanted.deletion = json!({"nodeDrainTimeoutSeconds": 30});
+    wanted.readiness_gates = json!([{"conditionType": "Mine"}]);
+    wanted.taints = json!([{"key": "k", "effect": "NoSchedule", "propagation": "Always"}]);
+    seen.desired = Ok(wanted.clone());
+    let machine = json!({
+        "metadata": {"labels": {"tier": "silver"}, "annotations": {"note": "x", PROPAGATED: propagated(&["tier"], &["note"])}},
+        "spec": {
+            "deletion": {"nodeDrainTimeoutSeconds": 30}, "readinessGates": [{"conditionType": "Mine"}],
+            "taints": wanted.taints,
+        },
+    });
+    let infra = json!({"metadata": {"labels": {"tier": "silver"}, "annotations": {"note": "x"}}});
+    assert_eq!(
+        patches(&seen),
+        [(MemberPart::Infra, infra), (MemberPart::Machine, machine)],
+        "the machine remembers last what was passed on"
+    );
+    seen.members[0] = deleting(seen.members[0].clone());
+    let going = json!({"spec": {
+        "deletion": {"nodeDrainTimeoutSeconds": 30}, "taints": wanted.taints,
+    }});
+    assert_eq!(patches(&seen), [(MemberPart::Machine, going)]);
+}
+
+#[test]
+fn what_the_control_plane_gave_is_taken_back_and_nothing_else() {
+    let mut seen = with_infra(&json!({"tier": "gold", "mine": "x"}));
+    let machine = &mut seen.members[0].machine;
+    let labels = machine.metadata.labels.as_mut().unwrap();
+    labels.insert("mine".to_owned(), "x".to_owned());
+    let annotations = machine.metadata.annotations.as_mut().unwrap();
+    annotations.insert("note".to_owned(), "x".to_owned());
+    annotations.insert("mine".to_owned(), "x".to_owned());
+    annotations.insert(PROPAGATED.to_owned(), propagated(&["tier"], &["note"]));
+    machine.spec.deletion = Some(
+        serde_json::from_value(json!({
+            "nodeDrainTimeoutSeconds": 30, "nodeVolumeDetachTimeoutSeconds": 5, "nodeDeletionTimeoutSeconds": 60,
+        }))
+        .unwrap(),
+    );
+    machine.spec.taints = serde_json::from_value(
+        json!([{"key": "k", "effect": "NoSchedule", "propagation": "Always"}]),
+    )
+    .unwrap();
+    let mut wanted = desired(1);
+    wanted.machine_labels.clear();
+    wanted.readiness_gates = json!([]);
+    seen.desired = Ok(wanted);
+    let machine = json!({
+        "metadata": {"labels": {"tier": null}, "annotations": {"note": null, PROPAGATED: null}},
+        "spec": {
+            "deletion": {
+                "nodeDrainTimeoutSeconds": null, "nodeVolumeDetachTimeoutSeconds": null, "nodeDeletionTimeoutSeconds": 10,
+            },
+            "readinessGates": null, "taints": null,
+        },
+    });
+    let infra = json!({"metadata": {"labels": {"tier": null}}});
+    assert_eq!(
+        patches(&seen),
+        [(MemberPart::Infra, infra), (MemberPart::Machine, machine)]
+    );
+}

@@ -2,8 +2,12 @@
 
 use std::io;
 
+use capstan_engine::escaped;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format;
 
 /// Variable with a filter such as `debug` or `info,capstan_controllers=debug`.
 const FILTER: &str = "CAPSTAN_LOG";
@@ -20,6 +24,19 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Fields as the text format has them usually, with everything written out that would not stay on its line: words of plugins and servers
+/// are among them. JSON does so by itself.
+fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    format::debug_fn(|writer, field, value| {
+        let value = escaped(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{}={value}", name.trim_start_matches("r#")),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Starts logging at this level unless the environment says otherwise. A second start changes nothing.
@@ -41,8 +58,58 @@ pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
         .with_writer(io::stderr);
     // An error means that there is a subscriber already.
     let _ = match format {
-        LogFormat::Text => lines.with_ansi(false).try_init(),
+        LogFormat::Text => lines.with_ansi(false).fmt_fields(fields()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whatever_a_message_or_a_field_holds_an_event_is_one_line() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .fmt_fields(fields())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let forged = "x\n2026-01-01T00:00:00Z ERROR capstan: forged\u{1b}[2K";
+            let span = tracing::info_span!("reconcile", object = %forged);
+            let _entered = span.enter();
+            tracing::warn!(reason = %forged, text = "a b", count = 3, "{forged}");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        for part in [
+            "text=\"a b\"",
+            " count=3",
+            "reason=x\\n2026",
+            "reconcile{object=x\\n2026",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ async fn misbehave(host: &TestHost) {
         "spec": {
             "source": {"configMap": {"name": PROBE}},
             "config": {"do": "spin"},
-            "limits": {"cpuMs": 30_000, "wallMs": 600_000},
+            "limits": {"cpuMs": 30_000, "wallMs": 100_000},
             "grants": [{"capability": "http", "http": {"origins": origins}}],
         },
     });

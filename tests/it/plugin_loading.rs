@@ -2,11 +2,18 @@
 
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::host::{NAMESPACE, TestHost, plugin};
+use capstan_tests::kube_client::Kind;
 use capstan_tests::kube_client::{
     CONFIG_MAP, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT, PLUGIN, condition, conditions,
 };
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
+
+const CRD: Kind = Kind {
+    api_version: "apiextensions.k8s.io/v1",
+    plural: "customresourcedefinitions",
+    namespaced: false,
+};
 
 /// A bad component, and the words by which its condition names what is wrong.
 struct Bad {
@@ -155,6 +162,113 @@ fn bad_components_say_what_is_wrong_and_disturb_nobody() {
             kube.delete(CONFIG_MAP, NAMESPACE, bad.name).await;
             kube.delete(PLUGIN, NAMESPACE, bad.name).await;
         }
+    });
+}
+
+/// A definition of this name as other software installs it.
+fn somebody_elses(plural: &str, kind: &str) -> Value {
+    json!({
+        "apiVersion": CRD.api_version, "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.infrastructure.cluster.x-k8s.io")},
+        "spec": {
+            "group": "infrastructure.cluster.x-k8s.io", "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{
+                "name": "v1beta2", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "description": "As its owner wants it."}},
+            }],
+        },
+    })
+}
+
+#[test]
+fn definitions_of_others_stay_as_they_are_until_the_operator_gives_them_away() {
+    const NAME: &str = "infrastructure-misbehave";
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let theirs = somebody_elses("misbehavingmachines", "MisbehavingMachine");
+        let crd = theirs["metadata"]["name"].as_str().unwrap().to_owned();
+        kube.apply(CRD, &theirs).await;
+        host.put_plugin(NAME, &wasm::gzip(&wasm::component("misbehave")))
+            .await;
+        let object: Value = eventually("it is refused", PATIENCE, async || {
+            let object = plugin(kube, NAME).await.ok_or("there is no Plugin")?;
+            let compatible = condition(&object, "Compatible");
+            (compatible.reason == "KindConflict")
+                .then_some(object.clone())
+                .ok_or(conditions(&object))
+        })
+        .await;
+        let said = condition(&object, "Compatible").message;
+        for words in [
+            &*crd,
+            "was not installed by this host",
+            "capstan.dev/replaces-definitions",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(condition(&object, "Ready").status, "False");
+        let now = kube.get(CRD, "", &crd).await.unwrap();
+        assert_eq!(now["metadata"]["generation"], 1, "it was never changed");
+        assert!(now["metadata"].get("labels").is_none(), "{now}");
+        let given = json!({"metadata": {"annotations": {"capstan.dev/replaces-definitions": format!("other.example.com, {crd}")}}});
+        kube.merge(PLUGIN, NAMESPACE, NAME, &given).await;
+        host.plugin_ready(NAME).await;
+        let now = kube.get(CRD, "", &crd).await.unwrap();
+        assert_eq!(now["metadata"]["labels"]["cluster.x-k8s.io/provider"], NAME);
+        host.remove_plugin(NAME).await;
+        kube.delete(PLUGIN, NAMESPACE, NAME).await;
+    });
+}
+
+#[test]
+fn a_kind_stays_with_its_first_owner_also_when_that_does_not_answer_after_a_restart() {
+    const SECOND: &str = "a-second-owner";
+    const OWNER: &str = "infrastructure-local";
+    run(async {
+        let mut host = TestHost::start().await;
+        let second = wasm::gzip(&wasm::component("second-owner"));
+        host.put_plugin(SECOND, &second).await;
+        let refused = async |host: &TestHost, generation: i64| {
+            eventually("the second is refused", PATIENCE, async || {
+                let object = plugin(host.kube(), SECOND).await.ok_or("no Plugin")?;
+                let compatible = condition(&object, "Compatible");
+                let is_refused = compatible.reason == "KindConflict"
+                    && compatible.message.contains("plugin infrastructure-local")
+                    && object["status"]["observedGeneration"].as_i64() >= Some(generation);
+                is_refused.then_some(()).ok_or(conditions(&object))
+            })
+            .await;
+            let object = plugin(host.kube(), SECOND).await.unwrap();
+            assert_eq!(condition(&object, "Ready").status, "False");
+            assert!(object["status"].get("kinds").is_none(), "{object}");
+        };
+        refused(&host, 0).await;
+        // The owner will not answer, so that whoever comes could have the kind.
+        let suspend = |suspend: bool| json!({"spec": {"suspend": suspend}});
+        host.kube()
+            .merge(PLUGIN, NAMESPACE, OWNER, &suspend(true))
+            .await;
+        eventually("the owner is suspended", PATIENCE, async || {
+            let object = plugin(host.kube(), OWNER).await.ok_or("no Plugin")?;
+            let ready = condition(&object, "Ready");
+            (ready.reason == "Suspended")
+                .then_some(())
+                .ok_or(conditions(&object))
+        })
+        .await;
+        host.kill();
+        let change = json!({"spec": {"config": {"after": "the restart"}}});
+        let changed = host.kube().merge(PLUGIN, NAMESPACE, SECOND, &change).await;
+        host.run_in_process().await;
+        let generation = changed["metadata"]["generation"].as_i64().unwrap();
+        refused(&host, generation).await;
+        host.kube()
+            .merge(PLUGIN, NAMESPACE, OWNER, &suspend(false))
+            .await;
+        host.plugins_ready().await;
+        refused(&host, generation).await;
     });
 }
 

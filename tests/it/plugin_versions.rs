@@ -12,6 +12,7 @@ use capstan_tests::probe::{PROBE, PROBE_CLUSTER, probe_cluster};
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
 
 /// What the version says that fails.
 const FAILS: &str = "this version fails";
@@ -85,8 +86,9 @@ async fn said(kube: &Kube, what: &str, is_so: impl Fn(&Value) -> bool) -> Value 
 #[test]
 fn a_canary_serves_its_namespaces_is_promoted_and_rolled_back_by_one_field() {
     run(async {
-        let host = with_probe(TestHost::start().await).await;
-        let kube = host.kube();
+        let mut host = with_probe(TestHost::start().await).await;
+        let client = host.kube().clone();
+        let kube = &client;
         for own in ["canary-a", "canary-b"] {
             cluster(kube, own).await;
             answers(kube, own, false).await;
@@ -122,9 +124,87 @@ fn a_canary_serves_its_namespaces_is_promoted_and_rolled_back_by_one_field() {
         answers(kube, "canary-b", false).await;
         answers(kube, "canary-a", true).await;
 
+        // Whoever starts has the canary answer first of all, and not the version beside it for a while.
+        host.kill();
+        let (first, ()) =
+            tokio::join!(ask(kube, "canary-a", rand::random()), host.run_in_process());
+        assert!(first.contains(FAILS), "{first}");
+        answers(kube, "canary-b", false).await;
+
         configure(kube, json!({"canary": null})).await;
         said(kube, "it is gone", |o| o["status"]["canary"].is_null()).await;
         answers(kube, "canary-a", false).await;
+    });
+}
+
+#[test]
+fn the_digest_that_is_named_answers_and_no_other_also_after_a_restart() {
+    run(async {
+        let mut host = with_probe(TestHost::start().await).await;
+        let client = host.kube().clone();
+        let kube = &client;
+        cluster(kube, "pinned").await;
+        answers(kube, "pinned", false).await;
+        let first = plugin(kube, PROBE).await.unwrap()["status"]["activeDigest"].clone();
+        host.put_plugin(PROBE, &wasm::gzip(&wasm::probe_that("fails")))
+            .await;
+        answers(kube, "pinned", true).await;
+        // A start forgets what answered before: what is named comes from what the host keeps.
+        host.kill();
+        host.run_in_process().await;
+        answers(kube, "pinned", true).await;
+        configure(kube, json!({"digest": first})).await;
+        answers(kube, "pinned", false).await;
+        host.kill();
+        host.run_in_process().await;
+        said(kube, "the named one is back at work", |object| {
+            object["status"]["activeDigest"] == first
+        })
+        .await;
+        answers(kube, "pinned", false).await;
+        // Without the one that is named nothing answers.
+        let nobodys = format!("sha256:{}", "0".repeat(64));
+        configure(kube, json!({"digest": nobodys})).await;
+        let object = said(kube, "nothing answers", |object| {
+            condition(object, "Ready").status == "False"
+        })
+        .await;
+        assert_eq!(condition(&object, "Ready").reason, "DigestMismatch");
+        assert!(object["status"].get("activeDigest").is_none(), "{object}");
+        configure(kube, json!({"digest": null})).await;
+        answers(kube, "pinned", true).await;
+    });
+}
+
+#[test]
+fn what_is_taken_away_is_gone_also_while_a_registry_does_not_answer() {
+    run(async {
+        let host = with_probe(TestHost::start().await).await;
+        let kube = host.kube();
+        cluster(kube, "taken").await;
+        answers(kube, "taken", false).await;
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let image = format!("{}/team/probe:1", silent.local_addr().unwrap());
+        let source = json!({"configMap": null, "oci": {"image": image, "plainHTTP": true}});
+        configure(kube, json!({"source": source})).await;
+        let _asked = silent.accept().await.unwrap();
+        configure(kube, json!({"grants": null})).await;
+        let mut turn = 0_u32;
+        eventually("calls are refused", PATIENCE, async || {
+            turn += 1;
+            let change = json!({"spec": {"size": turn.to_string()}});
+            kube.merge(PROBE_CLUSTER, "taken", "probe", &change).await;
+            let object = kube.get(PROBE_CLUSTER, "taken", "probe").await;
+            let said = condition(&object.ok_or("gone")?, "Ready").message;
+            said.contains("is not granted").then_some(()).ok_or(said)
+        })
+        .await;
+        let object = plugin(kube, PROBE).await.unwrap();
+        let seen = object["status"]["observedGeneration"].as_i64();
+        assert!(
+            seen < object["metadata"]["generation"].as_i64(),
+            "its controller still waits for the registry"
+        );
     });
 }
 

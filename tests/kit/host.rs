@@ -285,6 +285,7 @@ fn engine(sources: SourceOptions) -> Arc<Engine> {
         ceilings: Limits::ceilings(),
         ceiling: Ceiling::default(),
         sources,
+        guest_memory_bytes: 1 << 30,
         guest_threads: 2,
     })
     .unwrap()

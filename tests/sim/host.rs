@@ -69,7 +69,7 @@ impl Host {
         ));
         registry::start(&ctx, engine(), &Arc::new(Metrics::default()));
         for plugin in plugins(world) {
-            ctx.plugins.activate(plugin);
+            ctx.plugins.activate(plugin).unwrap();
         }
         Self { tasks }
     }
@@ -92,6 +92,7 @@ fn engine() -> &'static Arc<Engine> {
             ceilings: Limits::ceilings(),
             ceiling: Ceiling::default(),
             sources: SourceOptions::default(),
+            guest_memory_bytes: 1 << 30,
             guest_threads: 1,
         });
         (dir, engine.expect("an engine"))

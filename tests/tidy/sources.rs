@@ -181,3 +181,37 @@ fn everything_locked_comes_from_the_public_registry() {
         .collect();
     tree::none(&strange, "dependencies from elsewhere");
 }
+
+/// What an author writes for a provider that makes real machines: the example must stay as small as what is said of it.
+const HARBOUR_LINES_MAX: usize = 200;
+
+#[test]
+fn a_provider_is_two_hundred_lines() {
+    let text = tree::text("examples/infrastructure-harbour/src/lib.rs");
+    let written = text.lines().map(str::trim);
+    let written = written.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    let count = written.count();
+    assert!(count > 100, "{count} lines: is it the example?");
+    assert!(
+        count <= HARBOUR_LINES_MAX,
+        "examples/infrastructure-harbour has {count} lines of code, more than {HARBOUR_LINES_MAX}"
+    );
+}
+
+#[test]
+fn every_guest_is_used_by_a_test() {
+    let guests: Vec<String> = tree::directories("tests/guests");
+    assert!(!guests.is_empty(), "there are guests");
+    let mut tests = tree::ending(".rs");
+    tests.retain(|file| is_test(file) && !file.starts_with("tests/guests/"));
+    let texts: Vec<String> = tests.into_iter().map(tree::text).collect();
+    let idle: Vec<String> = guests
+        .into_iter()
+        .filter(|guest| {
+            let name = guest.rsplit('/').next().unwrap_or_default();
+            let literal = format!("\"{name}\"");
+            !texts.iter().any(|text| text.contains(&literal))
+        })
+        .collect();
+    tree::none(&idle, "no test names these guests: use or delete them");
+}

@@ -121,6 +121,9 @@ pub const PLUGIN_STATE: &str = "capstan.dev/state";
 /// On an object that plugins are called about, or on a Plugin for all its calls: `true` has a host that was given a directory for them
 /// write records of the calls.
 pub const RECORD: &str = "capstan.dev/record";
+/// On a Plugin: names of CustomResourceDefinitions that somebody else has installed, joined by commas; the plugin's own may take their
+/// place when they are of kinds of its manifest.
+pub const REPLACES_DEFINITIONS: &str = "capstan.dev/replaces-definitions";
 /// On a ConfigMap that holds a plugin, or a part: signatures of the component in base64, with white space between them.
 pub const PLUGIN_SIGNATURE: &str = "capstan.dev/signature";
 /// On a control plane: where the last snapshot of its etcd is, its size and its time, as JSON.

@@ -151,7 +151,8 @@ pub fn merge(
 const MESSAGE_MAX_BYTES: usize = 32_768;
 
 /// Cuts a message to what the schema allows.
-fn bounded(mut message: String) -> String {
+#[must_use]
+pub fn bounded(mut message: String) -> String {
     if message.len() > MESSAGE_MAX_BYTES {
         let mut end = MESSAGE_MAX_BYTES.saturating_sub("...".len());
         while !message.is_char_boundary(end) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_core::plan::{Failure, FailureKind, Next, Outcome, Plan, STEPS_MAX};
+use capstan_engine::limit::{QUEUE_WAIT, WALL_CEILING};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -23,6 +24,12 @@ use crate::status;
 /// A reconcile that takes longer is dropped and tried again: every effect is bounded by itself, so this catches what nobody
 /// thought of.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(120);
+
+// A call of a plugin that waits for its turn and takes all its time ends before, and its end is told.
+const _: () = assert!(
+    QUEUE_WAIT.as_secs() + WALL_CEILING.as_secs() < RECONCILE_DEADLINE.as_secs(),
+    "a plugin's call outlasts the reconcile"
+);
 
 /// How soon a lost race is looked at again: the winner's object is on its way.
 const CONFLICT_RETRY: Duration = Duration::from_millis(50);

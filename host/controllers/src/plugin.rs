@@ -1,6 +1,7 @@
 //! Plugin: fetches a source, has the engine load it, installs its kinds, and lets it answer calls.
 
 mod candidate;
+mod claim;
 mod grants;
 mod install;
 mod inventory;
@@ -8,11 +9,13 @@ mod news;
 mod offline;
 mod restore;
 mod source;
+mod terms;
 mod warm;
 
 pub use grants::ceiling;
 pub use offline::{Terms, definitions};
 pub use source::login_of;
+pub(crate) use terms::follow;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +24,9 @@ use std::time::{Duration, Instant};
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::{OciSource, Plugin, PluginOwnedKindStatus, PluginSource};
+use capstan_api::reason::plugin as reason;
 use capstan_core::lookup::Lookup;
-use capstan_core::plan::{Failure, Outcome, Plan};
+use capstan_core::plan::{Failure, Next, Outcome, Plan};
 use capstan_core::plugin::{
     self as core, Active, ActiveCanary, Observed, ObservedCanary, Problem, Step,
 };
@@ -91,7 +95,8 @@ impl PluginController {
                 primary: Primary::Kind(&kinds::PLUGIN),
                 finalizer: None,
                 pausable: false,
-                concurrency: 4,
+                // A pull may take two minutes and the compiler takes one at a time: others are looked at meanwhile.
+                concurrency: 16,
                 settle: Duration::from_millis(20),
                 hold: Duration::ZERO,
             },
@@ -161,22 +166,48 @@ impl PluginController {
 
     /// Lets this component answer calls, with the grants, limits and config that the object has now. Grants that make no sense are
     /// none. What answered calls before is kept for a while.
-    fn activate(&self, ctx: &Ctx, observed: &Observed, loaded: &Arc<Loaded>) {
-        let key = key_of(&observed.plugin);
+    ///
+    /// # Errors
+    /// Terminal: a kind of its is another plugin's by now.
+    fn activate(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        loaded: &Arc<Loaded>,
+    ) -> Result<(), Failure> {
+        let plugin = terms::newest(ctx, &observed.plugin);
+        if plugin.spec.suspend {
+            return Ok(());
+        }
+        let key = key_of(&plugin);
         let before = ctx.plugins.get(&key.name);
         let canary = before.as_ref().and_then(|before| before.canary.as_ref());
         let canary = canary.map(|canary| Canary {
-            plugin: Arc::new(serve(&observed.plugin, &canary.plugin.loaded)),
+            plugin: Arc::new(serve(&plugin, &canary.plugin.loaded)),
             spec: canary.spec.clone(),
         });
-        ctx.plugins.activate(ActivePlugin {
-            canary,
-            ..serve(&observed.plugin, loaded)
-        });
+        // One that was looked at already answers for its objects from the first call on.
+        let first = || {
+            let loaded = self.remember(&key, |memory| memory.canary.as_ref()?.result.clone().ok());
+            Some(Canary {
+                plugin: Arc::new(serve(&plugin, &loaded?)),
+                spec: plugin.spec.canary.clone()?,
+            })
+        };
+        let canary = if before.is_none() && core::may_serve_beside(observed, loaded.manifest()) {
+            canary.or_else(first)
+        } else {
+            canary
+        };
         let active = Active {
             digest: loaded.digest().to_owned(),
-            generation: observed.plugin.metadata.generation.unwrap_or_default(),
+            generation: plugin.metadata.generation.unwrap_or_default(),
         };
+        let serving = ActivePlugin {
+            canary,
+            ..serve(&plugin, loaded)
+        };
+        ctx.plugins.activate(serving).map_err(taken)?;
         tracing::info!(plugin = %key, digest = loaded.digest(), "active");
         self.remember(&key, |memory| {
             if let Some(before) = before.filter(|before| before.loaded.digest() != loaded.digest())
@@ -184,15 +215,19 @@ impl PluginController {
                 memory.previous = Some(Arc::clone(&before.loaded));
                 memory.since = Some(ctx.now());
             }
+            if memory.lost.as_deref() == Some(loaded.digest()) {
+                memory.lost = None;
+            }
             memory.active = Some(active);
         });
+        Ok(())
     }
 
     /// Lets the component before answer calls again; the one that did is given up unless the operator wants it so.
-    fn fall_back(&self, ctx: &Ctx, observed: &Observed) {
+    fn fall_back(&self, ctx: &Ctx, observed: &Observed) -> Result<(), Failure> {
         let key = key_of(&observed.plugin);
         let Some(previous) = self.remember(&key, |memory| memory.previous.clone()) else {
-            return;
+            return Ok(());
         };
         if let Some(active) = observed.active.as_ref().filter(|_| observed.trapped) {
             let why = format!(
@@ -204,20 +239,21 @@ impl PluginController {
             let given_up = Some((active.digest.clone(), why));
             self.remember(&key, |memory| memory.given_up = given_up);
         }
-        self.activate(ctx, observed, &previous);
+        self.activate(ctx, observed, &previous)
     }
 
     /// Lets the canary answer for its objects, or no longer.
-    fn route(&self, ctx: &Ctx, observed: &Observed, wanted: bool) {
+    fn route(&self, ctx: &Ctx, observed: &Observed, wanted: bool) -> Result<(), Failure> {
         let key = key_of(&observed.plugin);
         let Some(active) = ctx.plugins.get(&key.name) else {
-            return;
+            return Ok(());
         };
         let loaded = self.remember(&key, |memory| memory.canary.as_ref()?.result.clone().ok());
-        let spec = observed.plugin.spec.canary.as_ref();
+        let plugin = terms::newest(ctx, &observed.plugin);
+        let spec = plugin.spec.canary.as_ref();
         let canary = match (loaded, spec) {
             (Some(loaded), Some(spec)) if wanted => Some(Canary {
-                plugin: Arc::new(serve(&observed.plugin, &loaded)),
+                plugin: Arc::new(serve(&plugin, &loaded)),
                 spec: spec.clone(),
             }),
             _ => None,
@@ -226,32 +262,15 @@ impl PluginController {
         if canary.is_none() {
             self.remember(&key, |memory| memory.canary = None);
         }
-        ctx.plugins.activate(ActivePlugin {
+        let plugin = ActivePlugin {
             canary,
-            ..serve(&observed.plugin, &active.loaded)
-        });
+            ..serve(&plugin, &active.loaded)
+        };
+        ctx.plugins.activate(plugin).map_err(taken)
     }
 
     fn candidate(&self, key: &ObjectKey) -> Option<Arc<Loaded>> {
         self.remember(key, |memory| memory.attempt.as_ref()?.result.clone().ok())
-    }
-
-    /// Kinds of the candidate that another plugin, or another provider's definition, already has.
-    fn conflicts(ctx: &Ctx, key: &ObjectKey, loaded: &Loaded) -> Vec<(String, String)> {
-        let kinds = loaded.manifest().kinds.iter();
-        kinds
-            .filter_map(|owned| {
-                let kind = GroupKind {
-                    group: owned.group.clone(),
-                    kind: owned.kind.clone(),
-                };
-                let owner = ctx
-                    .plugins
-                    .owner_of(&kind)
-                    .filter(|owner| owner.key != *key)?;
-                Some((kind.to_string(), format!("plugin {}", owner.name)))
-            })
-            .collect()
     }
 
     /// The memory of a Plugin as the pure side wants it.
@@ -268,7 +287,7 @@ impl PluginController {
         });
         let loaded = memory.attempt.as_ref().and_then(|a| a.result.as_ref().ok());
         let conflicts = loaded
-            .map(|l| Self::conflicts(ctx, &key, l))
+            .map(|loaded| claim::conflicts(ctx, &plugin, loaded))
             .unwrap_or_default();
         let active = ctx
             .plugins
@@ -307,12 +326,16 @@ impl PluginController {
             misplaced,
             source,
             attempt: memory.attempt.map(|loading| attempt_of(&plugin, loading)),
-            active: memory.active,
+            active: memory
+                .active
+                .filter(|_| active.is_some() || plugin.spec.suspend),
+            serving: loaded.map(|loaded| loaded.manifest().clone()),
             conflicts,
             recheck,
             previous: previous.map(|previous| previous.digest().to_owned()),
             trapped: previous.is_some() && loaded.is_some_and(|loaded| is_open(loaded)),
             last_good: restore::last_good(&plugin, memory.lost.as_deref()),
+            lost: memory.lost,
             given_up: known_to_be_bad,
             canary,
             held_back: loaded.and_then(|loaded| self.held_back(ctx, &key, loaded)),
@@ -410,6 +433,12 @@ struct Versions {
 fn kinds_of(plugin: &Plugin) -> &[PluginOwnedKindStatus] {
     let status = plugin.status.as_ref();
     status.map_or(&[], |status| &status.kinds)
+}
+
+/// That a kind was another's when it came to it.
+fn taken((kind, owner): (GroupKind, String)) -> Failure {
+    let message = format!("kind {kind} belongs to plugin {owner} already");
+    Failure::terminal(reason::KIND_CONFLICT, message)
 }
 
 /// A component with the grants, limits and config of its object.
@@ -584,24 +613,24 @@ impl Controller for PluginController {
                     self.remember(&key, |memory| memory.canary = Some(loading));
                 }
             }
-            Step::ActivateCanary => self.route(ctx, observed, true),
-            Step::DropCanary => self.route(ctx, observed, false),
-            Step::FallBack => self.fall_back(ctx, observed),
+            Step::ActivateCanary => self.route(ctx, observed, true)?,
+            Step::DropCanary => self.route(ctx, observed, false)?,
+            Step::FallBack => self.fall_back(ctx, observed)?,
             Step::Restore { digest } => self.restore(ctx, observed, digest).await?,
             Step::InstallKinds => {
                 let writer = self.writer();
                 if let Some(loaded) = self.candidate(&key) {
-                    install::install(ctx, &writer, loaded.manifest()).await?;
+                    install::install(ctx, &writer, loaded.manifest(), &observed.plugin).await?;
                 }
             }
             Step::Activate => {
                 if let Some(loaded) = self.candidate(&key) {
-                    self.activate(ctx, observed, &loaded);
+                    self.activate(ctx, observed, &loaded)?;
                 }
             }
             Step::Regrant => {
                 if let Some(active) = ctx.plugins.get(&key.name) {
-                    self.activate(ctx, observed, &active.loaded);
+                    self.activate(ctx, observed, &active.loaded)?;
                 }
             }
             Step::Deactivate => {
@@ -609,6 +638,7 @@ impl Controller for PluginController {
                 self.remember(&key, |memory| {
                     *memory = Memory {
                         attempt: memory.attempt.clone(),
+                        lost: memory.lost.clone(),
                         ..Memory::default()
                     };
                 });
@@ -643,10 +673,14 @@ impl Controller for PluginController {
     ) -> Report {
         let after = outcome.done.last().map_or(observed, |(_, after)| &**after);
         let reported = core::report(after, outcome, now);
+        // What was waited for is there: nothing else wakes a plugin that answers no calls yet.
+        let mut done = outcome.done.iter();
+        let is_new = done.any(|(step, _)| matches!(step, Step::LoadCanary { .. }));
+        let soon = is_new.then_some(Next::CheckAfter(Duration::ZERO));
         Report {
             status: json!(reported.status),
             conditions: reported.conditions,
-            next: reported.next,
+            next: reported.next.or(soon),
             finished: false,
             is_last_word: false,
         }

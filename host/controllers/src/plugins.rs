@@ -190,9 +190,24 @@ impl Plugins {
         self.inner.snapshot.load().active.keys().cloned().collect()
     }
 
-    /// Puts a plugin in the place of the one of the same name, if any.
-    pub fn activate(&self, plugin: ActivePlugin) {
+    /// Puts a plugin in the place of the one of the same name, if any. The answer is a kind of its that an active plugin of another name
+    /// owns, and that name: then nothing has changed.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn activate(&self, plugin: ActivePlugin) -> Result<(), (GroupKind, String)> {
         self.change(|snapshot| {
+            for kind in &plugin.loaded.manifest().kinds {
+                let kind = GroupKind {
+                    group: kind.group.clone(),
+                    kind: kind.kind.clone(),
+                };
+                let owner = snapshot.kinds.get(&kind).map(|owned| &owned.plugin);
+                let owner = owner.filter(|owner| **owner != plugin.name);
+                if let Some(owner) = owner.filter(|owner| snapshot.active.contains_key(*owner)) {
+                    return Err((kind, owner.clone()));
+                }
+            }
             snapshot
                 .kinds
                 .retain(|_, owned| owned.plugin != plugin.name);
@@ -209,7 +224,8 @@ impl Plugins {
             snapshot
                 .active
                 .insert(plugin.name.clone(), Arc::new(plugin));
-        });
+            Ok(())
+        })
     }
 
     /// Whether all of these kinds are known as some plugin's.
@@ -253,7 +269,7 @@ impl Plugins {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
         let writing = self
             .inner
             .writing
@@ -264,12 +280,13 @@ impl Plugins {
             active: current.active.clone(),
             kinds: current.kinds.clone(),
         };
-        change(&mut next);
+        let answer = change(&mut next);
         self.inner.snapshot.store(Arc::new(next));
         drop(writing);
         if let Some(changed) = self.inner.changed.get() {
             changed();
         }
+        answer
     }
 }
 

@@ -4,13 +4,16 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_engine::{CallRecord, RecordSink};
 
 /// Bytes of one record: what the engine takes into one, as JSON with its white space.
 const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// Records that wait for the disk at the same time: each holds up to 4 MiB.
+const PENDING_MAX: usize = 8;
 
 /// Where records are kept. The oldest go first.
 #[derive(Debug)]
@@ -19,6 +22,9 @@ pub struct RecordDir {
     keep: usize,
     count: AtomicU64,
     writing: Mutex<()>,
+    /// Records that wait for the disk, and those that did not wait.
+    pending: AtomicUsize,
+    dropped: AtomicU64,
 }
 
 impl RecordDir {
@@ -40,7 +46,30 @@ impl RecordDir {
             keep: keep.max(1),
             count: AtomicU64::new(newest.map_or(0, |newest| newest.saturating_add(1))),
             writing: Mutex::new(()),
+            pending: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
         }))
+    }
+
+    /// Whether there is room for one more record to wait.
+    fn admit(&self) -> bool {
+        let room = |pending: usize| (pending < PENDING_MAX).then(|| pending.saturating_add(1));
+        let admitted = self
+            .pending
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        if admitted.is_err() {
+            let dropped = self
+                .dropped
+                .fetch_add(1, Ordering::Relaxed)
+                .saturating_add(1);
+            if dropped.is_power_of_two() {
+                tracing::warn!(
+                    dropped,
+                    "records of calls are dropped: the disk is slower than the calls"
+                );
+            }
+        }
+        admitted.is_ok()
     }
 
     fn write(&self, record: &CallRecord) -> std::io::Result<()> {
@@ -99,8 +128,13 @@ pub(crate) struct Recorder(pub(crate) Arc<RecordDir>);
 impl RecordSink for Recorder {
     fn keep(&self, record: CallRecord) {
         let dir = Arc::clone(&self.0);
+        if !dir.admit() {
+            return;
+        }
         let write = move || {
-            if let Err(error) = dir.write(&record) {
+            let written = dir.write(&record);
+            dir.pending.fetch_sub(1, Ordering::Relaxed);
+            if let Err(error) = written {
                 tracing::warn!(
                     plugin = record.plugin, object = record.object, call = record.function, %error,
                     "the record of a call cannot be written"
@@ -129,6 +163,18 @@ mod tests {
             "function": "plan-upgrade", "seed": "", "secrets": [], "input": {}, "imports": [], "outcome": {},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn only_few_records_wait_for_the_disk() {
+        let dir = std::env::temp_dir().join(format!("capstan-pending-{}", std::process::id()));
+        let kept = RecordDir::open(&dir, 2).unwrap();
+        let admitted = (0..100).filter(|_| kept.admit()).count();
+        assert_eq!(admitted, PENDING_MAX);
+        assert_eq!(kept.dropped.load(Ordering::Relaxed), 92);
+        kept.pending.fetch_sub(1, Ordering::Relaxed);
+        assert!(kept.admit());
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::driver::Driver;
 use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::metrics::Metrics;
 use crate::object::{Locator, Object};
-use crate::plugin::PluginController;
+use crate::plugin::{self, PluginController};
 use crate::queue::Queue;
 use crate::store::{Change, Store};
 use crate::stores::{Listener, Origin};
@@ -335,6 +335,9 @@ impl Listener for Registry {
         }
         if kind == kinds::CRD.group_kind() {
             self.definition_changed(&ctx, change);
+        }
+        if kind == kinds::PLUGIN.group_kind() {
+            plugin::follow(&ctx, change);
         }
         let known = kinds::is_known(&kind);
         for route in &self.routes {

@@ -10,7 +10,7 @@ use capstan_api::plugin::{Plugin, PluginSource, PluginStatus};
 use capstan_api::reason::plugin as reason;
 use jiff::Timestamp;
 
-pub use canary::{ActiveCanary, ObservedCanary};
+pub use canary::{ActiveCanary, ObservedCanary, may_serve_beside};
 pub use report::report;
 
 use crate::call::manifest::Manifest;
@@ -44,6 +44,8 @@ pub struct Candidate {
     pub roles: Vec<String>,
     /// Capabilities that still have to be granted.
     pub missing: Vec<Missing>,
+    /// What is granted, and left out by the ceiling of the host.
+    pub cuts: Vec<String>,
     /// Capabilities that are granted.
     pub granted: Vec<String>,
     /// What is wrong with the grants, if they cannot be read; nothing is granted then.
@@ -122,6 +124,8 @@ pub struct Observed {
     pub attempt: Option<Attempt>,
     /// What answers calls, in this process.
     pub active: Option<Active>,
+    /// What the component that answers calls says of itself.
+    pub serving: Option<Manifest>,
     /// Kinds of the candidate that belong to others: kind and owner.
     pub conflicts: Vec<(String, String)>,
     /// How soon a source that nothing watches is looked at again.
@@ -134,6 +138,8 @@ pub struct Observed {
     pub given_up: Option<(String, String)>,
     /// What answered calls last according to the status, if this process may still have it: a host that starts again does not know.
     pub last_good: Option<String>,
+    /// A digest that was to be brought back, and that this host does not keep or cannot use.
+    pub lost: Option<String>,
     /// A second component for some objects, wanted or still there.
     pub canary: Option<ObservedCanary>,
     /// That calls of what answers them are held back, and why and for how long, for a person.
@@ -305,6 +311,10 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
         steps.push(Step::FallBack);
         return settled(steps);
     }
+    if let Some(step) = canary::awaited(observed) {
+        steps.push(step);
+        return settled(steps);
+    }
     steps.extend(canary::decide(observed));
     let Lookup::Found(version) = &observed.source else {
         steps.extend(restore(observed));
@@ -358,16 +368,23 @@ fn falls_back(observed: &Observed) -> bool {
         || (pinned == Some(previous) && active != Some(previous))
 }
 
-/// Brings back what answered calls before the host was started again, when what its source has now must not.
+/// Brings back, when what the source has now must not answer, the component that the operator names, or else what answered calls before
+/// the host was started again. No other one answers than one that is named, so that without it nothing does.
 fn restore(observed: &Observed) -> Option<Step> {
-    let digest = observed.last_good.as_ref()?;
-    let pinned = observed.plugin.spec.digest.as_ref();
-    let is_wanted = observed.active.is_none() && pinned.is_none_or(|pinned| pinned == digest);
     // A kind that belongs to another now belongs to the other whatever component is looked at.
-    let is_needed = obstacle(observed).is_some_and(|why| why.reason != reason::KIND_CONFLICT);
-    (is_wanted && is_needed).then(|| Step::Restore {
-        digest: digest.clone(),
-    })
+    obstacle(observed).filter(|why| why.reason != reason::KIND_CONFLICT)?;
+    let active = observed.active.as_ref().map(|active| &active.digest);
+    let pinned = observed.plugin.spec.digest.as_ref();
+    let digest = match pinned {
+        Some(pinned) if active != Some(pinned) => pinned,
+        Some(_) => return None,
+        None => observed.last_good.as_ref().filter(|_| active.is_none())?,
+    };
+    if observed.lost.as_ref() != Some(digest) {
+        let digest = digest.clone();
+        return Some(Step::Restore { digest });
+    }
+    active.map(|_| Step::Deactivate)
 }
 
 fn is_transient(attempt: &Attempt) -> bool {

@@ -1,5 +1,6 @@
 //! Compiled components on disk: private to this host, named by content, checked against our own record before native code is mapped.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -12,10 +13,13 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use crate::error::EngineError;
-use crate::limit::{CACHE_BYTES_MAX, COMPILED_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limit::{CACHE_BYTES_MAX, COMPILE_KILLS_MAX, COMPILED_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::source::hex;
 use crate::text::chain_of;
 use crate::trust::Signature;
+
+/// How the names of marks end.
+const COMPILING: &str = "compiling";
 
 /// The directory of compiled components.
 #[derive(Debug)]
@@ -23,6 +27,18 @@ pub(crate) struct Cache {
     dir: PathBuf,
     /// Of the engine that compiles and runs: files of another one are never looked at.
     compatibility: String,
+    /// By stem: how often hosts before this one were killed while they compiled it.
+    kills: BTreeMap<String, u32>,
+}
+
+/// That a component is being compiled: a file that only a killed host leaves behind.
+#[derive(Debug)]
+pub(crate) struct Compiling(PathBuf);
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// What is recorded of a compiled component, beside it.
@@ -57,12 +73,53 @@ impl Cache {
         }
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
             .map_err(|e| unusable(e.to_string()))?;
-        let cache = Self {
+        let mut cache = Self {
             dir: dir.to_owned(),
             compatibility: compatibility_of(engine),
+            kills: BTreeMap::new(),
         };
         cache.remove_leftovers();
+        cache.kills = cache.interrupted();
         Ok(cache)
+    }
+
+    /// Marks that compiling begins, until the answer is dropped. The error says that it has ended hosts, or their memory, too often.
+    pub(crate) fn compiling(&self, digest: &str) -> Result<Compiling, String> {
+        let stem = self.stem(digest);
+        let mark = self.dir.join(format!("{stem}.{COMPILING}"));
+        let kills = self.kills.get(&stem).copied().unwrap_or(0);
+        if kills >= COMPILE_KILLS_MAX {
+            return Err(format!(
+                "the compiler was killed: {kills} times a host ended while it compiled this component, as one without memory does; \
+                 remove {} to have it tried again by the next host that starts",
+                mark.display()
+            ));
+        }
+        let pid = std::process::id();
+        let since = started(pid).unwrap_or_default();
+        let text = format!("{} {pid} {since}", kills.saturating_add(1));
+        if let Err(error) = write_private(&mark, text.as_bytes()) {
+            tracing::warn!(%error, "a component that ends this host would be compiled again");
+        }
+        Ok(Compiling(mark))
+    }
+
+    /// What hosts were compiling when they were killed.
+    fn interrupted(&self) -> BTreeMap<String, u32> {
+        let marks = self.files().filter_map(|(path, _)| {
+            let is_mark = path.extension().is_some_and(|e| e == COMPILING);
+            let stem = path.file_stem().filter(|_| is_mark)?.to_str()?.to_owned();
+            let text = String::from_utf8(read_private(&path).ok()?).ok()?;
+            let mut parts = text.split_whitespace();
+            let count: u32 = parts.next()?.parse().ok()?;
+            let pid = parts.next().and_then(|pid| pid.parse().ok());
+            // One that is still at work was not killed; those before it were.
+            let is_alive = pid
+                .and_then(started)
+                .is_some_and(|since| parts.next() == Some(&since));
+            Some((stem, count.saturating_sub(u32::from(is_alive))))
+        });
+        marks.collect()
     }
 
     /// Where the compiler may write before the result is put into the cache.
@@ -298,6 +355,14 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// When a process started, in ticks since the machine did; `None` when there is none. With it a number means one process only.
+fn started(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Its name may have spaces and brackets; what follows has not. The start is the 22nd field of all.
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
 /// Names the engine's version and settings.

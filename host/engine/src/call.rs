@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
 use wasmtime::component::{Instance, ResourceTable};
-use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::ambient::{Stderr, world};
@@ -27,15 +27,15 @@ use crate::capability::{
 use crate::error::{CallError, HostTrouble};
 use crate::grant::Grants;
 use crate::limit::{
-    HANDLES_MAX, HOSTCALL_FUEL_BYTES, Limits, MESSAGE_BYTES_MAX, QUEUE_WAIT, TABLE_ELEMENTS_MAX,
-    TEXT_BYTES_MAX, TICK,
+    HANDLES_MAX, HOSTCALL_FUEL_BYTES, Limits, MESSAGE_BYTES_MAX, QUEUE_WAIT, TEXT_BYTES_MAX, TICK,
 };
 use crate::load::Prepared;
+use crate::memory::MemoryLimiter;
 use crate::secret::SecretTable;
 use crate::share::{Fair, Place, step_aside};
 use crate::stats::{CallOutcome, Function};
 use crate::tape::{About, Exchange, RecordSink, Tape};
-use crate::text::{chain_of, clipped, one_line};
+use crate::text::{chain_of, clipped, escaped, one_line};
 
 /// Everything about a call that is not its input.
 #[derive(Clone)]
@@ -170,55 +170,6 @@ impl WasiView for CallState {
     }
 }
 
-/// Sums all memories of a store, which the built-in limiter takes one by one.
-#[derive(Debug)]
-struct MemoryLimiter {
-    limit_bytes: usize,
-    used_bytes: usize,
-    table_elements: usize,
-    denied: Option<CallError>,
-}
-
-impl ResourceLimiter for MemoryLimiter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let used = self
-            .used_bytes
-            .saturating_add(desired.saturating_sub(current));
-        if used > self.limit_bytes {
-            self.denied = Some(CallError::Memory {
-                limit_bytes: self.limit_bytes,
-            });
-            return Ok(false);
-        }
-        self.used_bytes = used;
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let elements = self
-            .table_elements
-            .saturating_add(desired.saturating_sub(current));
-        if elements > TABLE_ELEMENTS_MAX {
-            self.denied = Some(CallError::Table {
-                limit: TABLE_ELEMENTS_MAX,
-            });
-            return Ok(false);
-        }
-        self.table_elements = elements;
-        Ok(true)
-    }
-}
-
 /// Why a guest's function did not give an answer to use.
 pub(crate) enum Stop {
     /// The guest ended badly.
@@ -274,6 +225,24 @@ impl Drop for Trial<'_> {
     }
 }
 
+/// Counts a call, also one that is dropped before it has ended.
+struct Counted<'a> {
+    prepared: &'a Prepared,
+    function: Function,
+    started: Instant,
+    outcome: CallOutcome,
+    instantiate: Duration,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        for counters in [&self.prepared.counters, &*self.prepared.engine.counters] {
+            counters.count(self.function, self.outcome, took, self.instantiate);
+        }
+    }
+}
+
 impl Prepared {
     /// Makes one call. Dropping the future drops the call.
     pub(crate) async fn call<R, F>(
@@ -293,12 +262,16 @@ impl Prepared {
             + Send
             + 'static,
     {
-        let started = Instant::now();
+        let mut counted = Counted {
+            prepared: self,
+            function,
+            started: Instant::now(),
+            outcome: CallOutcome::Dropped,
+            instantiate: Duration::ZERO,
+        };
         let (result, instantiate) = self.admitted(function, env, facts, body).await;
-        let outcome = CallOutcome::of(&result);
-        for counters in [&self.counters, &*self.engine.counters] {
-            counters.count(function, outcome, started.elapsed(), instantiate);
-        }
+        counted.outcome = CallOutcome::of(&result);
+        counted.instantiate = instantiate;
         result
     }
 
@@ -526,12 +499,10 @@ impl Run {
             table: ResourceTable::new(),
             wasi: world(facts.now_ms, seed.as_bytes(), stderr),
             capabilities,
-            memory: MemoryLimiter {
-                limit_bytes: self.limits.memory_bytes,
-                used_bytes: 0,
-                table_elements: 0,
-                denied: None,
-            },
+            memory: MemoryLimiter::new(
+                self.limits.memory_bytes,
+                self.prepared.engine.budget.hold(&self.prepared.own_bytes),
+            ),
             ticks_left: u64::try_from(ticks).unwrap_or(u64::MAX).max(1),
             ticks: Arc::default(),
             ticks_of_all: self.prepared.ticks.clone(),
@@ -629,7 +600,7 @@ impl Run {
         if !said.is_empty() {
             tracing::debug!(
                 target: "plugin", plugin = %id.plugin, digest = %id.digest, object = %id.object,
-                call = id.function, failed, "standard error: {said}"
+                call = id.function, failed, "standard error: {}", escaped(&said)
             );
         }
         if capabilities.log.dropped > 0 {

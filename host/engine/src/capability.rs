@@ -17,8 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_core::call::{Mode, State};
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::grant::{CredentialScheme, Grants};
+use crate::limit::GUEST_BLOCKING_MAX;
 use crate::secret::SecretTable;
 use crate::tape::Tape;
 
@@ -131,6 +133,24 @@ pub(crate) struct Capabilities {
     pub(crate) host: tokio::runtime::Handle,
 }
 
+/// What guests make the host's threads wait for: names and files.
+static BLOCKING: Semaphore = Semaphore::const_new(GUEST_BLOCKING_MAX);
+
+/// Runs what blocks, as soon as fewer than [`GUEST_BLOCKING_MAX`] others do. It keeps its place until it has ended, also when nobody waits for
+/// it any more.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let broken = || "the host is stopping".to_owned();
+    let place = BLOCKING.acquire().await.map_err(|_| broken())?;
+    let work = move || {
+        let _place = place;
+        work()
+    };
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|_| broken())
+}
+
 /// Runs host work on the host's threads and drops it when the call is dropped.
 pub(crate) async fn on_host<T: Send + 'static>(
     host: &tokio::runtime::Handle,
@@ -140,4 +160,36 @@ pub(crate) async fn on_host<T: Send + 'static>(
     task.join()
         .await
         .map_err(|_| "the host is stopping".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_guests_wait_for_leaves_threads_to_the_host() {
+        let gate = Arc::new(Barrier::new(GUEST_BLOCKING_MAX.saturating_add(1)));
+        let begun = Arc::new(Semaphore::new(0));
+        let held: Vec<_> = (0..GUEST_BLOCKING_MAX)
+            .map(|_| {
+                let (gate, begun) = (gate.clone(), begun.clone());
+                tokio::spawn(blocking(move || {
+                    begun.add_permits(1);
+                    gate.wait();
+                }))
+            })
+            .collect();
+        let all = u32::try_from(GUEST_BLOCKING_MAX).unwrap();
+        begun.acquire_many(all).await.unwrap().forget();
+        let mut next = Box::pin(blocking(|| 1));
+        assert!(futures::poll!(&mut next).is_pending());
+        let host = tokio::task::spawn_blocking(move || gate.wait());
+        assert!(host.await.is_ok());
+        for call in held {
+            assert_eq!(call.await.unwrap(), Ok(()));
+        }
+        assert_eq!(next.await, Ok(1));
+    }
 }

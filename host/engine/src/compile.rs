@@ -14,8 +14,9 @@ use crate::cache::write_private;
 use crate::error::LoadError;
 use crate::limit::{
     COMPILE_ADDRESS_SPACE_BYTES, COMPILE_CPU, COMPILE_MESSAGE_BYTES_MAX, COMPILE_WALL,
-    COMPILED_BYTES_MAX, COMPONENT_BYTES_MAX,
+    COMPILED_BYTES_MAX, COMPILER_BYTES_MIN, COMPONENT_BYTES_MAX,
 };
+use crate::memory::{limit_bytes, share_of_compiler};
 use crate::runtime::code_config;
 use crate::text::{chain_of, one_line};
 
@@ -152,6 +153,13 @@ fn bound_this_process() -> rustix::io::Result<()> {
         current: Some(value),
         maximum: Some(value),
     };
+    // When memory gets short all the same, this process is the one to end. A kernel without the file has no such choice to make.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let memory = share_of_compiler(limit_bytes()).max(COMPILER_BYTES_MIN);
+    setrlimit(
+        Resource::Data,
+        exactly(u64::try_from(memory).unwrap_or(u64::MAX)),
+    )?;
     setrlimit(Resource::As, exactly(COMPILE_ADDRESS_SPACE_BYTES))?;
     setrlimit(Resource::Cpu, exactly(COMPILE_CPU.as_secs()))?;
     setrlimit(Resource::Fsize, exactly(COMPILED_BYTES_MAX))?;

@@ -311,6 +311,14 @@ pub enum CallError {
         /// How long the call waited.
         waited: Duration,
     },
+    /// There is no memory left for it beside what others use: nothing that the plugin did, unless its own calls are the others.
+    #[error(
+        "the plugin is busy: of the {budget_bytes} bytes that all plugins may use together too few are left for this call"
+    )]
+    Crowded {
+        /// Of all calls in flight.
+        budget_bytes: usize,
+    },
     /// The plugin trapped too often lately.
     #[error("the plugin failed too often and is not called for another {} s", .retry_after.as_secs())]
     BreakerOpen {
@@ -348,7 +356,7 @@ impl CallError {
             Self::BadAnswer { .. } => "PluginBadAnswer",
             Self::BadInput { .. } => "PluginInputTooLarge",
             Self::NotOffered { .. } => "PluginInterfaceMissing",
-            Self::Busy { .. } => "PluginBusy",
+            Self::Busy { .. } | Self::Crowded { .. } => "PluginBusy",
             Self::BreakerOpen { .. } => "PluginStopped",
             Self::Host { .. } => "PluginHostFailed",
         }
@@ -374,6 +382,7 @@ impl CallError {
             | Self::Table { .. }
             | Self::BadAnswer { .. }
             | Self::Busy { .. }
+            | Self::Crowded { .. }
             | Self::BreakerOpen { .. }
             | Self::Host { .. } => FailureKind::Transient,
         };

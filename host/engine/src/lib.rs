@@ -20,6 +20,7 @@ pub mod grant;
 pub mod limit;
 mod load;
 mod manifest;
+mod memory;
 mod native;
 mod registry;
 mod replay;
@@ -52,6 +53,7 @@ pub use grant::{
 };
 pub use limit::Limits;
 pub use load::Loaded;
+pub use memory::{limit_bytes, share_of_guests};
 pub use native::Native;
 pub use registry::{PullError, Pulled, Pushed, Reference, RegistryAccess, pull, push, resolve};
 pub use replay::{Question, Tried, example};
@@ -59,6 +61,7 @@ pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;
 pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};
 pub use tape::{CallRecord, Difference, Exchange, RECORD_FORM, RecordSink, RecordedOutcome};
+pub use text::escaped;
 pub use trust::{PublicKey, Signature, SignaturePolicy, Signed, Trust};
 
 #[cfg(test)]

@@ -41,11 +41,25 @@ pub const POOL_CORE_INSTANCES: u32 = 8192;
 /// Core instances of one component.
 pub const POOL_CORE_INSTANCES_PER_COMPONENT: u32 = 64;
 
-/// Linear memories in the pool: two for each component.
+/// Linear memories in the pool: [`POOL_MEMORIES_PER_COMPONENT`] for each call in flight. A slot reserves 4 GiB of addresses.
 pub const POOL_MEMORIES: u32 = 512;
 
-/// Tables in the pool.
+/// Linear memories of one component: its own, those of adapters, and of a few components that it is composed of.
+pub const POOL_MEMORIES_PER_COMPONENT: u32 = 4;
+
+/// Tables in the pool: [`POOL_TABLES_PER_COMPONENT`] for each call in flight. A slot reserves 800 KB of addresses.
 pub const POOL_TABLES: u32 = 1024;
+
+/// Tables of one component: usual ones have two, those of languages that link at run time three or four.
+pub const POOL_TABLES_PER_COMPONENT: u32 = 8;
+
+// Whatever all calls in flight are of, none finds the pool empty: a call's slots are free again before its place is.
+const _: () = {
+    assert!(CALLS_MAX * POOL_MEMORIES_PER_COMPONENT as usize <= POOL_MEMORIES as usize);
+    assert!(CALLS_MAX * POOL_TABLES_PER_COMPONENT as usize <= POOL_TABLES as usize);
+    assert!(CALLS_MAX * POOL_CORE_INSTANCES_PER_COMPONENT as usize <= POOL_CORE_INSTANCES as usize);
+    assert!(CALLS_MAX <= POOL_COMPONENT_INSTANCES as usize);
+};
 
 /// Largest linear memory that the pool can hold, and so the ceiling of [`Limits::memory_bytes`].
 pub const MEMORY_BYTES_CEILING: usize = 256 << 20;
@@ -67,6 +81,32 @@ pub const HOSTCALL_FUEL_BYTES: usize = 4 << 20;
 
 /// Resource handles that a guest may hold; the ambient world has a few streams and clocks.
 pub const HANDLES_MAX: usize = 1000;
+
+/// Longest that a call may take, whatever an operator allows: a reconcile has 120 s for all that it does, and what is dropped then ends
+/// without a word about whose fault it was.
+pub const WALL_CEILING: Duration = Duration::from_secs(100);
+
+/// Suggested grant of one capability in a manifest, as JSON: with what the host adds it fits where the status shows it.
+pub const SUGGESTION_BYTES_MAX: usize = 4 << 10;
+
+/// Memory that the Deployment of `capstan manifests` has. An eighth is the host's own (its watch caches are some tens of MiB), three are
+/// the guests', four the compiler's, whose peak was 655 MB.
+pub const CONTAINER_MEMORY_BYTES: usize = 2 << 30;
+
+/// See [`CONTAINER_MEMORY_BYTES`].
+pub const GUESTS_EIGHTHS: usize = 3;
+
+/// See [`CONTAINER_MEMORY_BYTES`].
+pub const COMPILER_EIGHTHS: usize = 4;
+
+/// What the compiler gets at least: with less no real component is compiled.
+pub const COMPILER_BYTES_MIN: usize = 256 << 20;
+
+/// Times that a host may be killed while it compiles a component before that component is not compiled any more.
+pub const COMPILE_KILLS_MAX: u32 = 2;
+
+/// Memory for asking a component for its manifest, whose own limit is not known yet: the runtimes of interpreted languages fit.
+pub const DESCRIBE_MEMORY_BYTES: usize = 128 << 20;
 
 /// Frames kept of a trap's backtrace.
 pub const BACKTRACE_FRAMES_MAX: usize = 20;
@@ -137,6 +177,15 @@ pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an unused connection is kept for the plugin's next call.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Threads of the host that look up names and read files for guests at the same time: half of the eight that it has for what blocks.
+pub const GUEST_BLOCKING_MAX: usize = 4;
+
+/// Open connections of one plugin, unused ones included: its calls in flight, and some that are kept for each of many origins.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Lines of the metrics about one plugin's requests: six for each of the 32 origins of a few grants.
+pub const HTTP_COUNTS_MAX: usize = 512;
 
 /// Unused connections kept for one origin.
 pub const HTTP_IDLE_PER_HOST_MAX: usize = 8;
@@ -286,7 +335,7 @@ impl Limits {
         Self {
             memory_bytes: MEMORY_BYTES_CEILING,
             cpu: Duration::from_secs(30),
-            wall: Duration::from_secs(600),
+            wall: WALL_CEILING,
             http_requests: 256,
             http_body_bytes: HTTP_BODY_BYTES_MAX,
             log_bytes: 1 << 20,
@@ -303,7 +352,7 @@ impl Limits {
                 .min(ceilings.memory_bytes)
                 .min(MEMORY_BYTES_CEILING),
             cpu: self.cpu.min(ceilings.cpu),
-            wall: self.wall.min(ceilings.wall),
+            wall: self.wall.min(ceilings.wall).min(WALL_CEILING),
             http_requests: self.http_requests.min(ceilings.http_requests),
             http_body_bytes: self
                 .http_body_bytes

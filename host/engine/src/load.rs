@@ -21,7 +21,11 @@ use crate::capability::workload::Pace;
 use crate::compile::compile;
 use crate::error::{CallError, LoadError};
 use crate::grant::{Grants, MissingGrant, missing};
-use crate::limit::{Limits, MESSAGE_BYTES_MAX, POOL_CORE_INSTANCES_PER_COMPONENT, TEXT_BYTES_MAX};
+use crate::limit::{
+    DESCRIBE_MEMORY_BYTES, Limits, MESSAGE_BYTES_MAX, POOL_MEMORIES_PER_COMPONENT,
+    POOL_TABLES_PER_COMPONENT, TEXT_BYTES_MAX,
+};
+use crate::memory::OwnBytes;
 use crate::native::Native;
 use crate::runtime::Engine;
 use crate::share::{Own, PluginTurns};
@@ -42,6 +46,7 @@ pub(crate) struct Prepared {
     breaker: Mutex<Breaker>,
     turns: Mutex<(usize, Arc<Semaphore>)>,
     pub(crate) own: Arc<Own>,
+    pub(crate) own_bytes: Arc<OwnBytes>,
     pub(crate) long_turns: PluginTurns,
     /// Processor time of all its calls.
     pub(crate) ticks: Arc<AtomicU64>,
@@ -189,6 +194,18 @@ impl Loaded {
         missing(&self.manifest, &self.imports, granted, &effective)
     }
 
+    /// What the host's ceiling leaves out of that which is granted and asked for.
+    #[must_use]
+    pub fn cuts(&self, granted: &Grants) -> Vec<String> {
+        match &self.body {
+            Body::Component(prepared) => {
+                let ceiling = &prepared.engine.options.ceiling;
+                ceiling.cuts(&self.manifest, granted)
+            }
+            Body::Native(_) => Vec::new(),
+        }
+    }
+
     /// Who has signed it, as far as anybody looked.
     #[must_use]
     pub fn signed(&self) -> &Signed {
@@ -234,6 +251,24 @@ impl Loaded {
         match &self.body {
             Body::Component(prepared) => prepared.ticks.load(Ordering::Relaxed),
             Body::Native(_) => 0,
+        }
+    }
+
+    /// The most memory that one call has had, in bytes.
+    #[must_use]
+    pub fn memory_peak(&self) -> usize {
+        match &self.body {
+            Body::Component(prepared) => prepared.own_bytes.peak(),
+            Body::Native(_) => 0,
+        }
+    }
+
+    /// Answers to its HTTP requests so far: granted origin, kind of status (`2xx`, or `none` without an answer), how many.
+    #[must_use]
+    pub fn http_answers(&self) -> Vec<(String, &'static str, u64)> {
+        match &self.body {
+            Body::Component(prepared) => prepared.http.counts(),
+            Body::Native(_) => Vec::new(),
         }
     }
 
@@ -318,6 +353,7 @@ impl Engine {
             breaker: Mutex::default(),
             turns: Mutex::new((0, Arc::new(Semaphore::new(0)))),
             own: Arc::default(),
+            own_bytes: Arc::default(),
             long_turns: self.turns.of_plugin(),
             ticks: Arc::default(),
         });
@@ -374,6 +410,8 @@ impl Engine {
         if let Some(found) = self.find(&verified.digest).await? {
             return Ok(found);
         }
+        let mark = self.cache.compiling(&verified.digest);
+        let _mark = mark.map_err(|why| LoadError::CompileFailed { why })?;
         let scratch = Scratch(self.cache.scratch(&verified.digest));
         let took = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0).await?;
         let (engine, digest) = (self.clone(), verified.digest.clone());
@@ -434,23 +472,24 @@ fn fits_the_pool(component: &Component) -> Result<(), LoadError> {
     let Some(needed) = component.resources_required() else {
         return Ok(());
     };
-    let instances = usize::try_from(POOL_CORE_INSTANCES_PER_COMPONENT).unwrap_or(usize::MAX);
-    let too_much = |what: String, limit: usize| Err(LoadError::TooDemanding { what, limit });
-    if needed.num_memories > 8 {
-        return too_much(format!("{} memories", needed.num_memories), 8);
-    }
-    let tables = usize::try_from(needed.num_tables).unwrap_or(usize::MAX);
-    if tables > instances {
-        return too_much(format!("{tables} tables"), instances);
-    }
-    Ok(())
+    let fits = |what: &str, count: u32, limit: u32| {
+        if count <= limit {
+            return Ok(());
+        }
+        Err(LoadError::TooDemanding {
+            what: format!("{count} {what}"),
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        })
+    };
+    fits("memories", needed.num_memories, POOL_MEMORIES_PER_COMPONENT)?;
+    fits("tables", needed.num_tables, POOL_TABLES_PER_COMPONENT)
 }
 
 /// Asks for the manifest, with every capability denied.
 async fn describe(prepared: &Arc<Prepared>) -> Result<Manifest, LoadError> {
     // Languages with large runtimes start slowly; a plugin's own limits are not known yet.
     let limits = Limits {
-        memory_bytes: prepared.engine.options.ceilings.memory_bytes,
+        memory_bytes: DESCRIBE_MEMORY_BYTES,
         cpu: Duration::from_secs(5),
         ..Limits::default()
     };
@@ -477,7 +516,7 @@ async fn describe(prepared: &Arc<Prepared>) -> Result<Manifest, LoadError> {
                 }
             }
             CallError::Host { why } => LoadError::Host { why },
-            CallError::Busy { .. } => host(&error),
+            CallError::Busy { .. } | CallError::Crowded { .. } => host(&error),
             other => LoadError::ManifestTrapped {
                 why: one_line(&other.to_string(), TEXT_BYTES_MAX),
             },

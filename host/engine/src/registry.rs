@@ -7,6 +7,7 @@
 mod push;
 mod reference;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,12 +20,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::capability::connect::CheckedConnector;
 use crate::limit::{
-    REGISTRY_DOCUMENT_BYTES_MAX, REGISTRY_REDIRECTS_MAX, REGISTRY_SIGNATURES_MAX, REGISTRY_TIMEOUT,
-    SOURCE_BYTES_MAX, TEXT_BYTES_MAX,
+    HTTP_CONNECTIONS_MAX, REGISTRY_DOCUMENT_BYTES_MAX, REGISTRY_REDIRECTS_MAX,
+    REGISTRY_SIGNATURES_MAX, REGISTRY_TIMEOUT, SOURCE_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::source::hex;
 use crate::text::one_line;
@@ -215,8 +217,13 @@ impl Registry {
         let base = Url::parse(&base)
             .map_err(|e| PullError::Invalid(format!("{} is not a host: {e}", reference.host)))?;
         // The operator names the registry: it may be anywhere.
-        let connector = CheckedConnector::new(true, access.ca_pem.as_deref(), None)
-            .map_err(PullError::Invalid)?;
+        let connector = CheckedConnector::new(
+            true,
+            access.ca_pem.as_deref(),
+            None,
+            Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX)),
+        )
+        .map_err(PullError::Invalid)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(5))

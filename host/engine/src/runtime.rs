@@ -21,6 +21,7 @@ use crate::limit::{
     POOL_MEMORY_RESIDENT_BYTES, POOL_TABLE_RESIDENT_BYTES, POOL_TABLES, POOL_WARM_SLOTS,
     TABLE_ELEMENTS_MAX, TICK,
 };
+use crate::memory::Budget;
 use crate::share::{Places, Turns};
 use crate::stats::{Counters, EngineStats};
 use crate::trust::SignaturePolicy;
@@ -38,6 +39,8 @@ pub struct EngineOptions {
     pub ceiling: Ceiling,
     /// Where components may come from besides the API server, and whose signatures count.
     pub sources: SourceOptions,
+    /// Bytes that guests may use together, all calls in flight.
+    pub guest_memory_bytes: usize,
     /// Threads that guests run on, apart from all others; at least 1.
     pub guest_threads: usize,
 }
@@ -58,6 +61,7 @@ pub struct Engine {
     pub(crate) cache: Cache,
     pub(crate) options: EngineOptions,
     pub(crate) places: Arc<Places>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) compiling: Semaphore,
     pub(crate) counters: Arc<Counters>,
@@ -88,6 +92,7 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(EngineError::Threads)?;
+        let budget = Budget::new(options.guest_memory_bytes);
         let activity = Arc::new(Activity::default());
         start_ticker(&wasm, activity.clone())?;
         Ok(Arc::new(Self {
@@ -96,6 +101,7 @@ impl Engine {
             cache,
             options,
             places: Places::new(CALLS_MAX),
+            budget,
             turns: Turns::new(threads),
             compiling: Semaphore::new(1),
             counters: Arc::new(Counters::default()),
@@ -117,6 +123,8 @@ impl Engine {
         EngineStats {
             pooling: self.pooling,
             calls_active: self.activity.calls.load(Ordering::Relaxed),
+            guest_memory_bytes: self.budget.used(),
+            guest_memory_bytes_max: self.budget.bytes(),
             calls: self.counters.read(),
         }
     }

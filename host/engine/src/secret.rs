@@ -66,27 +66,54 @@ impl SecretTable {
     /// The text without any secret of this table or of others, plain, in base64 or inside of JSON: for what is kept. It stays as long
     /// as it was, so that a replay sees the same lengths.
     pub(crate) fn redact_all(&self, text: &str, others: &[Vec<u8>]) -> String {
+        let mut text = text.to_owned();
+        for form in self.forms(others) {
+            if let Ok(form) = std::str::from_utf8(&form)
+                && text.contains(form)
+            {
+                text = text.replace(form, &covered(form.chars().count()));
+            }
+        }
+        text
+    }
+
+    /// The same of bytes that are no text.
+    pub(crate) fn redact_bytes(&self, bytes: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for form in self.forms(others) {
+            let cover = covered(form.len());
+            let mut at = 0;
+            while let Some(rest) = bytes.get_mut(at..)
+                && let Some(found) = rest.windows(form.len()).position(|part| part == form)
+            {
+                for (place, byte) in rest.iter_mut().skip(found).zip(cover.bytes()) {
+                    *place = byte;
+                }
+                at = at.saturating_add(found).saturating_add(form.len());
+            }
+        }
+        bytes
+    }
+
+    /// What secrets of this table and others look like where they are written down.
+    fn forms(&self, others: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let own = self.values.iter().map(AsRef::as_ref);
         let all = own.chain(others.iter().map(Vec::as_slice));
-        let mut text = text.to_owned();
+        let mut forms = Vec::new();
         for value in all.map(<[u8]>::trim_ascii) {
             if value.len() < REDACT_BYTES_MIN {
                 continue;
             }
-            let mut forms = vec![STANDARD.encode(value)];
+            forms.push(STANDARD.encode(value).into_bytes());
             if let Ok(secret) = std::str::from_utf8(value) {
                 let quoted = serde_json::Value::from(secret).to_string();
-                forms.push(quoted.trim_matches('"').to_owned());
-                forms.push(secret.to_owned());
+                forms.push(quoted.trim_matches('"').as_bytes().to_vec());
             }
-            for form in forms {
-                if text.contains(&form) {
-                    text =
-                        text.replace(&form, &format!("{:*<1$}", "[secret]", form.chars().count()));
-                }
-            }
+            forms.push(value.to_vec());
         }
-        text
+        // Of two that overlap the longer one goes whole.
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        forms
     }
 
     /// The text with every secret of this table that occurs in it taken out.
@@ -104,6 +131,11 @@ impl SecretTable {
         }
         text
     }
+}
+
+/// What stands in the place of so many characters of a secret.
+fn covered(count: usize) -> String {
+    format!("{:*<count$}", "[secret]")
 }
 
 impl fmt::Debug for SecretTable {
@@ -155,5 +187,12 @@ mod tests {
             redacted,
             "[secret]************ [secret]******* [secret]***** [secret]"
         );
+        let bytes = [
+            &b"\xff\xfehunter2-hunter2\0"[..],
+            STANDARD.encode("hunter2-hunter2").as_bytes(),
+        ]
+        .concat();
+        let redacted = table.redact_bytes(&bytes, &[b"injected".to_vec()]);
+        assert_eq!(redacted, b"\xff\xfe[secret]*******\0[secret]************");
     }
 }

@@ -98,13 +98,17 @@ pub enum CallOutcome {
     OutOfMemory,
     /// With an answer that was refused.
     BadAnswer,
-    /// Before it started: not granted, too large, not offered, no turn, stopped.
+    /// Before it started: not granted, too large, not offered, no turn, no memory left, stopped.
     Refused,
+    /// With trouble of the host itself: nothing that the plugin did.
+    Host,
+    /// By whoever had made it, before it had ended.
+    Dropped,
 }
 
 impl CallOutcome {
     /// Every outcome, in the order of the counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Answered,
         Self::Failed,
         Self::Trapped,
@@ -112,6 +116,8 @@ impl CallOutcome {
         Self::OutOfMemory,
         Self::BadAnswer,
         Self::Refused,
+        Self::Host,
+        Self::Dropped,
     ];
 
     /// For metrics.
@@ -125,6 +131,8 @@ impl CallOutcome {
             Self::OutOfMemory => "out-of-memory",
             Self::BadAnswer => "bad-answer",
             Self::Refused => "refused",
+            Self::Host => "host",
+            Self::Dropped => "dropped",
         }
     }
 
@@ -132,7 +140,8 @@ impl CallOutcome {
         match result {
             Ok(_) => Self::Answered,
             Err(CallError::Plugin(_)) => Self::Failed,
-            Err(CallError::Trap { .. } | CallError::Host { .. }) => Self::Trapped,
+            Err(CallError::Trap { .. }) => Self::Trapped,
+            Err(CallError::Host { .. }) => Self::Host,
             Err(CallError::Deadline { .. } | CallError::Cpu { .. }) => Self::TimedOut,
             Err(CallError::Memory { .. } | CallError::Table { .. }) => Self::OutOfMemory,
             Err(CallError::BadAnswer { .. }) => Self::BadAnswer,
@@ -141,6 +150,7 @@ impl CallOutcome {
                 | CallError::BadInput { .. }
                 | CallError::NotOffered { .. }
                 | CallError::Busy { .. }
+                | CallError::Crowded { .. }
                 | CallError::BreakerOpen { .. },
             ) => Self::Refused,
         }
@@ -237,6 +247,10 @@ pub struct EngineStats {
     pub pooling: bool,
     /// Calls in flight.
     pub calls_active: usize,
+    /// Bytes of the memories of calls in flight.
+    pub guest_memory_bytes: usize,
+    /// The most that these may be.
+    pub guest_memory_bytes_max: usize,
     /// By function.
     pub calls: Vec<FunctionStats>,
 }

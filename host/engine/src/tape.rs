@@ -242,7 +242,10 @@ impl Tape {
             incomplete: track.incomplete,
         };
         if !is_replay {
-            let hide = |text: &str| secrets.redact_all(text, &track.hidden);
+            let hide = Hide {
+                secrets,
+                others: &track.hidden,
+            };
             redact(&mut record.input, &hide);
             for exchange in &mut record.imports {
                 redact(&mut exchange.request, &hide);
@@ -251,7 +254,7 @@ impl Tape {
             if let Some(answer) = &mut record.outcome.answer {
                 redact(answer, &hide);
             }
-            record.outcome.error = record.outcome.error.map(|error| hide(&error));
+            record.outcome.error = record.outcome.error.map(|error| hide.text(&error));
         }
         Some(record)
     }
@@ -383,12 +386,47 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
-/// Takes secrets out of every text of a value.
-fn redact(value: &mut Value, hide: &impl Fn(&str) -> String) {
+/// What must not be in a record.
+struct Hide<'a> {
+    secrets: &'a SecretTable,
+    others: &'a [Vec<u8>],
+}
+
+impl Hide<'_> {
+    fn text(&self, text: &str) -> String {
+        self.secrets.redact_all(text, self.others)
+    }
+
+    /// Bytes as a record has them.
+    fn encoded(&self, bytes: &[u8]) -> String {
+        encode(&self.secrets.redact_bytes(bytes, self.others))
+    }
+}
+
+/// Takes secrets out of every text, every name and all bytes of a value.
+fn redact(value: &mut Value, hide: &Hide<'_>) {
     match value {
-        Value::String(text) => *text = hide(text),
+        Value::String(text) => *text = hide.text(text),
         Value::Array(items) => items.iter_mut().for_each(|item| redact(item, hide)),
-        Value::Object(fields) => fields.values_mut().for_each(|value| redact(value, hide)),
+        Value::Object(fields) => {
+            let bytes = (fields.len() == 1)
+                .then(|| fields.get(BYTES).and_then(Value::as_str).and_then(decode))
+                .flatten();
+            if let Some(bytes) = bytes {
+                fields.insert(BYTES.to_owned(), Value::String(hide.encoded(&bytes)));
+                return;
+            }
+            let before = std::mem::take(fields);
+            for (name, mut value) in before {
+                redact(&mut value, hide);
+                let mut name = hide.text(&name);
+                // Two secrets of one length are two names all the same.
+                while fields.contains_key(&name) {
+                    name.push('*');
+                }
+                fields.insert(name, value);
+            }
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -506,6 +544,24 @@ fn compare(path: &str, a: &Value, b: &Value, found: &mut Vec<Difference>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_bytes_are_redacted_as_texts_are() {
+        let mut secrets = SecretTable::new();
+        secrets.add(b"hunter2-hunter2".to_vec());
+        let others = [b"hunter3-hunter3".to_vec()];
+        let hide = Hide {
+            secrets: &secrets,
+            others: &others,
+        };
+        let body = encode(b"\xffhunter2-hunter2");
+        let mut value = json!({"hunter2-hunter2": 1, "hunter3-hunter3": {"base64": body}, "a": "hunter3-hunter3"});
+        redact(&mut value, &hide);
+        assert_eq!(
+            value,
+            json!({"[secret]*******": 1, "[secret]********": {"base64": encode(b"\xff[secret]*******")}, "a": "[secret]*******"})
+        );
+    }
 
     #[test]
     fn bytes_are_readable_and_come_back_exactly() {

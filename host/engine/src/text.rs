@@ -20,6 +20,40 @@ pub(crate) fn one_line(text: &str, bytes: usize) -> String {
     clipped(&line, bytes).to_owned()
 }
 
+/// The text without anything that a terminal, or a reader of lines, takes for more than text: those characters are written out.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Control characters, ends of lines and paragraphs, and what turns the direction of writing.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// How many values JSON text can have at the most: each but the first comes after a comma or an opening bracket.
+pub(crate) fn json_values(text: &str) -> usize {
+    let (mut count, mut quoted, mut is_escaped) = (1_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if quoted => is_escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => count = count.saturating_add(1),
+            _ => {}
+        }
+    }
+    count
+}
+
 /// An error and its causes in one line, without a host backtrace.
 pub(crate) fn chain_of(error: &wasmtime::Error, bytes: usize) -> String {
     let mut text = String::new();
@@ -70,6 +104,30 @@ mod tests {
     fn json_is_counted_as_it_is_written() {
         let value = serde_json::json!({"a": ["x\n", 1.5, null]});
         assert_eq!(json_bytes(&value), value.to_string().len());
+    }
+
+    #[test]
+    fn values_are_counted_where_they_are() {
+        for (text, count) in [
+            ("1", 1),
+            (r#"{"a":[1,2,3],"b":{}}"#, 7),
+            (r#""[[[,,,\"[[[""#, 1),
+            (r#"["a\\",1]"#, 3),
+        ] {
+            assert_eq!(json_values(text), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_begin_a_line_of_its_own_is_written_out() {
+        let forged =
+            "fine\n2026-01-01T00:00:00Z ERROR capstan: gone\r\u{1b}[2Kx\u{2028}y\u{202e}z\u{85}";
+        let shown = escaped(forged);
+        assert_eq!(
+            shown,
+            "fine\\n2026-01-01T00:00:00Z ERROR capstan: gone\\r\\u{1b}[2Kx\\u{2028}y\\u{202e}z\\u{85}"
+        );
+        assert_eq!(escaped("a häuser \"x\" \\ ok"), "a häuser \"x\" \\ ok");
     }
 
     #[test]

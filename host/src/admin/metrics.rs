@@ -3,7 +3,8 @@
 use std::fmt;
 
 use capstan_controllers::ctx::Ctx;
-use capstan_engine::{BreakerState, Engine};
+use capstan_engine::limit::TICK;
+use capstan_engine::{BreakerState, Engine, Loaded};
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -102,13 +103,34 @@ struct Plugin {
     compile_s: f64,
     cached: bool,
     compiled_bytes: u64,
+    memory_peak_bytes: u64,
+    cpu_s: f64,
+    http: Vec<(String, &'static str, u64)>,
+}
+
+impl Plugin {
+    fn of(name: &str, loaded: &Loaded) -> Self {
+        let ticks = u32::try_from(loaded.ticks()).unwrap_or(u32::MAX);
+        Self {
+            name: name.to_owned(),
+            version: loaded.manifest().version.clone(),
+            digest: loaded.digest().to_owned(),
+            held_back: loaded.breaker() != BreakerState::Closed,
+            compile_s: loaded.compile_time().as_secs_f64(),
+            cached: loaded.cached(),
+            compiled_bytes: loaded.compiled_bytes(),
+            memory_peak_bytes: u64::try_from(loaded.memory_peak()).unwrap_or(u64::MAX),
+            cpu_s: TICK.as_secs_f64() * f64::from(ticks),
+            http: loaded.http_answers(),
+        }
+    }
 }
 
 /// Reads one figure of a plugin.
 type Figure = fn(&Plugin) -> f64;
 
 /// Figures of a plugin: name, help, value.
-const FIGURES: [(&str, &str, Figure); 4] = [
+const FIGURES: [(&str, &str, Figure); 5] = [
     (
         "capstan_plugin_held_back",
         "1 while calls are held back because the plugin failed again and again",
@@ -129,12 +151,19 @@ const FIGURES: [(&str, &str, Figure); 4] = [
         "Size of the native code",
         |plugin| f64::from(u32::try_from(plugin.compiled_bytes).unwrap_or(u32::MAX)),
     ),
+    (
+        "capstan_plugin_memory_peak_bytes",
+        "The most memory that one call has had",
+        |plugin| f64::from(u32::try_from(plugin.memory_peak_bytes).unwrap_or(u32::MAX)),
+    ),
 ];
 
 /// Calls of one function of one plugin.
 #[derive(Debug)]
 struct Line {
     plugin: String,
+    /// Of the canary, and not of the component beside it.
+    canary: bool,
     function: &'static str,
     outcomes: Vec<(&'static str, u64)>,
     total_s: f64,
@@ -148,69 +177,68 @@ struct Calls {
     details: Vec<Plugin>,
     active: i64,
     plugins: i64,
+    memory_bytes: i64,
+    memory_bytes_max: i64,
 }
 
 impl Calls {
     fn read(ctx: &Ctx, engine: &Engine) -> Self {
         let names = ctx.plugins.names();
         let plugins = i64::try_from(names.len()).unwrap_or(i64::MAX);
-        let active = i64::try_from(engine.stats().calls_active).unwrap_or(i64::MAX);
+        let stats = engine.stats();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let loaded: Vec<_> = names
             .into_iter()
             .filter_map(|name| Some((ctx.plugins.get(&name)?, name)))
             .collect();
-        let details = loaded.iter().map(|(plugin, name)| {
-            let loaded = &plugin.loaded;
-            Plugin {
-                name: name.clone(),
-                version: loaded.manifest().version.clone(),
-                digest: loaded.digest().to_owned(),
-                held_back: loaded.breaker() != BreakerState::Closed,
-                compile_s: loaded.compile_time().as_secs_f64(),
-                cached: loaded.cached(),
-                compiled_bytes: loaded.compiled_bytes(),
-            }
-        });
+        let details = loaded.iter();
+        let details = details.map(|(plugin, name)| Plugin::of(name, &plugin.loaded));
         let details = details.collect();
-        let lines = loaded.into_iter().flat_map(|(plugin, name)| {
-            plugin.loaded.stats().into_iter().map(move |stats| Line {
-                plugin: name.clone(),
-                function: stats.function.as_str(),
-                outcomes: stats
-                    .outcomes
-                    .iter()
-                    .map(|(o, count)| (o.as_str(), *count))
-                    .collect(),
-                total_s: stats.total.as_secs_f64(),
-                instantiate_s: stats.instantiate.as_secs_f64(),
-            })
+        let lines = loaded.iter().flat_map(|(plugin, name)| {
+            let canary = plugin.canary.as_ref().map(|canary| &canary.plugin.loaded);
+            let both = [(false, Some(&plugin.loaded)), (true, canary)];
+            let both = both.into_iter();
+            both.filter_map(|(canary, loaded)| Some((canary, loaded?)))
+                .flat_map(move |(canary, loaded)| Line::of(name, canary, loaded))
         });
         Self {
             lines: lines.collect(),
             details,
-            active,
+            active: gauge(stats.calls_active),
             plugins,
+            memory_bytes: gauge(stats.guest_memory_bytes),
+            memory_bytes_max: gauge(stats.guest_memory_bytes_max),
         }
+    }
+}
+
+impl Line {
+    fn of(plugin: &str, canary: bool, loaded: &Loaded) -> Vec<Self> {
+        let stats = loaded.stats().into_iter();
+        stats
+            .map(|stats| Self {
+                plugin: plugin.to_owned(),
+                canary,
+                function: stats.function.as_str(),
+                outcomes: stats
+                    .outcomes
+                    .iter()
+                    .map(|(outcome, count)| (outcome.as_str(), *count))
+                    .collect(),
+                total_s: stats.total.as_secs_f64(),
+                instantiate_s: stats.instantiate.as_secs_f64(),
+            })
+            .collect()
+    }
+
+    fn canary(&self) -> &'static str {
+        if self.canary { "true" } else { "false" }
     }
 }
 
 impl Collector for Calls {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for (name, help, value) in [
-            (
-                "capstan_plugins_active",
-                "Plugins that are called",
-                self.plugins,
-            ),
-            (
-                "capstan_plugin_calls_active",
-                "Calls of plugins in flight",
-                self.active,
-            ),
-        ] {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
+        self.encode_sums(&mut encoder)?;
         let help = "Which component answers calls";
         let mut info =
             encoder.encode_descriptor("capstan_plugin_info", help, None, MetricType::Gauge)?;
@@ -238,10 +266,12 @@ impl Collector for Calls {
                     ("plugin", line.plugin.as_str()),
                     ("function", line.function),
                     ("outcome", outcome),
+                    ("canary", line.canary()),
                 ];
                 ConstCounter::new(*count).encode(calls.encode_family(&labels)?)?;
             }
         }
+        self.encode_usage(&mut encoder)?;
         let seconds: [(&str, &str, Seconds); 2] = [
             (
                 "capstan_plugin_call_seconds",
@@ -260,8 +290,66 @@ impl Collector for Calls {
                 let labels = [
                     ("plugin", line.plugin.as_str()),
                     ("function", line.function),
+                    ("canary", line.canary()),
                 ];
                 ConstCounter::new(value(line)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Calls {
+    /// What is counted of all plugins together.
+    fn encode_sums(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in [
+            (
+                "capstan_plugins_active",
+                "Plugins that are called",
+                self.plugins,
+            ),
+            (
+                "capstan_plugin_calls_active",
+                "Calls of plugins in flight",
+                self.active,
+            ),
+            (
+                "capstan_plugin_guest_memory_bytes",
+                "Memory of the calls in flight",
+                self.memory_bytes,
+            ),
+            (
+                "capstan_plugin_guest_memory_limit_bytes",
+                "The most that the memory of all calls in flight may be",
+                self.memory_bytes_max,
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+
+    /// Processor time and requests.
+    fn encode_usage(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Processor time of calls, in steps of 10 ms; most calls take less than one";
+        let name = "capstan_plugin_cpu_seconds";
+        let mut cpu = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for plugin in &self.details {
+            let labels = [("plugin", plugin.name.as_str())];
+            ConstCounter::new(plugin.cpu_s).encode(cpu.encode_family(&labels)?)?;
+        }
+        let help = "HTTP requests of plugins by granted origin and kind of status";
+        let name = "capstan_plugin_http_requests";
+        let mut requests = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for plugin in &self.details {
+            for (origin, status, count) in &plugin.http {
+                let labels = [
+                    ("plugin", plugin.name.as_str()),
+                    ("origin", origin.as_str()),
+                    ("status", status),
+                ];
+                ConstCounter::new(*count).encode(requests.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -362,6 +450,7 @@ mod tests {
     fn calls() -> Calls {
         let line = Line {
             plugin: "infrastructure-local".to_owned(),
+            canary: false,
             function: "ensure-machine",
             outcomes: vec![("answered", 3), ("trapped", 0)],
             total_s: 1.5,
@@ -375,12 +464,17 @@ mod tests {
             compile_s: 2.5,
             cached: false,
             compiled_bytes: 7,
+            memory_peak_bytes: 9,
+            cpu_s: 0.5,
+            http: vec![("https://*.example.com".to_owned(), "2xx", 4)],
         };
         Calls {
             lines: vec![line],
             details: vec![detail],
             active: 1,
             plugins: 1,
+            memory_bytes: 5,
+            memory_bytes_max: 6,
         }
     }
 
@@ -402,8 +496,11 @@ mod tests {
         let text = everything();
         let labels = "plugin=\"infrastructure-local\",function=\"ensure-machine\"";
         for line in [
-            format!("capstan_plugin_calls_total{{{labels},outcome=\"answered\"}} 3"),
-            format!("capstan_plugin_call_seconds_total{{{labels}}} 1.5"),
+            format!("capstan_plugin_calls_total{{{labels},outcome=\"answered\",canary=\"false\"}} 3"),
+            format!("capstan_plugin_call_seconds_total{{{labels},canary=\"false\"}} 1.5"),
+            "capstan_plugin_http_requests_total{plugin=\"infrastructure-local\",origin=\"https://*.example.com\",status=\"2xx\"} 4"
+                .to_owned(),
+            "capstan_plugin_cpu_seconds_total{plugin=\"infrastructure-local\"} 0.5".to_owned(),
             "capstan_plugin_held_back{plugin=\"infrastructure-local\"} 1.0".to_owned(),
             "capstan_working 1".to_owned(),
         ] {

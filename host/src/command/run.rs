@@ -24,7 +24,8 @@ use capstan_controllers::{install, plugin, registry};
 use capstan_core::lease::Terms;
 use capstan_core::plan::{Failure, FailureKind};
 use capstan_engine::{
-    Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions,
+    Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions, limit_bytes,
+    share_of_guests,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,6 +68,9 @@ pub(super) struct RunArgs {
     /// Without it everything can be granted but files.
     #[arg(long, value_name = "FILE")]
     ceiling: Option<PathBuf>,
+    /// Memory that all calls of plugins may use together; three eighths of what this process may use, by its cgroup, by default.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
+    guest_memory_mib: Option<u32>,
     /// Directory with components that Plugin objects may name in spec.source.file.
     #[arg(long, value_name = "DIR")]
     plugin_dir: Option<PathBuf>,
@@ -435,6 +439,7 @@ pub(super) fn plain_engine(cache_dir: Option<&Path>) -> anyhow::Result<EngineOpt
         ceilings: Limits::ceilings(),
         ceiling: Ceiling::default(),
         sources: SourceOptions::default(),
+        guest_memory_bytes: share_of_guests(limit_bytes()),
         guest_threads: GUEST_THREADS,
     })
 }
@@ -445,6 +450,10 @@ fn engine_options(args: &RunArgs) -> anyhow::Result<EngineOptions> {
         None => (Ceiling::default(), Limits::ceilings()),
     };
     let cache_dir = args.cache_dir.as_deref();
+    let mebibytes = args
+        .guest_memory_mib
+        .and_then(|mib| usize::try_from(mib).ok());
+    let guest_memory_bytes = mebibytes.map(|mib| mib.saturating_mul(1 << 20));
     Ok(EngineOptions {
         cache_dir: cache_dir.map_or_else(default_cache_dir, |dir| Ok(dir.to_owned()))?,
         compiler: Compiler::Exe(this_program()?, vec!["compile".into()]),
@@ -454,6 +463,7 @@ fn engine_options(args: &RunArgs) -> anyhow::Result<EngineOptions> {
             directory: args.plugin_dir.clone(),
             policy: args.signatures.into(),
         },
+        guest_memory_bytes: guest_memory_bytes.unwrap_or_else(|| share_of_guests(limit_bytes())),
         guest_threads: GUEST_THREADS,
     })
 }

@@ -1,5 +1,6 @@
 //! What runs the host in a cluster: a Deployment of which one Pod works and the others stand by, and what is around it.
 
+use capstan_engine::limit::CONTAINER_MEMORY_BYTES;
 use serde_json::{Value, json};
 
 use super::{Installation, NAME};
@@ -92,9 +93,9 @@ fn pod(installation: &Installation, labels: &Value) -> Value {
             "readinessProbe": probe("/readyz", 5, 3),
             "resources": {
                 "requests": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": CACHE_SIZE},
-                // Compiling a large plugin takes some hundred MiB for a moment. Processor time is not limited: renewing the Lease
-                // must not wait for a quota.
-                "limits": {"memory": "1Gi"},
+                // What guests and the compiler may use is counted from this. Processor time is not limited: renewing the Lease must
+                // not wait for a quota.
+                "limits": {"memory": format!("{}Mi", CONTAINER_MEMORY_BYTES >> 20)},
             },
             "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,

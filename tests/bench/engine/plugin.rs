@@ -25,6 +25,7 @@ pub(crate) fn engine(cache: &Path) -> Arc<Engine> {
         ceilings: Limits::ceilings(),
         ceiling: Ceiling::default(),
         sources: SourceOptions::default(),
+        guest_memory_bytes: 1 << 30,
         guest_threads: 2,
     })
     .unwrap()

@@ -221,9 +221,9 @@ pub struct PluginLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 60_000))]
     pub cpu_ms: Option<i32>,
-    /// Milliseconds that a call may take, with all its requests.
+    /// Milliseconds that a call may take, with all its requests. The host gives everything that it does about an object two minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 600_000))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub wall_ms: Option<i32>,
     /// How many calls may run at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -233,4 +233,12 @@ pub struct PluginLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub http_calls: Option<i32>,
+    /// Bytes of the body of one HTTP request or answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub http_body_bytes: Option<i32>,
+    /// Bytes that a call may write to the host's log; what is over that is dropped and counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub log_bytes: Option<i32>,
 }

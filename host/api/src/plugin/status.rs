@@ -174,7 +174,7 @@ pub struct PluginSourceStatus {
     pub size_bytes: Option<i64>,
     /// What a reference to a registry meant: the same repository by a digest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 640))]
     pub resolved: Option<String>,
     /// Whose signature the component has: where its public key is. Left out when nobody looked or nobody signed.
     #[serde(skip_serializing_if = "Option::is_none")]

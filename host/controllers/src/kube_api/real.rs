@@ -7,9 +7,12 @@ use capstan_api::name::ObjectKey;
 use futures::future::BoxFuture;
 use futures::io::{AsyncBufRead, AsyncBufReadExt};
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use http::{Method, Request, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
+use kube::core::response::Status;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -29,28 +32,56 @@ const WATCH_LINE_BYTES_MAX: usize = 4 << 20;
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
+/// One answer of the management cluster's API server, which is trusted: a page of 500 objects of 512 KiB.
+const MANAGEMENT_ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// One answer of a workload cluster's API server, which is not: a page of 500 Pods or Nodes of 32 KiB is half of it.
+const WORKLOAD_ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// What a server says of a refusal: a Status with as many causes as an object has fields.
+const REFUSAL_BYTES_MAX: usize = 1 << 20;
+
 /// A server behind a client.
 #[derive(Clone)]
 pub struct RealApi {
     client: Client,
+    answer_bytes_max: usize,
 }
 
 impl RealApi {
-    /// Speaks through this client.
+    /// Speaks through this client, with a server that is trusted.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self {
+            client,
+            answer_bytes_max: MANAGEMENT_ANSWER_BYTES_MAX,
+        }
+    }
+
+    /// The same with a server that may answer anything.
+    #[must_use]
+    pub fn of_workload(client: Client) -> Self {
+        Self {
+            client,
+            answer_bytes_max: WORKLOAD_ANSWER_BYTES_MAX,
+        }
     }
 
     async fn text(&self, request: Request<Vec<u8>>) -> Result<String, ApiError> {
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_text(request)).await {
-            Ok(Ok(text)) => Ok(text),
-            Ok(Err(error)) => Err(translate(error)),
-            Err(_) => Err(ApiError::Unavailable(format!(
-                "the API server did not answer within {} s",
-                REQUEST_TIMEOUT.as_secs()
-            ))),
-        }
+        let answer = async {
+            let body = accepted(&self.client, request).await?;
+            let bytes = whole(body, self.answer_bytes_max).await?;
+            String::from_utf8(bytes.into())
+                .map_err(|_| ApiError::Unavailable("the API server's answer is no text".to_owned()))
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| {
+                Err(ApiError::Unavailable(format!(
+                    "the API server did not answer within {} s",
+                    REQUEST_TIMEOUT.as_secs()
+                )))
+            })
     }
 
     async fn object(&self, request: Request<Vec<u8>>) -> Result<Value, ApiError> {
@@ -59,6 +90,36 @@ impl RealApi {
         project(&mut value);
         Ok(value)
     }
+}
+
+/// Sends a request. The body of the answer, unless it is a refusal.
+async fn accepted(client: &Client, request: Request<Vec<u8>>) -> Result<Body, ApiError> {
+    let answer = client.send(request.map(Body::from)).await;
+    let answer = answer.map_err(translate)?;
+    let code = answer.status();
+    if !code.is_client_error() && !code.is_server_error() {
+        return Ok(answer.into_body());
+    }
+    let bytes = whole(answer.into_body(), REFUSAL_BYTES_MAX).await?;
+    let status = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        // A proxy's words, or those of a path that the server does not know.
+        let words = String::from_utf8_lossy(&bytes);
+        Status::failure(words.trim(), "").with_code(code.as_u16())
+    });
+    Err(translate(kube::Error::Api(Box::new(status))))
+}
+
+/// A body that is at most so long.
+async fn whole(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    let collected = Limited::new(body, bytes_max).collect().await;
+    let collected = collected.map_err(|error| {
+        ApiError::Unavailable(if error.is::<LengthLimitError>() {
+            format!("the API server's answer has more than {bytes_max} bytes")
+        } else {
+            chain(&*error)
+        })
+    })?;
+    Ok(collected.to_bytes())
 }
 
 /// Drops what nobody reads and everybody would keep in memory.
@@ -271,12 +332,9 @@ impl KubeApi for RealApi {
                 "application/json"
             };
             let request = request(Method::GET, path, accept, None)?;
-            let body = self
-                .client
-                .request_stream(request)
-                .await
-                .map_err(translate)?;
-            Ok(events(body))
+            let body = accepted(&self.client, request).await?;
+            let body = body.into_data_stream().map_err(std::io::Error::other);
+            Ok(events(body.into_async_read()))
         }
         .boxed()
     }
@@ -501,5 +559,69 @@ fn event(line: &[u8]) -> Result<WatchEvent, ApiError> {
         other => Err(ApiError::Unavailable(format!(
             "unknown watch event {other:?}"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::task::{Context, Poll};
+
+    use http::{Response, StatusCode};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::kinds;
+
+    type Endless = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+    /// Answers every request with this status and the same letters over and over, as many MiB as it is told.
+    struct Letters(StatusCode, usize);
+
+    impl Service<Request<Body>> for Letters {
+        type Response = Response<Endless>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            let part = || Ok(Frame::data(Bytes::from(vec![b'x'; 1 << 20])));
+            let parts = stream::repeat_with(part).take(self.1).boxed();
+            let mut response = Response::new(StreamBody::new(parts));
+            *response.status_mut() = self.0;
+            ready(Ok(response))
+        }
+    }
+
+    async fn asked(status: StatusCode, mebibytes: usize) -> String {
+        let client = Client::new(Letters(status, mebibytes), "default");
+        let api = RealApi::of_workload(client);
+        let key = ObjectKey::new("", "default");
+        match api.get(&kinds::NAMESPACE, &key).await.unwrap_err() {
+            ApiError::Unavailable(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_end_is_dropped_at_its_limit() {
+        for (status, limit) in [
+            (StatusCode::OK, WORKLOAD_ANSWER_BYTES_MAX),
+            (StatusCode::BAD_GATEWAY, REFUSAL_BYTES_MAX),
+        ] {
+            let why = asked(status, usize::MAX).await;
+            assert!(why.contains(&format!("more than {limit} bytes")), "{why}");
+        }
+        // What is within is read, and found to be no object.
+        let why = asked(StatusCode::OK, 2).await;
+        assert!(why.contains("not JSON"), "{why}");
+        let words = asked(StatusCode::BAD_GATEWAY, 1).await;
+        assert!(words.starts_with("xxx"), "a proxy's words are told");
     }
 }

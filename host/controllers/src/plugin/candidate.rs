@@ -84,6 +84,7 @@ fn candidate(
             .iter()
             .map(|kind| kind.as_str().to_owned())
             .collect(),
+        cuts: loaded.cuts(&grants),
         missing: missing
             .into_iter()
             .map(|m| Missing {

@@ -33,7 +33,10 @@ pub fn ceiling(file: &HostCeiling) -> Result<(Ceiling, Limits), Failure> {
     for (index, grant) in file.grants.iter().enumerate() {
         let parsed = parse("grants", std::slice::from_ref(grant))?;
         match grant.capability.as_str() {
-            "http" => ceiling.http = allowed(parsed.http),
+            "http" => {
+                ceiling.http = allowed(parsed.http);
+                ceiling.credentials = allowed(parsed.credentials.into_values().collect());
+            }
             "secret" => ceiling.secrets = allowed(parsed.secrets),
             "workload" => ceiling.workload = allowed(parsed.workload),
             "files" => {
@@ -202,6 +205,12 @@ fn changed(mut limits: Limits, said: Option<&PluginLimits>) -> Limits {
     if let Some(count) = said.http_calls {
         limits.http_requests = u32::try_from(count).unwrap_or(limits.http_requests);
     }
+    if let Some(bytes) = said.http_body_bytes {
+        limits.http_body_bytes = usize::try_from(bytes).unwrap_or(limits.http_body_bytes);
+    }
+    if let Some(bytes) = said.log_bytes {
+        limits.log_bytes = usize::try_from(bytes).unwrap_or(limits.log_bytes);
+    }
     limits
 }
 
@@ -219,19 +228,23 @@ mod tests {
     fn a_ceiling_allows_what_it_lists_and_nothing_else() {
         let listed = file(json!({
             "grants": [
-                {"capability": "http", "http": {"origins": [{"origin": "https://*.example.com"}]}},
+                {"capability": "http", "http": {"origins": [{"origin": "https://*.example.com"}]}, "credentials": [{
+                    "name": "any", "secretRef": {"name": "any", "key": "any"}, "scheme": "Bearer", "origins": ["https://*.example.com"],
+                }]},
                 {"capability": "workload"},
                 {"capability": "files", "files": {"directory": "/srv/a"}},
                 {"capability": "files", "files": {"directory": "/srv/b"}},
             ],
-            "limits": {"cpuMs": 100},
+            "limits": {"cpuMs": 100, "logBytes": 10, "httpBodyBytes": 20},
         }));
         let (ceiling, limits) = super::ceiling(&listed).unwrap();
         assert!(matches!(&ceiling.http, Allowed::Only(origins) if origins.len() == 1));
+        assert!(matches!(&ceiling.credentials, Allowed::Only(all) if all.len() == 1));
         assert_eq!(ceiling.secrets, Allowed::Only(vec![]));
         assert_eq!(ceiling.workload, Allowed::All);
         assert_eq!(ceiling.directories.len(), 2);
         assert_eq!(limits.cpu, Duration::from_millis(100));
+        assert_eq!((limits.log_bytes, limits.http_body_bytes), (10, 20));
         assert_eq!(limits.wall, Limits::ceilings().wall);
     }
 

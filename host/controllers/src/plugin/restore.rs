@@ -7,7 +7,7 @@ use capstan_core::plan::Failure;
 use capstan_core::plugin::Observed;
 use capstan_engine::Loaded;
 
-use super::{PluginController, key_of};
+use super::{PluginController, claim, key_of};
 use crate::ctx::Ctx;
 
 /// That this digest was given up, and why, if it was and the operator does not name it.
@@ -47,10 +47,10 @@ impl PluginController {
         let kept: Result<Option<Arc<Loaded>>, _> =
             self.engine.load_kept(digest, policy, keys).await;
         let why = match kept {
-            Ok(Some(loaded)) => {
-                self.activate(ctx, observed, &loaded);
-                return Ok(());
-            }
+            Ok(Some(loaded)) => match claim::conflicts(ctx, &observed.plugin, &loaded).first() {
+                None => return self.activate(ctx, observed, &loaded),
+                Some((kind, owner)) => format!("kind {kind} belongs to {owner} by now"),
+            },
             Ok(None) => "this host does not keep it".to_owned(),
             Err(error) => error.to_string(),
         };

@@ -443,6 +443,14 @@ pub(super) async fn keys(ctx: &Ctx) -> Result<Vec<PublicKey>, Failure> {
         .list(&kinds::SECRET, &selection, KEY_SECRETS_MAX, None)
         .await
         .map_err(|error| failure("listing Secrets with keys for signatures", &error))?;
+    // A key that is not looked at must not look like one that nobody has.
+    if page.next.is_some() {
+        let why = format!(
+            "more than {KEY_SECRETS_MAX} Secrets have the label {}: remove those that are not needed",
+            label::SIGNING_KEY
+        );
+        return Err(Failure::terminal(reason::KEY_INVALID, why));
+    }
     let mut keys = Vec::new();
     for secret in &page.items {
         let name = secret.pointer("/metadata/name").and_then(Value::as_str);

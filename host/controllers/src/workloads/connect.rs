@@ -63,7 +63,7 @@ impl Connect for RealConnect {
             let client = Client::try_from(config)
                 .map_err(|error| ConnectError::Unusable(error.to_string()))?;
             let client = Client::new(AnyServer(client), namespace);
-            Ok(Arc::new(RealApi::new(client)) as Arc<dyn KubeApi>)
+            Ok(Arc::new(RealApi::of_workload(client)) as Arc<dyn KubeApi>)
         }
         .boxed()
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use capstan_api::condition::bounded;
 use capstan_api::plugin::{PluginCanary, PluginCanaryState, PluginCanaryStatus};
 use capstan_api::reason::plugin as reason;
 
-use super::{Attempt, Candidate, Observed, Problem, Step, is_transient};
+use super::{Attempt, Observed, Problem, Step, is_transient};
+use crate::call::manifest::Manifest;
 use crate::lookup::Lookup;
 
 /// The canary as it is seen.
@@ -34,6 +36,38 @@ pub struct ActiveCanary {
 
 /// Why the canary must not answer calls, if so.
 pub(super) fn obstacle(observed: &Observed, canary: &ObservedCanary) -> Option<Problem> {
+    obstacle_beside(observed.serving.as_ref(), canary)
+}
+
+/// Whether the canary that was loaded may answer calls beside this component from its first call on.
+#[must_use]
+pub fn may_serve_beside(observed: &Observed, stable: &Manifest) -> bool {
+    let canary = observed.canary.as_ref();
+    let loaded = canary.filter(|canary| canary.attempt.is_some());
+    observed.plugin.spec.canary.is_some()
+        && loaded.is_some_and(|canary| obstacle_beside(Some(stable), canary).is_none())
+}
+
+/// What has to be known of the canary before anything answers calls: after a start of the host the objects of a canary that served before
+/// are not given to the component beside it for a while. One that cannot be loaded, or looked for, is not waited for.
+pub(super) fn awaited(observed: &Observed) -> Option<Step> {
+    let canary = observed.canary.as_ref()?;
+    let spec = observed.plugin.spec.canary.as_ref()?;
+    let before = observed.plugin.status.as_ref()?.canary.as_ref()?;
+    let served = matches!(
+        before.state,
+        PluginCanaryState::Serving | PluginCanaryState::Promoted | PluginCanaryState::Stopped
+    );
+    let is_unknown = observed.active.is_none() && canary.attempt.is_none();
+    let version = canary.source.found().filter(|_| served && is_unknown)?;
+    // A digest that is not the one that served is another canary, which nothing waits for.
+    let is_same = spec.digest.is_none() || spec.digest == before.digest;
+    is_same.then(|| Step::LoadCanary {
+        version: version.clone(),
+    })
+}
+
+fn obstacle_beside(stable: Option<&Manifest>, canary: &ObservedCanary) -> Option<Problem> {
     match &canary.source {
         Lookup::Missing => {
             let message = "spec.canary.source: it does not exist";
@@ -56,18 +90,14 @@ pub(super) fn obstacle(observed: &Observed, canary: &ObservedCanary) -> Option<P
         );
         return Some(Problem::new("Granted", reason::GRANT_MISSING, message));
     }
-    let stable = stable(observed)?;
-    same_kinds(stable, candidate)
+    same_kinds(stable?, &candidate.manifest)
 }
 
-fn stable(observed: &Observed) -> Option<&Candidate> {
-    observed.attempt.as_ref()?.result.as_ref().ok()
-}
-
-/// Both answer for the same objects, so both own the same kinds.
-fn same_kinds(stable: &Candidate, canary: &Candidate) -> Option<Problem> {
-    let kinds = |candidate: &Candidate| {
-        let kinds = candidate.manifest.kinds.iter();
+/// Both answer for the same objects, so both own the same kinds: it is compared with what answers calls, whatever the source beside it
+/// has by now.
+fn same_kinds(stable: &Manifest, canary: &Manifest) -> Option<Problem> {
+    let kinds = |manifest: &Manifest| {
+        let kinds = manifest.kinds.iter();
         let mut kinds: Vec<String> = kinds
             .map(|kind| {
                 format!(
@@ -79,14 +109,14 @@ fn same_kinds(stable: &Candidate, canary: &Candidate) -> Option<Problem> {
         kinds.sort();
         kinds
     };
-    if stable.manifest.name == canary.manifest.name && kinds(stable) == kinds(canary) {
+    if stable.name == canary.name && kinds(stable) == kinds(canary) {
         return None;
     }
     let message = format!(
         "the canary is {} with the kinds [{}], the component beside it {} with [{}]: they must be the same",
-        canary.manifest.name,
+        canary.name,
         kinds(canary).join(", "),
-        stable.manifest.name,
+        stable.name,
         kinds(stable).join(", ")
     );
     Some(Problem::new("Compatible", reason::KIND_CONFLICT, message))
@@ -122,10 +152,16 @@ pub(super) fn decide(observed: &Observed) -> Vec<Step> {
     let Ok(candidate) = &attempt.result else {
         return Vec::new();
     };
-    let is_active = canary
+    let active = canary
         .active
         .as_ref()
-        .is_some_and(|active| active.digest == candidate.digest && active.spec == *spec);
+        .filter(|active| active.digest == candidate.digest);
+    // What answers beside it may have been replaced by something of other kinds.
+    let serving = observed.serving.as_ref();
+    if active.is_some() && serving.is_some_and(|s| same_kinds(s, &candidate.manifest).is_some()) {
+        return vec![Step::DropCanary];
+    }
+    let is_active = active.is_some_and(|active| active.spec == *spec);
     if is_active || obstacle(observed, canary).is_some() {
         return Vec::new();
     }
@@ -154,6 +190,7 @@ pub(super) fn report(observed: &Observed) -> Option<PluginCanaryStatus> {
         ),
         (None, false) => None,
     };
+    let message = message.map(bounded);
     Some(PluginCanaryStatus {
         digest: active
             .map(|active| active.digest.clone())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use capstan_api::condition::Report;
+use capstan_api::condition::{Report, bounded};
 use capstan_api::plugin::{
     PluginCallsStatus, PluginCapabilityStatus, PluginCompiledStatus, PluginLastError,
     PluginManifestStatus, PluginMissingGrant, PluginOwnedKindStatus, PluginSourceStatus,
@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     Candidate, Observed, Problem, Reported, Step, TRANSIENT_RETRY, is_transient, obstacle,
 };
+use crate::call::manifest::Manifest;
 use crate::plan::{Next, Outcome};
 
 /// What the status says. `observed` is as it is after the steps.
@@ -54,7 +55,7 @@ pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp
     status.last_error = problem.as_ref().map(|problem| PluginLastError {
         time: kept_time(observed, problem, now),
         reason: problem.reason.clone(),
-        message: problem.message.clone(),
+        message: bounded(problem.message.clone()),
     });
     let loaded = outcome
         .done
@@ -98,7 +99,7 @@ fn history(
             Some(_) => PluginVersionState::GivenUp,
             None => PluginVersionState::Replaced,
         };
-        first.message = given_up.map(|(_, why)| why.clone());
+        first.message = given_up.map(|(_, why)| bounded(why.clone()));
     }
     let known = status.history.iter();
     let known = known.filter(|entry| entry.digest == active.digest);
@@ -155,7 +156,8 @@ fn kept_time(observed: &Observed, problem: &Problem, now: Timestamp) -> Option<T
         .status
         .as_ref()
         .and_then(|s| s.last_error.as_ref());
-    let same = before.filter(|e| e.reason == problem.reason && e.message == problem.message);
+    let message = bounded(problem.message.clone());
+    let same = before.filter(|e| e.reason == problem.reason && e.message == message);
     match same {
         Some(before) => before.time.clone(),
         None => Timestamp::from_second(now.as_second()).ok().map(Time),
@@ -191,7 +193,34 @@ fn describe(status: &mut PluginStatus, observed: &Observed, candidate: &Candidat
         abi: Some(candidate.abi.clone()),
     });
     status.roles = candidate.roles.clone();
-    status.kinds = manifest
+    // Those of what answers calls: a plugin owns them from its first call on, and what may not answer owns nothing.
+    let is_active = observed.active.as_ref();
+    if is_active.is_some_and(|active| active.digest == candidate.digest) {
+        status.kinds = kinds(manifest);
+    }
+    status.capabilities = manifest
+        .capabilities
+        .iter()
+        .map(|request| PluginCapabilityStatus {
+            name: request.name.clone(),
+            why: clipped(&request.why, WHY_BYTES_MAX),
+            optional: request.optional,
+            granted: candidate.granted.contains(&request.name),
+        })
+        .collect();
+    status.missing_grants = candidate
+        .missing
+        .iter()
+        .map(|missing| PluginMissingGrant {
+            capability: missing.capability.clone(),
+            why: clipped(&missing.why, WHY_BYTES_MAX),
+            yaml: clipped(&missing.yaml, GRANT_BYTES_MAX),
+        })
+        .collect();
+}
+
+fn kinds(manifest: &Manifest) -> Vec<PluginOwnedKindStatus> {
+    manifest
         .kinds
         .iter()
         .filter_map(|kind| {
@@ -203,26 +232,29 @@ fn describe(status: &mut PluginStatus, observed: &Observed, candidate: &Candidat
                 plural: kind.plural.clone(),
             })
         })
-        .collect();
-    status.capabilities = manifest
-        .capabilities
-        .iter()
-        .map(|request| PluginCapabilityStatus {
-            name: request.name.clone(),
-            why: request.why.clone(),
-            optional: request.optional,
-            granted: candidate.granted.contains(&request.name),
-        })
-        .collect();
-    status.missing_grants = candidate
-        .missing
-        .iter()
-        .map(|missing| PluginMissingGrant {
-            capability: missing.capability.clone(),
-            why: missing.why.clone(),
-            yaml: missing.yaml.clone(),
-        })
-        .collect();
+        .collect()
+}
+
+/// The first three, and how many more there are.
+fn some_of(words: &[String]) -> String {
+    let first: Vec<&str> = words.iter().take(3).map(String::as_str).collect();
+    let more = words.len().saturating_sub(first.len());
+    match more {
+        0 => first.join(", "),
+        _ => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// A plugin's reason for a capability, in the schema of the status.
+const WHY_BYTES_MAX: usize = 4096;
+
+/// An entry for `spec.grants`, there as well.
+const GRANT_BYTES_MAX: usize = 8192;
+
+/// The beginning of a text: the schema's limits are in characters, so bytes are safe.
+fn clipped(text: &str, bytes: usize) -> String {
+    let end = text.floor_char_boundary(bytes);
+    text.get(..end).unwrap_or(text).to_owned()
 }
 
 /// The order in which a plugin gets there; a condition waits for those before it.
@@ -277,7 +309,14 @@ fn granted(candidate: Option<&Candidate>) -> Report {
             .with_message(format!("nothing is granted until this is corrected: {why}"));
     }
     if candidate.missing.is_empty() {
-        return Report::yes("Granted", reason::GRANTED);
+        let granted = Report::yes("Granted", reason::GRANTED);
+        return match candidate.cuts.as_slice() {
+            [] => granted,
+            cuts => granted.with_message(format!(
+                "what is granted counts as far as the ceiling of this host goes, which leaves out of it: {}",
+                some_of(cuts)
+            )),
+        };
     }
     let lines: Vec<String> = candidate
         .missing

@@ -6,6 +6,9 @@ use serde_json::json;
 use super::*;
 use crate::plan::Outcome;
 
+mod canary;
+mod schema;
+
 fn observed() -> Observed {
     Observed {
         plugin: serde_json::from_value(json!({
@@ -18,12 +21,14 @@ fn observed() -> Observed {
         source: Lookup::Found("7".to_owned()),
         attempt: None,
         active: None,
+        serving: None,
         conflicts: vec![],
         recheck: None,
         previous: None,
         trapped: false,
         given_up: None,
         last_good: None,
+        lost: None,
         canary: None,
         held_back: None,
         calls: (0, 0),
@@ -52,6 +57,7 @@ fn candidate(digest: &str) -> Candidate {
         },
         roles: vec!["upgrade-strategy".to_owned()],
         missing: vec![],
+        cuts: vec![],
         granted: vec![],
         invalid_grants: None,
     }
@@ -153,6 +159,8 @@ fn a_pinned_digest_and_a_kind_of_another_plugin_are_refused() {
     let mut observed = observed();
     observed.attempt = loaded("7", Ok(candidate("sha256:a")));
     observed.plugin.spec.digest = Some("sha256:b".to_owned());
+    assert_eq!(decide(&observed).steps, [restore("sha256:b")]);
+    observed.lost = Some("sha256:b".to_owned());
     assert!(decide(&observed).steps.is_empty());
     assert_eq!(said(&observed, "Verified").reason, reason::DIGEST_MISMATCH);
     observed.plugin.spec.digest = None;
@@ -194,6 +202,20 @@ fn a_missing_grant_names_the_capability_and_the_lines() {
 }
 
 #[test]
+fn what_the_ceiling_leaves_out_is_said() {
+    let mut observed = observed();
+    let mut candidate = candidate("sha256:a");
+    candidate.cuts = ["http a", "http b", "secrets c", "secrets d"]
+        .map(str::to_owned)
+        .into();
+    observed.attempt = loaded("7", Ok(candidate));
+    let granted = said(&observed, "Granted");
+    assert_eq!(granted.status, ConditionStatus::True);
+    let words = "leaves out of it: http a, http b, secrets c and 1 more";
+    assert!(granted.message.contains(words), "{}", granted.message);
+}
+
+#[test]
 fn grants_that_make_no_sense_are_none_and_say_so() {
     let mut observed = observed();
     let mut candidate = candidate("sha256:a");
@@ -215,7 +237,7 @@ fn what_is_taken_away_is_gone_also_when_the_source_is_bad() {
     observed.attempt = loaded("7", Err(bad));
     assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
     observed.attempt = loaded("7", Ok(candidate("sha256:b")));
-    observed.plugin.spec.digest = Some("sha256:c".to_owned());
+    observed.plugin.spec.digest = Some("sha256:a".to_owned());
     assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
     observed.source = Lookup::Unknown("the server is away".to_owned());
     assert_eq!(decide(&observed).steps, vec![Step::Regrant]);
@@ -235,6 +257,7 @@ fn a_digest_that_is_corrected_is_looked_for_again() {
     ));
     attempt.pinned = observed.plugin.spec.digest.clone();
     observed.attempt = Some(attempt);
+    observed.lost = observed.plugin.spec.digest.clone();
     assert!(decide(&observed).steps.is_empty());
 }
 
@@ -320,6 +343,43 @@ fn a_new_version_that_traps_gives_way_to_the_one_before_and_stays_away() {
     assert_eq!(said(&observed, "Compatible").status, ConditionStatus::True);
 }
 
+fn restore(digest: &str) -> Step {
+    Step::Restore {
+        digest: digest.to_owned(),
+    }
+}
+
+#[test]
+fn only_the_digest_that_is_named_answers_calls() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:new")));
+    observed.active = active("sha256:new");
+    // The one before it is not watched any more: it comes from what the host keeps, however long ago it answered.
+    observed.plugin.spec.digest = Some("sha256:old".to_owned());
+    assert_eq!(decide(&observed).steps, [restore("sha256:old")]);
+    observed.active = active("sha256:old");
+    assert!(decide(&observed).steps.is_empty());
+    assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
+    // The source is not needed for that, nor is what answered before a restart.
+    observed.active = None;
+    observed.last_good = Some("sha256:new".to_owned());
+    observed.source = Lookup::Unknown("no answer".to_owned());
+    assert_eq!(decide(&observed).steps, [restore("sha256:old")]);
+    // Without it nothing answers.
+    observed.source = Lookup::Found("7".to_owned());
+    observed.active = active("sha256:new");
+    observed.lost = Some("sha256:old".to_owned());
+    assert_eq!(decide(&observed).steps, [Step::Deactivate]);
+    observed.active = None;
+    assert!(decide(&observed).steps.is_empty());
+    let ready = said(&observed, "Ready");
+    assert_eq!(ready.status, ConditionStatus::False);
+    assert_eq!(ready.reason, reason::DIGEST_MISMATCH);
+    // The source has it now.
+    observed.attempt = loaded("7", Ok(candidate("sha256:old")));
+    assert_eq!(decide(&observed).steps, [Step::Activate]);
+}
+
 #[test]
 fn one_field_rolls_back_and_forth() {
     let mut observed = observed();
@@ -403,9 +463,6 @@ fn a_plugin_whose_calls_are_held_back_says_so_and_until_when() {
 
 #[test]
 fn what_answered_before_a_restart_answers_again_when_what_is_there_must_not() {
-    let restore = |digest: &str| Step::Restore {
-        digest: digest.to_owned(),
-    };
     let mut seen = observed();
     seen.last_good = Some("sha256:good".to_owned());
     // Nothing is known of the source yet.
@@ -429,7 +486,7 @@ fn what_answered_before_a_restart_answers_again_when_what_is_there_must_not() {
     assert_eq!(decide(&seen).steps, [restore("sha256:good")]);
     // The operator wants another one.
     seen.plugin.spec.digest = Some("sha256:other".to_owned());
-    assert!(decide(&seen).steps.is_empty());
+    assert_eq!(decide(&seen).steps, [restore("sha256:other")]);
     // What is there may answer.
     let mut fine = observed();
     fine.last_good = Some("sha256:good".to_owned());
@@ -437,83 +494,29 @@ fn what_answered_before_a_restart_answers_again_when_what_is_there_must_not() {
     assert!(!decide(&fine).steps.contains(&restore("sha256:good")));
 }
 
-fn with_canary(attempt: Option<Attempt>) -> Observed {
+#[test]
+fn a_plugin_owns_kinds_from_its_first_call_on() {
+    let kind = crate::call::manifest::OwnedKind {
+        role: "infra-machine".to_owned(),
+        group: "example.com".to_owned(),
+        version: "v1".to_owned(),
+        kind: "Rack".to_owned(),
+        plural: "racks".to_owned(),
+        short_names: vec![],
+        spec_schema: json!({}),
+        status_schema: json!({}),
+        columns: vec![],
+    };
     let mut observed = observed();
-    observed.attempt = loaded("7", Ok(candidate("sha256:stable")));
-    observed.active = active("sha256:stable");
-    observed.plugin.spec.canary = Some(
-        serde_json::from_value(
-            json!({"source": {"configMap": {"name": "next"}}, "namespaces": ["team-a"]}),
-        )
-        .expect("a canary"),
-    );
-    observed.canary = Some(ObservedCanary {
-        source: Lookup::Found("9".to_owned()),
-        attempt,
-        active: None,
-        stopped: false,
-        recheck: None,
-    });
-    observed
-}
-
-#[test]
-fn a_canary_is_loaded_serves_follows_its_spec_and_is_dropped() {
-    let mut observed = with_canary(None);
-    let load = Step::LoadCanary {
-        version: "9".to_owned(),
+    let mut candidate = candidate("sha256:a");
+    candidate.manifest.kinds.push(kind);
+    observed.attempt = loaded("7", Ok(candidate));
+    observed.conflicts = vec![("Rack.example.com".to_owned(), "plugin q".to_owned())];
+    let kinds = |observed: &Observed| {
+        let reported = report::<()>(observed, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        reported.status.kinds.len()
     };
-    assert_eq!(decide(&observed).steps, vec![load]);
-    let spec = observed.plugin.spec.canary.clone().expect("a canary");
-    observed = with_canary(loaded("9", Ok(candidate("sha256:next"))));
-    assert_eq!(decide(&observed).steps, vec![Step::ActivateCanary]);
-    let serving = |observed: &mut Observed, spec| {
-        if let Some(canary) = &mut observed.canary {
-            canary.active = Some(ActiveCanary {
-                digest: "sha256:next".to_owned(),
-                spec,
-            });
-        }
-    };
-    serving(&mut observed, spec.clone());
-    assert!(decide(&observed).steps.is_empty());
-    // Promotion and the way back are one field.
-    let mut promoted = spec.clone();
-    promoted.promoted = true;
-    observed.plugin.spec.canary = Some(promoted.clone());
-    assert_eq!(decide(&observed).steps, vec![Step::ActivateCanary]);
-    serving(&mut observed, promoted);
-    let status = report::<()>(&observed, &Outcome::default(), Timestamp::UNIX_EPOCH).status;
-    assert_eq!(
-        status.canary.map(|canary| canary.state.as_str()),
-        Some("Promoted")
-    );
-    observed.plugin.spec.canary = Some(spec);
-    assert_eq!(decide(&observed).steps, vec![Step::ActivateCanary]);
-    observed.plugin.spec.canary = None;
-    assert_eq!(decide(&observed).steps, vec![Step::DropCanary]);
-}
-
-#[test]
-fn a_canary_that_cannot_be_used_changes_nothing_beside_it() {
-    let other = Candidate {
-        manifest: Manifest {
-            name: "q".to_owned(),
-            ..candidate("sha256:next").manifest
-        },
-        ..candidate("sha256:next")
-    };
-    let bad = Problem::new("Compiled", "CompileFailed", "it is empty");
-    for (attempt, words) in [
-        (Err(bad), "it is empty"),
-        (Ok(other), "they must be the same"),
-    ] {
-        let observed = with_canary(loaded("9", attempt));
-        assert!(decide(&observed).steps.is_empty());
-        assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
-        let status = report::<()>(&observed, &Outcome::default(), Timestamp::UNIX_EPOCH).status;
-        let canary = status.canary.expect("a canary");
-        assert_eq!(canary.state.as_str(), "Failed");
-        assert!(canary.message.unwrap_or_default().contains(words));
-    }
+    assert_eq!(kinds(&observed), 0, "they are another's");
+    observed.active = active("sha256:a");
+    assert_eq!(kinds(&observed), 1);
 }

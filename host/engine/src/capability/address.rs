@@ -7,8 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(crate) enum AddressClass {
     /// On the open internet.
     Public,
-    /// Of a private network, of this machine, or of a link: allowed by a grant that says `private`.
+    /// Of a private network: allowed by a grant that says `private`.
     Private,
+    /// Of this machine or of a link: allowed by a `private` grant for this very address, or for `localhost`. A name that others decide about
+    /// does not lead here.
+    Local,
     /// Where clouds keep an instance's credentials: allowed only by a `private` grant for this very address.
     Metadata,
     /// No address of a server.
@@ -31,10 +34,10 @@ fn class_of_v4(address: Ipv4Addr) -> AddressClass {
         | (100, 100, 100, 200)
         | (168, 63, 129, 16) => AddressClass::Metadata,
         (0 | 224..=255, ..) => AddressClass::Never,
-        (10 | 127, ..)
+        (127, ..) | (169, 254, ..) => AddressClass::Local,
+        (10, ..)
         | (172, 16..=31, ..)
         | (192, 168, ..)
-        | (169, 254, ..)
         | (100, 64..=127, ..)
         | (192, 0, 0 | 2, _)
         | (192, 88, 99, _)
@@ -50,7 +53,7 @@ fn class_of_v6(address: Ipv6Addr) -> AddressClass {
     let low = || embedded(s6, s7);
     match (s0, s1, s2, s3, s4, s5) {
         // Loopback and unspecified come before the deprecated compatible form.
-        (0, 0, 0, 0, 0, 0) if s6 == 0 && s7 == 1 => AddressClass::Private,
+        (0, 0, 0, 0, 0, 0) if s6 == 0 && s7 == 1 => AddressClass::Local,
         (0, 0, 0, 0, 0, 0) if s6 == 0 && s7 == 0 => AddressClass::Never,
         // IPv4-compatible, IPv4-mapped, IPv4-translated and NAT64.
         (0, 0, 0, 0, 0, 0 | 0xffff) | (0, 0, 0, 0, 0xffff, 0) | (0x64, 0xff9b, 0, 0, 0, 0) => {
@@ -62,8 +65,11 @@ fn class_of_v6(address: Ipv6Addr) -> AddressClass {
         (0x2002, ..) => class_of_v4(embedded(s1, s2)),
         (0x2001, 0, ..) => AddressClass::Never,
         (0x2001, 0xdb8, ..) | (0x100, 0, 0, 0, ..) => AddressClass::Never,
-        (0xfd00, 0xec2, 0, 0, 0, 0) if s6 == 0 && s7 == 0x254 => AddressClass::Metadata,
-        (0xfc00..=0xfdff, ..) | (0xfe80..=0xfeff, ..) => AddressClass::Private,
+        (0xfd00, 0xec2, 0, 0, 0, 0) if s6 == 0 && matches!(s7, 0x254 | 0x23) => {
+            AddressClass::Metadata
+        }
+        (0xfe80..=0xfebf, ..) => AddressClass::Local,
+        (0xfc00..=0xfdff, ..) | (0xfec0..=0xfeff, ..) => AddressClass::Private,
         (0xff00..=0xffff, ..) => AddressClass::Never,
         _ => AddressClass::Public,
     }
@@ -86,24 +92,34 @@ mod tests {
     #[test]
     fn inner_addresses_are_private() {
         for inner in [
-            "127.0.0.1",
-            "127.255.0.1",
             "10.1.2.3",
             "172.16.0.1",
             "172.31.255.255",
             "192.168.1.1",
-            "169.254.1.1",
             "100.64.0.1",
             "198.18.0.1",
-            "::1",
             "fc00::1",
             "fd12::1",
-            "fe80::1",
             "fec0::1",
             "64:ff9b:1::1",
         ] {
             assert_eq!(class(inner), AddressClass::Private, "{inner}");
         }
+    }
+
+    #[test]
+    fn this_machine_and_its_links_are_local() {
+        for local in [
+            "127.0.0.1",
+            "127.255.0.1",
+            "169.254.1.1",
+            "::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+        ] {
+            assert_eq!(class(local), AddressClass::Local, "{local}");
+        }
+        assert_eq!(class("fd00:ec2::23"), AddressClass::Metadata);
     }
 
     #[test]
@@ -138,10 +154,10 @@ mod tests {
             "::10.0.0.1",
             "64:ff9b::a00:1",
             "2002:a00:1::",
-            "::ffff:0:127.0.0.1",
         ] {
             assert_eq!(class(hidden), AddressClass::Private, "{hidden}");
         }
+        assert_eq!(class("::ffff:0:127.0.0.1"), AddressClass::Local);
     }
 
     #[test]

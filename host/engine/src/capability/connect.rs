@@ -1,7 +1,7 @@
 //! Opens connections for guests: resolves, checks every address, connects to a checked one, verifies TLS.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 
 use super::address::{AddressClass, class_of};
@@ -36,6 +37,8 @@ pub(crate) enum ConnectError {
 pub(crate) struct CheckedConnector {
     private: bool,
     tls: Arc<ClientConfig>,
+    /// Open connections of the same plugin, those that are kept for later included.
+    connections: Arc<Semaphore>,
 }
 
 impl CheckedConnector {
@@ -45,6 +48,7 @@ impl CheckedConnector {
         private: bool,
         ca_pem: Option<&str>,
         identity: Option<&[u8]>,
+        connections: Arc<Semaphore>,
     ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         match ca_pem {
@@ -71,6 +75,7 @@ impl CheckedConnector {
         Ok(Self {
             private,
             tls: Arc::new(tls),
+            connections,
         })
     }
 
@@ -85,6 +90,15 @@ impl CheckedConnector {
         let failed = |what: &str, e: &dyn fmt::Display| {
             ConnectError::Failed(format!("{what} {host}:{port}: {e}"))
         };
+        let waits = tokio::time::timeout(
+            HTTP_CONNECT_TIMEOUT,
+            self.connections.clone().acquire_owned(),
+        );
+        let permit = waits.await.ok().and_then(Result::ok).ok_or_else(|| {
+            ConnectError::Failed(format!(
+                "cannot connect to {host}:{port}: the plugin has as many connections open as it may"
+            ))
+        })?;
         let connect = async {
             let addresses = resolve(&host, port)
                 .await
@@ -102,6 +116,7 @@ impl CheckedConnector {
             return Ok(TokioIo::new(Link {
                 io: Box::new(tcp),
                 h2: false,
+                _permit: permit,
             }));
         }
         let name = ServerName::try_from(host.clone()).map_err(|e| failed("cannot verify", &e))?;
@@ -114,6 +129,7 @@ impl CheckedConnector {
         Ok(TokioIo::new(Link {
             io: Box::new(tls),
             h2,
+            _permit: permit,
         }))
     }
 
@@ -144,7 +160,11 @@ impl CheckedConnector {
             AddressClass::Public => Ok(()),
             AddressClass::Private if self.private => Ok(()),
             AddressClass::Metadata if self.private && host.parse() == Ok(address) => Ok(()),
-            AddressClass::Private => Err(format!(
+            AddressClass::Local if self.private && is_this_machine(host, address) => Ok(()),
+            AddressClass::Local if self.private => Err(format!(
+                "{host} is at {address}, which is this machine or its link: only this address itself, or localhost, leads there"
+            )),
+            AddressClass::Private | AddressClass::Local => Err(format!(
                 "{host} is at the private address {address}: add \"private: true\" to the http grant to allow that"
             )),
             AddressClass::Metadata => Err(format!(
@@ -154,6 +174,11 @@ impl CheckedConnector {
             AddressClass::Never => Err(format!("{host} is at {address}, where no server can be")),
         }
     }
+}
+
+/// Whether the host says itself that it is this machine: the address, or a name that is never looked up elsewhere.
+fn is_this_machine(host: &str, address: IpAddr) -> bool {
+    host.parse() == Ok(address) || host == "localhost" || host.ends_with(".localhost")
 }
 
 /// What an identity's PEM holds. What is wrong with it is never quoted: it has a private key in it.
@@ -189,7 +214,10 @@ async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+    let host = host.to_owned();
+    let found = super::blocking(move || (host.as_str(), port).to_socket_addrs());
+    let found = found.await.map_err(std::io::Error::other)?;
+    Ok(found?.collect())
 }
 
 async fn first_of(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
@@ -225,6 +253,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub(crate) struct Link {
     io: Box<dyn Duplex>,
     h2: bool,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection for Link {
@@ -270,7 +299,7 @@ mod tests {
     use super::*;
 
     fn connector(private: bool) -> CheckedConnector {
-        CheckedConnector::new(private, None, None).unwrap()
+        CheckedConnector::new(private, None, None, Arc::new(Semaphore::new(1))).unwrap()
     }
 
     fn at(addresses: &[&str]) -> Vec<SocketAddr> {
@@ -315,11 +344,47 @@ mod tests {
     }
 
     #[test]
+    fn no_name_of_others_leads_to_this_machine_or_its_links() {
+        for local in ["127.0.0.1", "::1", "169.254.1.1", "fe80::1"] {
+            let addresses = at(&[local]);
+            let refused = connector(true).allowed("rebind.example.com", &addresses);
+            assert!(
+                matches!(&refused, Err(ConnectError::Refused(why)) if why.contains("this address itself")),
+                "{refused:?}"
+            );
+            assert!(connector(true).allowed(local, &addresses).is_ok());
+            assert!(connector(false).allowed(local, &addresses).is_err());
+        }
+        let own = at(&["127.0.0.1"]);
+        assert!(connector(true).allowed("localhost", &own).is_ok());
+        assert!(
+            connector(true)
+                .allowed("inner.example.com", &at(&["10.0.0.1"]))
+                .is_ok()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_plugin_has_only_so_many_connections_and_closed_ones_make_room() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let connector = connector(true);
+        let first = connector.clone().open(uri.clone()).await.unwrap();
+        let mut second = Box::pin(connector.clone().open(uri));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(connector.connections.available_permits(), 0);
+        drop(first);
+        assert!(second.await.is_ok());
+    }
+
+    #[test]
     fn a_grant_with_a_broken_authority_is_refused() {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for pem in [broken, "not PEM", ""] {
             assert!(
-                CheckedConnector::new(false, Some(pem), None).is_err(),
+                CheckedConnector::new(false, Some(pem), None, Arc::new(Semaphore::new(1))).is_err(),
                 "{pem}"
             );
         }

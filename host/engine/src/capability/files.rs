@@ -69,12 +69,10 @@ impl Capabilities {
         &self,
         work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
     ) -> Result<T, FilesError> {
-        let task = async move { tokio::task::spawn_blocking(work).await };
-        match on_host(&self.host, task).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(FilesError::Failed("the read was broken off".to_owned())),
-            Err(why) => Err(FilesError::Failed(why)),
-        }
+        let answer = on_host(&self.host, super::blocking(work)).await;
+        answer
+            .and_then(|ended| ended)
+            .unwrap_or_else(|why| Err(FilesError::Failed(why)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The `http` capability: one request at a time, to granted origins only, with the host resolving, connecting, verifying,
 //! injecting credentials and counting.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod pool;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,22 +13,18 @@ use capstan_core::call::{Mode, SecretHandle};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use url::Url;
 
-use super::connect::{CheckedConnector, ConnectError};
+pub(crate) use self::pool::HttpPool;
+use super::connect::ConnectError;
 use super::{Capabilities, CredentialSource, on_host, sign};
-use crate::grant::{AwsScope, CredentialScheme, Grants, Origin, Scheme};
+use crate::grant::{AwsScope, CredentialScheme, Origin, Scheme};
 use crate::limit::{
-    HTTP_HEADER_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_IDLE_PER_HOST_MAX, HTTP_IDLE_TIMEOUT,
-    HTTP_REDIRECTS_MAX, HTTP_TIMEOUT_DEFAULT, HTTP_URL_BYTES_MAX, TEXT_BYTES_MAX,
+    HTTP_HEADER_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REDIRECTS_MAX, HTTP_TIMEOUT_DEFAULT,
+    HTTP_URL_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::text::one_line;
-
-type HttpClient = Client<CheckedConnector, Full<Bytes>>;
 
 /// A guest's request, in the host's words.
 #[derive(Clone, Debug)]
@@ -71,79 +68,6 @@ pub(crate) enum HttpError {
     Invalid(String),
     Limit(String),
     Failed(String),
-}
-
-/// Connections of one plugin, kept between its calls for as long as its grants stay the same.
-#[derive(Default)]
-pub(crate) struct HttpPool(Mutex<PoolState>);
-
-/// One client for each grant, made when it is first needed.
-#[derive(Default)]
-struct PoolState {
-    grants: Arc<Grants>,
-    clients: Vec<Option<HttpClient>>,
-    /// The same for connections with a certificate, by the credential's name; and the digest of what it was then.
-    identified: BTreeMap<(usize, String), (Vec<u8>, HttpClient)>,
-}
-
-/// A credential that connections are made with: its name and its PEM.
-type ClientIdentity<'a> = (&'a str, &'a [u8]);
-
-impl HttpPool {
-    /// The client of one grant. Connections are never shared between grants, as each has its own trust and its own addresses, and
-    /// those that show a certificate are used by requests with that credential alone.
-    fn client(
-        &self,
-        grants: &Arc<Grants>,
-        index: usize,
-        identity: Option<ClientIdentity<'_>>,
-    ) -> Result<HttpClient, String> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&state.grants, grants) {
-            if state.grants.http != grants.http {
-                state.clients.clear();
-            }
-            state.identified.clear();
-            state.grants = grants.clone();
-        }
-        state.clients.resize(grants.http.len(), None);
-        let grant = grants
-            .http
-            .get(index)
-            .ok_or_else(|| "the grant is gone".to_owned())?;
-        let made = |pem: Option<&[u8]>| {
-            let connector = CheckedConnector::new(grant.private, grant.ca_pem.as_deref(), pem)?;
-            Ok::<_, String>(
-                Client::builder(TokioExecutor::new())
-                    .pool_timer(TokioTimer::new())
-                    .pool_idle_timeout(HTTP_IDLE_TIMEOUT)
-                    .pool_max_idle_per_host(HTTP_IDLE_PER_HOST_MAX)
-                    .build(connector),
-            )
-        };
-        if let Some((name, pem)) = identity {
-            let digest = Sha256::digest(pem).to_vec();
-            let key = (index, name.to_owned());
-            if let Some((of, client)) = state.identified.get(&key)
-                && *of == digest
-            {
-                return Ok(client.clone());
-            }
-            let client = made(Some(pem))?;
-            state.identified.insert(key, (digest, client.clone()));
-            return Ok(client);
-        }
-        let slot = state
-            .clients
-            .get_mut(index)
-            .ok_or_else(|| "the grant is gone".to_owned())?;
-        if let Some(client) = slot {
-            return Ok(client.clone());
-        }
-        let client = made(None)?;
-        *slot = Some(client.clone());
-        Ok(client)
-    }
 }
 
 /// What one call may do over HTTP, and what is left of it.
@@ -214,18 +138,31 @@ impl Capabilities {
         if let Some(added) = &mut checked.credential {
             let (carried, secret) = self.credential(&added.name, &checked.origin).await?;
             self.tape.hide(&secret);
-            if let Carried::Signature(..) = &carried {
+            match self.grants.credentials.get(&added.name).map(|c| &c.scheme) {
                 // Of a key each part is a secret but the first.
-                for part in secret.split(|byte| *byte == b':').skip(1) {
-                    self.tape.hide(part);
+                Some(CredentialScheme::AwsSignatureV4(_)) => {
+                    for part in secret.split(|byte| *byte == b':').skip(1) {
+                        self.tape.hide(part);
+                    }
                 }
+                // Of a user and a password, the password, which may have colons.
+                Some(CredentialScheme::Basic) => {
+                    if let Some((_, password)) = split_once(&secret, b':') {
+                        self.tape.hide(password);
+                    }
+                }
+                _ => {}
             }
             added.carried = carried;
         }
         for _ in 0..=HTTP_REDIRECTS_MAX {
             let index = self.authorize(&checked.origin, &checked.method)?;
             self.http.take_request()?;
-            let answer = self.exchange(&checked, index, until).await?;
+            let answer = self.exchange(&checked, index, until).await;
+            if let Some(grant) = self.grants.http.get(index) {
+                self.http.pool.count(grant.origin.to_string(), &answer);
+            }
+            let answer = answer?;
             match self.redirected(checked, &answer)? {
                 Redirect::Follow(next) => checked = *next,
                 Redirect::None { method, origin } => {
@@ -334,7 +271,8 @@ impl Capabilities {
         })?;
         if !grant.origins.iter().any(|granted| granted.matches(origin)) {
             return Err(HttpError::Denied(format!(
-                "the credential {name} is not granted for {origin}: add the origin to that credential's origins in spec.grants of the Plugin"
+                "the credential {name} is not granted for {origin}: add the origin to that credential's origins in spec.grants of the Plugin, unless the ceiling of the host \
+                 leaves it out"
             )));
         }
         let source = self.http.credentials.clone();
@@ -577,6 +515,12 @@ fn headers_of(headers: &[(String, String)]) -> Result<HeaderMap, HttpError> {
         map.append(name, value);
     }
     Ok(map)
+}
+
+/// Bytes before and after the first of these.
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let place = bytes.iter().position(|byte| *byte == at)?;
+    Some((bytes.get(..place)?, bytes.get(place.saturating_add(1)..)?))
 }
 
 /// The inside of a JSON string, without its quotes.

@@ -2,7 +2,7 @@
 
 use super::Capabilities;
 use crate::limit::{LOG_FIELDS_MAX, LOG_MESSAGE_COST_BYTES, MESSAGE_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::text::clipped;
+use crate::text::{clipped, escaped};
 
 /// Level of a guest's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,15 +60,17 @@ impl Capabilities {
         if !self.log.admit(bytes) || !self.log_enabled(level) {
             return;
         }
-        let message = self.secrets.redact(clipped(message, MESSAGE_BYTES_MAX));
+        let message = escaped(&self.secrets.redact(clipped(message, MESSAGE_BYTES_MAX)));
         let mut shown = String::new();
         for (name, value) in fields.iter().take(LOG_FIELDS_MAX) {
             if !shown.is_empty() {
                 shown.push(' ');
             }
-            shown.push_str(clipped(name, TEXT_BYTES_MAX));
+            shown.push_str(&quoted(clipped(name, TEXT_BYTES_MAX)));
             shown.push('=');
-            shown.push_str(&self.secrets.redact(clipped(value, TEXT_BYTES_MAX)));
+            shown.push_str(&quoted(
+                &self.secrets.redact(clipped(value, TEXT_BYTES_MAX)),
+            ));
         }
         let id = &self.identity;
         macro_rules! event {
@@ -89,6 +91,14 @@ impl Capabilities {
     }
 }
 
+/// A name or a value of a field, in quotes where it could be taken for more than one.
+fn quoted(text: &str) -> String {
+    if text.is_empty() || text.contains([' ', '=', '"', '\'']) {
+        return format!("{text:?}");
+    }
+    escaped(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +110,14 @@ mod tests {
         assert!(!log.admit(500));
         assert!(log.admit(100));
         assert_eq!(log.dropped, 1);
+    }
+
+    #[test]
+    fn a_field_is_one_field() {
+        assert_eq!(quoted("plain-1"), "plain-1");
+        assert_eq!(quoted("a plugin=other"), "\"a plugin=other\"");
+        assert_eq!(quoted("a\nERROR"), "a\\nERROR");
+        assert_eq!(quoted("a\" b"), "\"a\\\" b\"");
     }
 
     #[test]

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::{Capabilities, on_host};
 use crate::grant::{Target, WorkloadVerb};
 use crate::limit::{
-    JSON_BYTES_MAX, MESSAGE_BYTES_MAX, WORKLOAD_ANSWER_BYTES_MAX, WORKLOAD_BURST,
+    JSON_BYTES_MAX, JSON_VALUES_MAX, MESSAGE_BYTES_MAX, WORKLOAD_ANSWER_BYTES_MAX, WORKLOAD_BURST,
     WORKLOAD_NEXT_BYTES_MAX, WORKLOAD_PAGE_MAX, WORKLOAD_RATE_PER_S, WORKLOAD_REQUESTS_MAX,
     WORKLOAD_SELECTOR_BYTES_MAX,
 };
-use crate::text::{clipped, one_line};
+use crate::text::{clipped, json_values, one_line};
 
 /// A resource as an API server's paths name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -479,6 +479,11 @@ pub(crate) fn json_of(what: &str, text: &str) -> Result<Value, WorkloadError> {
             "{what} has more than {JSON_BYTES_MAX} bytes"
         )));
     }
+    if json_values(text) > JSON_VALUES_MAX {
+        return Err(WorkloadError::Limit(format!(
+            "{what} has more than {JSON_VALUES_MAX} values"
+        )));
+    }
     serde_json::from_str(text)
         .map_err(|e| WorkloadError::Invalid(format!("{what} is not JSON: {e}")))
 }
@@ -498,6 +503,20 @@ pub(crate) fn name_of(object: &Value) -> Result<ObjectName, WorkloadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_of_a_guest_is_bounded_by_bytes_and_by_values() {
+        assert!(json_of("object", r#"{"a":[1,2]}"#).is_ok());
+        let lists = format!("[{}]", vec!["[]"; JSON_VALUES_MAX].join(","));
+        assert!(lists.len() < JSON_BYTES_MAX);
+        for (text, says) in [(lists, "values"), (" ".repeat(JSON_BYTES_MAX + 1), "bytes")] {
+            let error = json_of("object", &text).unwrap_err();
+            assert!(
+                matches!(&error, WorkloadError::Limit(why) if why.contains(says)),
+                "{error:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_burst_goes_at_once_and_then_one_after_the_other() {

@@ -5,7 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use capstan_core::call::manifest::Manifest;
 
-use super::{FilesGrant, Grants, HttpGrant, SecretGrant, WorkloadGrant, both};
+use super::{
+    CredentialGrant, FilesGrant, Grants, HttpGrant, OriginPattern, SecretGrant, WorkloadGrant, both,
+};
 
 /// How much of one capability.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum Allowed<T> {
 pub struct Ceiling {
     /// Origins, methods, private addresses.
     pub http: Allowed<HttpGrant>,
+    /// Schemes and origins of credentials, whatever they are called. None of them goes to an origin that `http` does not leave.
+    pub credentials: Allowed<CredentialGrant>,
     /// Secrets, keys, bytes.
     pub secrets: Allowed<SecretGrant>,
     /// Verbs and resources of workload clusters.
@@ -34,6 +38,7 @@ impl Default for Ceiling {
     fn default() -> Self {
         Self {
             http: Allowed::All,
+            credentials: Allowed::All,
             secrets: Allowed::All,
             workload: Allowed::All,
             directories: Vec::new(),
@@ -47,6 +52,7 @@ impl Ceiling {
     pub fn nothing() -> Self {
         Self {
             http: Allowed::Only(Vec::new()),
+            credentials: Allowed::All,
             secrets: Allowed::Only(Vec::new()),
             workload: Allowed::Only(Vec::new()),
             directories: Vec::new(),
@@ -62,13 +68,15 @@ impl Ceiling {
             .map(|request| request.name.as_str())
             .collect();
         let http = asked.contains("http");
+        let origins = kept(http, &granted.http, &self.http, below_http);
+        let credentials = granted.credentials.iter().filter(|_| http);
+        let credentials = credentials.map(|(name, credential)| {
+            let below = self.below_credentials(credential, &origins);
+            (name.clone(), below)
+        });
         Grants {
-            http: kept(http, &granted.http, &self.http, below_http),
-            credentials: if http {
-                granted.credentials.clone()
-            } else {
-                Default::default()
-            },
+            credentials: credentials.collect(),
+            http: origins,
             secrets: kept(
                 asked.contains("secret"),
                 &granted.secrets,
@@ -87,6 +95,71 @@ impl Ceiling {
                 .filter(|_| asked.contains("files"))
                 .and_then(|files| self.below_directory(files)),
         }
+    }
+
+    /// The credential with the origins that are left of it: those that can be reached, and where it may go with its scheme.
+    fn below_credentials(
+        &self,
+        granted: &CredentialGrant,
+        reached: &[HttpGrant],
+    ) -> CredentialGrant {
+        let reached: Vec<_> = reached.iter().map(|grant| &grant.origin).collect();
+        let mut origins = narrowed(&granted.origins, &reached);
+        if let Allowed::Only(ceilings) = &self.credentials {
+            let fit = ceilings.iter().filter(|one| one.scheme == granted.scheme);
+            let fit: Vec<_> = fit.flat_map(|ceiling| &ceiling.origins).collect();
+            origins = narrowed(&origins, &fit);
+        }
+        CredentialGrant {
+            scheme: granted.scheme.clone(),
+            origins,
+        }
+    }
+
+    /// What the ceiling leaves out of that which is granted and asked for, in words such as `http https://a.example.com (methods)`.
+    #[must_use]
+    pub fn cuts(&self, manifest: &Manifest, granted: &Grants) -> Vec<String> {
+        let (whole, left) = (
+            Self {
+                directories: granted
+                    .files
+                    .iter()
+                    .map(|files| files.root.clone())
+                    .collect(),
+                ..Self::default()
+            }
+            .effective(manifest, granted),
+            self.effective(manifest, granted),
+        );
+        let mut cuts = Vec::new();
+        for grant in &whole.http {
+            let what = match left.http.iter().find(|one| one.origin == grant.origin) {
+                None => String::new(),
+                Some(one) if one.methods != grant.methods => " (methods)".to_owned(),
+                Some(one) if one.private != grant.private => " (private)".to_owned(),
+                Some(_) => continue,
+            };
+            cuts.push(format!("http {}{what}", grant.origin));
+        }
+        for (name, grant) in &whole.credentials {
+            if left.credentials.get(name) != Some(grant) {
+                cuts.push(format!("credentials {name}"));
+            }
+        }
+        let secrets = whole
+            .secrets
+            .iter()
+            .filter(|one| !left.secrets.contains(one));
+        cuts.extend(secrets.map(|secret| format!("secrets {}", secret.name)));
+        let rules = whole
+            .workload
+            .iter()
+            .filter(|one| !left.workload.contains(one));
+        cuts.extend(rules.map(|rule| format!("workload {}", rule.resources.join(", "))));
+        if let (Some(files), None) = (&whole.files, &left.files) {
+            cuts.push(format!("files {}", files.root.display()));
+        }
+        cuts
     }
 
     /// The granted directory, to be reached from the allowed one that it is in: links cannot lead out of that.
@@ -130,6 +203,26 @@ fn kept<T: Clone>(
     }
 }
 
+/// Of these patterns what is within the others.
+fn narrowed(origins: &[OriginPattern], within: &[&OriginPattern]) -> Vec<OriginPattern> {
+    let mut left: Vec<OriginPattern> = Vec::new();
+    for origin in origins {
+        for &other in within {
+            let both = if other.covers(origin) {
+                origin
+            } else if origin.covers(other) {
+                other
+            } else {
+                continue;
+            };
+            if !left.contains(both) {
+                left.push(both.clone());
+            }
+        }
+    }
+    left
+}
+
 fn below_http(granted: &HttpGrant, ceiling: &HttpGrant) -> Option<HttpGrant> {
     let methods = both(&granted.methods, &ceiling.methods)?;
     ceiling.origin.covers(&granted.origin).then(|| HttpGrant {
@@ -144,6 +237,7 @@ mod tests {
     use capstan_core::call::manifest::CapabilityRequest;
 
     use super::*;
+    use crate::grant::CredentialScheme;
 
     fn asking(names: &[&str]) -> Manifest {
         Manifest {
@@ -208,6 +302,70 @@ mod tests {
                 http("https://*.example.com", &["GET", "POST"], false),
             ]
         );
+    }
+
+    #[test]
+    fn credentials_go_no_further_than_the_ceiling_and_what_it_cuts_is_said() {
+        let credential = |scheme, origins: &[&str]| CredentialGrant {
+            scheme,
+            origins: origins
+                .iter()
+                .map(|origin| origin.parse().unwrap())
+                .collect(),
+        };
+        let granted = Grants {
+            http: vec![http("https://*.example.com", &[], false)],
+            credentials: [
+                (
+                    "api",
+                    credential(CredentialScheme::Bearer, &["https://*.example.com"]),
+                ),
+                (
+                    "login",
+                    credential(CredentialScheme::Basic, &["https://a.example.com"]),
+                ),
+                (
+                    "else",
+                    credential(CredentialScheme::Bearer, &["https://a.example.org"]),
+                ),
+            ]
+            .map(|(name, grant)| (name.to_owned(), grant))
+            .into(),
+            ..Grants::default()
+        };
+        let manifest = asking(&["http"]);
+        let origins = |ceiling: &Ceiling, name: &str| {
+            let effective = ceiling.effective(&manifest, &granted);
+            let origins = effective.credentials[name].origins.iter();
+            origins.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let none = Vec::<String>::new();
+        let open = Ceiling::default();
+        assert_eq!(origins(&open, "api"), ["https://*.example.com"]);
+        assert_eq!(origins(&open, "else"), none, "it goes where requests go");
+        assert_eq!(open.cuts(&manifest, &granted), none);
+        let ceiling = Ceiling {
+            http: Allowed::Only(vec![http("https://*.example.com", &["GET"], false)]),
+            credentials: Allowed::Only(vec![credential(
+                CredentialScheme::Bearer,
+                &["https://a.example.com", "https://b.example.com"],
+            )]),
+            ..Ceiling::nothing()
+        };
+        assert_eq!(
+            origins(&ceiling, "api"),
+            ["https://a.example.com", "https://b.example.com"]
+        );
+        assert_eq!(origins(&ceiling, "login"), none, "another scheme");
+        assert_eq!(
+            ceiling.cuts(&manifest, &granted),
+            [
+                "http https://*.example.com (methods)",
+                "credentials api",
+                "credentials login"
+            ]
+        );
+        assert_eq!(ceiling.cuts(&asking(&[]), &granted), none);
     }
 
     #[test]

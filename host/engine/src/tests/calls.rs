@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::probe::{cluster, context, engine, env, loaded, machine, note, tell, wasm};
+use crate::limit::BREAKER_STRIKES;
 use crate::{BreakerState, CallEnv, CallError, CallOutcome, Function, Limits, StateStore};
 
 fn limited(limits: Limits) -> CallEnv {
@@ -142,6 +143,35 @@ async fn a_failure_keeps_the_plugins_words() {
     assert_eq!(failure.retry_after, Some(Duration::from_millis(1500)));
     let odd = tell(&loaded, env(), "fail-oddly").await.unwrap_err();
     assert!(matches!(odd, CallError::BadAnswer { rule } if rule.contains("failure.reason")));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_counted_and_is_no_strike() {
+    let loaded = loaded().await;
+    for _ in 0..BREAKER_STRIKES {
+        let call = tell(&loaded, env(), "sleep");
+        let dropped = tokio::time::timeout(Duration::from_millis(200), call).await;
+        assert!(dropped.is_err());
+    }
+    let stats = loaded.stats();
+    let calls = stats
+        .iter()
+        .find(|calls| calls.function == Function::EnsureCluster)
+        .unwrap();
+    let dropped = u64::try_from(BREAKER_STRIKES).unwrap();
+    assert_eq!(calls.count(CallOutcome::Dropped), dropped);
+    assert_eq!(loaded.breaker(), BreakerState::Closed);
+    assert!(tell(&loaded, env(), "").await.is_ok());
+}
+
+#[tokio::test]
+async fn trouble_of_the_host_is_not_the_plugins() {
+    let error = CallError::Host {
+        why: "no connection".to_owned(),
+    };
+    assert!(!error.is_strike());
+    let result: Result<(), _> = Err(error);
+    assert_eq!(CallOutcome::of(&result), CallOutcome::Host);
 }
 
 #[tokio::test]

@@ -14,10 +14,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::calls::Kept;
-use super::module::{probe_and, that_grows_a_table, that_is_slow_to_compile, with_memory};
-use super::probe::{cluster, engine, env, loaded, note, patched, tell, wasm};
-use crate::limit::SHORT_TICKS;
-use crate::{CallEnv, CallError, Limits, LoadError, Loaded, StateStore};
+use super::module::{
+    probe_and, that_grows_a_table, that_is_slow_to_compile, with_memory, with_table,
+};
+use super::probe::{cluster, engine, engine_with, env, loaded, note, patched, tell, wasm};
+use crate::limit::{POOL_MEMORIES_PER_COMPONENT, POOL_TABLES_PER_COMPONENT, SHORT_TICKS};
+use crate::{CallEnv, CallError, Engine, Limits, LoadError, Loaded, StateStore};
 
 /// A state that is read only when the test lets it: who reads it stays in the middle of a call.
 struct Gate {
@@ -165,10 +167,112 @@ async fn a_component_that_needs_more_than_a_slot_is_refused_when_it_is_loaded() 
     let modules: Vec<_> = (0..8).map(|_| with_memory(65_536)).collect();
     let error = good.engine().load(probe_and(&modules)).await.unwrap_err();
     assert!(
-        matches!(&error, LoadError::TooDemanding { what, limit: 8 } if what == "9 memories"),
+        matches!(&error, LoadError::TooDemanding { what, limit: 4 } if what == "9 memories"),
         "{error}"
     );
     others.go_on().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_takes_memory_in_all_its_calls_leaves_some_to_others() {
+    const EACH: usize = 24 << 20;
+    let engine = engine_with(crate::Ceiling::default(), 256 << 20);
+    let good = engine.load(wasm()).await.unwrap();
+    let hog = engine.load(probe_and(&[with_memory(EACH)])).await.unwrap();
+    let gate = Arc::new(Gate {
+        waiting: Semaphore::new(0),
+        open: Semaphore::new(0),
+    });
+    let call = || {
+        let (hog, gate) = (hog.clone(), gate.clone());
+        tokio::spawn(async move {
+            let env = CallEnv {
+                state: Some(gate),
+                ..env()
+            };
+            let input = cluster(json!({"do": "state"}));
+            hog.ensure_cluster(env, input).await
+        })
+    };
+    let mut held = Vec::new();
+    let refused = loop {
+        let mut next = call();
+        tokio::select! {
+            waits = gate.waiting.acquire() => waits.unwrap().forget(),
+            ended = &mut next => break ended.unwrap().unwrap_err(),
+        }
+        held.push(next);
+    };
+    // Half of all there is: with what is the probe's own, four or five calls.
+    assert!((3..=5).contains(&held.len()), "{} calls", held.len());
+    assert_eq!(
+        refused,
+        CallError::Crowded {
+            budget_bytes: 256 << 20
+        }
+    );
+    assert!(!refused.is_strike());
+    assert_eq!(refused.failure().reason, "PluginBusy");
+    assert!(tell(&good, env(), "").await.is_ok());
+    gate.open.add_permits(64);
+    for call in held {
+        assert!(call.await.unwrap().is_ok());
+    }
+    assert!(call().await.unwrap().is_ok(), "it was given back");
+    assert_eq!(engine.stats().guest_memory_bytes, 0);
+}
+
+/// The probe with as many memories and tables as a component may have.
+async fn hungriest(engine: &Arc<Engine>) -> Arc<Loaded> {
+    let all = |tables: u32| {
+        let mut modules: Vec<_> = (1..POOL_MEMORIES_PER_COMPONENT)
+            .map(|_| with_memory(65_536))
+            .collect();
+        modules.extend((0..tables).map(|_| with_table()));
+        probe_and(&modules)
+    };
+    // It has some of its own.
+    let error = engine.load(all(POOL_TABLES_PER_COMPONENT)).await;
+    let LoadError::TooDemanding { what, .. } = error.unwrap_err() else {
+        panic!("more tables than there may be were accepted");
+    };
+    let count = what.strip_suffix(" tables").unwrap();
+    let count = count.parse::<u32>().unwrap();
+    let spare = (2 * POOL_TABLES_PER_COMPONENT).saturating_sub(count);
+    engine.load(all(spare)).await.unwrap()
+}
+
+#[tokio::test]
+async fn calls_that_take_all_that_a_component_may_leave_the_pool_to_others() {
+    let good = loaded().await;
+    let hog = hungriest(good.engine()).await;
+    let gate = Arc::new(Gate {
+        waiting: Semaphore::new(0),
+        open: Semaphore::new(0),
+    });
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let (hog, gate) = (hog.clone(), gate.clone());
+        held.push(tokio::spawn(async move {
+            let env = CallEnv {
+                state: Some(gate),
+                limits: Limits {
+                    concurrency: 64,
+                    ..Limits::default()
+                },
+                ..env()
+            };
+            let input = cluster(json!({"do": "state"}));
+            hog.ensure_cluster(env, input).await
+        }));
+    }
+    gate.waiting.acquire_many(64).await.unwrap().forget();
+    assert!(tell(&good, env(), "").await.is_ok());
+    assert!(held.iter().all(|call| !call.is_finished()));
+    gate.open.add_permits(64);
+    for call in held {
+        assert!(call.await.unwrap().is_ok());
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use capstan_core::call::manifest::PluginKind;
 
 use super::probe::{engine, env, loaded, patched, tell, wasm, with_manifest};
+use crate::limit::COMPILE_KILLS_MAX;
 use crate::{
     Compiler, Engine, EngineError, EngineOptions, Limits, LoadCondition, LoadError,
     SignaturePolicy, compile_main,
@@ -125,6 +126,8 @@ async fn a_manifest_that_makes_no_sense_is_refused_by_field() {
         ("names", "name"),
         ("dupes", "kinds"),
         ("silent", "capabilities"),
+        ("column", "kinds.columns.type"),
+        ("suggest", "capabilities.suggestion"),
     ] {
         match refused(with_manifest(mode)).await {
             LoadError::ManifestInvalid { field, .. } => assert_eq!(field, named),
@@ -158,6 +161,7 @@ fn in_child(
         ceilings: Limits::ceilings(),
         ceiling: crate::Ceiling::default(),
         sources: crate::SourceOptions::default(),
+        guest_memory_bytes: 1 << 30,
         guest_threads: 1,
     })
 }
@@ -206,6 +210,48 @@ async fn a_compiler_that_fails_or_is_missing_is_told_apart() {
     let missing = in_child(dir.path(), dir.path().join("none")).unwrap();
     let error = missing.load(wasm()).await.unwrap_err();
     assert!(matches!(error, LoadError::Host { .. }) && error.is_transient());
+}
+
+#[tokio::test]
+async fn a_component_that_ends_hosts_while_it_is_compiled_is_left_alone_and_others_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let digest = loaded().await.digest().to_owned();
+    let marks = || {
+        let files = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let marks = files.map(|file| file.path());
+        let is_mark =
+            |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "compiling");
+        marks.filter(is_mark).collect::<Vec<_>>()
+    };
+    for _ in 0..COMPILE_KILLS_MAX {
+        // As a host does that is killed: the mark stays, and names a process that is not there any more.
+        let killed = in_child(dir.path(), exe.clone()).unwrap();
+        std::mem::forget(killed.cache.compiling(&digest).unwrap());
+        let mark = marks().pop().unwrap();
+        let at_work = in_child(dir.path(), exe.clone()).unwrap();
+        drop(at_work.cache.compiling(&digest).unwrap());
+        std::mem::forget(killed.cache.compiling(&digest).unwrap());
+        let text = std::fs::read_to_string(&mark).unwrap();
+        let count = text.split(' ').next().unwrap();
+        crate::cache::write_private(&mark, format!("{count} 1 1").as_bytes()).unwrap();
+    }
+    let engine = in_child(dir.path(), exe.clone()).unwrap();
+    let error = engine.load(wasm()).await.unwrap_err();
+    assert!(
+        matches!(&error, LoadError::CompileFailed { why } if why.contains("the compiler was killed")),
+        "{error}"
+    );
+    assert!(!error.is_transient());
+    let other = patched("capstan-manifest:plain..", "capstan-manifest:plain.,");
+    assert!(engine.load(other).await.is_ok());
+    // Who removes the mark has it tried again; one that is compiled leaves none.
+    let left = marks();
+    assert_eq!(left.len(), 1, "{left:?}");
+    std::fs::remove_file(&left[0]).unwrap();
+    let again = in_child(dir.path(), exe).unwrap();
+    assert!(again.load(wasm()).await.is_ok());
+    assert!(marks().is_empty());
 }
 
 #[tokio::test]

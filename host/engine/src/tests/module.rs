@@ -25,6 +25,21 @@ pub(super) fn with_memory(bytes: usize) -> Module {
     module
 }
 
+/// A module with nothing but a table.
+pub(super) fn with_table() -> Module {
+    let mut tables = TableSection::new();
+    tables.table(TableType {
+        element_type: RefType::FUNCREF,
+        table64: false,
+        minimum: 1,
+        maximum: None,
+        shared: false,
+    });
+    let mut module = Module::new();
+    module.section(&tables);
+    module
+}
+
 /// A module whose start runs a function of these locals.
 fn with_start(tables: Option<&TableSection>, start: &Function) -> Module {
     let mut types = TypeSection::new();

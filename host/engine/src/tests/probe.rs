@@ -83,12 +83,18 @@ pub(super) fn engine() -> Arc<Engine> {
 
 /// The same with a ceiling.
 pub(super) fn engine_below(ceiling: Ceiling) -> Arc<Engine> {
+    engine_with(ceiling, 2 << 30)
+}
+
+/// The same with so much memory for all calls together.
+pub(super) fn engine_with(ceiling: Ceiling, guest_memory_bytes: usize) -> Arc<Engine> {
     Engine::new(EngineOptions {
         cache_dir: target().join("engine-test-cache"),
         compiler: Compiler::InProcessForTests,
         ceilings: Limits::ceilings(),
         ceiling,
         sources: crate::SourceOptions::default(),
+        guest_memory_bytes,
         guest_threads: 1,
     })
     .unwrap()

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use capstan_core::call::State;
 use futures::FutureExt;
@@ -11,7 +13,7 @@ use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::probe::{cluster, engine, grants_for, loaded, machine, patched};
@@ -41,11 +43,15 @@ impl Kept {
 struct Cellar;
 
 impl CredentialSource for Cellar {
-    fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Credential, String>> {
-        async {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, String>> {
+        async move {
+            let (scheme, secret) = match name {
+                "login" => (CredentialScheme::Basic, &b"user:pass:word-of-it\n"[..]),
+                _ => (CredentialScheme::Bearer, &b"injected-token\n"[..]),
+            };
             Ok(Credential {
-                scheme: CredentialScheme::Bearer,
-                secret: b"injected-token\n".to_vec(),
+                scheme,
+                secret: secret.to_vec(),
             })
         }
         .boxed()
@@ -88,8 +94,19 @@ async fn echo() -> (String, tokio::task::JoinHandle<()>) {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
                 let auth = request.headers().get("authorization").cloned();
+                let path = request.uri().path().to_owned();
                 let body = request.into_body().collect().await.unwrap().to_bytes();
-                let said = format!("{auth:?} {}", String::from_utf8_lossy(&body));
+                let basic = auth.as_ref().and_then(|auth| auth.to_str().ok());
+                let basic = basic.and_then(|auth| auth.strip_prefix("Basic "));
+                let basic = basic.and_then(|pair| STANDARD.decode(pair).ok());
+                let password = basic.map(|pair| String::from_utf8(pair).unwrap());
+                let password = password.as_ref().and_then(|pair| pair.split_once(':'));
+                let said = format!("{auth:?} {password:?} {}", String::from_utf8_lossy(&body));
+                let said = match path.as_str() {
+                    "/no-text" => [&b"\xff\xfe"[..], said.as_bytes()].concat(),
+                    "/json" => json!({ said: 1 }).to_string().into_bytes(),
+                    _ => said.into_bytes(),
+                };
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(said)))
             });
             tokio::spawn(async move {
@@ -109,6 +126,13 @@ fn env(origin: &str, kept: &Arc<Kept>) -> CallEnv {
         "api".to_owned(),
         CredentialGrant {
             scheme: CredentialScheme::Bearer,
+            origins: vec![origin.parse().unwrap()],
+        },
+    );
+    grants.credentials.insert(
+        "login".to_owned(),
+        CredentialGrant {
+            scheme: CredentialScheme::Basic,
             origins: vec![origin.parse().unwrap()],
         },
     );
@@ -181,6 +205,63 @@ async fn a_call_with_effects_is_replayed_without_any() {
     assert_eq!(record.differences(&again.record), []);
     assert_eq!(again.record.outcome, record.outcome);
     assert_eq!(again.record.imports, record.imports);
+}
+
+#[tokio::test]
+async fn secrets_are_hidden_in_bytes_that_are_no_text_in_names_and_in_parts() {
+    let (origin, server) = echo().await;
+    let loaded = loaded().await;
+    for path in ["text", "no-text", "json"] {
+        let kept = Arc::new(Kept::default());
+        let mut secrets = SecretTable::new();
+        let handle = secrets.add(b"bootstrap-secret".to_vec());
+        let config = json!({
+            "do": "http", "method": "POST", "url": format!("{origin}/{path}"), "body": "", "credential": "login",
+        });
+        let env = CallEnv {
+            secrets,
+            ..env(&origin, &kept)
+        };
+        // What is no text the probe may refuse: the record is what counts.
+        let _ = loaded
+            .ensure_machine(env, machine(config, Some(handle)))
+            .await;
+        let record = kept.only();
+        assert!(record.incomplete.is_none(), "{:?}", record.incomplete);
+        let sent = record.imports.iter().find(|x| x.import == "http.send");
+        let sent = sent.unwrap_or_else(|| panic!("{path}: nothing was sent"));
+        assert!(sent.answer.to_string().len() > 50, "{}", sent.answer);
+        let text = serde_json::to_string(&record).unwrap();
+        // As it is, and as bytes that are written in base64.
+        let mut all = vec![text.into_bytes()];
+        decoded(&json!(record), &mut all);
+        let is_no_text = path == "no-text";
+        assert_eq!(all.len() > 1, is_no_text, "{path}");
+        for hidden in ["bootstrap-secret", "pass:word-of-it"] {
+            for forms in [hidden.to_owned(), STANDARD.encode(hidden)] {
+                let found = all.iter().any(|bytes| {
+                    let mut parts = bytes.windows(forms.len());
+                    parts.any(|part| part == forms.as_bytes())
+                });
+                assert!(!found, "{path}: {hidden}");
+            }
+        }
+    }
+    server.abort();
+}
+
+/// Bytes of a record that are no text.
+fn decoded(value: &Value, found: &mut Vec<Vec<u8>>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(bytes) = fields.get("base64").and_then(Value::as_str) {
+                found.extend(STANDARD.decode(bytes));
+            }
+            fields.values().for_each(|value| decoded(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| decoded(item, found)),
+        _ => {}
+    }
 }
 
 #[tokio::test]

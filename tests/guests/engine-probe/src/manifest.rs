@@ -61,6 +61,11 @@ impl Guest for Probe {
             ..kind.clone()
         };
         let mut kinds = vec![kind.clone(), cluster];
+        if mode == "column" {
+            for column in kinds.iter_mut().flat_map(|kind| &mut kind.columns) {
+                column.column_type = "x".repeat(100_000);
+            }
+        }
         if mode == "dupes" {
             kinds.push(kind);
         }
@@ -81,7 +86,8 @@ impl Guest for Probe {
     }
 }
 
-/// `http` is needed, the others are not; the manifest `silent` says nothing of `http`, `needs` cannot do without any.
+/// `http` is needed, the others are not; the manifest `silent` says nothing of `http`, `needs` cannot do without any, `suggest` has
+/// suggestions that are too long.
 fn capabilities(mode: &str) -> Vec<CapabilityRequest> {
     let mut asked: Vec<_> = ["secret", "workload", "files"]
         .into_iter()
@@ -89,7 +95,10 @@ fn capabilities(mode: &str) -> Vec<CapabilityRequest> {
             name: name.to_owned(),
             why: format!("to try what {name} lets through"),
             optional: mode != "needs",
-            suggestion: "{}".to_owned(),
+            suggestion: match mode {
+                "suggest" => json!({"comment": "x".repeat(5000)}).to_string(),
+                _ => "{}".to_owned(),
+            },
         })
         .collect();
     if mode != "silent" {

@@ -9,6 +9,8 @@ use super::check::{self, Checked};
 use super::exports::manifest as wit;
 use super::{Outcome, Roles, ask};
 use crate::call::{CallState, Stop};
+use crate::limit::SUGGESTION_BYTES_MAX;
+use crate::text::json_bytes;
 
 pub(crate) fn describe<'a>(
     roles: Roles,
@@ -57,7 +59,11 @@ fn kind(kind: wit::OwnedKind) -> Checked<OwnedKind> {
         version: check::name("kinds.version", kind.version)?,
         kind: check::name("kinds.kind", kind.kind)?,
         plural: check::name("kinds.plural", kind.plural)?,
-        short_names: kind.short_names,
+        short_names: kind
+            .short_names
+            .into_iter()
+            .map(|name| check::name("kinds.shortNames", name))
+            .collect::<Checked<_>>()?,
         spec_schema: check::json_object("kinds.specSchema", &kind.spec_schema)?,
         status_schema: check::json_object("kinds.statusSchema", &kind.status_schema)?,
         columns: kind
@@ -67,7 +73,7 @@ fn kind(kind: wit::OwnedKind) -> Checked<OwnedKind> {
                 Ok(Column {
                     name: check::name("kinds.columns.name", column.name)?,
                     json_path: check::name("kinds.columns.jsonPath", column.json_path)?,
-                    column_type: column.column_type,
+                    column_type: check::name("kinds.columns.type", column.column_type)?,
                     priority: column.priority,
                 })
             })
@@ -76,10 +82,15 @@ fn kind(kind: wit::OwnedKind) -> Checked<OwnedKind> {
 }
 
 fn request(request: wit::CapabilityRequest) -> Checked<CapabilityRequest> {
+    let suggestion = check::json_object("capabilities.suggestion", &request.suggestion)?;
+    // As the status shows it, which can be longer than it came.
+    check::rule(json_bytes(&suggestion) <= SUGGESTION_BYTES_MAX, || {
+        format!("capabilities.suggestion has more than {SUGGESTION_BYTES_MAX} bytes")
+    })?;
     Ok(CapabilityRequest {
         name: check::name("capabilities.name", request.name)?,
         why: check::message("capabilities.why", request.why)?,
         optional: request.optional,
-        suggestion: check::json_object("capabilities.suggestion", &request.suggestion)?,
+        suggestion,
     })
 }

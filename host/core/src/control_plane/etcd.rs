@@ -292,7 +292,17 @@ pub fn orphans<'a>(observed: &'a Observed, view: &'a View) -> Vec<&'a EtcdMember
             .iter()
             .any(|member| member.node_name() == Some(name))
     };
-    let orphans = view.members.iter().filter(|m| !has_machine(&m.name));
+    // A member is known by no name until it has started, and the Node of its machine may be there before.
+    let may_be_starting = observed.members.iter().any(|member| {
+        member
+            .node_name()
+            .is_some_and(|name| view.member(name).is_none())
+    });
+    let is_starting = |member: &EtcdMember| member.name.is_empty() && may_be_starting;
+    let orphans = view
+        .members
+        .iter()
+        .filter(|member| !has_machine(&member.name) && !is_starting(member));
     orphans.collect()
 }
 

@@ -190,17 +190,16 @@ pub fn danger_of(observed: &Observed, member: &Member) -> Option<String> {
         Lookup::Unknown(why) => return Some(format!("no etcd member answers: {why}")),
     };
     let own = member.node_name().and_then(|name| view.member(name));
-    // A machine without a Node may have added itself, and not have started, or not have caught up: it has no vote to lose.
+    // A machine whose member is not known by its Node's name may have added itself, and not have started, or not have caught up: it
+    // has no vote to lose.
     let is_known = |name: &str| {
         let mut machines = observed.members.iter();
         machines.any(|machine| machine.node_name() == Some(name))
     };
     let own = own.or_else(|| {
-        view.members.iter().find(|other| {
-            member.node_name().is_none()
-                && (other.name.is_empty() || other.is_learner)
-                && !is_known(&other.name)
-        })
+        view.members
+            .iter()
+            .find(|other| (other.name.is_empty() || other.is_learner) && !is_known(&other.name))
     });
     match own {
         Some(own) => danger(observed, view, own),

@@ -154,3 +154,24 @@ fn of_five_with_two_dead_both_go_before_a_replacement_comes() {
     assert!(deletes(&seen).is_empty());
     assert!(matches!(size_of(&seen), Size::Do(_)));
 }
+
+#[test]
+fn a_member_that_has_not_started_is_left_to_the_machine_that_may_be_starting_it() {
+    let mut seen = named(&["a", "b", "c"]);
+    let starting = &mut view(&mut seen).members[2];
+    starting.name = String::new();
+    starting.is_learner = true;
+    starting.answer = Lookup::Unknown("it was not asked".to_owned());
+    let removes = |seen: &Observed| {
+        let steps = decide(seen, now()).steps;
+        steps
+            .iter()
+            .any(|step| matches!(step, Step::RemoveEtcdMember { id: 3, .. }))
+    };
+    assert!(!removes(&seen), "its Node can be there before its member");
+    seen.members[2] = given_up(seen.members[2].clone());
+    assert!(!removes(&seen));
+    assert_eq!(deletes(&seen), ["c"], "it has no vote to lose");
+    seen.members.remove(2);
+    assert!(removes(&seen), "nobody is left who could be starting it");
+}

@@ -12,6 +12,7 @@ use std::time::Duration;
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
+use capstan_controllers::kube_api::Resource;
 use serde_json::Value;
 
 use crate::kinds as sim;
@@ -110,18 +111,15 @@ impl Watchman {
         all.get(first..).unwrap_or_default().to_vec()
     }
 
-    fn fewest_wanted(&self, set: &ObjectKey, now: Duration) -> i64 {
+    /// How many Machines a set wanted at times that a decision may come from.
+    fn wanted(&self, set: &ObjectKey, now: Duration) -> impl Iterator<Item = i64> {
         let all = self.sets.get(set).map_or(&[][..], Vec::as_slice);
         let from = now.saturating_sub(STALE);
         let first = all
             .partition_point(|(since, _)| *since < from)
             .saturating_sub(1);
         let recent = all.get(first..).unwrap_or_default();
-        recent
-            .iter()
-            .map(|(_, replicas)| *replicas)
-            .min()
-            .unwrap_or_default()
+        recent.iter().map(|(_, replicas)| *replicas)
     }
 
     /// Since when a cluster has been paused.
@@ -167,7 +165,36 @@ fn is_remediated(machine: &Value) -> bool {
     is_being_replaced && is_condition(machine, "HealthCheckSucceeded", "False")
 }
 
+/// Whether a health check has asked its set to replace it.
+fn is_asked_for(machine: &Value) -> bool {
+    is_condition(machine, "OwnerRemediated", "False")
+}
+
+/// Lists that more than one writer keeps entries in.
+const SHARED_LISTS: [&str; 4] = [
+    "/metadata/finalizers",
+    "/metadata/ownerReferences",
+    "/status/conditions",
+    "/spec/taints",
+];
+
 impl State {
+    /// The host is about to patch something: a list is replaced whole, so that it must be of the version that was read.
+    pub fn check_patch(&mut self, by: &str, resource: &Resource, key: &ObjectKey, patch: &Value) {
+        if !text(patch, "/metadata/resourceVersion").is_empty() {
+            return;
+        }
+        let list = SHARED_LISTS
+            .iter()
+            .find(|list| patch.pointer(list).is_some_and(Value::is_array));
+        if let Some(list) = list {
+            self.violated(format!(
+                "{by} replaces {list} of {} {key} whatever is in it by now",
+                resource.kind
+            ));
+        }
+    }
+
     /// A write was done: remembers what it means, and checks what the host did.
     pub fn check(&mut self, server: &Server, write: &Write<'_>, written: &Written) {
         match server {
@@ -318,7 +345,9 @@ impl State {
         match (kind, write.verb, &written.old, &written.new) {
             ("Machine", "create", _, Some(new)) => {
                 self.watchman.machines_made += 1;
-                self.check_ceiling(&Arc::clone(new));
+                let new = Arc::clone(new);
+                self.check_ceiling(&new);
+                self.check_size(&new);
             }
             ("Machine", "delete", Some(old), _) => {
                 let old = Arc::clone(old);
@@ -329,8 +358,12 @@ impl State {
             ("Machine", "patch-status", Some(old), Some(new)) => {
                 let given_up =
                     |machine: &Value| is_condition(machine, "HealthCheckSucceeded", "False");
-                if given_up(new) && !given_up(old) {
-                    self.check_is_ill(&Arc::clone(new));
+                let (new, old) = (Arc::clone(new), Arc::clone(old));
+                if given_up(&new) && !given_up(&old) {
+                    self.check_is_ill(&new);
+                }
+                if is_asked_for(&new) && !is_asked_for(&old) {
+                    self.check_may_be_replaced(&new);
                 }
             }
             ("SimMachine", "delete", Some(old), _) => self.check_order(&Arc::clone(old)),

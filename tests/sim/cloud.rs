@@ -27,8 +27,8 @@ pub enum Phase {
     Running,
     /// Shuts down until then.
     Stopping(Duration),
-    /// Broke, and stays so until it is deleted.
-    Broken,
+    /// Broke at that time, and stays so until it is deleted.
+    Broken(Duration),
 }
 
 /// A machine in the cloud.
@@ -256,7 +256,7 @@ fn ensure_machine(world: &World, input: &MachineInput) -> MachineAnswer {
         Phase::Running => Progress::Ready,
         Phase::Booting(_) => Progress::Waiting(waiting("Booting")),
         Phase::Stopping(_) => Progress::Waiting(waiting("Stopping")),
-        Phase::Broken => Progress::Waiting(waiting("Broken")),
+        Phase::Broken(_) => Progress::Waiting(waiting("Broken")),
     };
     MachineAnswer {
         progress,
@@ -296,6 +296,7 @@ fn delete_cluster(world: &World, input: &ClusterInput) -> DeletionAnswer {
         return deletion(Deletion::Gone);
     };
     network.gone_at.get_or_insert(gone_at);
+    state.stir();
     deletion(Deletion::Waiting(waiting("Removing")))
 }
 

@@ -32,6 +32,7 @@ fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
         replicas: 1,
         limits: (1, 0),
         health_check: None,
+        unhealthy: None,
         steps: vec![
             step(190, Deed::HideConfigs(210)),
             step(237, Deed::DeleteCluster),

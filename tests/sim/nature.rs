@@ -1,5 +1,5 @@
 //! Everything that acts beside the host and its people: machines that boot, kubelets, volumes, providers that are no plugins, and
-//! the collection of garbage. Looks at the world once a second.
+//! the collection of garbage. Looks at the world once a second, while there can be something to do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
 use capstan_controllers::kube_api::{ApiError, Patch, Preconditions, Resource};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
 
 use crate::cloud::{Instance, Phase};
 use crate::kinds as sim;
@@ -20,7 +21,7 @@ use crate::world::{Actor, Server, State, Workload, World, Write};
 const TICK: Duration = Duration::from_secs(1);
 
 /// Between two collections of garbage, in looks.
-const COLLECT_EVERY: u64 = 5;
+const COLLECT_EVERY: u32 = 5;
 
 /// How long a kubelet is silent before its Node is Unknown.
 const NODE_GRACE: Duration = Duration::from_secs(40);
@@ -31,7 +32,7 @@ const CONTROL_PLANE_FINALIZER: &str = "sim/control-plane";
 /// What nature remembers between two looks.
 #[derive(Default)]
 struct Memory {
-    ticks: u64,
+    ticks: u32,
     /// When something will have been done, by what it is.
     due: BTreeMap<String, Duration>,
     collected: u64,
@@ -56,7 +57,7 @@ impl Sight {
                 Phase::Booting(_) => 0,
                 Phase::Running => 1,
                 Phase::Stopping(_) => 2,
-                Phase::Broken => 3,
+                Phase::Broken(_) => 3,
             }] += 1;
         }
         let workloads = state.workloads.values();
@@ -87,11 +88,12 @@ impl Memory {
 /// Acts for ever.
 pub async fn run(world: Arc<World>) {
     let mut memory = Memory::default();
+    let began = Instant::now();
     loop {
-        tokio::time::sleep(TICK).await;
+        memory.ticks += 1;
+        sleep_until(began + TICK * memory.ticks).await;
         {
             let mut state = world.lock();
-            memory.ticks += 1;
             cloud(&mut state);
             look(&mut state, &mut memory);
             if memory.ticks.is_multiple_of(COLLECT_EVERY)
@@ -102,7 +104,53 @@ pub async fn run(world: Arc<World>) {
             }
         }
         world.changed();
+        rest(&world, &memory).await;
+        // The next look is at a whole number of them again, as if there had been one after the other.
+        let since = began.elapsed().as_millis().saturating_sub(1) / TICK.as_millis();
+        memory.ticks = memory.ticks.max(u32::try_from(since).unwrap_or(u32::MAX));
     }
+}
+
+/// Waits until there can be something to do.
+async fn rest(world: &World, memory: &Memory) {
+    // Made before the look: what changes after it is not missed.
+    let changes = world.changes();
+    let until = {
+        let state = world.lock();
+        match &memory.idle {
+            Some((sight, until))
+                if *sight == Sight::of(&state)
+                    && memory.collected == state.management.version() =>
+            {
+                let due = cloud_due(&state).map_or(*until, |due| due.min(*until));
+                due.saturating_sub(state.now())
+            }
+            _ => return,
+        }
+    };
+    // Nothing that is due is more than this away; what is not due at all waits for a change.
+    let until = until.min(Duration::from_secs(24 * 3_600));
+    tokio::select! {
+        biased;
+        () = changes => {}
+        () = tokio::time::sleep(until) => {}
+    }
+}
+
+/// When something in the cloud comes to its end.
+fn cloud_due(state: &State) -> Option<Duration> {
+    let instances = state
+        .cloud
+        .instances
+        .values()
+        .filter_map(|instance| match instance.phase {
+            Phase::Booting(until) | Phase::Stopping(until) => Some(until),
+            Phase::Running | Phase::Broken(_) => None,
+        });
+    let networks = state.cloud.networks.values();
+    instances
+        .chain(networks.filter_map(|network| network.gone_at))
+        .min()
 }
 
 /// One look at what there is to do. Nothing is looked at again that has not changed, before something is due.

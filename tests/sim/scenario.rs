@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::cloud::Phase;
 use crate::fault::Rates;
 use crate::kinds as sim;
-use crate::object::{is_deleting, key, name, number, text};
+use crate::object::{is_deleting, key, name, number, text, uid};
 use crate::random::Random;
-use crate::store::{Store, Written};
+use crate::store::{Definition, Store, Written};
 use crate::world::{Actor, Server, State, Write};
 
 /// Namespace of the Cluster.
@@ -59,6 +59,10 @@ pub enum Deed {
     HideConfigs(u64),
     /// One of the instances breaks; only where a health check looks.
     Break(u64),
+    /// So many of the instances break at once; only where a health check looks.
+    BreakSome(u64, u32),
+    /// Somebody deletes the Machines whose instances are broken; only where a health check may refuse to.
+    Mend,
     /// The MachineDeployment is deleted.
     DeleteDeployment,
     /// The Cluster is deleted.
@@ -87,6 +91,8 @@ pub struct Plan {
     pub limits: (u32, u32),
     /// Whether a MachineHealthCheck looks at the machines, and how many may be replaced at a time.
     pub health_check: Option<u32>,
+    /// How many of them may be unhealthy for any to be replaced; absent for all.
+    pub unhealthy: Option<u32>,
     /// In order of time.
     pub steps: Vec<Step>,
     /// When everything stops going wrong.
@@ -99,8 +105,13 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} machines, maxSurge {}, maxUnavailable {}, health check {:?}, {:?}",
-            self.replicas, self.limits.0, self.limits.1, self.health_check, self.rates
+            "{} machines, maxSurge {}, maxUnavailable {}, health check {:?} while {:?}, {:?}",
+            self.replicas,
+            self.limits.0,
+            self.limits.1,
+            self.health_check,
+            self.unhealthy,
+            self.rates
         )?;
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(
@@ -163,15 +174,46 @@ impl Plan {
         }
         steps.sort_by_key(|step| step.at);
         let last = steps.last().map_or(Duration::ZERO, |step| step.at);
-        Self {
+        let mut plan = Self {
             seed,
             rates,
             replicas: u32::try_from(random.between(1, 4)).unwrap_or(1),
             limits: limits(&mut random),
             health_check,
+            unhealthy: None,
             steps,
             calm_at: last + Duration::from_secs(random.between(60, 900)),
             quiet: if random.happens(250) { DAY } else { QUIET },
+        };
+        if plan.health_check.is_some() {
+            plan.sicken(&mut Random::new(seed).fork(10));
+        }
+        plan
+    }
+
+    /// Lets many machines break at once, in some worlds more than the health check replaces: a budget shows only where it is short.
+    fn sicken(&mut self, random: &mut Random) {
+        let end_s = self.calm_at.as_secs().max(600);
+        if random.happens(600) {
+            self.replicas = u32::try_from(random.between(3, 6)).unwrap_or(3);
+            let count = u32::try_from(random.between(2, 4)).unwrap_or(2);
+            self.steps.push(Step {
+                at: Duration::from_millis(random.between(300_000, end_s * 1000)),
+                deed: Deed::BreakSome(random.draw(), count),
+            });
+        }
+        if random.happens(400) {
+            self.unhealthy = Some(u32::try_from(random.between(1, 2)).unwrap_or(1));
+        }
+        self.steps.sort_by_key(|step| step.at);
+        let last = self.steps.last().map_or(Duration::ZERO, |step| step.at);
+        self.calm_at = self.calm_at.max(last);
+        if self.unhealthy.is_some() {
+            self.calm_at += Duration::from_secs(random.between(300, 900));
+            self.steps.push(Step {
+                at: self.calm_at,
+                deed: Deed::Mend,
+            });
         }
     }
 }
@@ -208,12 +250,12 @@ fn configs() -> ObjectKey {
 }
 
 /// The definitions of the core's kinds: the same in all worlds.
-fn definitions() -> &'static [Value] {
-    static DEFINITIONS: OnceLock<Vec<Value>> = OnceLock::new();
+fn definitions() -> &'static [Definition] {
+    static DEFINITIONS: OnceLock<Vec<Definition>> = OnceLock::new();
     DEFINITIONS.get_or_init(|| {
         let all = capstan_api::manifests::crds().into_iter();
-        all.map(|definition| serde_json::to_value(definition).expect("is JSON"))
-            .collect()
+        let all = all.map(|definition| serde_json::to_value(definition).expect("is JSON"));
+        all.map(|definition| Definition::of(&definition)).collect()
     })
 }
 
@@ -254,7 +296,8 @@ fn objects(plan: &Plan) -> Vec<(&'static Resource, Value)> {
                 "nodeStartupTimeoutSeconds": 1200,
                 "unhealthyNodeConditions": [condition("Unknown"), condition("False")],
             },
-            "remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo": "100%"}},
+            "remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo":
+                plan.unhealthy.map_or_else(|| json!("100%"), |most| json!(most))}},
         }});
         objects.push((&*kinds::MACHINE_HEALTH_CHECK, check));
     }
@@ -448,7 +491,9 @@ impl State {
                 );
                 return Some((Duration::from_secs(*seconds), End::ShowConfigs));
             }
-            Deed::Break(luck) => self.some_instance_breaks(*luck),
+            Deed::Break(luck) => self.some_instances_break(*luck, 1),
+            Deed::BreakSome(luck, count) => self.some_instances_break(*luck, *count),
+            Deed::Mend => self.user_deletes_broken(),
             Deed::DeleteDeployment => self.user_deletes(of_deployment, &deployment),
             Deed::DeleteCluster => self.user_deletes(&kinds::CLUSTER, &cluster),
             // The host's life is not in the world's hands.
@@ -457,26 +502,45 @@ impl State {
         None
     }
 
-    fn some_instance_breaks(&mut self, luck: u64) {
-        let running: Vec<String> = self
+    fn some_instances_break(&mut self, luck: u64, count: u32) {
+        let now = self.now();
+        let mut running: Vec<String> = self
             .cloud
             .instances
             .iter()
             .filter(|(_, instance)| instance.phase == Phase::Running)
             .map(|(key, _)| key.clone())
             .collect();
-        let count = u64::try_from(running.len()).unwrap_or(1).max(1);
-        let at = usize::try_from(luck % count).unwrap_or_default();
-        if let Some(instance) = running
-            .get(at)
-            .and_then(|key| self.cloud.instances.get_mut(key))
-        {
-            instance.phase = Phase::Broken;
+        for _ in 0..count {
+            let left = u64::try_from(running.len()).unwrap_or(1).max(1);
+            let at = usize::try_from(luck % left).unwrap_or_default();
+            if at >= running.len() {
+                return;
+            }
+            let key = running.remove(at);
+            let Some(instance) = self.cloud.instances.get_mut(&key) else {
+                continue;
+            };
+            instance.phase = Phase::Broken(now);
             let words = format!(
                 "cloud: instance {} of {} breaks",
                 instance.id, instance.name
             );
             self.note(&words);
+            self.stir();
+        }
+    }
+
+    fn user_deletes_broken(&mut self) {
+        let all = self.management.all(&kinds::MACHINE);
+        let broken = all.filter(|machine| {
+            let mut instances = self.cloud.of_machine(uid(machine));
+            !is_deleting(machine)
+                && instances.any(|instance| matches!(instance.phase, Phase::Broken(_)))
+        });
+        let broken: Vec<ObjectKey> = broken.map(|machine| key(machine)).collect();
+        for machine in broken {
+            self.user_deletes(&kinds::MACHINE, &machine);
         }
     }
 

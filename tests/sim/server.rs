@@ -6,7 +6,8 @@ use std::time::Duration;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
 use capstan_controllers::kube_api::{
-    ApiError, Duplex, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
+    ApiError, Duplex, GroupKind, KubeApi, Page, Patch, Preconditions, Resource, Selection,
+    WatchEvent,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -17,7 +18,7 @@ use tokio::time::sleep;
 use crate::fault::Fate;
 use crate::object;
 use crate::rights::Ask;
-use crate::store::{Store, Written};
+use crate::store::{Store, Written, place};
 use crate::world::{Actor, Server, State, World, Write};
 
 /// How long a server keeps a watch open.
@@ -92,6 +93,7 @@ struct Watch {
     world: Arc<World>,
     server: Server,
     resource: Resource,
+    place: GroupKind,
     selection: Selection,
     version: u64,
     ready: std::collections::VecDeque<(u64, WatchEvent)>,
@@ -128,9 +130,12 @@ impl Watch {
                     )));
                 }
                 let version = self.version;
-                state
-                    .server(&self.server)
-                    .and_then(|store| store.since(&self.resource, &self.selection, version))
+                state.server(&self.server).and_then(|store| {
+                    if store.is_same(&self.place, version) {
+                        return Ok((Vec::new(), store.version()));
+                    }
+                    store.since(&self.resource, &self.selection, version)
+                })
             };
             match found {
                 Ok((events, _)) if !events.is_empty() => {
@@ -300,6 +305,7 @@ impl KubeApi for HostApi {
                 world: Arc::clone(&self.world),
                 server: self.server.clone(),
                 resource: resource.clone(),
+                place: place(resource),
                 selection: selection.clone(),
                 version,
                 ready: std::collections::VecDeque::new(),
@@ -384,9 +390,16 @@ impl KubeApi for HostApi {
         } else {
             "patch"
         };
-        self.write(manager, verb, resource, key, move |store, _| {
-            store.patch(resource, key, subresource, patch)
-        })
+        async move {
+            if let Patch::Merge(patch) = patch {
+                let mut state = self.world.lock();
+                state.check_patch(manager, resource, key, patch);
+            }
+            self.write(manager, verb, resource, key, move |store, _| {
+                store.patch(resource, key, subresource, patch)
+            })
+            .await
+        }
         .boxed()
     }
 

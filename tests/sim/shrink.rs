@@ -60,6 +60,12 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     calmer(|rates| rates.event_late = 0);
     calmer(|rates| rates.plugin = 0);
     calmer(|rates| rates.eviction = 0);
+    if plan.unhealthy.is_some() {
+        candidates.push(Plan {
+            unhealthy: None,
+            ..plan.clone()
+        });
+    }
     if plan.replicas > 1 {
         candidates.push(Plan {
             replicas: plan.replicas - 1,

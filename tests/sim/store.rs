@@ -24,6 +24,35 @@ struct Served {
     /// OpenAPI schema, of kinds that have one: for defaults.
     schema: Arc<Value>,
     objects: BTreeMap<ObjectKey, Arc<Value>>,
+    /// The version of the last change.
+    changed: u64,
+}
+
+/// What a server has to know of a CustomResourceDefinition. Servers share it.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    resource: Resource,
+    has_status: bool,
+    schema: Arc<Value>,
+}
+
+impl Definition {
+    /// Reads it.
+    #[must_use]
+    pub fn of(definition: &Value) -> Self {
+        let version = &definition["spec"]["versions"][0];
+        let names = &definition["spec"]["names"];
+        Self {
+            resource: Resource::namespaced(
+                text(definition, "/spec/group"),
+                text(version, "/name"),
+                text(names, "/kind"),
+                text(names, "/plural"),
+            ),
+            has_status: version.pointer("/subresources/status").is_some(),
+            schema: Arc::new(version["schema"]["openAPIV3Schema"].clone()),
+        }
+    }
 }
 
 /// One change, in the order of versions.
@@ -91,34 +120,26 @@ impl Store {
 
     /// Serves a kind without a schema.
     pub fn serve(&mut self, resource: &Resource, has_status: bool) {
-        self.serve_with(resource, has_status, Value::Null);
+        self.serve_with(resource, has_status, Arc::default());
     }
 
-    fn serve_with(&mut self, resource: &Resource, has_status: bool, schema: Value) {
+    fn serve_with(&mut self, resource: &Resource, has_status: bool, schema: Arc<Value>) {
         let served = Served {
             resource: resource.clone(),
             has_status,
-            schema: Arc::new(schema),
+            schema,
             objects: BTreeMap::new(),
+            changed: 0,
         };
         self.kinds.insert(place(resource), served);
     }
 
     /// Serves the kind of a CustomResourceDefinition.
-    pub fn serve_definition(&mut self, definition: &Value) {
-        let version = &definition["spec"]["versions"][0];
-        let names = &definition["spec"]["names"];
-        let resource = Resource::namespaced(
-            text(definition, "/spec/group"),
-            text(version, "/name"),
-            text(names, "/kind"),
-            text(names, "/plural"),
-        );
-        let has_status = version.pointer("/subresources/status").is_some();
+    pub fn serve_definition(&mut self, definition: &Definition) {
         self.serve_with(
-            &resource,
-            has_status,
-            version["schema"]["openAPIV3Schema"].clone(),
+            &definition.resource,
+            definition.has_status,
+            Arc::clone(&definition.schema),
         );
     }
 
@@ -188,6 +209,13 @@ impl Store {
             .filter(|object| is_selected(object, selection));
         let items = chosen.map(|object| shown(object, selection)).collect();
         Ok((items, self.version))
+    }
+
+    /// Whether nothing happened to a kind after a version. False when it is not served.
+    #[must_use]
+    pub fn is_same(&self, place: &GroupKind, version: u64) -> bool {
+        let served = self.kinds.get(place);
+        version >= self.forgotten && served.is_some_and(|served| served.changed <= version)
     }
 
     /// What happened to a kind after a version, and up to which version that is all.
@@ -548,6 +576,7 @@ impl Store {
             Arc::new(new)
         });
         if let Some(served) = self.kinds.get_mut(&place(resource)) {
+            served.changed = version;
             match &new {
                 Some(new) => drop(served.objects.insert(key.clone(), Arc::clone(new))),
                 None => drop(served.objects.remove(key)),
@@ -577,7 +606,8 @@ impl Store {
 }
 
 /// Where the objects of a resource are: a server knows resources by their plurals, whatever clients call their kinds.
-fn place(resource: &Resource) -> GroupKind {
+#[must_use]
+pub fn place(resource: &Resource) -> GroupKind {
     GroupKind {
         group: resource.group.clone(),
         kind: resource.plural.clone(),

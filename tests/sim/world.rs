@@ -134,6 +134,11 @@ impl State {
         }
     }
 
+    /// Something changed that is no write.
+    pub fn stir(&mut self) {
+        self.is_news = true;
+    }
+
     /// Something happened.
     pub fn note(&mut self, words: &str) {
         let now = self.now();

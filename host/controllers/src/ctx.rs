@@ -350,13 +350,13 @@ impl Ctx {
     ) -> Result<Arc<Object>, ApiError> {
         let nameless =
             || ApiError::Unavailable("the API server answered without a name".to_owned());
-        let object = Object::new(stored.clone()).ok_or_else(nameless)?;
+        let object = Arc::new(Object::new(stored).ok_or_else(nameless)?);
         let origin = Origin {
             controller: writer.controller,
             status_only,
         };
-        self.stores.written(resource, object, origin);
-        Object::new(stored).map(Arc::new).ok_or_else(nameless)
+        self.stores.written(resource, Arc::clone(&object), origin);
+        Ok(object)
     }
 }
 

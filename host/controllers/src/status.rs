@@ -4,6 +4,7 @@ use capstan_api::condition;
 use capstan_api::{annotation, label};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::controller::{Adoption, Report};
@@ -104,7 +105,7 @@ pub fn conditions_of(status: &Value) -> Vec<Condition> {
         .into_iter()
         .flatten();
     listed
-        .filter_map(|condition| serde_json::from_value(condition.clone()).ok())
+        .filter_map(|condition| Condition::deserialize(condition).ok())
         .collect()
 }
 
@@ -118,14 +119,14 @@ pub fn desired(
     pausable: bool,
     success: bool,
 ) -> Value {
-    let current = object
-        .value
-        .get("status")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let current = object.value.get("status").unwrap_or(&Value::Null);
     if report.status.is_null() && report.conditions.is_empty() && !pausable {
         // The kind has no status.
-        return current;
+        return if current.is_null() {
+            json!({})
+        } else {
+            current.clone()
+        };
     }
     let mut status = if report.status.is_object() {
         report.status
@@ -136,7 +137,7 @@ pub fn desired(
     if pausable {
         owned.push(condition::Report::no("Paused", "NotPaused"));
     }
-    let conditions = condition::merge(&conditions_of(&current), owned, Some(generation), now);
+    let conditions = condition::merge(&conditions_of(current), owned, Some(generation), now);
     if !conditions.is_empty() {
         set(&mut status, "conditions", json!(conditions));
     }

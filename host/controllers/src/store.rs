@@ -147,21 +147,22 @@ impl Store {
     }
 
     /// Takes an object in, unless something as new is known or it was deleted.
-    pub fn apply(&self, object: Object) -> Option<Change> {
+    pub fn apply(&self, object: impl Into<Arc<Object>>) -> Option<Change> {
+        let new: Arc<Object> = object.into();
         let mut inner = self.write();
-        if inner.tombstones.contains(&object.uid) {
+        if inner.tombstones.contains(&new.uid) {
             return None;
         }
-        let old = inner.objects.get(&object.key).cloned();
-        if old.as_ref().is_some_and(|old| {
-            old.uid == object.uid && old.resource_version >= object.resource_version
-        }) {
+        let old = inner.objects.get(&new.key).cloned();
+        if old
+            .as_ref()
+            .is_some_and(|old| old.uid == new.uid && old.resource_version >= new.resource_version)
+        {
             return None;
         }
         if let Some(old) = &old {
             inner.unindex(old);
         }
-        let new = Arc::new(object);
         inner.index(&new);
         inner.objects.insert(new.key.clone(), Arc::clone(&new));
         Some(Change {

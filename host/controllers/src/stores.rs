@@ -113,7 +113,7 @@ impl Stores {
     }
 
     /// Takes the answer of a write in and tells of it.
-    pub fn written(&self, resource: &Resource, object: Object, origin: Origin) {
+    pub fn written(&self, resource: &Resource, object: impl Into<Arc<Object>>, origin: Origin) {
         if let Some(store) = self.get(&resource.group_kind())
             && let Some(change) = store.apply(object)
         {

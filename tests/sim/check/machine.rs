@@ -1,6 +1,7 @@
 //! Machines: not too many, not too few, and none deleted without a reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_api::annotation;
 use capstan_api::label;
@@ -15,6 +16,9 @@ use crate::object::{
     name, number, text, uid,
 };
 use crate::world::State;
+
+/// How soon everybody knows of a broken machine: its Node is Unknown, and two late events have told of it.
+const KNOWN_BROKEN: Duration = Duration::from_secs(120);
 
 impl State {
     pub(super) fn check_ceiling(&mut self, machine: &Value) {
@@ -43,6 +47,61 @@ impl State {
         }
     }
 
+    /// A set makes no more Machines than it wants. Those that go count until they are gone.
+    pub(super) fn check_size(&mut self, machine: &Value) {
+        let Some(owner) = controller(machine) else {
+            return;
+        };
+        let set = self
+            .management
+            .find(&kinds::MACHINE_SET, |set| uid(set) == owner);
+        let Some(set) = set.map(|set| key(&set)) else {
+            return;
+        };
+        let all = self.management.all(&kinds::MACHINE);
+        let has = all.filter(|other| controller(other) == Some(owner)).count();
+        let has = i64::try_from(has).unwrap_or(i64::MAX);
+        let most = self.watchman.wanted(&set, self.now()).max();
+        if most.is_some_and(|most| has > most) {
+            self.violated(format!(
+                "MachineSet {set} makes {} and then has {has} Machines, it never wanted more than {}",
+                name(machine),
+                most.unwrap_or_default()
+            ));
+        }
+    }
+
+    /// A health check asks for nothing while it knows of more that are unhealthy than it may replace at all.
+    pub(super) fn check_may_be_replaced(&mut self, machine: &Value) {
+        let check = self.management.all(&kinds::MACHINE_HEALTH_CHECK).next();
+        let most = check.and_then(|check| {
+            number(
+                check,
+                "/spec/remediation/triggerIf/unhealthyLessThanOrEqualTo",
+            )
+        });
+        let Some(most) = most else {
+            return;
+        };
+        let now = self.now();
+        let broken = self.management.all(&kinds::MACHINE).filter(|machine| {
+            let mut instances = self.cloud.of_machine(uid(machine));
+            !is_deleting(machine)
+                && !text(machine, "/status/nodeRef/name").is_empty()
+                && instances.any(|instance| match instance.phase {
+                    Phase::Broken(since) => now.saturating_sub(since) > KNOWN_BROKEN,
+                    _ => false,
+                })
+        });
+        let broken = i64::try_from(broken.count()).unwrap_or(i64::MAX);
+        if broken > most {
+            self.violated(format!(
+                "Machine {} is to be replaced although {broken} are broken, at most {most} may be",
+                name(machine)
+            ));
+        }
+    }
+
     /// A Machine is deleted because somebody wants fewer, or none.
     pub(super) fn check_is_explained(&mut self, machine: &Value) {
         let asked_for = annotation_of(machine, annotation::DELETE_MACHINE).is_some()
@@ -66,7 +125,8 @@ impl State {
             .count();
         // The one that is being deleted is not among them any more.
         let before = i64::try_from(alive).unwrap_or(i64::MAX).saturating_add(1);
-        let wanted = self.watchman.fewest_wanted(&key(&set), self.now());
+        let wanted = self.watchman.wanted(&key(&set), self.now()).min();
+        let wanted = wanted.unwrap_or_default();
         if !is_deleting(&set) && before <= wanted {
             self.violated(format!(
                 "Machine {} is deleted although MachineSet {} has {before} and wants {wanted}",

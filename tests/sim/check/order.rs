@@ -146,6 +146,7 @@ impl State {
             "cloud: instance {} for Machine {}",
             instance.id, instance.name
         ));
+        self.stir();
         let alive: Vec<String> = self
             .cloud
             .of_machine(&instance.machine)
@@ -165,10 +166,11 @@ impl State {
     /// The host had an instance deleted.
     pub fn instance_deleted(&mut self, instance: &Instance) {
         self.note(&format!("cloud: instance {} stops", instance.id));
+        self.stir();
         let of_it = |machine: &Value| uid(machine) == instance.machine;
         let machine = self.management.find(&kinds::MACHINE, of_it);
         if machine.is_some_and(|machine| !is_deleting(&machine)) {
-            let alive = !matches!(instance.phase, Phase::Broken);
+            let alive = !matches!(instance.phase, Phase::Broken(_));
             self.violated(format!(
                 "instance {} (alive: {alive}) is deleted and Machine {} stays",
                 instance.id, instance.name

@@ -3,6 +3,7 @@
 use capstan_controllers::kinds;
 
 use super::is_available;
+use crate::cloud::Phase;
 use crate::kinds as sim;
 use crate::object::{is_condition, is_deleting, key, list, number, text};
 use crate::world::State;
@@ -63,6 +64,14 @@ impl State {
             if count != machines_wanted {
                 why.push(format!(
                     "there are {count} {what}, {machines_wanted} are wanted"
+                ));
+            }
+        }
+        for instance in self.cloud.instances.values() {
+            if matches!(instance.phase, Phase::Broken(_)) {
+                why.push(format!(
+                    "the instance of Machine {} is broken",
+                    instance.name
                 ));
             }
         }

@@ -6,9 +6,9 @@ use capstan_tests::cluster::{TestCluster, VERSION_NEXT, namespace};
 use capstan_tests::clusterctl::{Clusterctl, Release};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, CLUSTER_RESOURCE_SET, CLUSTER_RESOURCE_SET_BINDING, CONFIG_MAP, CONTROL_PLANE, Kube,
-    MACHINE, MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, PROVIDER, SECRET,
-    condition, conditions, name,
+    CLUSTER, CLUSTER_RESOURCE_SET, CLUSTER_RESOURCE_SET_BINDING, CONFIG_MAP, CONTROL_PLANE,
+    IP_ADDRESS, IP_ADDRESS_CLAIM, Kind, Kube, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT,
+    MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, PROVIDER, SECRET, condition, conditions, name,
 };
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::{PATIENCE, eventually, run};
@@ -264,6 +264,8 @@ async fn names(cluster: &TestCluster, kube: &Kube) -> Value {
         MACHINE_SET,
         MACHINE_HEALTH_CHECK,
         CLUSTER_RESOURCE_SET,
+        IP_ADDRESS_CLAIM,
+        IP_ADDRESS,
     ] {
         let mut names: Vec<String> = kube.list(kind, ns).await.iter().map(name).collect();
         names.sort();
@@ -275,6 +277,33 @@ async fn names(cluster: &TestCluster, kube: &Kube) -> Value {
         all[secret] = found["data"].clone();
     }
     all
+}
+
+/// An address of a machine, as an infrastructure provider claims it and an IPAM provider gives it.
+async fn address(kube: &Kube, ns: &str) {
+    let owned = |kind: Kind, of: &Value| {
+        let owner = json!({
+            "apiVersion": of["apiVersion"], "kind": of["kind"], "name": name(of), "uid": of["metadata"]["uid"],
+            "controller": true, "blockOwnerDeletion": true,
+        });
+        (
+            kind,
+            json!({"namespace": ns, "name": "address", "ownerReferences": [owner]}),
+        )
+    };
+    let pool = json!({"apiGroup": "ipam.example.com", "kind": "Pool", "name": "p"});
+    let machine = kube.list(LOCAL_MACHINE, ns).await.remove(0);
+    let (kind, metadata) = owned(IP_ADDRESS_CLAIM, &machine);
+    let claim = json!({
+        "apiVersion": kind.api_version, "kind": "IPAddressClaim", "metadata": metadata, "spec": {"poolRef": pool},
+    });
+    let claim = kube.try_create(kind, &claim).await.unwrap();
+    let (kind, metadata) = owned(IP_ADDRESS, &claim);
+    let address = json!({
+        "apiVersion": kind.api_version, "kind": "IPAddress", "metadata": metadata,
+        "spec": {"claimRef": {"name": "address"}, "poolRef": pool, "address": "10.0.0.5", "prefix": 24},
+    });
+    kube.try_create(kind, &address).await.unwrap();
 }
 
 async fn moved(cluster: &TestCluster, from: &TestHost, to: &TestHost, workers: u32) {
@@ -313,6 +342,7 @@ fn a_cluster_moves_to_another_management_cluster_and_back_and_nothing_is_made_an
         });
         here.kube().apply(MACHINE_HEALTH_CHECK, &check).await;
         cluster.available(&here, 2).await;
+        address(here.kube(), ns).await;
         let workload = cluster.workload(here.kube()).await;
         let before = (
             identity(&cluster, &here, &workload).await,

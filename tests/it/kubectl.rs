@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use capstan_tests::cluster::{TestCluster, VERSION_NEXT};
 use capstan_tests::host::TestHost;
-use capstan_tests::kube_client::{MACHINE_DEPLOYMENT, name};
+use capstan_tests::kube_client::{
+    CLUSTER, CLUSTER_RESOURCE_SET, CLUSTER_RESOURCE_SET_BINDING, CONFIG_MAP, IP_ADDRESS,
+    IP_ADDRESS_CLAIM, Kind, MACHINE_DEPLOYMENT, MACHINE_DRAIN_RULE, MACHINE_HEALTH_CHECK, PROVIDER,
+    name,
+};
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::{PATIENCE, eventually, run};
-use serde_json::json;
+use serde_json::{Value, json};
 
 async fn kubectl(host: &TestHost) -> Kubectl {
     let kubeconfig: PathBuf = host.plane.admin_kubeconfig();
@@ -28,6 +32,54 @@ fn headings(table: &str) -> Vec<String> {
     headings
 }
 
+/// Objects of the other kinds, and a label by which the set selects the Cluster.
+fn beside(ns: &str) -> Vec<(Kind, Value)> {
+    let object = |kind: Kind, name: &str, spec: Value| {
+        let of = json!({
+            "apiVersion": kind.api_version, "kind": name,
+            "metadata": {"namespace": ns, "name": "beside"}, "spec": spec,
+        });
+        (kind, of)
+    };
+    let pool = json!({"apiGroup": "ipam.example.com", "kind": "Pool", "name": "p"});
+    let entry = json!({
+        "apiVersion": PROVIDER.api_version, "kind": "Provider", "metadata": {"namespace": ns, "name": "addon-beside"},
+        "providerName": "beside", "type": "AddonProvider", "version": "v1.0.0",
+    });
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": ns, "name": "beside"},
+        "data": {"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: beside, namespace: default}\n"},
+    });
+    vec![
+        (PROVIDER, entry),
+        (CONFIG_MAP, map),
+        object(
+            MACHINE_HEALTH_CHECK,
+            "MachineHealthCheck",
+            json!({"clusterName": "seen", "selector": {"matchLabels": {"nobody": "has"}}}),
+        ),
+        object(
+            MACHINE_DRAIN_RULE,
+            "MachineDrainRule",
+            json!({"drain": {"behavior": "Drain", "order": 7}, "pods": [{"selector": {"matchLabels": {"nobody": "has"}}}]}),
+        ),
+        object(
+            CLUSTER_RESOURCE_SET,
+            "ClusterResourceSet",
+            json!({
+                "clusterSelector": {"matchLabels": {"beside": "yes"}},
+                "resources": [{"kind": "ConfigMap", "name": "beside"}],
+            }),
+        ),
+        object(IP_ADDRESS_CLAIM, "IPAddressClaim", json!({"poolRef": pool})),
+        object(
+            IP_ADDRESS,
+            "IPAddress",
+            json!({"claimRef": {"name": "beside"}, "poolRef": pool, "address": "10.0.0.5", "prefix": 24}),
+        ),
+    ]
+}
+
 #[test]
 fn kubectl_shows_scales_and_waits_for_what_cluster_api_has() {
     run(async {
@@ -35,6 +87,8 @@ fn kubectl_shows_scales_and_waits_for_what_cluster_api_has() {
         let (kube, ns) = (host.kube(), "kubectl");
         let cluster = TestCluster::new(ns, "seen", 1);
         cluster.create(kube).await;
+        let label = json!({"metadata": {"labels": {"beside": "yes"}}});
+        kube.merge(CLUSTER, ns, "seen", &label).await;
         let kubectl = kubectl(host).await;
         let run = async |words: &[&str]| {
             let words: Vec<&str> = [&["-n", ns], words].concat();
@@ -51,7 +105,7 @@ fn kubectl_shows_scales_and_waits_for_what_cluster_api_has() {
             run(&words).await
         })
         .await;
-        let columns: [(&str, &[&str]); 6] = [
+        let columns: [(&str, &[&str]); 13] = [
             (
                 "cl",
                 &[
@@ -134,7 +188,31 @@ fn kubectl_shows_scales_and_waits_for_what_cluster_api_has() {
                 "kubeadmconfigs",
                 &["NAME", "CLUSTER", "DATA SECRET CREATED", "AGE"],
             ),
+            ("mhc", &["NAME", "CLUSTER", "REPLICAS", "HEALTHY", "AGE"]),
+            ("machinedrainrules", &["NAME", "BEHAVIOR", "ORDER", "AGE"]),
+            ("clusterresourcesets", &["NAME", "APPLIED", "AGE"]),
+            ("clusterresourcesetbindings", &["NAME", "CLUSTER", "AGE"]),
+            (
+                "ipaddressclaims",
+                &["NAME", "POOL NAME", "POOL KIND", "AGE"],
+            ),
+            (
+                "ipaddresses.ipam.cluster.x-k8s.io",
+                &["NAME", "ADDRESS", "POOL NAME", "POOL KIND", "AGE"],
+            ),
+            (
+                "providers.clusterctl.cluster.x-k8s.io",
+                &["NAME", "AGE", "TYPE", "PROVIDER", "VERSION"],
+            ),
         ];
+        for (kind, object) in beside(ns) {
+            kube.apply(kind, &object).await;
+        }
+        eventually("the set is bound", PATIENCE, async || {
+            let bound = kube.get(CLUSTER_RESOURCE_SET_BINDING, ns, "seen").await;
+            bound.map(drop).ok_or("not yet".to_owned())
+        })
+        .await;
         for (kind, wanted) in columns {
             let table = run(&["get", kind]).await.unwrap();
             // Columns without a value in any row are as wide as their heading, with three spaces behind.

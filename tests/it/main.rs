@@ -1,5 +1,6 @@
 //! Integration tests: the whole host against real servers and the local cloud. One binary, so that tests share what they can.
 
+mod admission;
 mod adoption;
 mod api_server;
 mod autoscaler;

@@ -54,6 +54,10 @@ kinds! {
     CLUSTER_RESOURCE_SET = "addons.cluster.x-k8s.io/v1beta2" "clusterresourcesets" true;
     /// ClusterResourceSetBinding
     CLUSTER_RESOURCE_SET_BINDING = "addons.cluster.x-k8s.io/v1beta2" "clusterresourcesetbindings" true;
+    /// IPAddressClaim
+    IP_ADDRESS_CLAIM = "ipam.cluster.x-k8s.io/v1beta2" "ipaddressclaims" true;
+    /// IPAddress
+    IP_ADDRESS = "ipam.cluster.x-k8s.io/v1beta2" "ipaddresses" true;
     /// Provider, of clusterctl's inventory
     PROVIDER = "clusterctl.cluster.x-k8s.io/v1alpha3" "providers" true;
     /// Plugin

@@ -315,7 +315,9 @@ mod tests {
             (domains[0].name.as_str(), domains[0].control_plane),
             ("a", Some(false))
         );
-        assert_eq!(BootstrapConfig(&object).data_secret_name(), Some("s"));
+        let config = BootstrapConfig(&object);
+        assert!(config.is_data_secret_created());
+        assert_eq!(config.data_secret_name(), Some("s"));
         let control_plane = ControlPlane(&object);
         assert!(
             control_plane.is_upgrading()
@@ -326,5 +328,13 @@ mod tests {
             control_plane.endpoint().map(|endpoint| endpoint.port),
             Some(6443)
         );
+        let mut settled = object.clone();
+        settled["status"]["upToDateReplicas"] = json!(3);
+        settled["status"]["versions"] = json!([{"version": "v1.36.0", "replicas": 3}]);
+        let control_plane = ControlPlane(&settled);
+        assert!(!control_plane.is_upgrading() && !control_plane.is_scaling());
+        assert!(ControlPlane(&json!({"spec": object["spec"]})).is_provisioning());
+        let hosted = json!({"spec": {"version": "v1.36.0"}, "status": object["status"]});
+        assert!(!ControlPlane(&hosted).is_scaling(), "it has no replicas");
     }
 }

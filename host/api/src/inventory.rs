@@ -43,10 +43,10 @@ pub fn crd() -> Value {
             "versions": [{
                 "name": VERSION, "served": true, "storage": true,
                 "additionalPrinterColumns": [
+                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                     {"name": "Type", "type": "string", "jsonPath": ".type"},
                     {"name": "Provider", "type": "string", "jsonPath": ".providerName"},
                     {"name": "Version", "type": "string", "jsonPath": ".version"},
-                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                 ],
                 "schema": {"openAPIV3Schema": {
                     "type": "object",

@@ -13,6 +13,7 @@ pub mod contract;
 pub mod crd;
 pub mod finalizer;
 pub mod inventory;
+pub mod ipam;
 pub mod label;
 pub mod machine_hook;
 pub mod manifests;

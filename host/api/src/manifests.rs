@@ -8,6 +8,7 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::addons::{ClusterResourceSet, ClusterResourceSetBinding};
+use crate::ipam::{IPAddress, IPAddressClaim};
 use crate::machine_hook::MachineHook;
 use crate::plugin::Plugin;
 use crate::v1beta2::{
@@ -59,6 +60,8 @@ fn crd_values() -> Vec<Value> {
         MachineDrainRule::crd(),
         ClusterResourceSet::crd(),
         ClusterResourceSetBinding::crd(),
+        IPAddressClaim::crd(),
+        IPAddress::crd(),
     ];
     let mut values: Vec<Value> = core
         .iter()

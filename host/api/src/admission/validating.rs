@@ -25,7 +25,6 @@ fn annotations() -> Value {
 /// Changes of a Cluster's topology.
 fn cluster() -> [Value; 2] {
     let concurrency = annotation::UPGRADE_CONCURRENCY;
-    let class = annotation::DISABLE_UPDATE_CLASS_NAME_CHECK;
     let version = annotation::DISABLE_UPDATE_VERSION_CHECK;
     let minor = |object: &str| format!("int({object}.spec.topology.version.split('.')[1])");
     let number = |object: &str, index: u8| {
@@ -53,10 +52,6 @@ fn cluster() -> [Value; 2] {
         {
             "expression": format!("!('{concurrency}' in variables.annotations) || variables.annotations['{concurrency}'].matches('^[1-9][0-9]{{0,8}}$')"),
             "message": format!("annotation {concurrency} must be a whole number of at least 1"),
-        },
-        {
-            "expression": format!("oldObject == null || !has(object.spec.topology) || has(oldObject.spec.topology) || '{class}' in variables.annotations"),
-            "message": format!("spec.topology cannot be set on a Cluster that was made without it; annotation {class} allows it"),
         },
         {
             "expression": format!(

@@ -81,6 +81,7 @@ fn contract_fields_and_labels_are_added_to_the_providers_own() {
         crd["metadata"]["labels"]["cluster.x-k8s.io/provider"],
         "infrastructure-local"
     );
+    assert_eq!(crd["metadata"]["labels"]["clusterctl.cluster.x-k8s.io"], "");
     let properties = schema(&crd);
     for field in ["size", "providerID"] {
         assert!(

@@ -41,7 +41,7 @@ fn printed_manifests_are_up_to_date() {
 
 #[test]
 fn every_kind_survives_the_typed_form() {
-    assert_eq!(crds().len(), 12);
+    assert_eq!(crds().len(), 14);
 }
 
 /// Calls `visit` with every schema and the path to it.

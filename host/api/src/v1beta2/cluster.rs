@@ -129,13 +129,17 @@ use crate::schema::{self, string_enum};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1, "x-kubernetes-validations" = [
     {"rule": "has(self.infrastructureRef) || has(self.controlPlaneRef) || has(self.topology)",
-     "message": "set infrastructureRef, controlPlaneRef or topology: a Cluster without any of them has nothing to run on"},
+     "message": "set infrastructureRef or controlPlaneRef: a Cluster without either has nothing to run on"},
     {"rule": "!has(oldSelf.infrastructureRef) || has(self.infrastructureRef)",
      "message": "infrastructureRef cannot be removed", "fieldPath": ".infrastructureRef"},
     {"rule": "!has(oldSelf.controlPlaneRef) || has(self.controlPlaneRef)",
      "message": "controlPlaneRef cannot be removed", "fieldPath": ".controlPlaneRef"},
     {"rule": "!has(oldSelf.topology) || has(self.topology)",
      "message": "topology cannot be removed", "fieldPath": ".topology"},
+    // Objects that have one already, such as those of a management cluster that was Cluster API's, can still be changed elsewhere.
+    {"rule": "!has(self.topology) || (oldSelf.hasValue() && has(oldSelf.value().topology))",
+     "optionalOldSelf": true, "reason": "FieldValueForbidden", "fieldPath": ".topology",
+     "message": "this host does not make Clusters from ClusterClasses: leave topology out, and set infrastructureRef and controlPlaneRef"},
 ]))]
 pub struct ClusterSpec {
     /// Stops reconciliation of the Cluster and of everything that belongs to it.
@@ -154,7 +158,8 @@ pub struct ClusterSpec {
     /// The object whose provider makes the infrastructure that the whole Cluster shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub infrastructure_ref: Option<ContractVersionedObjectReference>,
-    /// Builds the Cluster from a ClusterClass instead of from single objects.
+    /// Builds the Cluster from a ClusterClass instead of from single objects. Refused on Clusters that do not have it yet: this host
+    /// does not do that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology: Option<Topology>,
     /// Further conditions that must be good before the Cluster counts as available.

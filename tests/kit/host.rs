@@ -211,7 +211,7 @@ impl TestHost {
     pub async fn adoption_plan(&self, cluster: &ObjectKey, plane: Value) -> AdoptionPlan {
         let ctx = Ctx::new(
             Arc::new(RealApi::new(self.kube.client())),
-            Arc::new(RealConnect),
+            Arc::new(RealConnect::default()),
             Arc::new(SystemClock),
             Tasks::default(),
             NAMESPACE,
@@ -245,7 +245,7 @@ impl TestHost {
             reports: Some(Arc::clone(&reports)),
             ..Ctx::new(
                 api,
-                Arc::new(RealConnect),
+                Arc::new(RealConnect::default()),
                 Arc::new(SystemClock),
                 tasks.clone(),
                 NAMESPACE,

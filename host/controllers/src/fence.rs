@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::kube_api::{
     ApiError, Duplex, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
 };
-use crate::workloads::{Connect, ConnectError};
+use crate::workloads::{Connect, ConnectError, OwnPod};
 
 /// Until when this host may act. Clones share it. The default is never shut: of a host that is alone.
 #[derive(Clone, Debug, Default)]
@@ -219,6 +219,21 @@ impl<C: Connect> Connect for FencedConnect<C> {
     ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         async move {
             let inner = self.inner.connect(kubeconfig).await?;
+            Ok(Arc::new(Fenced::new(inner, self.fence.clone())) as Arc<dyn KubeApi>)
+        }
+        .boxed()
+    }
+
+    fn own_pod(&self) -> Option<&OwnPod> {
+        self.inner.own_pod()
+    }
+
+    fn connect_inside<'a>(
+        &'a self,
+        kubeconfig: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+        async move {
+            let inner = self.inner.connect_inside(kubeconfig).await?;
             Ok(Arc::new(Fenced::new(inner, self.fence.clone())) as Arc<dyn KubeApi>)
         }
         .boxed()

@@ -90,7 +90,10 @@ impl Rehearsal {
             planned: Some(planned.clone()),
             ..Ctx::new(
                 Arc::new(api::Rehearsed::management(Arc::clone(api), effects.clone())),
-                Arc::new(api::RehearsedConnect::new(RealConnect, effects.clone())),
+                Arc::new(api::RehearsedConnect::new(
+                    RealConnect::default(),
+                    effects.clone(),
+                )),
                 Arc::new(SystemClock),
                 Tasks::default(),
                 namespace,

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-pub use self::connect::{Connect, ConnectError, RealConnect};
+pub use self::connect::{Connect, ConnectError, OwnPod, RealConnect};
 pub use self::nodes::Workload;
 use crate::ctx::{Clock, Ctx};
 use crate::kinds;
@@ -271,4 +271,4 @@ impl Workloads {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

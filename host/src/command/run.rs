@@ -19,7 +19,7 @@ use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugin::PluginController;
 use capstan_controllers::records::RecordDir;
 use capstan_controllers::tasks::Tasks;
-use capstan_controllers::workloads::RealConnect;
+use capstan_controllers::workloads::{OwnPod, RealConnect};
 use capstan_controllers::{install, plugin, registry};
 use capstan_core::lease::Terms;
 use capstan_core::plan::{Failure, FailureKind};
@@ -416,6 +416,9 @@ fn context_behind(
     reports: Option<Arc<Reports>>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
+    let connect = RealConnect {
+        own_pod: OwnPod::of_environment(),
+    };
     Arc::new(Ctx {
         fence: fence.clone(),
         snapshots,
@@ -423,7 +426,7 @@ fn context_behind(
         resync: Some(RESYNC),
         ..Ctx::new(
             Arc::clone(api),
-            Arc::new(FencedConnect::new(RealConnect, fence.clone())),
+            Arc::new(FencedConnect::new(connect, fence.clone())),
             Arc::new(SystemClock),
             tasks.clone(),
             namespace,

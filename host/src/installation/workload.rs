@@ -69,6 +69,7 @@ fn pod(installation: &Installation, labels: &Value) -> Value {
             "periodSeconds": period_s, "timeoutSeconds": 5, "failureThreshold": failures,
         })
     };
+    let own = |name: &str, field: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field}}});
     json!({
         "serviceAccountName": NAME,
         "automountServiceAccountToken": true,
@@ -87,6 +88,12 @@ fn pod(installation: &Installation, labels: &Value) -> Value {
             "image": installation.image,
             "command": ["/capstan"],
             "args": args(installation),
+            // By these the host sees that it runs on a cluster that it manages.
+            "env": [
+                own("POD_NAMESPACE", "metadata.namespace"),
+                own("POD_NAME", "metadata.name"),
+                own("POD_UID", "metadata.uid"),
+            ],
             "ports": [{"name": "admin", "containerPort": PORT, "protocol": "TCP"}],
             "startupProbe": probe("/healthz", 2, 30),
             "livenessProbe": probe("/healthz", 10, 3),

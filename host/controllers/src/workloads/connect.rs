@@ -32,8 +32,46 @@ pub enum ConnectError {
     Unusable(String),
 }
 
+/// The Pod that a host is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: a cluster that has a Pod of this one is where the host runs.
+    pub uid: String,
+}
+
+impl OwnPod {
+    /// What the environment says, in the variables that Cluster API's managers read: `POD_NAMESPACE`, `POD_NAME` and `POD_UID`.
+    #[must_use]
+    pub fn of_environment() -> Option<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Some(Self {
+            namespace: variable("POD_NAMESPACE")?,
+            name: variable("POD_NAME")?,
+            uid: variable("POD_UID")?,
+        })
+    }
+}
+
 /// Makes connections. The real one speaks TLS; a simulator can stand in its place.
 pub trait Connect: Send + Sync + 'static {
+    /// The Pod that this host is, if it is one and can tell.
+    fn own_pod(&self) -> Option<&OwnPod> {
+        None
+    }
+
+    /// As [`Connect::connect`], at the address that Pods of the cluster have for its API server, and with the authority that they trust:
+    /// for the cluster where this host runs, whose own address may not lead back into it.
+    fn connect_inside<'a>(
+        &'a self,
+        kubeconfig: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+        self.connect(kubeconfig)
+    }
+
     /// A client for the kubeconfig's current context. Sends nothing yet.
     fn connect<'a>(
         &'a self,
@@ -42,31 +80,64 @@ pub trait Connect: Send + Sync + 'static {
 }
 
 /// Connects to real servers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RealConnect;
+#[derive(Clone, Debug, Default)]
+pub struct RealConnect {
+    /// The Pod that this host is, if it may run on a cluster that it manages.
+    pub own_pod: Option<OwnPod>,
+}
 
 impl Connect for RealConnect {
+    fn own_pod(&self) -> Option<&OwnPod> {
+        self.own_pod.as_ref()
+    }
+
     fn connect<'a>(
         &'a self,
         kubeconfig: &'a str,
     ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+        async move { client(config(kubeconfig).await?) }.boxed()
+    }
+
+    fn connect_inside<'a>(
+        &'a self,
+        kubeconfig: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         async move {
-            let kubeconfig = check(kubeconfig)?;
-            let options = KubeConfigOptions::default();
-            let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
+            let here = Config::incluster_env()
                 .map_err(|error| ConnectError::Unusable(error.to_string()))?;
-            config.connect_timeout = Some(CONNECT_TIMEOUT);
-            // The keeper and the queues retry; retries below them would only hide failures.
-            config.default_retry = false;
-            let namespace = config.default_namespace.clone();
-            let client = Client::try_from(config)
-                .map_err(|error| ConnectError::Unusable(error.to_string()))?;
-            let client = Client::new(AnyServer(client), namespace);
-            Ok(Arc::new(RealApi::of_workload(client)) as Arc<dyn KubeApi>)
+            client(inside(config(kubeconfig).await?, here))
         }
         .boxed()
     }
+}
+
+/// What a kubeconfig says about a client.
+async fn config(kubeconfig: &str) -> Result<Config, ConnectError> {
+    let kubeconfig = check(kubeconfig)?;
+    let options = KubeConfigOptions::default();
+    Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .map_err(|error| ConnectError::Unusable(error.to_string()))
+}
+
+/// The credentials of one at the address of another.
+fn inside(mut config: Config, here: Config) -> Config {
+    config.cluster_url = here.cluster_url;
+    config.root_cert = here.root_cert;
+    config.tls_server_name = here.tls_server_name;
+    config.proxy_url = None;
+    config
+}
+
+fn client(mut config: Config) -> Result<Arc<dyn KubeApi>, ConnectError> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // The keeper and the queues retry; retries below them would only hide failures.
+    config.default_retry = false;
+    let namespace = config.default_namespace.clone();
+    let client =
+        Client::try_from(config).map_err(|error| ConnectError::Unusable(error.to_string()))?;
+    let client = Client::new(AnyServer(client), namespace);
+    Ok(Arc::new(RealApi::of_workload(client)) as Arc<dyn KubeApi>)
 }
 
 /// Reads a kubeconfig and refuses what would reach beyond it.
@@ -155,10 +226,21 @@ mod tests {
             key: &admin.private,
         }
         .yaml();
-        assert!(RealConnect.connect(&text).await.is_ok());
+        let real = RealConnect::default();
+        assert!(real.connect(&text).await.is_ok());
         assert!(matches!(
-            RealConnect.connect(": :").await,
+            real.connect(": :").await,
             Err(ConnectError::Unreadable)
         ));
+        // At the cluster's own address, the same credentials.
+        let outside = config(&text).await.unwrap();
+        let certificate = outside.auth_info.client_certificate_data.clone();
+        let mut here = Config::new("https://10.96.0.1:443".parse().unwrap());
+        here.root_cert = Some(vec![vec![1]]);
+        let inside = inside(outside, here);
+        assert_eq!(inside.cluster_url.host(), Some("10.96.0.1"));
+        assert_eq!(inside.root_cert, Some(vec![vec![1]]));
+        assert!(certificate.is_some());
+        assert_eq!(inside.auth_info.client_certificate_data, certificate);
     }
 }

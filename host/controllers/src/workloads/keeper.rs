@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_core::material::{self, KUBECONFIG, VALUE_KEY};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::connect::{Connect, ConnectError, OwnPod};
 use super::nodes::Workload;
 use super::{Shared, State, WorkloadChange, WorkloadEvent, lock, words};
+use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi, Selection};
 use crate::secrets::{SecretData, kubeconfig};
 use crate::watcher;
@@ -65,6 +69,41 @@ const ALIVE: &str = "/";
 struct Made {
     secret: Arc<SecretData>,
     api: Arc<dyn KubeApi>,
+    /// Whether this host runs on that cluster; `None` when it has not looked yet.
+    is_home: Option<bool>,
+}
+
+impl Made {
+    /// Another client of the same kind.
+    async fn again(&self, connect: &dyn Connect) -> Result<Arc<dyn KubeApi>, ConnectError> {
+        let text = self.secret.text(VALUE_KEY).unwrap_or_default();
+        if self.is_home == Some(true) {
+            connect.connect_inside(text).await
+        } else {
+            connect.connect(text).await
+        }
+    }
+}
+
+/// A connection with its watch on Nodes, which goes on while it is polled.
+struct Served<'a> {
+    workload: Arc<Workload>,
+    /// Whether changes of Nodes are told: before the connection is told of, nobody knows of its Nodes.
+    told: Arc<AtomicBool>,
+    nodes: BoxFuture<'a, ()>,
+}
+
+impl Served<'_> {
+    /// Waits for the first list of Nodes.
+    async fn synced(&mut self) -> Result<(), String> {
+        let synced = timeout(SYNC_TIMEOUT, self.workload.nodes.synced());
+        tokio::select! {
+            biased;
+            () = &mut self.nodes => Err("the watch on Nodes has ended".to_owned()),
+            synced = synced => synced
+                .map_err(|_| format!("Nodes were not listed within {} s", SYNC_TIMEOUT.as_secs())),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -151,27 +190,52 @@ impl Keeper {
         let Some(secret) = secret else {
             return Err(Failed::Other(format!("Secret {key} does not exist yet")));
         };
-        let api = match made {
-            Some(made) if made.secret.data == secret.data => Arc::clone(&made.api),
-            _ => {
-                let text = secret.text(VALUE_KEY);
-                let text = text.ok_or_else(|| {
-                    Failed::Other(format!("Secret {key}: it has no text under {VALUE_KEY:?}"))
-                })?;
-                let server = kubeconfig::server(&secret).unwrap_or_default();
-                server.clone_into(&mut lock(&self.state).server);
-                let api = shared.connect.connect(text).await;
-                let api = api.map_err(|error| Failed::Other(format!("Secret {key}: {error}")))?;
-                *made = Some(Made {
-                    secret,
-                    api: Arc::clone(&api),
-                });
-                api
+        if made
+            .as_ref()
+            .is_none_or(|made| made.secret.data != secret.data)
+        {
+            let text = secret.text(VALUE_KEY);
+            let text = text.ok_or_else(|| {
+                Failed::Other(format!("Secret {key}: it has no text under {VALUE_KEY:?}"))
+            })?;
+            let is_first = lock(&self.state).workload.is_none();
+            if is_first {
+                self.asks(&secret);
             }
-        };
+            let api = shared.connect.connect(text).await;
+            let api = api.map_err(|error| Failed::Other(format!("Secret {key}: {error}")))?;
+            *made = Some(Made {
+                secret,
+                api,
+                is_home: None,
+            });
+        }
+        let connect = Arc::clone(&shared.connect);
         drop(shared);
-        probe(&*api, ALIVE).await?;
-        Ok(Arc::new(Workload::new(api)))
+        let Some(made) = made else {
+            return Err(Failed::Other("there is no client".to_owned()));
+        };
+        probe(&*made.api, ALIVE).await?;
+        if let (None, Some(own)) = (made.is_home, connect.own_pod()) {
+            let is_home = is_home(&*made.api, own).await?;
+            made.is_home = Some(is_home);
+            if is_home {
+                let inside = made.again(&*connect).await;
+                made.api = inside.map_err(|error| {
+                    made.is_home = None;
+                    Failed::Other(format!("the address inside of the cluster: {error}"))
+                })?;
+                tracing::info!(cluster = %self.cluster, "this host runs on the cluster: it uses the address inside");
+                probe(&*made.api, ALIVE).await?;
+            }
+        }
+        Ok(Arc::new(Workload::new(Arc::clone(&made.api))))
+    }
+
+    /// From now on, what fails is said of the server that this kubeconfig names.
+    fn asks(&self, secret: &SecretData) {
+        let server = kubeconfig::server(secret).unwrap_or_default();
+        server.clone_into(&mut lock(&self.state).server);
     }
 
     /// Waits until somebody says that there may be another kubeconfig, and there is.
@@ -199,55 +263,88 @@ impl Keeper {
         }
     }
 
-    /// Serves a connection to its end.
+    /// A connection to the cluster with another kubeconfig, as soon as there is one that works and its Nodes are known. Until then the
+    /// one that is used stays as good as it is.
+    async fn replacement(&self, used: Option<&SecretData>) -> (Made, Served<'_>) {
+        loop {
+            self.renewed(used).await;
+            loop {
+                let mut made = None;
+                let failed = match self.connect(&mut made).await {
+                    Ok(workload) => {
+                        let mut served = self.watched(workload);
+                        match (served.synced().await, made) {
+                            (Ok(()), Some(made)) => return (made, served),
+                            (Ok(()), None) => break,
+                            (Err(message), _) => message,
+                        }
+                    }
+                    Err(Failed::Refused(message) | Failed::Other(message)) => message,
+                };
+                tracing::debug!(cluster = %self.cluster, failed, "the new kubeconfig does not work yet");
+                // What is in the Secret may change again.
+                self.forget_kubeconfig(&mut None);
+                tokio::select! {
+                    biased;
+                    () = sleep(RECONNECT_AFTER) => {}
+                    () = self.nudge.notified() => {}
+                }
+            }
+        }
+    }
+
+    /// Begins to watch the Nodes of a connection.
+    fn watched(&self, workload: Arc<Workload>) -> Served<'_> {
+        let told = Arc::new(AtomicBool::new(false));
+        let (watched, is_told) = (Arc::clone(&workload), Arc::clone(&told));
+        let nodes = watcher::run(
+            Arc::clone(&workload.api),
+            Arc::clone(&workload.nodes),
+            Selection::default(),
+            move |_, change| {
+                if watched.changed(&change) && is_told.load(Ordering::Acquire) {
+                    self.tell(WorkloadEvent::Node(change));
+                }
+            },
+        );
+        Served {
+            nodes: nodes.boxed(),
+            workload,
+            told,
+        }
+    }
+
+    /// Serves a connection to its end; one with a renewed kubeconfig takes its place without a gap.
     async fn serve(
         &self,
         workload: Arc<Workload>,
         made: &mut Option<Made>,
         stale_told: &mut usize,
     ) -> End {
-        let used = made.as_ref().map(|made| Arc::clone(&made.secret));
-        let told = Arc::new(AtomicBool::new(false));
-        let watched = Arc::clone(&workload);
-        let is_told = Arc::clone(&told);
-        let nodes = watcher::run(
-            Arc::clone(&workload.api),
-            Arc::clone(&workload.nodes),
-            Selection::default(),
-            move |_, change| {
-                // Before the connection is told of, nobody knows of its Nodes.
-                if watched.changed(&change) && is_told.load(Ordering::Acquire) {
-                    self.tell(WorkloadEvent::Node(change));
-                }
-            },
-        );
-        let probes = async {
-            if timeout(SYNC_TIMEOUT, workload.nodes.synced())
-                .await
-                .is_err()
-            {
-                let message = format!("Nodes were not listed within {} s", SYNC_TIMEOUT.as_secs());
-                self.failed(message, stale_told);
-                return End::Silent;
-            }
-            told.store(true, Ordering::Release);
-            lock(&self.state).workload = Some(Arc::clone(&workload));
+        let mut served = self.watched(workload);
+        if let Err(message) = served.synced().await {
+            self.failed(message, stale_told);
+            return End::Silent;
+        }
+        let end = loop {
+            served.told.store(true, Ordering::Release);
+            lock(&self.state).workload = Some(Arc::clone(&served.workload));
             self.succeeded();
+            // Also of one that takes another's place: what happened between its list and the other's last news is told to nobody else.
             self.tell(WorkloadEvent::Connected);
-            self.probe_on(&*workload.api, made, stale_told).await
+            let used = made.as_ref().map(|made| Arc::clone(&made.secret));
+            let (fresh, next) = tokio::select! {
+                biased;
+                end = self.probe_on(&*served.workload.api, made, stale_told) => break end,
+                () = &mut served.nodes => break End::Silent,
+                next = self.replacement(used.as_deref()) => next,
+            };
+            self.asks(&fresh.secret);
+            *made = Some(fresh);
+            served = next;
         };
-        let end = tokio::select! {
-            biased;
-            end = probes => end,
-            () = nodes => End::Silent,
-            () = self.renewed(used.as_deref()) => End::Refused,
-        };
-        if end == End::Refused
-            && let Some(shared) = self.shared.upgrade()
-        {
-            shared
-                .secrets
-                .forget(&material::secret_key(&self.cluster, KUBECONFIG));
+        if end == End::Refused {
+            self.forget_kubeconfig(&mut None);
         }
         let was_told = {
             let mut state = lock(&self.state);
@@ -302,10 +399,7 @@ impl Keeper {
         let (Some(shared), Some(made)) = (self.shared.upgrade(), made) else {
             return false;
         };
-        let Some(text) = made.secret.text(VALUE_KEY) else {
-            return false;
-        };
-        let Ok(fresh) = shared.connect.connect(text).await else {
+        let Ok(fresh) = made.again(&*shared.connect).await else {
             return false;
         };
         drop(shared);
@@ -384,5 +478,19 @@ async fn probe(api: &dyn KubeApi, path: &str) -> Result<(), Failed> {
             "no answer within {} s",
             PROBE_TIMEOUT.as_secs()
         ))),
+    }
+}
+
+/// Whether the cluster has the Pod that this host is: then it runs there.
+async fn is_home(api: &dyn KubeApi, own: &OwnPod) -> Result<bool, Failed> {
+    let key = ObjectKey::new(&own.namespace, &own.name);
+    match timeout(PROBE_TIMEOUT, api.get(&kinds::POD, &key)).await {
+        Ok(Ok(pod)) => {
+            let uid = pod.pointer("/metadata/uid");
+            Ok(uid.and_then(serde_json::Value::as_str) == Some(&own.uid))
+        }
+        Ok(Err(ApiError::NotFound(_) | ApiError::Forbidden(_))) => Ok(false),
+        Ok(Err(error)) => Err(Failed::Other(format!("reading Pod {key}: {error}"))),
+        Err(_) => Err(Failed::Other(format!("reading Pod {key}: no answer"))),
     }
 }

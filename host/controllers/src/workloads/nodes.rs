@@ -40,7 +40,7 @@ impl fmt::Debug for Workload {
 }
 
 impl Workload {
-    pub(super) fn new(api: Arc<dyn KubeApi>) -> Self {
+    pub(crate) fn new(api: Arc<dyn KubeApi>) -> Self {
         Self {
             api,
             nodes: Arc::new(Store::new(kinds::NODE.clone())),

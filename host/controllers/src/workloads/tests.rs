@@ -23,24 +23,46 @@ const REFUSING: u32 = 2;
 /// It answers, but its etcd does not, until another client is made.
 const UNREADY: u32 = 3;
 
+/// It does not even refuse.
+const SILENT: u32 = 4;
+
+/// What becomes of an eviction.
+type Evicting = Box<dyn Fn() -> BoxFuture<'static, Result<Value, ApiError>> + Send + Sync>;
+
 /// Both clusters: the management cluster holds one Secret, the workload cluster some Nodes.
-struct Fake {
+pub(crate) struct Fake {
     health: AtomicU32,
     probes: AtomicUsize,
     secret: Mutex<Option<Value>>,
     nodes: Mutex<Vec<Value>>,
+    /// How many seconds a list takes.
+    list_takes_s: AtomicU32,
+    /// The only Pod.
+    pod: Mutex<Option<Value>>,
     events: broadcast::Sender<WatchEvent>,
+    evicting: OnceLock<Evicting>,
 }
 
 impl Fake {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             health: AtomicU32::new(UP),
             probes: AtomicUsize::new(0),
             secret: Mutex::default(),
             nodes: Mutex::default(),
+            list_takes_s: AtomicU32::new(0),
+            pod: Mutex::default(),
             events: broadcast::channel(16).0,
+            evicting: OnceLock::new(),
         })
+    }
+
+    /// Evictions end like this.
+    pub(crate) fn evicts(
+        &self,
+        how: impl Fn() -> BoxFuture<'static, Result<Value, ApiError>> + Send + Sync + 'static,
+    ) {
+        assert!(self.evicting.set(Box::new(how)).is_ok());
     }
 
     fn be(&self, health: u32) {
@@ -48,11 +70,15 @@ impl Fake {
     }
 
     fn give_kubeconfig(&self) {
+        self.give("kubeconfig");
+    }
+
+    fn give(&self, kubeconfig: &str) {
         let object = secret_object(
             &secret_key(&cluster(), KUBECONFIG),
             "c",
             None,
-            &[("value", b"kubeconfig")],
+            &[("value", kubeconfig.as_bytes())],
         );
         *self.secret.lock().unwrap() = Some(object);
     }
@@ -71,7 +97,9 @@ impl KubeApi for Fake {
         _: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Page, ApiError>> {
         let items = self.nodes.lock().unwrap().clone();
+        let takes = Duration::from_secs(self.list_takes_s.load(Ordering::SeqCst).into());
         async move {
+            tokio::time::sleep(takes).await;
             Ok(Page {
                 items,
                 resource_version: "10".to_owned(),
@@ -99,11 +127,19 @@ impl KubeApi for Fake {
 
     fn get<'a>(
         &'a self,
-        _: &'a Resource,
-        _: &'a ObjectKey,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        let secret = self.secret.lock().unwrap().clone();
-        async move { secret.ok_or_else(|| ApiError::NotFound("no such Secret".to_owned())) }.boxed()
+        let found = if resource.kind == "Pod" {
+            self.pod.lock().unwrap().clone()
+        } else if key.name.starts_with("of-many-") {
+            // Their kubeconfigs say which they are.
+            let name = key.name.as_bytes();
+            Some(secret_object(key, "c", None, &[("value", name)]))
+        } else {
+            self.secret.lock().unwrap().clone()
+        };
+        async move { found.ok_or_else(|| ApiError::NotFound("no such object".to_owned())) }.boxed()
     }
 
     fn create<'a>(
@@ -123,7 +159,7 @@ impl KubeApi for Fake {
         _: &'a str,
         _: &'a Value,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        never()
+        self.evicting.get().map_or_else(never, |how| how())
     }
 
     fn patch<'a>(
@@ -161,6 +197,9 @@ impl KubeApi for Fake {
             self.be(UP);
         }
         async move {
+            if health == SILENT {
+                std::future::pending::<()>().await;
+            }
             match health {
                 UP => Ok(String::new()),
                 UNREADY if path != "/readyz" => Ok(String::new()),
@@ -174,17 +213,38 @@ impl KubeApi for Fake {
 
 struct FakeConnect {
     api: Arc<Fake>,
+    /// Another server, for kubeconfigs with this beginning.
+    other: Option<(&'static str, Arc<Fake>)>,
     made: AtomicUsize,
+    own_pod: Option<OwnPod>,
+    /// The server at the address inside.
+    inside: Arc<Fake>,
 }
 
 impl Connect for FakeConnect {
-    fn connect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+    fn connect<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         self.made.fetch_add(1, Ordering::SeqCst);
         if self.api.health.load(Ordering::SeqCst) == UNREADY {
             // The load balancer leads it to another server.
             self.api.be(UP);
         }
-        let api = Arc::clone(&self.api) as Arc<dyn KubeApi>;
+        let other = self.other.iter().find(|(begin, _)| text.starts_with(begin));
+        let api = Arc::clone(other.map_or(&self.api, |(_, api)| api)) as Arc<dyn KubeApi>;
+        async move { Ok(api) }.boxed()
+    }
+
+    fn own_pod(&self) -> Option<&OwnPod> {
+        self.own_pod.as_ref()
+    }
+
+    fn connect_inside<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+        let api = Arc::clone(&self.inside) as Arc<dyn KubeApi>;
         async move { Ok(api) }.boxed()
     }
 }
@@ -213,10 +273,17 @@ fn cluster() -> ObjectKey {
 }
 
 fn world() -> World {
+    world_with(None, None)
+}
+
+fn world_with(other: Option<(&'static str, Arc<Fake>)>, own_pod: Option<OwnPod>) -> World {
     let fake = Fake::new();
     let connect = Arc::new(FakeConnect {
         api: Arc::clone(&fake),
+        other,
         made: AtomicUsize::new(0),
+        own_pod,
+        inside: Fake::new(),
     });
     let workloads = Workloads::new(
         Arc::clone(&fake) as Arc<dyn KubeApi>,
@@ -225,7 +292,8 @@ fn world() -> World {
         Arc::new(VirtualClock(tokio::time::Instant::now())),
         Tasks::default(),
     );
-    let (sender, changes) = mpsc::channel(64);
+    // Of thousands of clusters that are down, each is told to be silent twice.
+    let (sender, changes) = mpsc::channel(8192);
     workloads.listen(move |change| sender.try_send(change.clone()).unwrap());
     World {
         fake,
@@ -237,12 +305,16 @@ fn world() -> World {
 
 impl World {
     async fn next(&mut self) -> &'static str {
-        match self.changes.recv().await.unwrap().event {
-            WorkloadEvent::Connected => "connected",
-            WorkloadEvent::Disconnected => "disconnected",
-            WorkloadEvent::ProbeStale => "stale",
-            WorkloadEvent::Node(_) => "node",
-        }
+        word(&self.changes.recv().await.unwrap())
+    }
+}
+
+fn word(change: &WorkloadChange) -> &'static str {
+    match change.event {
+        WorkloadEvent::Connected => "connected",
+        WorkloadEvent::Disconnected => "disconnected",
+        WorkloadEvent::ProbeStale => "stale",
+        WorkloadEvent::Node(_) => "node",
     }
 }
 
@@ -351,8 +423,12 @@ async fn five_failed_probes_end_a_connection_and_old_news_is_told() {
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
     let last = world.workloads.status(&cluster()).last_success;
+    let since = tokio::time::Instant::now();
     world.fake.be(DOWN);
+    // When the Cluster's RemoteConnectionProbe becomes False.
     assert_eq!(world.next().await, "stale");
+    let told = since.elapsed().as_secs();
+    assert!((50..60).contains(&told), "{told} s");
     assert_eq!(world.next().await, "disconnected");
     assert!(world.workloads.get(&cluster()).is_none());
     let connection = world.workloads.status(&cluster());
@@ -428,4 +504,134 @@ async fn nothing_stays_of_a_cluster_that_is_dropped() {
         3,
         "the world's, the connector's and the management cluster's"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewed_kubeconfig_takes_over_without_a_gap() {
+    let other = Fake::new();
+    other.list_takes_s.store(20, Ordering::SeqCst);
+    *other.nodes.lock().unwrap() = vec![node("b", "1", "True", "x")];
+    let mut world = world_with(Some(("renewed", Arc::clone(&other))), None);
+    world.fake.give_kubeconfig();
+    *world.fake.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
+    world.workloads.keep(&cluster());
+    assert_eq!(world.next().await, "connected");
+    let knows = |world: &World, id: &str| {
+        let workload = world.workloads.get(&cluster()).expect("never without one");
+        !workload.nodes_by_provider_id(id).is_empty()
+    };
+    // The new one does not lead to a server that answers: nothing changes.
+    other.be(DOWN);
+    world.fake.give("renewed");
+    world
+        .workloads
+        .shared
+        .secrets
+        .forget(&secret_key(&cluster(), KUBECONFIG));
+    world.workloads.nudge(&cluster());
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(knows(&world, "p://a") && world.workloads.status(&cluster()).connected);
+    // It answers: the one that is used stays until the Nodes are known.
+    other.be(UP);
+    world.workloads.nudge(&cluster());
+    tokio::time::sleep(Duration::from_secs(19)).await;
+    assert!(knows(&world, "p://a") && world.workloads.status(&cluster()).connected);
+    assert!(world.changes.try_recv().is_err(), "nobody noticed");
+    assert_eq!(world.next().await, "connected");
+    assert!(knows(&world, "p://b") && !knows(&world, "p://a"));
+    // From now on its Nodes count, and the other's do not.
+    while other.events.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.fake.events.receiver_count(), 0);
+    let change = WatchEvent::Applied(node("b", "12", "False", "y"));
+    other.events.send(change).unwrap();
+    assert_eq!(world.next().await, "node");
+    let probes = world.fake.probes.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.fake.probes.load(Ordering::SeqCst), probes);
+    assert!(world.changes.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_the_host_runs_on_is_reached_from_inside() {
+    let own = OwnPod {
+        namespace: "capstan-system".to_owned(),
+        name: "capstan-0".to_owned(),
+        uid: "mine".to_owned(),
+    };
+    for (pod, is_home) in [
+        (None, false),
+        (Some("of-another-cluster"), false),
+        (Some("mine"), true),
+    ] {
+        let mut world = world_with(None, Some(own.clone()));
+        *world.fake.pod.lock().unwrap() = pod.map(|uid| json!({"metadata": {"uid": uid}}));
+        *world.connect.inside.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
+        world.fake.give_kubeconfig();
+        world.workloads.keep(&cluster());
+        assert_eq!(world.next().await, "connected");
+        let workload = world.workloads.get(&cluster()).unwrap();
+        assert_eq!(workload.nodes_by_provider_id("p://a").len() == 1, is_home);
+        let outside = world.fake.probes.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let probed = world.fake.probes.load(Ordering::SeqCst) > outside;
+        assert_eq!(probed, !is_home, "{pod:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_clusters_that_are_down_do_not_slow_the_healthy_ones() {
+    const DOWN_CLUSTERS: usize = 2000;
+    const HEALTHY: usize = 20;
+    let down = Fake::new();
+    // The worst kind: every question waits for its whole time.
+    down.be(SILENT);
+    let mut world = world_with(Some(("of-many-down", Arc::clone(&down))), None);
+    *world.fake.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
+    for index in 0..DOWN_CLUSTERS {
+        let key = ObjectKey::new("n", format!("of-many-down-{index}"));
+        world.workloads.keep(&key);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let healthy: Vec<ObjectKey> = (0..HEALTHY)
+        .map(|index| ObjectKey::new("n", format!("of-many-up-{index}")))
+        .collect();
+    let since = tokio::time::Instant::now();
+    for key in &healthy {
+        world.workloads.keep(key);
+    }
+    let mut connected = 0;
+    while connected < HEALTHY {
+        let change = world.changes.recv().await.unwrap();
+        connected += usize::from(word(&change) == "connected");
+    }
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
+    // Some time: healthy ones are probed as always and hear of their Nodes at once; what is down is asked seldom.
+    let some_time = Duration::from_secs(1200);
+    let (asked, probed) = (
+        down.probes.load(Ordering::SeqCst),
+        world.fake.probes.load(Ordering::SeqCst),
+    );
+    tokio::time::sleep(some_time).await;
+    let asked = down.probes.load(Ordering::SeqCst) - asked;
+    let per_cluster = asked / DOWN_CLUSTERS;
+    assert!((40..120).contains(&per_cluster), "{per_cluster} each");
+    let probed = world.fake.probes.load(Ordering::SeqCst) - probed;
+    assert!(probed / HEALTHY >= 115, "{probed} of {HEALTHY}");
+    while let Ok(change) = world.changes.try_recv() {
+        let is_healthy = healthy.contains(&change.cluster);
+        assert!(!is_healthy, "{}: {}", change.cluster, word(&change));
+    }
+    let since = tokio::time::Instant::now();
+    let change = WatchEvent::Applied(node("a", "12", "False", "y"));
+    world.fake.events.send(change).unwrap();
+    for _ in &healthy {
+        assert_eq!(world.next().await, "node");
+    }
+    assert!(since.elapsed() < Duration::from_secs(1));
 }

@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the host against a management cluster.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Print the kinds and admission policies that the host installs, as YAML.
     Crd,
     /// Say what a condition, a reason or an event means and what to do about it.
@@ -52,7 +52,7 @@ enum Command {
 /// Runs a subcommand; the answer is the process's exit code.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Crd => Ok(crd::run()),
         Command::Explain(args) => explain::run(&args),
         Command::Manifests(args) => Ok(manifests::run(args)),

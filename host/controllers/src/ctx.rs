@@ -18,6 +18,7 @@ use crate::event::Events;
 use crate::fence::Fence;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, KubeApi, Patch, Preconditions, Resource, Selection};
+use crate::node_sync::NodeSync;
 use crate::object::Object;
 use crate::plugins::Plugins;
 use crate::secrets::Secrets;
@@ -73,6 +74,8 @@ pub struct Ctx {
     /// How often objects of Cluster API's own kinds are looked at though nothing called for it; simulations go without, so that a wake-up
     /// that is missing shows.
     pub resync: Option<Duration>,
+    /// What goes from Machines to their Nodes because the operator said so.
+    pub node_sync: NodeSync,
     /// Only in a rehearsal: plugins are called in plan mode, and what they would do is collected here.
     pub planned: Option<PlannedEffects>,
     /// The host's own namespace: where plugins are installed.
@@ -92,7 +95,7 @@ fn contract_of(definition: &Object) -> Option<contract::Resolved> {
 }
 
 impl Ctx {
-    /// With nothing seen yet, an open fence, and neither snapshots nor reports nor a plan.
+    /// With nothing seen yet, an open fence, and neither snapshots nor reports nor a plan nor anything more for Nodes.
     #[must_use]
     pub fn new(
         api: Arc<dyn KubeApi>,
@@ -122,6 +125,7 @@ impl Ctx {
             snapshots: None,
             reports: None,
             resync: None,
+            node_sync: NodeSync::default(),
             planned: None,
             namespace: namespace.to_owned(),
         }

@@ -27,6 +27,7 @@ pub mod machine_health_check;
 pub mod machine_hook;
 pub mod machine_set;
 pub mod metrics;
+pub mod node_sync;
 pub mod object;
 pub mod parallel;
 pub mod pki;

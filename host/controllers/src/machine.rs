@@ -374,8 +374,10 @@ impl Controller for MachineController {
             None => None,
         };
         let connection = ctx.workloads.status(&cluster_key);
+        let chosen = ctx.node_sync.chosen(&machine.metadata);
         let mut observed = Observed {
             machine,
+            chosen,
             cluster,
             infra: infra.map(|o| o.value.clone()),
             infra_is_own,

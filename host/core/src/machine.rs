@@ -74,6 +74,8 @@ pub enum NodeLookup {
 pub struct Observed {
     /// The Machine.
     pub machine: Machine,
+    /// What of its labels and annotations goes to the Node because the operator said so.
+    pub chosen: node::Chosen,
     /// Its Cluster.
     pub cluster: Lookup<Cluster>,
     /// Its infrastructure machine.

@@ -16,6 +16,7 @@ use capstan_controllers::fence::{Fence, Fenced, FencedConnect};
 use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
+use capstan_controllers::node_sync::{KeyPattern, NodeSync};
 use capstan_controllers::plugin::PluginController;
 use capstan_controllers::records::RecordDir;
 use capstan_controllers::tasks::Tasks;
@@ -104,6 +105,13 @@ pub(super) struct RunArgs {
     /// How machines reach that address, such as https://capstan.example.com:9443; where it listens by default.
     #[arg(long, value_name = "URL", requires = "bootstrap_report_listen")]
     bootstrap_report_url: Option<PublicUrl>,
+    /// Labels of Machines that go to their Nodes beside those of Cluster API's domains: a regular expression for their keys; may be
+    /// given several times.
+    #[arg(long, value_name = "REGEX")]
+    additional_sync_machine_labels: Vec<KeyPattern>,
+    /// The same for annotations.
+    #[arg(long, value_name = "REGEX")]
+    additional_sync_machine_annotations: Vec<KeyPattern>,
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
@@ -126,6 +134,13 @@ impl RunArgs {
             retry: Duration::from_secs(self.lease_retry_period_s),
         };
         terms.check().map_err(anyhow::Error::msg)
+    }
+
+    fn node_sync(&self) -> NodeSync {
+        NodeSync {
+            labels: self.additional_sync_machine_labels.clone(),
+            annotations: self.additional_sync_machine_annotations.clone(),
+        }
     }
 }
 
@@ -311,8 +326,11 @@ impl Host {
             &self.fence,
             &self.api,
             &args.namespace,
-            snapshots,
-            reports.clone(),
+            Given {
+                snapshots,
+                reports: reports.clone(),
+                node_sync: args.node_sync(),
+            },
             tasks,
         );
         if let Some(dir) = &args.record_dir {
@@ -405,15 +423,26 @@ pub(super) fn context(
     reports: Option<Arc<Reports>>,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
-    context_behind(&Fence::default(), api, namespace, snapshots, reports, tasks)
+    let given = Given {
+        snapshots,
+        reports,
+        node_sync: NodeSync::default(),
+    };
+    context_behind(&Fence::default(), api, namespace, given, tasks)
+}
+
+/// What the operator may give.
+struct Given {
+    snapshots: Option<SnapshotStore>,
+    reports: Option<Arc<Reports>>,
+    node_sync: NodeSync,
 }
 
 fn context_behind(
     fence: &Fence,
     api: &Arc<dyn KubeApi>,
     namespace: &str,
-    snapshots: Option<SnapshotStore>,
-    reports: Option<Arc<Reports>>,
+    given: Given,
     tasks: &Tasks,
 ) -> Arc<Ctx> {
     let connect = RealConnect {
@@ -421,8 +450,9 @@ fn context_behind(
     };
     Arc::new(Ctx {
         fence: fence.clone(),
-        snapshots,
-        reports,
+        snapshots: given.snapshots,
+        reports: given.reports,
+        node_sync: given.node_sync,
         resync: Some(RESYNC),
         ..Ctx::new(
             Arc::clone(api),

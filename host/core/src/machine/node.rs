@@ -25,6 +25,15 @@ const BOOKKEEPING: [&str; 5] = [
     annotation::OWNER_NAME,
 ];
 
+/// Keys of a Machine's labels and annotations that go to its Node beside those of Cluster API's domains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// Of labels.
+    pub labels: BTreeSet<String>,
+    /// Of annotations.
+    pub annotations: BTreeSet<String>,
+}
+
 /// The merge patch that the Node needs; `None` when it has all.
 #[must_use]
 pub fn patch(observed: &Observed, node: &Value) -> Option<Value> {
@@ -72,7 +81,7 @@ pub fn patch(observed: &Observed, node: &Value) -> Option<Value> {
 fn labels(observed: &Observed) -> (BTreeMap<String, String>, String) {
     let own = observed.machine.metadata.labels.iter().flatten();
     let mut labels: BTreeMap<String, String> = own
-        .filter(|(key, _)| is_node_label(key))
+        .filter(|(key, _)| is_node_label(key) || observed.chosen.labels.contains(*key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     if observed
@@ -90,7 +99,9 @@ fn annotations(observed: &Observed) -> (BTreeMap<String, String>, String) {
     let metadata = &observed.machine.metadata;
     let own = metadata.annotations.iter().flatten();
     let mut annotations: BTreeMap<String, String> = own
-        .filter(|(key, _)| in_domain(key, "node.cluster.x-k8s.io"))
+        .filter(|(key, _)| {
+            in_domain(key, "node.cluster.x-k8s.io") || observed.chosen.annotations.contains(*key)
+        })
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     let names = join(
@@ -401,6 +412,40 @@ mod tests {
             annotations[annotation::ANNOTATIONS_FROM_MACHINE],
             "x.node.cluster.x-k8s.io/a"
         );
+    }
+
+    #[test]
+    fn what_the_operator_chose_goes_over_and_is_taken_away_again() {
+        let (mut observed, mut node) = with_node();
+        observed.machine.metadata.annotations = Some(
+            [
+                ("note".to_owned(), "3".to_owned()),
+                ("own".to_owned(), "4".to_owned()),
+            ]
+            .into(),
+        );
+        observed.chosen = Chosen {
+            labels: ["other".to_owned()].into(),
+            annotations: ["note".to_owned()].into(),
+        };
+        let change = patch(&observed, &node).expect("differs");
+        assert_eq!(change["metadata"]["labels"]["other"], "2");
+        let annotations = &change["metadata"]["annotations"];
+        assert_eq!(annotations["note"], "3");
+        assert_eq!(annotations["own"], Value::Null);
+        assert_eq!(annotations[annotation::ANNOTATIONS_FROM_MACHINE], "note");
+        node["metadata"]["labels"] = change["metadata"]["labels"].clone();
+        node["metadata"]["annotations"] = annotations.clone();
+        node["metadata"]["annotations"]["own"] = json!("the Node's");
+        node["spec"] = change["spec"].clone();
+        assert_eq!(patch(&observed, &node), None);
+        // The operator thinks better of it.
+        observed.chosen = Chosen::default();
+        let change = patch(&observed, &node).expect("differs");
+        assert_eq!(change["metadata"]["labels"], json!({"other": null}));
+        let annotations = change["metadata"]["annotations"].as_object().expect("some");
+        assert_eq!(annotations.get("note"), Some(&Value::Null));
+        assert_eq!(annotations.get("own"), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) async fn object(args: ObjectArgs) -> anyhow::Result<ExitCode> {
     let (api, engine) = (args.surroundings.api().await?, args.surroundings.engine()?);
     let rehearsal = Rehearsal::start(&api, engine, &args.surroundings.host_namespace).await?;
     let key = ObjectKey::new(args.namespace.clone(), name);
-    let planned = rehearsal.plan(kind, &key).await;
+    let planned = Box::pin(rehearsal.plan(kind, &key)).await;
     rehearsal.stop();
     let turns = planned?;
     args.surroundings.output.print(&turns, || shown(&turns))?;

@@ -32,6 +32,7 @@ pub(in crate::machine) fn observed() -> Observed {
     });
     Observed {
         machine,
+        chosen: crate::machine::node::Chosen::default(),
         cluster: Lookup::Found(cluster),
         infra_is_own: false,
         infra: Lookup::Found(json!({

@@ -111,6 +111,14 @@ fn a_rollout_that_cannot_go_on_says_why_and_what_to_do() {
             .await;
         let words = ["there is no instance type", "enormous"];
         told(host, ns, &object, &words, "The message says").await;
+        // The Machine leads to the object where the cause is, whose kind is the provider's.
+        let machines = kube.list(MACHINE, ns).await;
+        let waiting = |machine: &&Value| machine["spec"]["providerID"].is_null();
+        let new = name(machines.iter().find(waiting).unwrap());
+        let infra = format!("localmachine.infrastructure.cluster.x-k8s.io/{new}");
+        let more = format!("More: `capstan explain {infra} -n {ns}`");
+        told(host, ns, &format!("machine/{new}"), &words, &more).await;
+        told(host, ns, &infra, &words, "is False").await;
 
         // No worker may be ahead of its control plane: the new set makes no machine.
         kube.merge(MACHINE_DEPLOYMENT, ns, &deployment, &refer(&deployment))

@@ -1,5 +1,6 @@
 //! `capstan explain`: what a word of a condition or an event means, or what keeps an object, and what to do about it.
 
+mod kind;
 mod object;
 
 use std::ffi::OsString;
@@ -8,8 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::{self, Word};
-use capstan_controllers::kinds;
-use capstan_controllers::kube_api::{ApiError, Resource, management};
+use capstan_controllers::kube_api::{ApiError, management};
 use clap::Args;
 
 use crate::out;
@@ -21,7 +21,7 @@ const OFFERED_MAX: usize = 5;
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// A condition's type or reason, or an event's reason, such as `TooManyUnhealthy`; all of them when left out. Or an object of the management
-    /// cluster, such as `machine/NAME`: then what keeps it, and what to do.
+    /// cluster, of any kind, such as `machine/NAME` or `localmachine/NAME`: then what keeps it, and what to do.
     #[arg(value_name = "REASON|KIND/NAME")]
     word: Option<String>,
     /// Namespace of the object.
@@ -61,49 +61,20 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 
 /// Reads an object and says what keeps it.
 async fn explain_object(args: &ExplainArgs, kind: &str, name: &str) -> anyhow::Result<String> {
-    let resource = resource(kind)?;
     let kubeconfig = args.kubeconfig.as_deref().filter(|list| !list.is_empty());
     let agent = concat!("capstan-explain/", env!("CARGO_PKG_VERSION"));
     let api = management::connect(kubeconfig, agent).await?;
-    let key = ObjectKey::new(args.namespace.clone(), name);
+    let resource = kind::find(&*api, kind).await?;
+    let namespace = if resource.namespaced {
+        &args.namespace
+    } else {
+        ""
+    };
+    let key = ObjectKey::new(namespace, name);
     match api.get(&resource, &key).await {
         Ok(found) => Ok(object::explain(&found)),
         Err(ApiError::NotFound(_)) => bail!("{} {key} does not exist", resource.kind),
         Err(error) => Err(error).with_context(|| format!("reading {} {key}", resource.kind)),
-    }
-}
-
-/// The kind that a person means, by its name in singular or plural.
-fn resource(word: &str) -> anyhow::Result<Resource> {
-    let kubeadm = Resource::namespaced(
-        "controlplane.cluster.x-k8s.io",
-        "v1beta2",
-        "KubeadmControlPlane",
-        "kubeadmcontrolplanes",
-    );
-    let known = [
-        &*kinds::CLUSTER,
-        &*kinds::MACHINE,
-        &*kinds::MACHINE_SET,
-        &*kinds::MACHINE_DEPLOYMENT,
-        &*kinds::MACHINE_HEALTH_CHECK,
-        &*kinds::MACHINE_HOOK,
-        &*kinds::CLUSTER_RESOURCE_SET,
-        &*kinds::PLUGIN,
-        &kubeadm,
-    ];
-    let found = known.iter().find(|resource| {
-        word.eq_ignore_ascii_case(&resource.kind) || word.eq_ignore_ascii_case(&resource.plural)
-    });
-    match found {
-        Some(resource) => Ok((*resource).clone()),
-        None => {
-            let names: Vec<String> = known.iter().map(|r| r.kind.to_lowercase()).collect();
-            bail!(
-                "{word} is no kind that can be explained: there are {}",
-                names.join(", ")
-            )
-        }
     }
 }
 
@@ -141,15 +112,6 @@ fn explain(asked: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kinds_are_named_in_singular_and_plural() {
-        for word in ["machine", "Machines", "MACHINE"] {
-            assert_eq!(resource(word).unwrap().kind, "Machine");
-        }
-        let error = resource("pod").unwrap_err().to_string();
-        assert!(error.contains("machinehealthcheck"), "{error}");
-    }
 
     #[test]
     fn a_word_is_explained_in_all_its_meanings() {

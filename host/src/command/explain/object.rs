@@ -25,6 +25,22 @@ const FIRST: [&str; 3] = [
 /// These come last: they sum the others up.
 const LAST: [&str; 2] = [condition_type::READY, condition_type::AVAILABLE];
 
+/// Where objects name those that a condition is copied from.
+const CAUSES: [(&str, &str); 3] = [
+    (
+        condition_type::INFRASTRUCTURE_READY,
+        "/spec/infrastructureRef",
+    ),
+    (
+        condition_type::BOOTSTRAP_CONFIG_READY,
+        "/spec/bootstrap/configRef",
+    ),
+    (
+        condition_type::CONTROL_PLANE_AVAILABLE,
+        "/spec/controlPlaneRef",
+    ),
+];
+
 /// What an object says: a paragraph for each condition that is not as it should be, the most telling one first.
 pub(super) fn explain(object: &Value) -> String {
     let text = |pointer: &str| {
@@ -50,8 +66,27 @@ pub(super) fn explain(object: &Value) -> String {
         return format!("{kind} {name}: every condition is as it should be");
     }
     let paragraphs = bad.iter().map(|said| said.paragraph(kind));
-    let paragraphs: Vec<String> = paragraphs.collect();
+    let mut paragraphs: Vec<String> = paragraphs.collect();
+    let causes = bad.iter().filter_map(|said| cause(object, said.type_));
+    paragraphs.extend(causes.map(|cause| format!("More: `capstan explain {cause}`")));
     format!("{kind} {name}:\n{}", paragraphs.join("\n"))
+}
+
+/// The object that a condition is copied from, as `explain` takes it.
+fn cause(object: &Value, type_: &str) -> Option<String> {
+    let (_, place) = CAUSES.iter().find(|(copied, _)| *copied == type_)?;
+    let reference = object.pointer(place)?;
+    let field = |name: &str| reference.get(name).and_then(Value::as_str);
+    let (kind, group, name) = (field("kind")?, field("apiGroup")?, field("name")?);
+    let namespace = object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str);
+    let namespace = namespace.map(|namespace| format!(" -n {namespace}"));
+    Some(format!(
+        "{}.{group}/{name}{}",
+        kind.to_lowercase(),
+        namespace.unwrap_or_default()
+    ))
 }
 
 /// A condition.
@@ -155,6 +190,31 @@ mod tests {
         );
         assert!(lines[5].starts_with("* Ready is False"), "{text}");
         assert!(!text.contains("Paused") && !text.contains("InfrastructureReady"));
+    }
+
+    #[test]
+    fn the_object_that_a_bad_condition_is_copied_from_is_named() {
+        let machine = |status: &str| {
+            json!({
+                "kind": "Machine", "metadata": {"name": "m", "namespace": "ns"},
+                "spec": {
+                    "infrastructureRef": {"apiGroup": "i.example.com", "kind": "LocalMachine", "name": "m"},
+                    "bootstrap": {"configRef": {"apiGroup": "b.example.com", "kind": "Config", "name": "m"}},
+                },
+                "status": {"conditions": [
+                    condition("InfrastructureReady", status, "NotReady", "somebody's words"),
+                    condition("BootstrapConfigReady", "True", "Ready", ""),
+                ]},
+            })
+        };
+        let text = explain(&machine("False"));
+        let last = text.lines().last();
+        assert_eq!(
+            last,
+            Some("More: `capstan explain localmachine.i.example.com/m -n ns`")
+        );
+        assert_eq!(text.matches("More:").count(), 1);
+        assert!(!explain(&machine("True")).contains("More:"));
     }
 
     #[test]

@@ -70,6 +70,17 @@ async fn goes(host: &TestHost, machine: &Value) {
     .await;
 }
 
+async fn has_event(host: &TestHost, cluster: &TestCluster, reason: &str) {
+    eventually(&format!("an event {reason}"), PATIENCE, async || {
+        let events = host.kube().list(EVENT, &cluster.namespace).await;
+        let found = events.iter().any(|event| event["reason"] == reason);
+        found
+            .then_some(())
+            .ok_or(format!("{} other events", events.len()))
+    })
+    .await;
+}
+
 #[test]
 fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
     run(async {
@@ -238,6 +249,77 @@ fn volumes_are_waited_for_except_those_of_pods_that_stay() {
         assert!(held["status"]["deletion"]["waitForNodeVolumeDetachStartTime"].is_string());
         workload.delete(VOLUME_ATTACHMENT, "", "pv-held").await;
         goes(host, &machine).await;
+        has_event(host, &cluster, "NodeVolumesDetached").await;
+        cluster.delete(host).await;
+    });
+}
+
+/// A volume that is attached to a Node for ever.
+async fn attach(workload: &Kube, node: &str) {
+    let attachment = json!({
+        "apiVersion": VOLUME_ATTACHMENT.api_version, "kind": "VolumeAttachment",
+        "metadata": {"name": "for-ever"},
+        "spec": {"attacher": "csi.example.org", "nodeName": node, "source": {"persistentVolumeName": "for-ever"}},
+    });
+    workload
+        .try_create(VOLUME_ATTACHMENT, &attachment)
+        .await
+        .unwrap();
+    let path = format!("{}/status", VOLUME_ATTACHMENT.path("", Some("for-ever")));
+    let attached = json!({"status": {"attached": true}});
+    let content = "application/merge-patch+json";
+    workload
+        .send(Method::PATCH, &path, content, Some(&attached))
+        .await
+        .unwrap();
+}
+
+#[test]
+fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("excluded", "excluded", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = workers(host, &cluster).await.remove(0);
+        let (ns, machine_name) = (&cluster.namespace, name(&machine));
+        let node = node_of(&machine);
+        let workload = cluster.workload(kube).await;
+        // Either would hold it for ever.
+        pod(
+            &workload,
+            &node,
+            "never",
+            json!({"cluster.x-k8s.io/drain": "wait-completed"}),
+        )
+        .await;
+        attach(&workload, &node).await;
+        let exclude = async |what: &str| {
+            let key = format!("machine.cluster.x-k8s.io/{what}");
+            let patch = json!({"metadata": {"annotations": {key: ""}}});
+            kube.merge(MACHINE, ns, &machine_name, &patch).await;
+        };
+        exclude("exclude-node-draining").await;
+        kube.delete(MACHINE, ns, &machine_name).await;
+        let held = deletion_says(host, &machine, &["for-ever"]).await;
+        assert_eq!(
+            condition(&held, "Deleting").reason,
+            "WaitingForVolumeDetach"
+        );
+        assert!(held["status"]["deletion"]["nodeDrainStartTime"].is_null());
+        let left = workload.get(NODE, "", &node).await.unwrap();
+        assert_ne!(left["spec"]["unschedulable"], true, "it was not cordoned");
+        let pod = workload.get(POD, "default", "never").await.unwrap();
+        assert!(pod["metadata"]["deletionTimestamp"].is_null());
+        exclude("exclude-wait-for-node-volume-detach").await;
+        goes(host, &machine).await;
+        let events = kube.list(EVENT, ns).await;
+        let told = events.iter().map(|event| &event["reason"]);
+        let told: Vec<&Value> = told.collect();
+        for reason in ["SuccessfulDrainNode", "NodeVolumesDetached"] {
+            assert!(!told.contains(&&json!(reason)), "{told:?}");
+        }
         cluster.delete(host).await;
     });
 }

@@ -25,6 +25,7 @@ mod installation;
 mod k3s;
 mod kubectl;
 mod machine;
+mod ownership;
 mod plan;
 mod plugin_capabilities;
 mod plugin_loading;

@@ -338,3 +338,162 @@ fn a_young_machine_may_say_nothing_yet_of_being_up_to_date() {
     assert_eq!(status_after(9), ConditionStatus::True);
     assert_eq!(status_after(10), ConditionStatus::Unknown);
 }
+
+#[test]
+fn a_connection_is_good_until_the_last_answer_is_older_than_fifty_seconds() {
+    let mut observed = whole(&json!({}), &json!([]));
+    let at = |observed: &Observed, seconds: i64| {
+        let now = Timestamp::from_second(seconds).expect("in range");
+        let reported = report(observed, now).conditions;
+        let type_ = condition_type::REMOTE_CONNECTION_PROBE;
+        reported.into_iter().find(|report| report.type_ == type_)
+    };
+    let good = at(&observed, 50).expect("reported");
+    assert_eq!(good.status, ConditionStatus::True);
+    assert_eq!(good.reason, "ProbeSucceeded");
+    let old = at(&observed, 51).expect("reported");
+    assert_eq!(
+        (old.status, old.reason.as_str()),
+        (ConditionStatus::False, "ProbeFailed")
+    );
+    assert_eq!(
+        old.message,
+        "Remote connection probe failed, probe last succeeded at 1970-01-01T00:00:00Z"
+    );
+    // Never reached: said at once when nothing was said before; else what was said stands for five failures.
+    observed.probe.last_success = None;
+    let never = at(&observed, 0).expect("reported");
+    assert_eq!(never.message, "Remote connection not established yet");
+    let before = condition("RemoteConnectionProbe", "True");
+    observed.cluster = whole(&json!({}), &json!([before])).cluster;
+    observed.probe.failures = 4;
+    assert_eq!(at(&observed, 0), None);
+    observed.probe.failures = 5;
+    let never = at(&observed, 0).expect("reported");
+    assert_eq!(never.status, ConditionStatus::False);
+}
+
+#[test]
+fn each_phase_follows_from_what_is_there() {
+    let phase = |observed: &Observed| {
+        let phase = report(observed, NOW).status.phase;
+        phase.expect("a phase").as_str()
+    };
+    let mut observed = whole(&json!({}), &json!([]));
+    assert_eq!(phase(&observed), "Provisioned");
+    assert_eq!(phase(&going(observed.clone())), "Deleting");
+    observed.cluster.spec.control_plane_endpoint = None;
+    assert_eq!(phase(&observed), "Provisioning", "there is no endpoint");
+    observed.cluster = whole(&json!({}), &json!([])).cluster;
+    observed.cluster.status = None;
+    observed.infra = Some(Lookup::Missing);
+    assert_eq!(phase(&observed), "Provisioning");
+    let topology = json!({"classRef": {"name": "class"}, "version": "v1.36.0"});
+    observed.cluster = cluster(&json!({ "topology": topology }), &json!([]));
+    observed.cluster.status = None;
+    (observed.infra, observed.control_plane) = (None, None);
+    assert_eq!(phase(&observed), "Pending");
+}
+
+/// A MachineDeployment or a MachineSet of the Cluster's own.
+fn group<T: serde::de::DeserializeOwned>(kind: &str, name: &str, conditions: &Value) -> T {
+    let template = json!({"spec": {
+        "clusterName": "c", "bootstrap": {"dataSecretName": "s"},
+        "infrastructureRef": {"apiGroup": "i", "kind": "InfraMachineTemplate", "name": name},
+    }});
+    let owner = json!({"apiVersion": "v1", "kind": "Cluster", "name": "c", "uid": "cluster-uid"});
+    serde_json::from_value(json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": kind,
+        "metadata": {"name": name, "namespace": "ns", "ownerReferences": [owner]},
+        "spec": {"clusterName": "c", "selector": {}, "template": template},
+        "status": {"conditions": conditions},
+    }))
+    .expect("a group")
+}
+
+#[test]
+fn workers_are_available_when_every_deployment_is() {
+    let mut observed = whole(&json!({}), &json!([]));
+    let available = |observed: &Observed| said(observed, condition_type::WORKERS_AVAILABLE);
+    assert_eq!(available(&observed).reason, "NoWorkers");
+    let deployment = |name: &str, status: &str| {
+        group(
+            "MachineDeployment",
+            name,
+            &json!([condition("Available", status)]),
+        )
+    };
+    observed.deployments = vec![deployment("a", "True"), deployment("b", "True")];
+    assert_eq!(available(&observed).status, ConditionStatus::True);
+    observed.deployments = vec![deployment("a", "True"), deployment("b", "False")];
+    let bad = available(&observed);
+    assert_eq!(bad.status, ConditionStatus::False);
+    assert_eq!(bad.message, "* MachineDeployment b: by somebody");
+    let of_cluster = said(&observed, condition_type::AVAILABLE);
+    assert_eq!(of_cluster.status, ConditionStatus::False);
+    assert!(
+        of_cluster.message.contains("WorkersAvailable"),
+        "{}",
+        of_cluster.message
+    );
+    observed.deployments = vec![group("MachineDeployment", "new", &json!([]))];
+    assert_eq!(available(&observed).status, ConditionStatus::Unknown);
+}
+
+#[test]
+fn ready_machines_are_told_apart_by_control_plane_and_workers() {
+    let mut observed = whole(&json!({}), &json!([]));
+    let of = |observed: &Observed, type_: &str| said(observed, type_);
+    let (plane, workers) = (
+        condition_type::CONTROL_PLANE_MACHINES_READY,
+        condition_type::WORKER_MACHINES_READY,
+    );
+    for type_ in [plane, workers] {
+        assert_eq!(of(&observed, type_).status, ConditionStatus::True);
+        assert_eq!(of(&observed, type_).reason, "NoReplicas");
+    }
+    let mut leader = machine("leader", &json!([condition("Ready", "True")]));
+    let labels = leader.metadata.labels.get_or_insert_default();
+    labels.insert("cluster.x-k8s.io/control-plane".to_owned(), String::new());
+    observed.machines = vec![
+        leader,
+        machine("worker", &json!([condition("Ready", "False")])),
+    ];
+    assert_eq!(of(&observed, plane).status, ConditionStatus::True);
+    let bad = of(&observed, workers);
+    assert_eq!(bad.status, ConditionStatus::False);
+    assert_eq!(bad.message, "* Machine worker: by somebody");
+}
+
+#[test]
+fn scaling_is_told_of_the_control_plane_of_deployments_and_of_sets_of_their_own() {
+    let quiet = whole(&json!({}), &json!([]));
+    for type_ in ["ScalingUp", "ScalingDown", "RollingOut"] {
+        let none = said(&quiet, type_);
+        assert_eq!(none.status, ConditionStatus::False);
+        assert_eq!(none.reason, format!("Not{type_}"));
+        let conditions = json!([condition(type_, "True")]);
+        let mut of_deployment = quiet.clone();
+        of_deployment.deployments = vec![group("MachineDeployment", "d", &conditions)];
+        let told = said(&of_deployment, type_);
+        assert_eq!(
+            (told.status, told.reason.as_str()),
+            (ConditionStatus::True, type_)
+        );
+        assert_eq!(told.message, "* MachineDeployment d: by somebody");
+        let mut of_set = quiet.clone();
+        of_set.sets = vec![group("MachineSet", "s", &conditions)];
+        let is_scaling = said(&of_set, type_).status == ConditionStatus::True;
+        assert_eq!(is_scaling, type_ != "RollingOut", "sets do not roll out");
+        let mut of_plane = quiet.clone();
+        let Some(Lookup::Found(plane)) = &mut of_plane.control_plane else {
+            return;
+        };
+        plane["kind"] = json!("Plane");
+        plane["metadata"]["name"] = json!("p");
+        plane["status"]["conditions"] = conditions;
+        assert_eq!(said(&of_plane, type_).message, "* Plane p: by somebody");
+        of_plane.control_plane = Some(Lookup::Missing);
+        assert_eq!(said(&of_plane, type_).status, ConditionStatus::False);
+    }
+}

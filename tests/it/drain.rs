@@ -325,6 +325,51 @@ fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
 }
 
 #[test]
+fn a_node_that_is_unreachable_holds_neither_its_pods_nor_its_volumes() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("unreachable", "unreachable", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = workers(host, &cluster).await.remove(0);
+        let node = node_of(&machine);
+        let workload = cluster.workload(kube).await;
+        let slow = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "default", "name": "slow"},
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 3600, "containers": [{"name": "c", "image": "i"}]},
+        });
+        workload.try_create(POD, &slow).await.unwrap();
+        attach(&workload, &node).await;
+        let id = machine["spec"]["providerID"].as_str().unwrap();
+        let instance = id.rsplit('/').next().unwrap();
+        host.cloud.stop_instance(instance).await;
+        eventually("the Node is unreachable", PATIENCE, async || {
+            let node = workload.get(NODE, "", &node).await.ok_or("it is gone")?;
+            let ready = condition(&node, "Ready");
+            (ready.status == "Unknown")
+                .then_some(())
+                .ok_or(format!("{ready:?}"))
+        })
+        .await;
+        kube.delete(MACHINE, &cluster.namespace, &name(&machine))
+            .await;
+        // Nobody is there who would end it, so it gets no time; nobody confirms that it ended, so that is not waited for.
+        eventually("the pod is evicted", PATIENCE, async || {
+            let pod = workload.get(POD, "default", "slow").await;
+            let pod = pod.ok_or("it is gone")?;
+            let grace = &pod["metadata"]["deletionGracePeriodSeconds"];
+            (*grace == 1).then_some(()).ok_or(grace.to_string())
+        })
+        .await;
+        goes(host, &machine).await;
+        has_event(host, &cluster, "SuccessfulDrainNode").await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
 fn a_timeout_ends_a_drain_that_pods_hold() {
     run(async {
         let host = TestHost::shared().await;

@@ -15,6 +15,7 @@ mod control_plane;
 mod crash;
 mod drain;
 mod etcd;
+mod etcd_snapshot;
 mod failover;
 mod faults;
 mod foreign_provider;

@@ -3,12 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use capstan_local::cloud::{Access, Cloud, Options};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+
+use crate::plain_http;
 
 /// A cloud and a client for it. Dropping it stops it.
 pub struct TestCloud {
@@ -60,24 +58,8 @@ impl TestCloud {
         path: &str,
         body: Option<&Value>,
     ) -> Result<String, String> {
-        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let body = body.map(ToString::to_string).unwrap_or_default();
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.access.endpoint))
-            .header("authorization", format!("Bearer {}", self.access.token))
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .unwrap();
-        let answer = client.request(request).await.unwrap();
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if status.is_success() {
-            Ok(text)
-        } else {
-            Err(format!("{method} {path}: {status} {text}"))
-        }
+        let url = format!("{}{path}", self.access.endpoint);
+        plain_http::send(method, &url, Some(&self.access.token), body).await
     }
 
     /// Its counts.

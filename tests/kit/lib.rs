@@ -25,6 +25,8 @@ pub mod host;
 pub mod installation;
 pub mod kube_client;
 pub mod kubectl;
+pub mod object_store;
+pub mod plain_http;
 pub mod probe;
 pub mod process;
 pub mod registry;

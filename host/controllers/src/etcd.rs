@@ -26,7 +26,7 @@ use self::message::{
     AlarmRequest, AlarmResponse, Empty, MemberListRequest, MemberListResponse, MemberRemoveRequest,
     MoveLeaderRequest, SnapshotResponse, StatusResponse, alarm_name,
 };
-pub use self::snapshot::{Snapshot, SnapshotStore};
+pub use self::snapshot::{Bucket as SnapshotBucket, Snapshot, SnapshotStore};
 use crate::kube_api::{Duplex, KubeApi};
 use crate::tasks::Tasks;
 
@@ -316,9 +316,7 @@ impl Client {
             })?;
             writing.add(&part.blob).await?;
         }
-        let snapshot = writing.finish().await?;
-        store.prune(&snapshot.path).await?;
-        Ok(snapshot)
+        writing.finish().await
     }
 
     async fn connect(&self, member: &Address) -> Result<Channel, EtcdError> {

@@ -10,6 +10,7 @@
 mod abi;
 mod anatomy;
 mod breaker;
+mod bucket;
 mod cache;
 mod call;
 mod capability;
@@ -35,6 +36,7 @@ mod trust;
 
 pub use anatomy::{Anatomy, anatomy};
 pub use breaker::BreakerState;
+pub use bucket::{Bucket, BucketError, BucketPlace, Upload};
 pub use call::CallEnv;
 pub use capability::event::{EventSink, GuestEvent};
 pub use capability::secret::{FoundSecret, SecretSource};

@@ -254,6 +254,18 @@ pub const REGISTRY_REDIRECTS_MAX: u32 = 3;
 /// Signatures of one component that are looked at.
 pub const REGISTRY_SIGNATURES_MAX: usize = 8;
 
+/// Time for one request to a bucket: 8 MiB over a slow line.
+pub const BUCKET_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a store may answer: a page of a thousand names, each with what the store says of it.
+pub const BUCKET_ANSWER_BYTES_MAX: usize = 2 << 20;
+
+/// Names in one list: stores give no more on a page.
+pub const BUCKET_NAMES_MAX: usize = 1000;
+
+/// Parts of one object: stores take no more.
+pub const BUCKET_PARTS_MAX: usize = 10_000;
+
 /// Wall-clock time of one compilation. 1.1 MB of the worst kind of Rust takes 14 s on two slow cores.
 pub const COMPILE_WALL: Duration = Duration::from_secs(60);
 

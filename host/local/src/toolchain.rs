@@ -306,6 +306,16 @@ pub async fn ensure_registry(progress: &Progress) -> Result<PathBuf, Error> {
     pinned(&catalog::REGISTRY, progress).await
 }
 
+/// What restores snapshots of etcd, for tests of those that the host takes; built when missing.
+pub async fn ensure_etcdutl(progress: &Progress) -> Result<PathBuf, Error> {
+    pinned(&catalog::ETCDUTL, progress).await
+}
+
+/// A store that speaks S3, for tests of what is kept in one; built when missing.
+pub async fn ensure_object_store(progress: &Progress) -> Result<PathBuf, Error> {
+    pinned(&catalog::OBJECT_STORE, progress).await
+}
+
 async fn pinned(binary: &'static catalog::Binary, progress: &Progress) -> Result<PathBuf, Error> {
     let progress = progress.clone();
     in_thread(move || build::ensure(&Search::from_environment(), binary, &progress)).await

@@ -1,5 +1,7 @@
 //! `capstan run`: puts the host together, serves until it is told to stop or loses its lease.
 
+mod snapshots;
+
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ use capstan_engine::{
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::snapshots::SnapshotArgs;
 use crate::admin::{Admin, Phase};
 use crate::telemetry::{self, LogFormat};
 
@@ -85,12 +88,8 @@ pub(super) struct RunArgs {
     /// How log lines look; CAPSTAN_LOG filters them.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// Directory for snapshots of etcd: one is taken before a member is removed from the etcd of a control plane.
-    #[arg(long, value_name = "DIR")]
-    etcd_snapshots: Option<PathBuf>,
-    /// Snapshots that are kept of each cluster.
-    #[arg(long, default_value_t = 5, value_name = "COUNT")]
-    etcd_snapshots_keep: usize,
+    #[command(flatten)]
+    snapshots: SnapshotArgs,
     /// Directory for records of plugin calls: of objects and Plugins with the annotation capstan.dev/record: "true". They hold what
     /// plugins saw, without secrets; `capstan plugin replay` makes the calls again.
     #[arg(long, value_name = "DIR")]
@@ -313,10 +312,7 @@ impl Host {
         let (args, tasks) = (&self.args, &self.tasks);
         let engine = Engine::new(engine_options(args)?)?;
         patiently(|| install::ensure_namespace(&*self.server, &args.namespace)).await?;
-        let snapshots = args
-            .etcd_snapshots
-            .as_ref()
-            .map(|dir| SnapshotStore::new(dir.clone(), args.etcd_snapshots_keep));
+        let snapshots = args.snapshots.store(&args.namespace, &self.api)?;
         let listening = report_listener(args).await?;
         let reports = match &listening {
             Some((_, url)) => Some(self.reports(url).await?),

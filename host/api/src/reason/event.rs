@@ -36,6 +36,8 @@ words! {
     ETCD_MEMBER_REMOVED = "EtcdMemberRemoved",
     /// No snapshot of etcd could be taken, so its member stays. The note says why; the host tries again.
     FAILED_ETCD_SNAPSHOT = "FailedEtcdSnapshot",
+    /// A snapshot of etcd was taken before a member was removed. The message has its place and size.
+    ETCD_SNAPSHOT_TAKEN = "EtcdSnapshotTaken",
     /// A member could not be removed from etcd. The note says why; the host tries again.
     FAILED_REMOVE_ETCD_MEMBER = "FailedRemoveEtcdMember",
     /// A rotation of the certificate authorities reached its next stage. Nothing to do; the note says which.

@@ -8,9 +8,10 @@ use capstan_core::lookup::Lookup;
 use capstan_core::plan::Failure;
 use serde_json::json;
 
-use super::{Seen, annotate};
+use super::{Seen, annotate, writer};
 use crate::ctx::Ctx;
 use crate::etcd::{AlarmChange, Client, EtcdError, Identities, PortForward};
+use crate::event::{self, Event};
 use crate::workloads::Workload;
 
 /// Reason of failures of etcd.
@@ -108,8 +109,19 @@ pub(super) async fn snapshot(
             &error,
         )
     })?;
+    let mut told = format!(
+        "{}, {} bytes, before {before} leaves",
+        taken.path, taken.bytes
+    );
+    if let Some(why) = &taken.not_pruned {
+        tracing::warn!(cluster = %cluster.key, "older snapshots of etcd stay: {why}");
+        told.push_str("; older ones stay: ");
+        told.push_str(why);
+    }
+    let event = Event::normal("EtcdSnapshotTaken", "Snapshot", told);
+    event::record(ctx, &writer(), &seen.object, &event).await;
     let noted = json!({
-        "path": taken.path.display().to_string(),
+        "path": taken.path,
         "bytes": taken.bytes,
         "time": now.to_string(),
         "before": before,

@@ -102,6 +102,8 @@ static COREDNS_1_13_1: Module = module!("coredns-v1.13.1", "coredns-1.13.1", mai
 static CONTAINERD: Module = module!("containerd-v2.2.9", "containerd");
 static CLUSTERCTL_1_14: Module = module!("clusterctl-v1.14.2", "clusterctl");
 static DISTRIBUTION: Module = module!("distribution-v3.1.2", "registry");
+static ETCDUTL_3_6_8: Module = module!("etcdutl-v3.6.8", "etcdutl");
+static VERSITYGW: Module = module!("versitygw-v1.8.0", "versitygw");
 static PAUSE: Module = module!("capstan-pause", own: "pause");
 static SAMPLE: Module = module!("capstan-sample", own: "sample");
 
@@ -351,6 +353,28 @@ pub(crate) const REGISTRY: Binary = Binary {
     time: "about 2 minutes",
 };
 
+/// What restores snapshots of etcd, for tests of those that the host takes.
+pub(crate) const ETCDUTL: Binary = Binary {
+    name: "etcdutl",
+    version: "v3.6.8",
+    package: "go.etcd.io/etcd/etcdutl/v3",
+    module: &ETCDUTL_3_6_8,
+    tags: "",
+    stamp: Stamp::None,
+    time: ONE,
+};
+
+/// A store that speaks S3, for tests of what is kept in one.
+pub(crate) const OBJECT_STORE: Binary = Binary {
+    name: "versitygw",
+    version: "v1.8.0",
+    package: "github.com/versity/versitygw/cmd/versitygw",
+    module: &VERSITYGW,
+    tags: "",
+    stamp: Stamp::None,
+    time: "about 2 minutes",
+};
+
 const fn own(module: &'static Module, name: &'static str) -> Binary {
     Binary {
         name,
@@ -398,6 +422,8 @@ mod tests {
             (CONTAINERD_DAEMON, "github.com/containerd/containerd/v2"),
             (CLUSTERCTL, "sigs.k8s.io/cluster-api"),
             (REGISTRY, "github.com/distribution/distribution/v3"),
+            (ETCDUTL, "go.etcd.io/etcd/etcdutl/v3"),
+            (OBJECT_STORE, "github.com/versity/versitygw"),
         ];
         for (binary, path) in pinned {
             let line = format!("{path} {}", binary.version);

@@ -1,0 +1,232 @@
+//! Real etcd servers on this machine: new ones, or one that begins with a snapshot.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use capstan_api::name::ObjectKey;
+use capstan_controllers::etcd::identity::client_config;
+use capstan_controllers::etcd::{Client, Dial};
+use capstan_controllers::kube_api::Duplex;
+use capstan_controllers::pki::Pair;
+use capstan_controllers::tasks::Tasks;
+use capstan_core::control_plane::etcd::Address;
+use capstan_local::pki::Authority;
+use capstan_local::progress::Progress;
+use capstan_local::{port, toolchain};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use super::TestEtcd;
+use crate::eventually::{PATIENCE, eventually};
+use crate::plain_http;
+
+/// Real etcd servers with TLS. Dropping it ends them.
+pub struct RealEtcd {
+    /// The members as the client sees them.
+    pub etcd: TestEtcd,
+    members: Vec<Member>,
+    processes: Mutex<Vec<(String, Child)>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for RealEtcd {
+    fn drop(&mut self) {
+        for (_, process) in self.processes.lock().unwrap().iter_mut() {
+            // One that has ended already cannot be killed.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Connects to a member's port on this machine.
+struct Loopback;
+
+impl Dial for Loopback {
+    fn dial<'a>(&'a self, member: &'a Address) -> BoxFuture<'a, Result<Box<dyn Duplex>, String>> {
+        async move {
+            let stream = TcpStream::connect(("127.0.0.1", member.port)).await;
+            stream
+                .map(|stream| Box::new(stream) as Box<dyn Duplex>)
+                .map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+}
+
+struct Member {
+    name: String,
+    /// With TLS, for who has a certificate.
+    client: u16,
+    /// Without, for the test itself.
+    plain: u16,
+    peer: u16,
+}
+
+impl Member {
+    fn numbered(number: usize) -> Self {
+        Self {
+            name: format!("m{number}"),
+            client: port::free().unwrap(),
+            plain: port::free().unwrap(),
+            peer: port::free().unwrap(),
+        }
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer)
+    }
+
+    fn as_peer(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
+    }
+}
+
+impl RealEtcd {
+    /// Starts as many members.
+    pub async fn start(count: usize) -> Self {
+        let members = (1..=count).map(Member::numbered).collect();
+        Self::run(tempfile::tempdir().unwrap(), members).await
+    }
+
+    /// Starts one member that begins with a snapshot, restored by etcd's own tool as an operator would.
+    pub async fn restored(snapshot: &Path) -> Self {
+        let etcdutl = toolchain::ensure_etcdutl(&Progress::default())
+            .await
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let member = Member::numbered(1);
+        let restored = Command::new(etcdutl)
+            .args(["snapshot", "restore"])
+            .arg(snapshot)
+            // As for Kubernetes: whoever watched does not see time go back.
+            .args(["--bump-revision", "1000000000", "--mark-compacted"])
+            .args(["--name", &member.name])
+            .args(["--initial-cluster", &member.as_peer()])
+            .args(["--initial-advertise-peer-urls", &member.peer_url()])
+            .arg("--data-dir")
+            .arg(dir.path().join(&member.name))
+            .output()
+            .unwrap();
+        assert!(
+            restored.status.success(),
+            "{}",
+            String::from_utf8_lossy(&restored.stderr)
+        );
+        Self::run(dir, vec![member]).await
+    }
+
+    async fn run(dir: tempfile::TempDir, members: Vec<Member>) -> Self {
+        let tools = toolchain::ensure(&Progress::default()).await.unwrap();
+        let authority = Authority::new("etcd-ca").unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let ca = write("ca.crt", &authority.certificate_pem());
+        let server = authority
+            .server("etcd", &["127.0.0.1", "localhost"])
+            .unwrap();
+        let (cert, key) = (
+            write("server.crt", &server.certificate_pem),
+            write("server.key", &server.key_pem),
+        );
+        let user = authority.client("test", &[]).unwrap();
+        let user = Pair {
+            public: user.certificate_pem,
+            private: user.key_pem,
+        };
+        let tls = client_config(&authority.certificate_pem(), Some(&user), &[b"h2"]).unwrap();
+        let peers: Vec<String> = members.iter().map(Member::as_peer).collect();
+        let processes = members.iter().map(|member| {
+            let secure = format!("https://127.0.0.1:{}", member.client);
+            let plain = format!("http://127.0.0.1:{}", member.plain);
+            let process = command(&tools.etcd, dir.path(), &member.name)
+                .args(["--initial-cluster", &peers.join(",")])
+                .args(["--listen-peer-urls", &member.peer_url()])
+                .args(["--initial-advertise-peer-urls", &member.peer_url()])
+                .args(["--listen-client-urls", &format!("{secure},{plain}")])
+                .args(["--advertise-client-urls", &secure])
+                .args([
+                    Path::new("--cert-file"),
+                    &cert,
+                    Path::new("--key-file"),
+                    &key,
+                ])
+                .args([Path::new("--trusted-ca-file"), &ca])
+                .arg("--client-cert-auth")
+                .spawn()
+                .unwrap();
+            (member.name.clone(), process)
+        });
+        Self {
+            processes: Mutex::new(processes.collect()),
+            etcd: TestEtcd {
+                client: Client::new(Arc::new(Loopback), tls, Tasks::default()),
+                addresses: members
+                    .iter()
+                    .map(|member| Address {
+                        name: member.name.clone(),
+                        pod: ObjectKey::new("kube-system", format!("etcd-{}", member.name)),
+                        port: member.client,
+                    })
+                    .collect(),
+            },
+            members,
+            _dir: dir,
+        }
+    }
+
+    /// Kills a member.
+    pub fn kill(&self, name: &str) {
+        let mut processes = self.processes.lock().unwrap();
+        for (_, process) in processes.iter_mut().filter(|(of, _)| of == name) {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    async fn ask(&self, path: &str, body: Value) -> Value {
+        let url = format!("http://127.0.0.1:{}{path}", self.members[0].plain);
+        let answer = eventually("etcd answers", PATIENCE, async || {
+            plain_http::send("POST", &url, None, Some(&body)).await
+        })
+        .await;
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Puts a value under a key.
+    pub async fn put(&self, key: &str, value: &[u8]) {
+        let body = json!({"key": BASE64.encode(key), "value": BASE64.encode(value)});
+        self.ask("/v3/kv/put", body).await;
+    }
+
+    /// The value under a key.
+    pub async fn value(&self, key: &str) -> Option<Vec<u8>> {
+        let answer = self
+            .ask("/v3/kv/range", json!({"key": BASE64.encode(key)}))
+            .await;
+        let value = answer["kvs"][0]["value"].as_str()?;
+        Some(BASE64.decode(value).unwrap())
+    }
+}
+
+fn command(program: &PathBuf, dir: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    let log = std::fs::File::create(dir.join(format!("{name}.log"))).unwrap();
+    command
+        .args(["--name", name, "--initial-cluster-state", "new"])
+        .arg("--data-dir")
+        .arg(dir.join(name))
+        .arg("--unsafe-no-fsync")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    command
+}

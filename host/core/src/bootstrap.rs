@@ -5,7 +5,7 @@ pub mod failure;
 
 use std::time::Duration;
 
-use capstan_api::condition::combine::{Part, Polarity, Reasons, summary};
+use capstan_api::condition::combine::{Class, Part, Polarity, Reasons, summary};
 use capstan_api::condition::{self, ConditionStatus, Report};
 use capstan_api::label;
 use capstan_api::reason::{common, condition_type};
@@ -381,15 +381,15 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
             conditions.extend(own_conditions(own));
         }
     }
-    let failed = failure::BootstrapFailure::of(&observed.config);
     let has_joined = observed.machine.found().is_some_and(has_node);
-    let failed = failed
-        .filter(|failure| !(has_joined && failure.is_of_joining()))
-        .map(|failure| failure.condition());
-    if failed.is_none() && has_joined && failure::is_said(&observed.config) {
+    let failure = failure::BootstrapFailure::of(&observed.config)
+        .filter(|failure| !(has_joined && failure.is_of_joining()));
+    if failure.is_none() && has_joined && failure::is_said(&observed.config) {
         conditions.push(failure::overcome());
     }
-    let ready = ready_condition(&data, &certificates, failed.as_ref());
+    let failed = failure.as_ref().map(|failure| failure.condition());
+    let is_node = failure.is_some_and(|failure| failure.is_of_a_node());
+    let ready = ready_condition(&data, &certificates, failed.as_ref(), is_node);
     conditions.extend([ready, data, certificates]);
     conditions.extend(failed);
     Reported {
@@ -399,8 +399,14 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     }
 }
 
-/// Ready, of what was found out about data, certificates and the machine.
-fn ready_condition(data: &Report, certificates: &Report, failed: Option<&Report>) -> Report {
+/// Ready, of what was found out about data, certificates and the machine. What failed on a machine that is a node all the same is told, and
+/// is in nobody's way.
+fn ready_condition(
+    data: &Report,
+    certificates: &Report,
+    failed: Option<&Report>,
+    is_node: bool,
+) -> Report {
     let mut listed: Vec<Condition> = Vec::new();
     for report in [data, certificates].into_iter().chain(failed) {
         condition::set(&mut listed, report.clone(), None, Timestamp::UNIX_EPOCH);
@@ -412,7 +418,15 @@ fn ready_condition(data: &Report, certificates: &Report, failed: Option<&Report>
     ];
     // Only machines that failed say so.
     if failed.is_some() {
-        parts.push(part(condition_type::BOOTSTRAP_SUCCEEDED));
+        let told = part(condition_type::BOOTSTRAP_SUCCEEDED);
+        parts.push(Part {
+            class: if is_node {
+                Some(Class::Info)
+            } else {
+                told.class
+            },
+            ..told
+        });
     }
     summary(
         condition_type::READY,

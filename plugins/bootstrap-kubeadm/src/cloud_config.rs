@@ -55,7 +55,10 @@ pub(crate) fn cloud_config(
         kubeadm_command(question),
         report::otherwise(question)
     )));
-    run.extend(commands("/postKubeadmCommands"));
+    for command in commands("/postKubeadmCommands") {
+        run.push(command);
+        run.extend(report::between(question).map(Node::text));
+    }
     entries.push(("runcmd".to_owned(), Node::List(run)));
     entries.extend(time(question));
     entries.extend(users(question, materials)?);

@@ -1,4 +1,5 @@
-//! What a machine does when kubeadm fails: it tells the management cluster, if it was told where. It is never worse off for it.
+//! What a machine does when kubeadm fails, or a command before or after it: it tells the management cluster, if it was told where. It is
+//! never worse off for it.
 
 use crate::cloud_config::SENTINEL;
 use crate::file::{Content, File};
@@ -33,13 +34,28 @@ pub(crate) fn otherwise(question: &Question<'_>) -> String {
     format!(" || sh {}/{SCRIPT} {phase} $?", dir(question))
 }
 
-/// What comes before all other commands: when they end without a node, because one of them ended the script, this is told as well,
-/// unless it has been told already. Empty when there is nowhere to report.
+/// What commands after kubeadm are called. The host knows that the machine is a node then.
+const AFTER: &str = "post-kubeadm-commands";
+
+/// What comes before all other commands: when one of them ends the script, this is told, unless something has been told already. What
+/// would tell it goes away with the script. Empty when there is nowhere to report.
 pub(crate) fn first(question: &Question<'_>) -> Option<String> {
     question.report.as_ref()?;
     let dir = dir(question);
+    let told = format!("[ ! -e {dir}/{TOKEN} ]");
     Some(format!(
-        "trap 'code=$?; [ -e {SENTINEL} ] || [ ! -e {dir}/{TOKEN} ] || sh {dir}/{SCRIPT} commands $code' EXIT"
+        "trap 'code=$?; if [ ! -e {SENTINEL} ]; then {told} || sh {dir}/{SCRIPT} commands $code; \
+         elif [ $code -ne 0 ]; then {told} || sh {dir}/{SCRIPT} {AFTER} $code; fi; rm -f {dir}/{TOKEN}' EXIT"
+    ))
+}
+
+/// What follows each command after kubeadm where the commands go on after one that fails: it is told, once, and the next command finds
+/// the same `$?` as without this. Empty when there is nowhere to report.
+pub(crate) fn between(question: &Question<'_>) -> Option<String> {
+    question.report.as_ref()?;
+    let dir = dir(question);
+    Some(format!(
+        "code=$?; [ $code -eq 0 ] || [ ! -e {SENTINEL} ] || [ ! -e {dir}/{TOKEN} ] || sh {dir}/{SCRIPT} {AFTER} $code; (exit $code)"
     ))
 }
 
@@ -66,7 +82,7 @@ pub(crate) fn files(question: &Question<'_>) -> Vec<File> {
 fn script(report: &Report<'_>, dir: &str) -> String {
     format!(
         "#!/bin/sh\n\
-         # Tells the management cluster that this machine is no node: what ended how, and the end of the log.\n\
+         # Tells the management cluster what ended how on this machine, and the end of the log.\n\
          log=/var/log/cloud-init-output.log\n\
          if [ -s $log ]; then tail -c 4096 $log; else journalctl -b -o cat -n 200 2>/dev/null | tail -c 4096; fi > {dir}/bootstrap-report.log\n\
          printf 'header = \"Authorization: Bearer %s\"\\n' \"$(cat {dir}/{TOKEN})\" |\n\

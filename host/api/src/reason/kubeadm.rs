@@ -3,6 +3,8 @@
 words! {
     /// The machine reported that its bootstrap failed. The message has the end of its log; a MachineHealthCheck or a deletion replaces it.
     BOOTSTRAP_FAILED = "BootstrapFailed",
+    /// The machine reported that one of its postKubeadmCommands failed. It is a node all the same, and nothing is held back for it: the message has the end of its log.
+    POST_KUBEADM_COMMANDS_FAILED = "PostKubeadmCommandsFailed",
     /// The machine reported a failure and became a node all the same. Nothing to do.
     BOOTSTRAP_SUCCEEDED = "BootstrapSucceeded",
     /// The components or members are healthy. Nothing to do.

@@ -1,4 +1,4 @@
-//! What a machine says that did not become a node: what ended how, and the end of its log. It comes from a machine that may be in
+//! What a machine says whose bootstrap failed: what ended how, and the end of its log. It comes from a machine that may be in
 //! anybody's hands, so that it is cut, cleaned and only ever shown.
 
 use capstan_api::annotation;
@@ -16,6 +16,8 @@ const SHOWN_BYTES_MAX: usize = 1024;
 /// Letters of a phase.
 const PHASE_BYTES_MAX: usize = 32;
 
+/// What comes after kubeadm: who fails in it is a node all the same.
+const AFTER: &str = "post-kubeadm-commands";
 /// What a machine does before it is a node.
 const BEFORE_JOINING: [&str; 3] = ["commands", "kubeadm-init", "kubeadm-join"];
 
@@ -84,6 +86,12 @@ impl BootstrapFailure {
         })
     }
 
+    /// Whether the machine had become a node before.
+    #[must_use]
+    pub fn is_of_a_node(&self) -> bool {
+        self.phase == AFTER
+    }
+
     /// Whether what failed comes before the machine is a node: of a node it says nothing any more.
     #[must_use]
     pub fn is_of_joining(&self) -> bool {
@@ -94,15 +102,17 @@ impl BootstrapFailure {
     #[must_use]
     pub fn condition(&self) -> Report {
         let shown = last(self.log.trim_end(), SHOWN_BYTES_MAX);
+        let (reason, is_node) = if self.is_of_a_node() {
+            let reason = kubeadm::POST_KUBEADM_COMMANDS_FAILED;
+            (reason, " on a machine that is a node")
+        } else {
+            (kubeadm::BOOTSTRAP_FAILED, "")
+        };
         let message = format!(
-            "{} ended with exit code {} at {}; the machine's log ends with:\n{shown}",
+            "{} ended with exit code {}{is_node} at {}; the machine's log ends with:\n{shown}",
             self.phase, self.exit_code, self.at
         );
-        Report::no(
-            condition_type::BOOTSTRAP_SUCCEEDED,
-            kubeadm::BOOTSTRAP_FAILED,
-        )
-        .with_message(message)
+        Report::no(condition_type::BOOTSTRAP_SUCCEEDED, reason).with_message(message)
     }
 }
 
@@ -218,6 +228,21 @@ mod tests {
             "{message}"
         );
         assert_eq!(read(&"x".repeat(9000)).log.len(), LOG_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_failed_on_a_node_is_called_so() {
+        let failure = BootstrapFailure::read("post-kubeadm-commands", "3", b"no", now()).unwrap();
+        let condition = failure.condition();
+        assert_eq!(condition.reason, "PostKubeadmCommandsFailed");
+        assert!(
+            condition.message.starts_with(
+                "post-kubeadm-commands ended with exit code 3 on a machine that is a node"
+            ),
+            "{}",
+            condition.message
+        );
+        assert!(failure.is_of_a_node() && !read("").is_of_a_node());
     }
 
     #[test]

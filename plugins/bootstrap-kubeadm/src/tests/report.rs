@@ -69,8 +69,14 @@ fn the_command_keeps_its_exit_code_and_the_script_survives_templates() {
 
 /// What the commands of a machine report in a directory that stands for its file system's.
 fn reported(format: &str, before: &str, kubeadm: &str) -> String {
+    run(format, before, kubeadm, &[]).0
+}
+
+/// What they report, and what they print, with these after kubeadm.
+fn run(format: &str, before: &str, kubeadm: &str, after: &[&str]) -> (String, String) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let spec = json!({"format": format, "preKubeadmCommands": [before]});
+    let spec =
+        json!({"format": format, "preKubeadmCommands": [before], "postKubeadmCommands": after});
     let cluster = cluster();
     let asked = Question {
         report: Some(REPORT),
@@ -97,18 +103,50 @@ fn reported(format: &str, before: &str, kubeadm: &str) -> String {
         format!("#!/bin/sh\n{}\n", lines.join("\n"))
     };
     let commands = commands
+        .replace("mv /etc/kubeadm.yml /tmp/", "true")
         .replace("/run/cluster-api", place)
         .replace("/etc/cluster-api", place)
         .replace(&kubeadm_command(&asked), kubeadm);
     let path = dir.join("commands");
     std::fs::write(&path, commands).unwrap();
-    std::process::Command::new("bash")
+    let output = std::process::Command::new("bash")
         .arg(&path)
-        .status()
+        .output()
         .unwrap();
     let said = std::fs::read_to_string(dir.join("said")).unwrap_or_default();
+    assert!(
+        !dir.join("bootstrap-report.token").exists(),
+        "what would tell is gone when there is nothing to tell any more"
+    );
     std::fs::remove_dir_all(&dir).unwrap();
-    said
+    (said, String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn commands_after_kubeadm_are_reported_once_and_go_on_as_before() {
+    let told = |format, after: &[&str]| run(format, "true", "true", after);
+    for format in ["cloud-config", "ignition"] {
+        assert_eq!(told(format, &["true"]).0, "", "{format}");
+        assert_eq!(
+            told(format, &["true", "exit 5", "echo never"]),
+            ("post-kubeadm-commands 5\n".to_owned(), String::new()),
+            "{format}"
+        );
+    }
+    // cloud-init goes on after a failure, and a command may look at how the one before it ended.
+    assert_eq!(
+        told("cloud-config", &["(exit 3)", "echo $?", "(exit 4)"]),
+        ("post-kubeadm-commands 3\n".to_owned(), "3\n".to_owned())
+    );
+    assert_eq!(
+        told("ignition", &["(exit 3)", "echo never"]),
+        ("post-kubeadm-commands 3\n".to_owned(), String::new())
+    );
+    // Where kubeadm failed that is told, and nothing after it.
+    assert_eq!(
+        run("cloud-config", "true", "(exit 7)", &["(exit 3)"]).0,
+        "kubeadm-join 7\n"
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ const USAGE: &str = "usage: faults [--size N]... [--phase NAME]... [--fault NAME
   --fault    one of those in the table (default: all)
   --pairs    cells with two faults at once, chosen by the seed (default: 6)
   --seed     chooses them (default: random; it is printed)
-  --at-once  cells at the same time (default: 3)";
+  --at-once  cells at the same time (default: 6; a third of them where each needs a host of its own)";
 
 struct Arguments {
     sizes: Vec<u32>,
@@ -51,7 +51,7 @@ fn arguments() -> Result<Arguments, String> {
         faults: Vec::new(),
         pairs: 6,
         seed: rand::random(),
-        at_once: 3,
+        at_once: 6,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -127,7 +127,12 @@ async fn played(mut stage: Stage, at: usize, cell: &Cell) -> Outcome {
     outcome
 }
 
-/// Plays all cells: those that kill their host after the others, one at a time.
+/// How many cells with hosts of their own there are at once for so many on a shared one: each has a management cluster beside its host.
+fn with_own_hosts(at_once: usize) -> usize {
+    at_once.div_ceil(3)
+}
+
+/// Plays all cells: those that kill their host after the others.
 async fn outcomes(cells: &[Cell], at_once: usize) -> Vec<Option<Outcome>> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; cells.len()];
     let numbered = cells.iter().enumerate();
@@ -144,9 +149,17 @@ async fn outcomes(cells: &[Cell], at_once: usize) -> Vec<Option<Outcome>> {
             outcomes[at] = Some(outcome);
         }
     }
-    for (at, cell) in dying {
+    let done = stream::iter(dying).map(|(at, cell)| async move {
         let host = Box::pin(Stage::host()).await;
-        outcomes[at] = Some(played(Stage::Own(Box::new(host)), at, cell).await);
+        let outcome = played(Stage::Own(Box::new(host)), at, cell).await;
+        (at, outcome)
+    });
+    let done: Vec<_> = done
+        .buffer_unordered(with_own_hosts(at_once))
+        .collect()
+        .await;
+    for (at, outcome) in done {
+        outcomes[at] = Some(outcome);
     }
     outcomes
 }

@@ -23,8 +23,8 @@ use crate::kube_client::{
     conditions, name,
 };
 
-/// How long it may take to become whole, or to say why not: many times what it needs.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long it may take to become whole, or to say why not: many times what it needs, since many play at once.
+const PATIENCE: Duration = Duration::from_secs(420);
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often a host is killed at most: more often than it has steps to take.
@@ -243,8 +243,11 @@ impl Play<'_> {
         kube.apply(MACHINE_HEALTH_CHECK, &health_check(cluster))
             .await;
         if self.cell.phase != Phase::Create {
-            cluster.available(host, 0).await;
-            control_plane::settled(host, cluster, self.cell.size).await;
+            eventually("whole before it is broken", PATIENCE, async || {
+                cluster.is_available(kube, 0).await?;
+                control_plane::is_settled(host, cluster, self.cell.size).await
+            })
+            .await;
             return;
         }
         let enough = usize::try_from(first_machines(self.cell.size)).unwrap_or(usize::MAX);
@@ -287,9 +290,8 @@ impl Play<'_> {
 
     async fn strike(&mut self, host: &TestHost) {
         for fault in &self.cell.faults {
-            let broken = self.excused.lock().unwrap().clone();
             let struck = fault
-                .strike(host, &self.cluster, self.cell.phase, &broken)
+                .strike(host, &self.cluster, self.cell.phase, &self.excused)
                 .await;
             self.excused
                 .lock()
@@ -519,7 +521,7 @@ fn health_check(cluster: &TestCluster) -> Value {
         "spec": {
             "clusterName": cluster.name,
             "selector": {"matchLabels": {"cluster.x-k8s.io/control-plane": ""}},
-            "checks": {"nodeStartupTimeoutSeconds": 45},
+            "checks": {"nodeStartupTimeoutSeconds": 60},
         },
     })
 }

@@ -1,6 +1,7 @@
 //! What is broken, and how.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::json;
@@ -186,14 +187,15 @@ impl Fault {
         matches!(self, Self::Leader | Self::Kubelet | Self::Learner)
     }
 
-    /// Breaks machines that are not broken yet.
+    /// Breaks machines that are not broken yet. Whose member goes away with it is excused beforehand: somebody may look in between.
     pub async fn strike(
         self,
         host: &TestHost,
         cluster: &TestCluster,
         phase: Phase,
-        broken: &[String],
+        excused: &Mutex<Vec<String>>,
     ) -> Struck {
+        let broken = excused.lock().unwrap().clone();
         let machines = host.kube().list(MACHINE, &cluster.namespace).await;
         let leader = control_plane::leading(host, cluster).await;
         let mut whole: Vec<(String, String, String)> = machines
@@ -209,6 +211,9 @@ impl Fault {
         let mut struck = Struck::default();
         let count = self.victims(whole.len());
         for (machine, _, node) in whole.iter().take(count) {
+            if self == Self::Removed {
+                excused.lock().unwrap().push(machine.clone());
+            }
             if self.takes_member() {
                 struck.broken.push(machine.clone());
             }

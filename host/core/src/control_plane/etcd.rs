@@ -123,7 +123,7 @@ pub fn condition(observed: &Observed, member: &Member) -> Report {
         Lookup::Found(answer) if answer.errors.is_empty() => {
             let report = Report::yes(type_, kubeadm::HEALTHY);
             if answer.is_fragmented() {
-                report.with_message(FRAGMENTED)
+                report.with_message(fragmented(answer, found, member.etcd.as_ref()))
             } else {
                 report
             }
@@ -134,9 +134,27 @@ pub fn condition(observed: &Observed, member: &Member) -> Report {
     }
 }
 
-/// What is said of a member that holds mostly nothing. Without numbers: they would change all the time.
-const FRAGMENTED: &str = "more than half of its database file is free space: run `etcdctl defrag` in its Pod, one member \
-                          after the other, the leader last; the member does not answer meanwhile";
+/// What is said of a member that holds mostly nothing. Sizes are powers of two below the real ones: those change all the time.
+fn fragmented(answer: &Answer, member: &EtcdMember, address: Option<&Address>) -> String {
+    let mib = |bytes: u64| {
+        let mib = (bytes >> 20).max(1);
+        mib.checked_ilog2()
+            .and_then(|log| 1_u64.checked_shl(log))
+            .unwrap_or(mib)
+    };
+    let pod = address.map_or_else(String::new, |address| format!(" {}", address.pod));
+    let order = if member.is_leader {
+        "this member leads, so that it comes last"
+    } else {
+        "one member after the other, the leader last"
+    };
+    format!(
+        "more than half of its database file is free space (at least {} MiB, in use at least {} MiB): run `etcdctl defrag` in its \
+         Pod{pod}, {order}; the member does not answer meanwhile",
+        mib(answer.db_bytes),
+        mib(answer.db_in_use_bytes)
+    )
+}
 
 /// What people do about alarms. The host does nothing: what fills a database, and what may be taken out of it, it cannot know.
 fn remedies(alarms: &[String]) -> String {

@@ -213,21 +213,56 @@ impl Refusal {
     }
 }
 
+/// Why a machine that no other one stands beside cannot be replaced, and what a person does. While nothing answers, others are of no help
+/// that have no Node yet or are given up as well.
+fn no_other(observed: &Observed, member: &Member) -> Option<String> {
+    let others: Vec<&Member> = observed
+        .members
+        .iter()
+        .filter(|other| other.name() != member.name())
+        .collect();
+    let is_help = |other: &&&Member| other.node_name().is_some() && !other.is_unhealthy();
+    let mut why = if others.is_empty() {
+        "it is the only machine of the control plane: nothing could be joined to afterwards. Bring it back; or, while it works, set \
+         spec.replicas to 3, and it is replaced once the others are there"
+            .to_owned()
+    } else if observed.connected || others.iter().any(|other| is_help(&other)) {
+        return None;
+    } else {
+        let (given_up, waiting): (Vec<&Member>, Vec<&Member>) =
+            others.into_iter().partition(|other| other.is_unhealthy());
+        let names = |members: &[&Member]| {
+            let names: Vec<&str> = members.iter().map(|member| member.name()).collect();
+            names.join(", ")
+        };
+        let mut text = "no machine of the control plane answers".to_owned();
+        if !waiting.is_empty() {
+            text.push_str(&format!(", so that {} cannot join", names(&waiting)));
+        }
+        text.push_str(". Bring it back");
+        if !given_up.is_empty() {
+            text.push_str(&format!(
+                ", or as many of it and {} as etcd's majority needs",
+                names(&given_up)
+            ));
+        }
+        text
+    };
+    if observed.has_datastore() {
+        why.push_str(
+            "; or, when it is lost for good, delete the Cluster, make it again, and restore the latest snapshot of etcd that you have",
+        );
+    }
+    Some(why)
+}
+
 fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record, Refusal> {
     let record = check_retries(observed, member, now)?;
     if !observed.is_initialized() {
         // There is nothing yet that could be lost.
         return Ok(record);
     }
-    if observed.members.len() <= 1 {
-        let mut why = "it is the only machine of the control plane: nothing could be joined to afterwards. Bring it back; or, while it \
-                       works, set spec.replicas to 3, and it is replaced once the others are there"
-            .to_owned();
-        if observed.has_datastore() {
-            why.push_str(
-                "; or, when it is lost for good, delete the Cluster, make it again, and restore the latest snapshot of etcd that you have",
-            );
-        }
+    if let Some(why) = no_other(observed, member) {
         return Err(Refusal::impossible(why));
     }
     if let Some(why) = etcd::takes_no_writes(observed) {

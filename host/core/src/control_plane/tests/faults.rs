@@ -92,6 +92,50 @@ fn a_machine_whose_member_never_caught_up_is_replaced_and_its_member_goes() {
 }
 
 #[test]
+fn a_machine_that_cannot_join_is_no_second_one() {
+    let mut fresh = member("b", "a");
+    if let Some(status) = fresh.machine.status.as_mut() {
+        status.node_ref = None;
+    }
+    let mut seen = running(3, vec![given_up(member("a", "a"))]);
+    seen.members.push(fresh);
+    let said = |seen: &Observed| {
+        let steps = decide(seen, now()).steps.into_iter();
+        let mut all = steps.filter_map(|step| match step {
+            Step::ReportMachine { name, conditions } if name == "a" => Some(conditions),
+            _ => None,
+        });
+        let conditions = all.next().unwrap_or_default();
+        let own = conditions
+            .into_iter()
+            .find(|c| c.type_ == "OwnerRemediated");
+        own.map(|own| (own.reason, own.message)).unwrap()
+    };
+    let (reason, message) = said(&seen);
+    assert_eq!(
+        reason, "RemediationDeferred",
+        "it may still join: {message}"
+    );
+    seen.connected = false;
+    seen.etcd = Lookup::Unknown("no connection".to_owned());
+    let (reason, message) = said(&seen);
+    assert_eq!(reason, "CannotBeRemediated");
+    assert!(
+        message.contains("so that b cannot join. Bring it back;"),
+        "{message}"
+    );
+    assert!(deletes(&seen).is_empty());
+    // Nor is one that is given up as well.
+    seen.members.insert(1, given_up(member("c", "a")));
+    let (_, message) = said(&seen);
+    assert!(
+        message.contains("Bring it back, or as many of it and c as etcd's majority needs"),
+        "{message}"
+    );
+    assert!(deletes(&seen).is_empty());
+}
+
+#[test]
 fn a_replacement_does_not_get_the_name_of_the_machine_that_it_replaces() {
     let name_of = |seen: &Observed| {
         let Size::Do(steps) = size_of(seen) else {

@@ -49,6 +49,8 @@ pub struct TestCluster {
     pub annotations: Value,
     /// Control-plane machines at the beginning.
     pub control_planes: u32,
+    /// `spec.kubeadmConfigSpec.clusterConfiguration` of the control plane.
+    pub cluster_configuration: Value,
     /// `spec.rollout` of the MachineDeployment.
     pub rollout: Option<Value>,
 }
@@ -65,6 +67,7 @@ impl TestCluster {
             backend: None,
             annotations: json!({}),
             control_planes: 1,
+            cluster_configuration: Value::Null,
             rollout: None,
         }
     }
@@ -91,6 +94,10 @@ impl TestCluster {
         let backend = self.backend.as_ref();
         let local = backend.map_or(json!({}), |backend| json!({"backend": backend}));
         let plane = self.control_plane();
+        let mut config = json!({"initConfiguration": node_registration()});
+        if !self.cluster_configuration.is_null() {
+            config["clusterConfiguration"] = self.cluster_configuration.clone();
+        }
         vec![
             (CLUSTER, self.cluster(&plane)),
             (
@@ -108,7 +115,7 @@ impl TestCluster {
                     "spec": {
                         "replicas": self.control_planes, "version": self.version,
                         "machineTemplate": {"spec": {"infrastructureRef": infra_template(&plane)}},
-                        "kubeadmConfigSpec": {"initConfiguration": node_registration()},
+                        "kubeadmConfigSpec": config,
                     },
                 }),
             ),

@@ -12,12 +12,15 @@
     reason = "a test stops at the first surprise, and says how far it is"
 )]
 
+mod adoption;
 mod faults;
 mod figures;
 mod lab;
+mod ledger;
 mod program;
 mod rollout;
 mod rotation;
+mod several;
 mod snapshot;
 mod workload;
 
@@ -54,38 +57,44 @@ impl Stage {
     }
 }
 
-/// On request only (`just machine-figures`), since it takes minutes and proves nothing.
-#[test]
-fn what_clusters_cost_is_printed_on_request() {
-    if std::env::var_os("CAPSTAN_MACHINE_FIGURES").is_none() {
+/// Runs an act of its own when this variable is set, and says why when it cannot: such acts take minutes.
+fn on_request(variable: &str, act: impl AsyncFnOnce(&Lab)) {
+    if std::env::var_os(variable).is_none() {
         return;
     }
     run(async {
         if let Err(reason) = Lab::is_possible().await {
-            eprintln!("SKIPPED: figures of real machines: {reason}");
+            eprintln!("SKIPPED: {variable}: {reason}");
             return;
         }
         let _alone = lab::alone();
         let lab = Lab::start().await;
-        figures::print(&lab).await;
+        Box::pin(act(&lab)).await;
     });
 }
 
-/// On request only: it takes a quarter of an hour. `tests/it/ca_rotation.rs` shows the same with light machines each time.
+/// `just machine-figures`. It proves nothing.
+#[test]
+fn what_clusters_cost_is_printed_on_request() {
+    on_request("CAPSTAN_MACHINE_FIGURES", figures::print);
+}
+
+/// Ten minutes. `tests/it/ca_rotation.rs` shows the same with light machines each time.
 #[test]
 fn authorities_of_real_machines_are_rotated_on_request() {
-    if std::env::var_os("CAPSTAN_MACHINE_CA_ROTATION").is_none() {
-        return;
-    }
-    run(async {
-        if let Err(reason) = Lab::is_possible().await {
-            eprintln!("SKIPPED: rotation on real machines: {reason}");
-            return;
-        }
-        let _alone = lab::alone();
-        let lab = Lab::start().await;
-        Box::pin(rotation::rotate(&lab)).await;
-    });
+    on_request("CAPSTAN_MACHINE_CA_ROTATION", rotation::rotate);
+}
+
+/// A quarter of an hour, and 8 GiB of memory for five machines. `tests/it/control_plane.rs` shows the same with light machines each time.
+#[test]
+fn control_planes_of_several_real_machines_live_on_request() {
+    on_request("CAPSTAN_MACHINE_CONTROL_PLANES", several::live);
+}
+
+/// Five minutes. `tests/it/adoption.rs` shows the same with light machines each time.
+#[test]
+fn a_real_machine_that_kubeadm_made_is_taken_over_on_request() {
+    on_request("CAPSTAN_MACHINE_ADOPTION", adoption::take_over);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use capstan_tests::kube_client::{CONTROL_PLANE, condition, conditions};
 use serde_json::json;
 
 use crate::lab::{Lab, NEW};
+use crate::ledger::Ledger;
 
 /// Five control-plane machines and three workers are made, one after the other.
 const ROTATION: Duration = Duration::from_secs(2400);
@@ -15,8 +16,10 @@ const ROTATION: Duration = Duration::from_secs(2400);
 pub async fn rotate(lab: &Lab) {
     let cluster = lab.cluster("rotation", 1, NEW);
     let kube = lab.host.kube();
+    let mut ledger = Ledger::open(&lab.host);
     cluster.create(kube).await;
     lab.available(&cluster, 1).await;
+    ledger.enter("a cluster of 1+1 is made");
     let annotation = json!({"metadata": {"annotations": {"capstan.dev/rotate-ca": "real"}}});
     let plane = cluster.control_plane();
     kube.merge(CONTROL_PLANE, &cluster.namespace, &plane, &annotation)
@@ -54,8 +57,12 @@ pub async fn rotate(lab: &Lab) {
         "{} s: {good} requests answered, {cut} cut off, none failed for trust",
         begun.elapsed().as_secs()
     );
+    ledger.enter("its authorities are rotated");
     lab.available(&cluster, 1).await;
     let kubectl = lab.kubectl(&cluster).await;
     crate::workload::system_pods_run(&kubectl, 2).await;
+    ledger.enter("its pods run");
     cluster.delete(&lab.host).await;
+    ledger.enter("it is deleted");
+    ledger.print();
 }

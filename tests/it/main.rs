@@ -4,6 +4,7 @@ mod admission;
 mod adoption;
 mod api_server;
 mod autoscaler;
+mod bad_control_planes;
 mod bad_objects;
 mod bootstrap;
 mod bootstrap_report;

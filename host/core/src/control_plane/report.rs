@@ -218,7 +218,7 @@ fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
     }
     match &observed.material {
         Lookup::Found(material) => {
-            let lacking = lacking(material, was_made);
+            let lacking = lacking(observed, material, was_made);
             if lacking.is_empty() {
                 Report::yes(type_, common::AVAILABLE)
             } else {
@@ -235,10 +235,16 @@ fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
 }
 
 /// What is missing, unless it has just been made, and what cannot be used.
-fn lacking(material: &MaterialState, was_made: bool) -> Vec<String> {
+fn lacking(observed: &Observed, material: &MaterialState, was_made: bool) -> Vec<String> {
     let mut lacking = Vec::new();
     if !material.missing.is_empty() && !was_made {
-        lacking.push(format!("missing: {}", material.missing.join(", ")));
+        let mut message = format!("missing: {}", material.missing.join(", "));
+        if observed.was_initialized() {
+            message.push_str(
+                "; put these Secrets back as they were, with what the machines have: for a cluster that is up no others are made",
+            );
+        }
+        lacking.push(message);
     }
     lacking.extend(material.unusable.iter().cloned());
     lacking

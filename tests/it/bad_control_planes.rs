@@ -1,0 +1,175 @@
+//! Control planes that cannot work are refused by the server, or say in a condition what is wrong and what to do; nothing is made by halves.
+
+use capstan_controllers::pki;
+use capstan_core::material::KeyAlgorithm;
+use capstan_tests::cluster::{TestCluster, namespace};
+use capstan_tests::host::TestHost;
+use capstan_tests::kube_client::{CONTROL_PLANE, MACHINE, SECRET, condition, conditions};
+use capstan_tests::{PATIENCE, eventually, run};
+use serde_json::{Value, json};
+
+/// The control plane of the usual cluster with another spec.
+fn plane(cluster: &TestCluster, change: impl FnOnce(&mut Value)) -> Value {
+    let mut objects = cluster.objects().into_iter();
+    let (_, mut plane) = objects.find(|(kind, _)| *kind == CONTROL_PLANE).unwrap();
+    change(&mut plane["spec"]);
+    plane
+}
+
+#[test]
+fn replicas_and_versions_that_cannot_be_are_refused_by_the_server() {
+    run(async {
+        let host = TestHost::shared().await;
+        let cluster = TestCluster::new("bad-plane", "bad-plane", 0);
+        namespace(host.kube(), &cluster.namespace).await;
+        let refused = async |object: &Value, words: &[&str]| {
+            let refusal = host
+                .kube()
+                .try_apply(CONTROL_PLANE, object)
+                .await
+                .unwrap_err();
+            assert_eq!(refusal.code, 422, "{}", refusal.message);
+            for word in words {
+                assert!(
+                    refusal.message.contains(word),
+                    "{word}: {}",
+                    refusal.message
+                );
+            }
+        };
+        for (replicas, words) in [
+            (0, "replicas must be at least 1"),
+            (-1, "replicas must be at least 1"),
+            (2, "replicas must be odd, unless etcd is external"),
+            (4, "replicas must be odd, unless etcd is external"),
+        ] {
+            let object = plane(&cluster, |spec| spec["replicas"] = json!(replicas));
+            refused(&object, &["spec.replicas", words]).await;
+        }
+        let odd = plane(&cluster, |spec| spec["version"] = json!("latest"));
+        refused(&odd, &["spec.version", "must be a version such as v1.36.3"]).await;
+        let old = plane(&cluster, |spec| spec["version"] = json!("v1.34.2"));
+        host.kube().apply(CONTROL_PLANE, &old).await;
+        let jump = plane(&cluster, |spec| spec["version"] = json!("v1.36.0"));
+        refused(&jump, &["spec.version", "one minor version at a time"]).await;
+        let elsewhere = plane(&cluster, |spec| {
+            spec["version"] = json!("v1.34.2");
+            spec["kubeadmConfigSpec"]["clusterConfiguration"] = json!({"etcd": {"external": {
+                "endpoints": ["https://10.0.0.9:2379"], "caFile": "/a", "certFile": "/b", "keyFile": "/c",
+            }}});
+        });
+        refused(
+            &elsewhere,
+            &["may not change between local and external etcd"],
+        )
+        .await;
+        let name = cluster.control_plane();
+        host.kube()
+            .delete(CONTROL_PLANE, &cluster.namespace, &name)
+            .await;
+    });
+}
+
+/// Waits until the control plane says all of this about its certificates, and answers how many Machines there are.
+async fn says(host: &TestHost, cluster: &TestCluster, words: &[&str]) -> usize {
+    let (kube, namespace) = (host.kube(), &cluster.namespace);
+    let name = cluster.control_plane();
+    eventually(
+        "the control plane says what is wrong",
+        PATIENCE,
+        async || {
+            let plane = kube.get(CONTROL_PLANE, namespace, &name).await;
+            let plane = plane.ok_or("there is none")?;
+            let said = condition(&plane, "CertificatesAvailable");
+            let is_said =
+                said.status != "True" && words.iter().all(|word| said.message.contains(word));
+            is_said.then_some(()).ok_or(conditions(&plane))
+        },
+    )
+    .await;
+    kube.list(MACHINE, namespace).await.len()
+}
+
+fn secret(cluster: &TestCluster, purpose: &str, labels: &Value, data: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {
+            "namespace": cluster.namespace, "name": format!("{}-{purpose}", cluster.name), "labels": labels,
+        },
+        "stringData": data,
+    })
+}
+
+/// Who brings certificates that cannot be used is told so before there is a machine, and what helps, helps.
+#[test]
+fn certificates_that_cannot_be_used_are_named_before_there_is_a_machine() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("bad-certs", "bad-certs", 0);
+        namespace(kube, &cluster.namespace).await;
+        let now = jiff::Timestamp::now();
+        let made =
+            |name: &str| pki::certificate_authority(name, KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let (own, other) = (made("kubernetes"), made("kubernetes"));
+        let none = json!({});
+        let bring = async |data: &Value| {
+            kube.apply(SECRET, &secret(&cluster, "ca", &none, data))
+                .await;
+        };
+        bring(&json!({"tls.crt": "not PEM", "tls.key": own.private})).await;
+        cluster.create(kube).await;
+        let key = "Secret bad-certs/bad-certs-ca: ";
+        let words = [key, "tls.crt has nothing in PEM", "Correct it"];
+        assert_eq!(says(host, &cluster, &words).await, 0);
+
+        bring(&json!({"tls.crt": own.public, "tls.key": other.private})).await;
+        let words = [key, "tls.key does not belong to tls.crt"];
+        assert_eq!(says(host, &cluster, &words).await, 0);
+
+        let foreign = json!({"cluster.x-k8s.io/cluster-name": "somebody-else"});
+        let data = json!({"tls.crt": own.public, "tls.key": own.private});
+        kube.apply(SECRET, &secret(&cluster, "ca", &foreign, &data))
+            .await;
+        let words = ["bad-certs-ca is labelled as another cluster's"];
+        assert_eq!(says(host, &cluster, &words).await, 0);
+
+        let gone = json!({"metadata": {"labels": null}});
+        kube.merge(SECRET, &cluster.namespace, "bad-certs-ca", &gone)
+            .await;
+        cluster.available(host, 0).await;
+
+        // Once the cluster is up, an authority that is lost is not made anew: nobody would trust it.
+        kube.delete(SECRET, &cluster.namespace, "bad-certs-etcd")
+            .await;
+        let name = cluster.control_plane();
+        let mut looks = 0;
+        eventually("the loss is noticed", PATIENCE, async || {
+            // Secrets are not watched, and a settled control plane is looked at now and then.
+            looks += 1;
+            let look = json!({"metadata": {"annotations": {"test/look": looks.to_string()}}});
+            kube.merge(CONTROL_PLANE, &cluster.namespace, &name, &look)
+                .await;
+            let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
+            let said = condition(&plane.unwrap(), "CertificatesAvailable").message;
+            said.starts_with("missing: bad-certs-etcd; put these Secrets back")
+                .then_some(())
+                .ok_or(said)
+        })
+        .await;
+        kube.scale(CONTROL_PLANE, &cluster.namespace, &name, 3)
+            .await;
+        eventually("no machine is made without it", PATIENCE, async || {
+            let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
+            let said = condition(&plane.unwrap(), "ScalingUp").message;
+            said.contains("certificates are missing: bad-certs-etcd")
+                .then_some(())
+                .ok_or(said)
+        })
+        .await;
+        assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 1);
+        let etcd = kube.get(SECRET, &cluster.namespace, "bad-certs-etcd").await;
+        assert_eq!(etcd, None);
+        cluster.delete(host).await;
+    });
+}

@@ -47,9 +47,9 @@ faults *args: build plugins
 bench *args: release plugins
     {{target}}/release/bench {{args}}
 
-# Measure the engine: calls, compilation, cold starts, memory, misbehaviour, swaps; beside what trial code cost.
-bench-engine: release plugins
-    {{target}}/release/bench-engine
+# Measure the engine: calls, compilation, cold starts, memory, misbehaviour, swaps; beside what trial code cost. --few: only to see that it runs.
+bench-engine *args: release plugins
+    {{target}}/release/bench-engine {{args}}
 
 # Measure real machines: seconds and memory of clusters of 1 + 2 and 3 + 3, cold and warm. Needs what tests on real machines need.
 machine-figures: build plugins

@@ -21,6 +21,10 @@ pub(crate) struct Installation {
     pub(crate) replicas: u32,
     /// What is done about plugins that nobody signed, if anything: `warn` or `require`.
     pub(crate) signatures: Option<&'static str>,
+    /// Who takes traces, if anybody.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// Whether calls of plugins are recorded that ask for it.
+    pub(crate) record: bool,
 }
 
 impl Installation {
@@ -115,6 +119,8 @@ mod tests {
             image: "image".to_owned(),
             replicas: 2,
             signatures: None,
+            otlp_endpoint: None,
+            record: false,
         }
     }
 

@@ -1,13 +1,18 @@
-//! Logs to standard error, as text for people or as JSON for machines.
+//! Logs to standard error, as text for people or as JSON for machines, and traces to a collector.
+
+mod traces;
 
 use std::io;
 
 use capstan_engine::escaped;
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::{FormatFields, format};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+pub(crate) use traces::Traces;
 
 /// Variable with a filter such as `debug` or `info,capstan_controllers=debug`.
 const FILTER: &str = "CAPSTAN_LOG";
@@ -44,6 +49,18 @@ fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
 /// # Errors
 /// When the environment's filter cannot be understood.
 pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    start_with(format, level, None)
+}
+
+/// The same with traces, where somebody takes them.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_with(
+    format: LogFormat,
+    level: &str,
+    traces: Option<&Traces>,
+) -> anyhow::Result<()> {
     let asked = std::env::var(FILTER)
         .ok()
         .filter(|filter| !filter.is_empty());
@@ -53,14 +70,16 @@ pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
         }
         None => EnvFilter::try_new(format!("{level},{QUIET}"))?,
     };
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    // An error means that there is a subscriber already.
-    let _ = match format {
-        LogFormat::Text => lines.with_ansi(false).fmt_fields(fields()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(false).fmt_fields(fields()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // An error means that there is a subscriber already.
+    let _ = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.map(Traces::layer))
+        .try_init();
     Ok(())
 }
 

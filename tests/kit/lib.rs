@@ -15,6 +15,7 @@
 pub mod cloud;
 pub mod cluster;
 pub mod clusterctl;
+pub mod collector;
 pub mod control_plane;
 pub mod endpoint;
 pub mod etcd;

@@ -110,7 +110,7 @@ fn a_manifest_has_the_component_and_the_grants_that_it_asks_for() {
     let run = plugin(&["manifest", text(&file), "-n", "hosts"]);
     assert_eq!(run.code, 0, "{run:?}");
     let objects: Vec<Value> = serde_saphyr::from_multiple(&run.stdout).unwrap();
-    let [map, made] = objects.as_slice() else {
+    let [made, map] = objects.as_slice() else {
         panic!("{objects:?}")
     };
     let packed = map["binaryData"]["component.wasm.zst"].as_str().unwrap();

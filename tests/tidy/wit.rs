@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::tree;
@@ -119,4 +120,69 @@ fn comments_of_interfaces_may_change_and_nothing_else() {
     let one = "record a {\n    /// Old words.\n    b: u32,\n}";
     assert_eq!(meaning(one), meaning("record a { b: u32, } // new words"));
     assert_ne!(meaning(one), meaning("record a { b: u64, }"));
+}
+
+/// What the tool of the component model said when these tests were built.
+fn semver() -> Value {
+    serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/semver.json"))).unwrap()
+}
+
+#[test]
+fn todays_interfaces_serve_plugins_of_every_released_version() {
+    let released = tree::text("wit/released.txt");
+    let mut versions = Vec::new();
+    let mut problems = Vec::new();
+    for version in semver()["versions"].as_array().unwrap() {
+        let name = version["version"].as_str().unwrap().to_owned();
+        let worlds = version["worlds"].as_object().unwrap();
+        let plugins = worlds.keys().filter(|world| world.ends_with("-plugin"));
+        assert_eq!(plugins.count(), 5, "worlds of {name}: {worlds:?}");
+        for (world, why) in worlds {
+            if let Some(why) = why.as_str() {
+                problems.push(format!("{name}, world {world}: {why}"));
+            }
+        }
+        versions.push(name);
+    }
+    for line in released.lines().filter(|line| line.contains("  ")) {
+        let version = line
+            .split("  ")
+            .nth(1)
+            .and_then(|file| file.split('/').next());
+        if let Some(version) =
+            version.filter(|version| !versions.iter().any(|known| known == version))
+        {
+            problems.push(format!(
+                "{version}: tests/plugin/fixtures/{version}/interfaces.wasm is missing"
+            ));
+        }
+    }
+    tree::none(
+        &problems,
+        "plugins in use depend on these (wit/README.md, rules for growth)",
+    );
+}
+
+#[test]
+fn changes_that_would_unload_plugins_are_told_from_those_that_would_not() {
+    let answers = semver();
+    let answers = answers["changes"].as_array().unwrap().clone();
+    assert!(answers.len() >= 10);
+    let mut problems = Vec::new();
+    for answer in answers {
+        let change = &answer["change"];
+        let worlds = answer["worlds"].as_object().unwrap();
+        let refused: Vec<&String> = worlds
+            .iter()
+            .filter(|(_, why)| !why.is_null())
+            .map(|(world, _)| world)
+            .collect();
+        if change["works"].as_bool().unwrap() != refused.is_empty() {
+            problems.push(format!("{}: refused in {refused:?}", change["what"]));
+        }
+    }
+    tree::none(
+        &problems,
+        "the check of interfaces does not say what wit/README.md says",
+    );
 }

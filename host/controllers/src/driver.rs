@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::object::{Locator, Object};
 use crate::queue::Queue;
 use crate::status;
+use crate::trace;
 
 /// A reconcile that takes longer is dropped and tried again: every effect is bounded by itself, so this catches what nobody
 /// thought of.
@@ -131,7 +132,9 @@ impl<C: Controller> Driver<C> {
         let spec = self.controller.spec();
         let span = tracing::info_span!("reconcile", controller = spec.name, object = %locator);
         let started = Instant::now();
-        let pass = self.pass(locator).instrument(span.clone());
+        let traced = trace::reconcile(spec.name, locator);
+        let pass = self.pass(locator).instrument(traced.clone());
+        let pass = pass.instrument(span.clone());
         // Calls of plugins have effects as well: nothing goes on without the Lease.
         let pass = self.ctx.fence.guard(pass);
         let pass = match tokio::time::timeout(RECONCILE_DEADLINE, pass).await {
@@ -143,6 +146,7 @@ impl<C: Controller> Driver<C> {
             }
         };
         let _entered = span.enter();
+        let mut failed = None;
         let outcome = match pass {
             Pass::Gone => {
                 self.queue.forget(locator);
@@ -170,9 +174,11 @@ impl<C: Controller> Driver<C> {
                 };
                 tracing::warn!(reason = %failure.reason, retry_s = after.as_secs_f32(), "{failure}");
                 self.queue.add_after(locator.clone(), after);
+                failed = Some(failure.reason);
                 "failure"
             }
         };
+        trace::reconciled(&traced, outcome, failed.as_deref());
         self.metrics
             .reconciled(spec.name, outcome, started.elapsed());
     }
@@ -302,6 +308,7 @@ impl<C: Controller> Reconcile<'_, C> {
             return Ok(Next::Settled);
         }
         let object = self.adopt(object).await?;
+        trace::belongs(&object);
         let observed = match controller.observe(self.ctx(), Arc::clone(&object)).await {
             Ok(observed) => observed,
             Err(failure) => {

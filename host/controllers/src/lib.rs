@@ -47,5 +47,6 @@ pub mod status;
 pub mod store;
 pub mod stores;
 pub mod tasks;
+mod trace;
 pub mod watcher;
 pub mod workloads;

@@ -40,6 +40,10 @@ pub struct MachineController {
     progress: Mutex<HashMap<ObjectKey, Progress>>,
 }
 
+/// Its name, and Machines that it works on at the same time: as many as Cluster API's, with room for hooks that take long.
+const CONTROLLER: &str = "machine";
+const WORKERS: usize = 50;
+
 /// What is remembered of one Machine's deletion.
 #[derive(Clone, Debug, Default)]
 struct Progress {
@@ -55,12 +59,12 @@ impl Default for MachineController {
     fn default() -> Self {
         Self {
             spec: Spec {
-                name: "machine",
+                name: CONTROLLER,
                 manager: MANAGER,
                 primary: Primary::Kind(&kinds::MACHINE),
                 finalizer: Some(finalizer::MACHINE),
                 pausable: true,
-                concurrency: 50,
+                concurrency: WORKERS,
                 settle: Duration::from_millis(30),
                 hold: HOLD,
             },

@@ -37,6 +37,10 @@ use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
 
+/// Its name, and MachineDeployments that it works on at the same time.
+const CONTROLLER: &str = "machine-deployment";
+const WORKERS: usize = 50;
+
 /// The MachineDeployment controller.
 pub struct MachineDeploymentController {
     spec: Spec,
@@ -46,12 +50,12 @@ impl Default for MachineDeploymentController {
     fn default() -> Self {
         Self {
             spec: Spec {
-                name: "machine-deployment",
+                name: CONTROLLER,
                 manager: "capi-machinedeployment",
                 primary: Primary::Kind(&kinds::MACHINE_DEPLOYMENT),
                 finalizer: Some(finalizer::MACHINE_DEPLOYMENT),
                 pausable: true,
-                concurrency: 50,
+                concurrency: WORKERS,
                 settle: Duration::from_millis(50),
                 hold: HOLD,
             },
@@ -344,6 +348,13 @@ async fn ask(ctx: &Ctx, object: &Object, observed: &Observed) -> StrategyAnswer 
         return StrategyAnswer::Missing;
     };
     let plugin = plugin.serving(ctx, object);
+    let Some(_held) = ctx.plugins.hold(CONTROLLER, WORKERS, &plugin.name) else {
+        let message = format!(
+            "strategy {} is busy with other MachineDeployments",
+            plugin.name
+        );
+        return StrategyAnswer::Failed(Failure::transient("PluginBusy", message));
+    };
     let env = plugin.env(ctx, &kinds::MACHINE_DEPLOYMENT, object, SecretTable::new());
     match plugin.loaded.plan_upgrade(env, facts(observed, now)).await {
         Ok(answer) => StrategyAnswer::Answer(Box::new(answer)),

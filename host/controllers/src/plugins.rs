@@ -3,6 +3,7 @@
 //! One immutable snapshot, swapped whole: a call that is under way keeps the plugin that it began with.
 
 mod capability;
+mod hold;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -119,12 +120,23 @@ struct Inner {
     writing: Mutex<()>,
     changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
     records: OnceLock<Arc<RecordDir>>,
+    held: Arc<hold::Workers>,
 }
 
 impl Plugins {
     /// Writes records of calls there, for objects and Plugins that ask for it by annotation. The first directory counts.
     pub fn record_to(&self, dir: Arc<RecordDir>) {
         let _ = self.inner.records.set(dir);
+    }
+
+    /// One of a controller's workers for a call of a plugin; `None` when the plugin holds as many as it may.
+    pub(crate) fn hold(
+        &self,
+        controller: &'static str,
+        workers: usize,
+        plugin: &str,
+    ) -> Option<hold::Held> {
+        self.inner.held.hold(controller, workers, plugin)
     }
 
     /// Calls this after every change. The first listener counts.

@@ -39,7 +39,7 @@ impl RecordDir {
             .mode(0o700)
             .create(dir)
             .map_err(|error| wrong(&error))?;
-        let found = records(dir).map_err(|error| wrong(&error))?;
+        let found = list(dir).map_err(|error| wrong(&error))?;
         let newest = found.last().and_then(|path| number(path));
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
@@ -94,7 +94,7 @@ impl RecordDir {
             .open(&part)?;
         file.write_all(&text)?;
         fs::rename(&part, &path)?;
-        let found = records(&self.dir)?;
+        let found = list(&self.dir)?;
         let surplus = found.len().saturating_sub(self.keep);
         for old in found.iter().take(surplus) {
             fs::remove_file(old)?;
@@ -104,7 +104,10 @@ impl RecordDir {
 }
 
 /// Records in a directory, the oldest first.
-fn records(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn list(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = fs::read_dir(dir)?
         .flatten()
         .map(|entry| entry.path())
@@ -187,7 +190,7 @@ mod tests {
         }
         let again = RecordDir::open(&dir, 2).unwrap();
         again.write(&record("d")).unwrap();
-        let found = records(&dir).unwrap();
+        let found = list(&dir).unwrap();
         let objects: Vec<String> = found
             .iter()
             .map(|path| CallRecord::parse(&fs::read(path).unwrap()).unwrap().object)

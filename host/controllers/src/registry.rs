@@ -392,3 +392,27 @@ impl Route {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_large_is_watched_by_its_metadata_and_within_a_selection() {
+        for (resource, selection) in known("own") {
+            // Definitions, components, and whatever people put into ConfigMaps and Secrets.
+            let is_large = [
+                "ConfigMap",
+                "Secret",
+                "CustomResourceDefinition",
+                "Namespace",
+            ];
+            if is_large.contains(&&*resource.kind) {
+                assert!(selection.metadata_only, "{}", resource.kind);
+            }
+            if ["ConfigMap", "Secret"].contains(&&*resource.kind) {
+                assert!(selection.labels.is_some(), "{}", resource.kind);
+            }
+        }
+    }
+}

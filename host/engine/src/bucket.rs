@@ -6,6 +6,7 @@ mod answer;
 mod place;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::capability::connect::CheckedConnector;
@@ -27,6 +29,9 @@ use crate::limit::{
 use crate::text::one_line;
 
 pub use place::BucketPlace;
+
+/// Open connections to a store: one snapshot is written at a time for each control plane, and lists are short.
+const CONNECTIONS_MAX: usize = 16;
 
 /// The name under which stores know the service, whoever runs it.
 const SERVICE: &str = "s3";
@@ -90,8 +95,10 @@ impl Bucket {
                 "the access key is not an ID and a secret, and perhaps a token",
             ));
         }
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         // The operator names the store: it may be anywhere.
-        let connector = CheckedConnector::new(true, ca_pem, None).map_err(BucketError)?;
+        let connector =
+            CheckedConnector::new(true, ca_pem, None, connections).map_err(BucketError)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(5))

@@ -11,6 +11,7 @@ use capstan_core::call::{Context, Mode};
 use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinHandle};
+use tracing::{Instrument as _, Span};
 use wasmtime::component::{Instance, ResourceTable};
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -36,6 +37,7 @@ use crate::share::{Fair, Place, step_aside};
 use crate::stats::{CallOutcome, Function};
 use crate::tape::{About, Exchange, RecordSink, Tape};
 use crate::text::{chain_of, clipped, escaped, one_line};
+use crate::trace::{self, CallId};
 
 /// Everything about a call that is not its input.
 #[derive(Clone)]
@@ -269,7 +271,11 @@ impl Prepared {
             outcome: CallOutcome::Dropped,
             instantiate: Duration::ZERO,
         };
-        let (result, instantiate) = self.admitted(function, env, facts, body).await;
+        let id = self.engine.call_ids.next();
+        let span = trace::call(function, &env, &self.digest, id);
+        let call = self.admitted(function, env, facts, id, &span, body);
+        let (result, instantiate) = call.instrument(span.clone()).await;
+        trace::called(&span, &result, instantiate);
         counted.outcome = CallOutcome::of(&result);
         counted.instantiate = instantiate;
         result
@@ -280,6 +286,8 @@ impl Prepared {
         function: Function,
         env: CallEnv,
         facts: CallFacts,
+        id: CallId,
+        span: &Span,
         body: F,
     ) -> (Result<R, CallError>, Duration)
     where
@@ -316,6 +324,7 @@ impl Prepared {
         let run = Run {
             prepared: self.clone(),
             function,
+            id,
             limits,
             wall,
             host,
@@ -323,6 +332,7 @@ impl Prepared {
         };
         let ticks = Arc::new(AtomicU64::new(0));
         let guest = run.complete(env, facts, ticks.clone(), body);
+        let guest = guest.instrument(span.clone());
         let task = AbortOnDrop(guests.spawn(Fair::new(guest, ticks, self.long_turns.clone())));
         let (result, instantiate) = match tokio::time::timeout(wall, task.join()).await {
             Ok(Ok(ended)) => ended,
@@ -373,6 +383,7 @@ struct Turn {
 struct Run {
     prepared: Arc<Prepared>,
     function: Function,
+    id: CallId,
     limits: Limits,
     wall: Duration,
     host: tokio::runtime::Handle,
@@ -441,6 +452,7 @@ impl Run {
         let about = About {
             plugin: &capabilities.identity.plugin,
             object: &capabilities.identity.object,
+            call: self.id,
             digest: &self.prepared.digest,
             wit: self.prepared.abi.version(),
             function: self.function,
@@ -473,6 +485,7 @@ impl Run {
                 object: env.object,
                 digest: self.prepared.digest.clone(),
                 function: self.function.as_str(),
+                call: self.id,
             },
             mode: facts.mode,
             grants: env.grants,
@@ -600,13 +613,13 @@ impl Run {
         if !said.is_empty() {
             tracing::debug!(
                 target: "plugin", plugin = %id.plugin, digest = %id.digest, object = %id.object,
-                call = id.function, failed, "standard error: {}", escaped(&said)
+                call = id.function, call_id = %id.call, failed, "standard error: {}", escaped(&said)
             );
         }
         if capabilities.log.dropped > 0 {
             tracing::warn!(
                 target: "plugin", plugin = %id.plugin, digest = %id.digest, object = %id.object,
-                call = id.function, dropped = capabilities.log.dropped, "log messages over the call's budget"
+                call = id.function, call_id = %id.call, dropped = capabilities.log.dropped, "log messages over the call's budget"
             );
         }
     }

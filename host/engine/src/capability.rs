@@ -23,6 +23,7 @@ use crate::grant::{CredentialScheme, Grants};
 use crate::limit::GUEST_BLOCKING_MAX;
 use crate::secret::SecretTable;
 use crate::tape::Tape;
+use crate::trace::CallId;
 
 /// Keeps a plugin's state of one object; made for each call, for the object of that call.
 pub trait StateStore: Send + Sync {
@@ -110,6 +111,7 @@ pub(crate) struct Identity {
     pub(crate) object: String,
     pub(crate) digest: Arc<str>,
     pub(crate) function: &'static str,
+    pub(crate) call: CallId,
 }
 
 /// Everything that one call may reach.

@@ -1,5 +1,7 @@
 //! From a component to native code, in a process of its own: a compiler's memory is not given back, and what it is fed is foreign.
 
+pub(crate) mod line;
+
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};

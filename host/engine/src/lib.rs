@@ -32,6 +32,7 @@ mod source;
 mod stats;
 mod tape;
 mod text;
+mod trace;
 mod trust;
 
 pub use anatomy::{Anatomy, anatomy};
@@ -64,6 +65,7 @@ pub use secret::SecretTable;
 pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};
 pub use tape::{CallRecord, Difference, Exchange, RECORD_FORM, RecordSink, RecordedOutcome};
 pub use text::escaped;
+pub use trace::TRACE_TARGET;
 pub use trust::{PublicKey, Signature, SignaturePolicy, Signed, Trust};
 
 #[cfg(test)]

@@ -269,6 +269,15 @@ pub const BUCKET_PARTS_MAX: usize = 10_000;
 /// Wall-clock time of one compilation. 1.1 MB of the worst kind of Rust takes 14 s on two slow cores.
 pub const COMPILE_WALL: Duration = Duration::from_secs(60);
 
+/// How long a component that was not compiled in that time is left alone: doubled each time, as somebody may have given the host a better
+/// machine, and up to an hour, in which it takes a sixtieth of the compiler's time.
+pub const COMPILE_PAUSE_FIRST: Duration = Duration::from_secs(60);
+/// The longest such pause.
+pub const COMPILE_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// Components that this is remembered of: more than a host has plugins.
+pub const COMPILE_GIVEN_UP_MAX: usize = 256;
+
 /// CPU time of one compilation, over all threads.
 pub const COMPILE_CPU: Duration = Duration::from_secs(240);
 

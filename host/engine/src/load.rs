@@ -22,7 +22,7 @@ use crate::compile::compile;
 use crate::error::{CallError, LoadError};
 use crate::grant::{Grants, MissingGrant, missing};
 use crate::limit::{
-    DESCRIBE_MEMORY_BYTES, Limits, MESSAGE_BYTES_MAX, POOL_MEMORIES_PER_COMPONENT,
+    COMPILE_WALL, DESCRIBE_MEMORY_BYTES, Limits, MESSAGE_BYTES_MAX, POOL_MEMORIES_PER_COMPONENT,
     POOL_TABLES_PER_COMPONENT, TEXT_BYTES_MAX,
 };
 use crate::memory::OwnBytes;
@@ -406,14 +406,24 @@ impl Engine {
         if let Some(found) = self.find(&verified.digest).await? {
             return Ok(found);
         }
-        let _turn = self.compiling.acquire().await.map_err(|e| host(&e))?;
+        let Some(_turn) = self.compiling.turn(&verified.digest).await else {
+            return Err(LoadError::CompileTimeout {
+                limit: COMPILE_WALL,
+            });
+        };
         if let Some(found) = self.find(&verified.digest).await? {
             return Ok(found);
         }
         let mark = self.cache.compiling(&verified.digest);
         let _mark = mark.map_err(|why| LoadError::CompileFailed { why })?;
         let scratch = Scratch(self.cache.scratch(&verified.digest));
-        let took = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0).await?;
+        let compiling = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0);
+        let took = compiling.await.inspect_err(|error| {
+            if let LoadError::CompileTimeout { .. } = error {
+                self.compiling.gave_up(&verified.digest);
+            }
+        })?;
+        self.compiling.compiled(&verified.digest);
         let (engine, digest) = (self.clone(), verified.digest.clone());
         let kept = blocking(move || {
             engine.cache.keep(&digest, &scratch.0, took)?;

@@ -163,6 +163,12 @@ pub(crate) fn check_layer(wasm: &[u8]) -> Result<(), LoadError> {
 /// Reads and validates every section, nested ones too, and collects the names of the outermost imports and exports.
 pub(crate) fn walk(wasm: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError> {
     let malformed = |e: &wasmparser::BinaryReaderError| {
+        if e.message().contains("async feature") {
+            return LoadError::InterfaceMismatch {
+                interface: "asynchronous functions".to_owned(),
+                why: "plugins have synchronous ones only: build it without the component model's async".to_owned(),
+            };
+        }
         if e.message().contains("unexpected end") {
             return LoadError::Truncated { at: wasm.len() };
         }
@@ -171,7 +177,9 @@ pub(crate) fn walk(wasm: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError>
             why: one_line(e.message(), TEXT_BYTES_MAX),
         }
     };
-    Validator::new_with_features(WasmFeatures::default())
+    // What the engine does not have is named here, not by the compiler.
+    let features = WasmFeatures::default().difference(WasmFeatures::CM_ASYNC);
+    Validator::new_with_features(features)
         .validate_all(wasm)
         .map_err(|e| malformed(&e))?;
     let mut imports = Vec::new();
@@ -286,6 +294,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::error::LoadCondition;
 
     /// The smallest component: a header.
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -320,6 +329,21 @@ mod tests {
     #[test]
     fn native_code_is_never_accepted() {
         assert_eq!(refused(*b"\x7fELF\x02\x01\x01rest"), LoadError::Precompiled);
+    }
+
+    #[test]
+    fn asynchronous_functions_are_refused_with_what_to_do() {
+        let mut functions = wasm_encoder::CanonicalFunctionSection::new();
+        functions.task_return(None, []);
+        let mut component = wasm_encoder::Component::new();
+        component.section(&functions);
+        let error = refused(component.finish());
+        assert_eq!(error.condition().0, LoadCondition::Compatible);
+        let said = error.to_string();
+        assert!(
+            said.contains("asynchronous") && said.contains("without"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::error::{CallError, HostTrouble};
 use crate::limit::{RECORD_BYTES_MAX, RECORD_EXCHANGES_MAX, RECORD_VALUE_BYTES_MAX};
 use crate::secret::SecretTable;
 use crate::stats::Function;
+use crate::trace::CallId;
 
 /// How records of this form are marked.
 pub const RECORD_FORM: &str = "capstan.dev/call-record/v1";
@@ -27,6 +28,9 @@ pub struct CallRecord {
     pub object: String,
     /// Digest of the component that answered.
     pub digest: String,
+    /// Which call it was, as log lines and traces name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
     /// Version of the interfaces, such as `0.1`: it says what the fields are.
     pub wit: String,
     /// As in the WIT interfaces.
@@ -229,6 +233,7 @@ impl Tape {
             plugin: about.plugin.to_owned(),
             object: about.object.to_owned(),
             digest: about.digest.to_owned(),
+            call_id: (!is_replay).then(|| about.call.to_string()),
             wit: about.wit.to_owned(),
             function: about.function.as_str().to_owned(),
             seed: about.seed,
@@ -264,6 +269,7 @@ impl Tape {
 pub(crate) struct About<'a> {
     pub(crate) plugin: &'a str,
     pub(crate) object: &'a str,
+    pub(crate) call: CallId,
     pub(crate) digest: &'a str,
     pub(crate) wit: &'static str,
     pub(crate) function: Function,
@@ -595,6 +601,7 @@ mod tests {
         let about = About {
             plugin: "p",
             object: "o",
+            call: crate::trace::CallIds::default().next(),
             digest: "d",
             wit: "0.1",
             function: Function::Render,

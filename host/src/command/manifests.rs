@@ -23,6 +23,13 @@ pub(super) struct ManifestsArgs {
     /// What is done about plugins that nobody has signed.
     #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
     signatures: Signatures,
+    /// Collector of OpenTelemetry that the hosts send traces to, such as http://collector.monitoring:4318.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// Keep records of the calls that ask for it (annotation capstan.dev/record), as long as the Pod lives; `capstan plugin records` in the
+    /// Pod shows them.
+    #[arg(long)]
+    record: bool,
     /// Only what a host needs that runs elsewhere: namespace, kinds, policies, account and rights.
     #[arg(long)]
     identity_only: bool,
@@ -35,6 +42,8 @@ pub(super) fn run(args: ManifestsArgs) -> ExitCode {
         image: args.image,
         replicas: args.replicas,
         signatures: args.signatures.as_flag(),
+        otlp_endpoint: args.otlp_endpoint,
+        record: args.record,
     };
     let documents = if args.identity_only {
         installation.identity()

@@ -8,6 +8,7 @@ mod inspect;
 mod manifest;
 mod new;
 mod push;
+mod records;
 mod replay;
 mod terms;
 
@@ -38,6 +39,8 @@ pub(super) enum PluginCommand {
     Inspect(inspect::InspectArgs),
     /// Call one function of a component, with grants that you choose.
     Call(call::CallArgs),
+    /// List what a host has recorded, or print one of it.
+    Records(records::RecordsArgs),
     /// Make a recorded call again, offline, and show what is different.
     Replay(replay::ReplayArgs),
     /// Replay every record of a directory: golden tests of a plugin.
@@ -57,6 +60,7 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
         PluginCommand::Check(args) => waiting(check::run(args)),
         PluginCommand::Inspect(args) => waiting(inspect::run(args)),
         PluginCommand::Call(args) => waiting(call::run(args)),
+        PluginCommand::Records(args) => records::run(&args),
         PluginCommand::Replay(args) => waiting(replay::run(args)),
         PluginCommand::Test(args) => waiting(replay::test(args)),
         PluginCommand::Manifest(args) => waiting(manifest::run(args)),

@@ -35,7 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::snapshots::SnapshotArgs;
 use crate::admin::{Admin, Phase};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, Traces};
 
 /// Where the admin endpoints listen unless told otherwise.
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9440);
@@ -88,6 +88,10 @@ pub(super) struct RunArgs {
     /// How log lines look; CAPSTAN_LOG filters them.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    /// Collector of OpenTelemetry that traces are sent to, by OTLP over HTTP, such as http://collector.example.com:4318. Without it the
+    /// variables OTEL_EXPORTER_OTLP_ENDPOINT and their like decide; without those there are no traces.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[command(flatten)]
     snapshots: SnapshotArgs,
     /// Directory for records of plugin calls: of objects and Plugins with the annotation capstan.dev/record: "true". They hold what
@@ -187,7 +191,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// Runs the host to its end.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    telemetry::start(args.log_format, "info")?;
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, 4))
@@ -197,7 +200,12 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
+    let traces = Traces::start(args.otlp_endpoint.as_deref(), runtime.handle())?;
+    telemetry::start_with(args.log_format, "info", traces.as_ref())?;
     let ended = runtime.block_on(Box::pin(serve(args)));
+    if let Some(traces) = traces {
+        traces.end();
+    }
     runtime.shutdown_timeout(STOP_PATIENCE);
     ended.map(|()| ExitCode::SUCCESS)
 }

@@ -127,5 +127,10 @@ fn args(installation: &Installation) -> Vec<String> {
             .signatures
             .map(|policy| format!("--signatures={policy}")),
     );
+    if installation.record {
+        args.push(format!("--record-dir={CACHE}/records"));
+    }
+    let collector = installation.otlp_endpoint.as_ref();
+    args.extend(collector.map(|endpoint| format!("--otlp-endpoint={endpoint}")));
     args
 }

@@ -7,14 +7,9 @@ use std::time::{Duration, Instant};
 use capstan_tests::wasm;
 use serde_json::{Value, json};
 
+use crate::Counts;
 use crate::figure::{Figures, Times, memory_kib, mib, short};
 use crate::plugin::{Gate, engine, env, question, variant};
-
-/// Plugins of the cold starts.
-const COUNTS: [u8; 2] = [20, 100];
-
-/// Calls in flight while memory is measured.
-const IN_FLIGHT: u64 = 100;
 
 /// The body of a compiling process. What it needed is for whoever started it by hand.
 pub(crate) fn compile(output: &Path) {
@@ -25,12 +20,12 @@ pub(crate) fn compile(output: &Path) {
 }
 
 /// Compiles, and starts hosts that find everything compiled.
-pub(crate) fn measure(directory: &Path, figures: &mut Figures) {
+pub(crate) fn measure(directory: &Path, counts: Counts, figures: &mut Figures) {
     for package in ["minimal-infrastructure", "bootstrap-kubeadm"] {
         let component = wasm::component(package);
         let mut times = Vec::new();
         let mut peak = 0;
-        for turn in 0..5 {
+        for turn in 0..counts.compilations {
             let input = directory.join("component.wasm");
             std::fs::write(&input, &component).unwrap();
             let started = Instant::now();
@@ -52,16 +47,18 @@ pub(crate) fn measure(directory: &Path, figures: &mut Figures) {
             "181 KiB: 206 ms, 28 MB; below 2 s",
         );
     }
-    for count in COUNTS {
-        cold_starts(directory, count, figures);
+    for count in counts.plugins {
+        cold_starts(directory, *count, counts.in_flight, figures);
     }
 }
 
 /// Starts hosts that find everything compiled.
-fn cold_starts(directory: &Path, count: u8, figures: &mut Figures) {
+fn cold_starts(directory: &Path, count: u8, in_flight: u64, figures: &mut Figures) {
     let cache = directory.join(format!("cache-{count}"));
     // Once to compile, then some that find it all.
-    let mut runs: Vec<Value> = (0..4).map(|_| load_in_child(&cache, count)).collect();
+    let mut runs: Vec<Value> = (0..4)
+        .map(|_| load_in_child(&cache, count, in_flight))
+        .collect();
     runs.remove(0);
     let median = |name: &str| {
         let times = runs
@@ -98,17 +95,18 @@ fn cold_starts(directory: &Path, count: u8, figures: &mut Figures) {
         format!("{count} plugins: resident for each call in flight"),
         format!(
             "{} KiB",
-            kib("in_flight_kib").saturating_sub(kib("used_kib")) / IN_FLIGHT
+            kib("in_flight_kib").saturating_sub(kib("used_kib")) / in_flight
         ),
         "80 to 90 KB; below 120 KB",
     );
 }
 
-fn load_in_child(cache: &Path, count: u8) -> Value {
+fn load_in_child(cache: &Path, count: u8, in_flight: u64) -> Value {
     let output = Command::new(std::env::current_exe().unwrap())
         .arg("load")
         .arg(cache)
         .env("BENCH_PLUGINS", count.to_string())
+        .env("BENCH_IN_FLIGHT", in_flight.to_string())
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
@@ -118,7 +116,9 @@ fn load_in_child(cache: &Path, count: u8) -> Value {
 
 /// The body of a process that starts an engine and loads plugins; prints what that took.
 pub(crate) fn load(cache: &Path) {
-    let count: u8 = std::env::var("BENCH_PLUGINS").unwrap().parse().unwrap();
+    let said = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
+    let count = u8::try_from(said("BENCH_PLUGINS")).unwrap();
+    let in_flight = said("BENCH_IN_FLIGHT");
     let sources: Vec<_> = (0..count)
         .map(|number| variant("engine-probe", number))
         .collect();
@@ -146,7 +146,7 @@ pub(crate) fn load(cache: &Path) {
         let used_kib = memory_kib("VmRSS");
         let gate = Gate::new();
         let mut calls = Vec::new();
-        for number in 0..IN_FLIGHT {
+        for number in 0..in_flight {
             let plugin = plugins[usize::try_from(number).unwrap() % plugins.len()].clone();
             let mut env = env();
             env.state = Some(gate.clone());
@@ -154,7 +154,7 @@ pub(crate) fn load(cache: &Path) {
                 plugin.ensure_cluster(env, question(json!({"do": "state"}), 10_240)).await
             }));
         }
-        let all = u32::try_from(IN_FLIGHT).unwrap();
+        let all = u32::try_from(in_flight).unwrap();
         gate.waiting.acquire_many(all).await.unwrap().forget();
         let in_flight_kib = memory_kib("VmRSS");
         gate.open.add_permits(1);

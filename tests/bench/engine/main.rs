@@ -22,17 +22,50 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [] => measure(),
+        [] => measure(Counts::USUAL),
+        ["--few"] => measure(Counts::FEW),
         // What this program starts itself as.
         ["compile", output] => child::compile(Path::new(output)),
         ["load", directory] => child::load(Path::new(directory)),
         _ => println!(
-            "usage: bench-engine\n  Takes no arguments; plugins are those of `just plugins`."
+            "usage: bench-engine [--few]\n  --few: only as much as shows that everything is measured. Plugins are those of `just plugins`."
         ),
     }
 }
 
-fn measure() {
+/// How much of everything.
+#[derive(Clone, Copy)]
+pub(crate) struct Counts {
+    /// Calls of one measurement.
+    pub(crate) calls: usize,
+    /// Versions that take over from each other under load.
+    pub(crate) swaps: u32,
+    /// Compilations of each component.
+    pub(crate) compilations: u32,
+    /// Plugins of the cold starts.
+    pub(crate) plugins: &'static [u8],
+    /// Calls in flight while memory is measured.
+    pub(crate) in_flight: u64,
+}
+
+impl Counts {
+    const USUAL: Self = Self {
+        calls: 500,
+        swaps: 100,
+        compilations: 5,
+        plugins: &[20, 100],
+        in_flight: 100,
+    };
+    const FEW: Self = Self {
+        calls: 20,
+        swaps: 4,
+        compilations: 1,
+        plugins: &[2],
+        in_flight: 4,
+    };
+}
+
+fn measure(counts: Counts) {
     let directory = tempfile::tempdir().unwrap();
     let mut figures = Figures::default();
     println!(
@@ -43,12 +76,12 @@ fn measure() {
             "release"
         }
     );
-    child::measure(directory.path(), &mut figures);
+    child::measure(directory.path(), counts, &mut figures);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(call::measure(directory.path(), &mut figures));
+    runtime.block_on(call::measure(directory.path(), counts, &mut figures));
     println!("\n{figures}");
 }

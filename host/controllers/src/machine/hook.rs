@@ -10,7 +10,7 @@ use capstan_core::call::hook::{HookInput, Phase, Verdict};
 use capstan_core::machine::Observed;
 use capstan_core::machine::hook::{self as core, Answer, Hook, Turn};
 use capstan_core::plan::Failure;
-use capstan_engine::{CallEnv, SecretTable};
+use capstan_engine::{CallEnv, CallError, SecretTable};
 use serde_json::{Value, json};
 
 use crate::ctx::{Ctx, Writer, failure};
@@ -20,6 +20,8 @@ use crate::kube_api::{ApiError, Patch};
 use crate::machine_hook::plugin_of;
 use crate::object::{Locator, Object};
 use crate::store::Change;
+
+use super::{CONTROLLER, WORKERS};
 
 /// The hooks that are bound to a Machine, with what is known of each.
 pub(super) fn bound(ctx: &Ctx, machine: &Object, said: &BTreeMap<String, core::Said>) -> Vec<Hook> {
@@ -185,12 +187,21 @@ async fn answer(ctx: &Ctx, observed: &Observed, hook: &Hook) -> Answer {
         state: None,
         ..plugin.env(ctx, &kinds::MACHINE, &machine, SecretTable::new())
     };
+    let Some(_held) = ctx.plugins.hold(CONTROLLER, WORKERS, &hook.plugin) else {
+        return Answer::Busy(busy(&hook.plugin));
+    };
     match plugin.loaded.run_hook(env, input).await {
         Ok(Verdict::Proceed) => Answer::Proceed,
         Ok(Verdict::Waiting(waiting)) => Answer::Waiting {
             words: waiting.message,
             check_after: waiting.check_after,
         },
+        // It never came to be asked: that must not end in `onFailure: Proceed`.
+        Err(CallError::Busy { .. }) => Answer::Busy(busy(&hook.plugin)),
         Err(error) => Answer::Failed(error.failure()),
     }
+}
+
+fn busy(plugin: &str) -> String {
+    format!("plugin {plugin} is busy with other Machines")
 }

@@ -33,6 +33,9 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 const CHECK_MIN: Duration = Duration::from_secs(1);
 const CHECK_MAX: Duration = Duration::from_secs(600);
 
+/// How soon a plugin that is busy with other Machines is asked again.
+const BUSY_CHECK: Duration = Duration::from_secs(2);
+
 /// How soon it is looked again whether a missing plugin is there.
 const PLUGIN_CHECK: Duration = Duration::from_secs(5);
 
@@ -122,6 +125,8 @@ pub enum Answer {
     Failed(Failure),
     /// The plugin is not there.
     Unavailable(String),
+    /// The plugin has no time for this Machine yet: it was not asked, which is no failure of its.
+    Busy(String),
 }
 
 /// What follows from an answer.
@@ -238,6 +243,10 @@ impl Hook {
                     ("HookNotAvailable", true, note)
                 });
                 self.waits(why.clone(), 0, PLUGIN_CHECK, news, now)
+            }
+            Answer::Busy(why) => {
+                let failures = self.said.as_ref().map_or(0, |said| said.failures);
+                self.waits(why.clone(), failures, BUSY_CHECK, None, now)
             }
             Answer::Failed(failure) => self.failed(failure, now),
         }

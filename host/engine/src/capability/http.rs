@@ -25,6 +25,7 @@ use crate::limit::{
     HTTP_URL_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::text::one_line;
+use crate::trace;
 
 /// A guest's request, in the host's words.
 #[derive(Clone, Debug)]
@@ -68,6 +69,19 @@ pub(crate) enum HttpError {
     Invalid(String),
     Limit(String),
     Failed(String),
+}
+
+impl HttpError {
+    /// As in the WIT interface.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Planned => "planned",
+            Self::Invalid(_) => "invalid",
+            Self::Limit(_) => "limit",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 /// What one call may do over HTTP, and what is left of it.
@@ -127,6 +141,7 @@ impl Capabilities {
         let started = Instant::now();
         let until = self.http.until(started, request.timeout);
         let mut checked = self.check(request)?;
+        trace::request(&checked.method, &checked.origin);
         self.authorize(&checked.origin, &checked.method)?;
         if self.mode == Mode::Plan && !matches!(checked.method, Method::GET | Method::HEAD) {
             self.planned.add(
@@ -164,11 +179,15 @@ impl Capabilities {
             }
             let answer = answer?;
             match self.redirected(checked, &answer)? {
-                Redirect::Follow(next) => checked = *next,
+                Redirect::Follow(next) => {
+                    checked = *next;
+                    trace::request(&checked.method, &checked.origin);
+                }
                 Redirect::None { method, origin } => {
+                    trace::response(answer.status);
                     tracing::debug!(
                         target: "plugin", plugin = %self.identity.plugin, object = %self.identity.object,
-                        call = self.identity.function, %method, %origin, status = answer.status,
+                        call = self.identity.function, call_id = %self.identity.call, %method, %origin, status = answer.status,
                         elapsed_ms = started.elapsed().as_millis(), "http"
                     );
                     return Ok(answer);

@@ -78,7 +78,7 @@ impl Capabilities {
                 tracing::event!(
                     target: "plugin", tracing::Level::$level,
                     plugin = %id.plugin, digest = %id.digest, object = %id.object,
-                    call = id.function, fields = %shown, "{message}"
+                    call = id.function, call_id = %id.call, fields = %shown, "{message}"
                 )
             };
         }

@@ -16,6 +16,7 @@ use crate::limit::{
     WORKLOAD_SELECTOR_BYTES_MAX,
 };
 use crate::text::{clipped, json_values, one_line};
+use crate::trace;
 
 /// A resource as an API server's paths name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +139,21 @@ pub enum WorkloadError {
     Unavailable(String),
 }
 
+impl WorkloadError {
+    /// As in the WIT interface.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Planned => "planned",
+            Self::NotFound(_) => "not-found",
+            Self::Conflict(_) => "conflict",
+            Self::Invalid(_) => "invalid",
+            Self::Limit(_) => "limit",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// The API server of one workload cluster.
 pub trait WorkloadApi: Send + Sync {
     /// Sends one request.
@@ -212,8 +228,17 @@ impl Capabilities {
         &mut self,
         request: WorkloadRequest,
     ) -> Result<WorkloadAnswer, WorkloadError> {
+        let answer = self.answer(request).await;
+        if let Err(error) = &answer {
+            trace::refused(error.as_str());
+        }
+        answer
+    }
+
+    async fn answer(&mut self, request: WorkloadRequest) -> Result<WorkloadAnswer, WorkloadError> {
         check(&request)?;
         let target = target_of(&request);
+        trace::workload(&target);
         let granted = &self.grants.workload;
         if !granted.iter().any(|grant| grant.is_for(&target)) {
             return Err(WorkloadError::Denied(denied(&target)));

@@ -91,6 +91,8 @@ async fn memory_is_limited_and_named() {
             limit_bytes: 16 << 20
         }
     );
+    let peak = loaded.memory_peak();
+    assert!(peak > 8 << 20 && peak <= 16 << 20, "{peak}");
 }
 
 #[tokio::test]

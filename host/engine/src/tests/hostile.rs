@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use capstan_core::call::State;
 use capstan_core::call::infrastructure::ClusterAnswer;
 use futures::FutureExt;
@@ -17,7 +18,9 @@ use super::calls::Kept;
 use super::module::{
     probe_and, that_grows_a_table, that_is_slow_to_compile, with_memory, with_table,
 };
-use super::probe::{cluster, engine, engine_with, env, loaded, note, patched, tell, wasm};
+use super::probe::{
+    cluster, engine, engine_with, env, loaded, note, patched, tell, wasm, with_manifest,
+};
 use crate::limit::{POOL_MEMORIES_PER_COMPONENT, POOL_TABLES_PER_COMPONENT, SHORT_TICKS};
 use crate::{CallEnv, CallError, Engine, Limits, LoadError, Loaded, StateStore};
 
@@ -100,6 +103,84 @@ async fn amid_others(bad: &Arc<Loaded>, env: CallEnv, config: Value) -> CallErro
     let error = bad.ensure_cluster(env, cluster(config)).await.unwrap_err();
     others.go_on().await;
     error
+}
+
+/// What a guest tries, and a word of what it gets: how its call ends, or what it is answered.
+fn refusals() -> Vec<(Value, &'static str)> {
+    let http = |url: &str| json!({"do": "http", "method": "GET", "url": url});
+    let mut smuggling = http("https://cloud.example.com/");
+    smuggling["headers"] = json!({"x": "a\r\nhost: b"});
+    vec![
+        (json!({"do": "trap"}), "Trap"),
+        (json!({"do": "hog"}), "Memory"),
+        (json!({"do": "sleep"}), "Deadline"),
+        (json!({"do": "spin"}), "Cpu"),
+        (json!({"do": "giant"}), "BadAnswer"),
+        (json!({"do": "huge"}), "BadAnswer"),
+        (json!({"do": "huge-state"}), "BadAnswer"),
+        (json!({"do": "contract-condition"}), "BadAnswer"),
+        (json!({"do": "bad-port"}), "BadAnswer"),
+        (json!({"do": "flood"}), "Ok"),
+        (json!({"do": "state-huge"}), "Limit"),
+        (http("http://169.254.169.254/latest/meta-data"), "denied"),
+        (http("http://[::ffff:127.0.0.1]/"), "denied"),
+        (http("https://elsewhere.example.com/"), "denied"),
+        (smuggling, "invalid"),
+        (json!({"do": "secret", "name": "a", "key": "b"}), "Denied"),
+        (json!({"do": "files", "path": "../etc/passwd"}), "Denied"),
+        (
+            json!({"do": "workload", "verb": "list", "plural": "secrets"}),
+            "Denied",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn others_go_on_whatever_a_guest_is_refused() {
+    let other = loaded().await;
+    for (config, wanted) in refusals() {
+        // Each on its own: what is stopped again and again is left alone.
+        let bad = other.engine().load(wasm()).await.unwrap();
+        let others = InFlight::of(&[&bad, &other]).await;
+        let limits = Limits {
+            memory_bytes: 64 << 20,
+            cpu: Duration::from_millis(500),
+            wall: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        let few = CallEnv { limits, ..env() };
+        let ended = bad.ensure_cluster(few, cluster(config.clone())).await;
+        let ended = format!("{ended:?}");
+        assert!(ended.contains(wanted), "{config}: {ended}");
+        others.go_on().await;
+    }
+}
+
+#[tokio::test]
+async fn others_go_on_whatever_is_refused_as_a_component() {
+    let good = loaded().await;
+    let bomb = zstd::encode_all(&vec![0_u8; 64 << 20][..], 1).unwrap();
+    for (source, wanted) in [
+        (Bytes::from(bomb), "Bomb"),
+        (
+            Bytes::from_static(b"\x7fELF\x02\x01\x01rest"),
+            "Precompiled",
+        ),
+        (wasm().slice(..10_000), "Truncated"),
+        (
+            patched("capstan:plugin/state@", "capstan:plugin/stale@"),
+            "UnknownImport",
+        ),
+        (with_manifest("traps"), "ManifestTrapped"),
+    ] {
+        let others = InFlight::of(&[&good]).await;
+        let refused = good.engine().load(source).await.unwrap_err();
+        assert!(
+            format!("{refused:?}").contains(wanted),
+            "{wanted}: {refused:?}"
+        );
+        others.go_on().await;
+    }
 }
 
 #[tokio::test]

@@ -170,6 +170,8 @@ async fn a_granted_origin_is_reached_and_no_other() {
         "{elsewhere}"
     );
     assert!(other.asked().is_empty());
+    // What was refused went nowhere, and is not counted.
+    assert_eq!(loaded.http_answers(), [(server.origin.clone(), "2xx", 1)]);
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@ use super::{ANSWER_IS_NO, EXIT_CODES, terms};
 use crate::input;
 use crate::output::Output;
 
+/// The reason with which the SDK's clients give up a call whose effect was only planned.
+const PLANNED: &str = "Planned";
+
 /// The largest input: an object of the API server with its surroundings, several times over.
 const INPUT_BYTES_MAX: u64 = 8 << 20;
 
@@ -128,9 +131,17 @@ pub(super) async fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|effect| format!("{}: {}", effect.capability, effect.what))
         .collect();
+    // A plan goes as far as the first effect whose answer is needed: that is all that was asked for.
+    let is_plan = args.plan
+        && !effects.is_empty()
+        && tried
+            .result
+            .as_ref()
+            .is_err_and(|error| error.reason() == PLANNED);
     let value = value(&tried, &effects);
-    args.output.print(&value, || text(&tried, &effects))?;
-    Ok(if tried.result.is_ok() {
+    args.output
+        .print(&value, || text(&tried, &effects, is_plan))?;
+    Ok(if tried.result.is_ok() || is_plan {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(ANSWER_IS_NO)
@@ -356,7 +367,7 @@ fn value(tried: &Tried, effects: &[String]) -> Value {
     })
 }
 
-fn text(tried: &Tried, effects: &[String]) -> String {
+fn text(tried: &Tried, effects: &[String], is_plan: bool) -> String {
     let mut text = String::new();
     for exchange in &tried.record.imports {
         let _ = writeln!(text, "{} {}", exchange.import, exchange.request);
@@ -364,6 +375,10 @@ fn text(tried: &Tried, effects: &[String]) -> String {
     }
     for effect in effects {
         let _ = writeln!(text, "planned, not done: {effect}");
+    }
+    if is_plan {
+        text.push_str("the plan ends here: what follows depends on the answer\n");
+        return text;
     }
     if let Some(answer) = &tried.record.outcome.answer {
         text.push_str(&capstan_api::yaml::print(&open(answer.clone())));

@@ -55,6 +55,9 @@ pub(in crate::command) struct ManifestArgs {
     /// The component is in this registry: print the Plugin object only.
     #[arg(long, value_name = "REFERENCE")]
     oci: Option<String>,
+    /// That registry has no TLS.
+    #[arg(long, requires = "oci")]
+    plain_http: bool,
     /// YAML for kubectl, or JSON as one List.
     #[arg(long, short, value_enum, default_value_t = Output::Yaml)]
     output: Output,
@@ -79,14 +82,21 @@ pub(super) async fn run(args: ManifestArgs) -> anyhow::Result<ExitCode> {
     let objects = match &args.oci {
         Some(image) => {
             Reference::parse(image).map_err(|why| anyhow::anyhow!("--oci: {why}"))?;
-            let source = json!({"oci": OciSource { image: image.clone(), ..OciSource::default() }});
+            let source = OciSource {
+                image: image.clone(),
+                plain_http: args.plain_http.then_some(true),
+                ..OciSource::default()
+            };
+            let source = json!({"oci": source});
             vec![plugin(name, &args.namespace, source, &loaded, grants)]
         }
         None => {
             let parts = anatomy(&source).map_err(|why| anyhow::anyhow!("{why}"))?;
             let packed = component::zstd(&parts.wasm)?;
-            let (mut objects, source) = config_maps(name, &args.namespace, &packed)?;
-            objects.push(plugin(name, &args.namespace, source, &loaded, grants));
+            let (maps, source) = config_maps(name, &args.namespace, &packed)?;
+            // The Plugin first: for ConfigMaps without one the host makes it, and its source would then be the host's field as well.
+            let mut objects = vec![plugin(name, &args.namespace, source, &loaded, grants)];
+            objects.extend(maps);
             objects
         }
     };

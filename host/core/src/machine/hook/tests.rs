@@ -175,6 +175,20 @@ fn a_failure_blocks_or_lets_go_as_the_operator_said() {
 }
 
 #[test]
+fn a_plugin_that_had_no_time_for_the_machine_has_not_failed() {
+    let mut hook = hook(json!({"onFailure": "Proceed"}));
+    for second in 0..10 {
+        let turn = hook.answered(&Answer::Busy("plugin p is busy".to_owned()), at(second * 2));
+        assert_eq!(
+            (turn.record.done, turn.said.failures, turn.news.is_some()),
+            (None, 0, false)
+        );
+        assert_eq!(turn.said.next, at(second * 2 + 2));
+        hook = after(hook, &turn);
+    }
+}
+
+#[test]
 fn a_missing_plugin_is_waited_for_even_when_failures_let_go() {
     let hook = hook(json!({"onFailure": "Proceed", "timeoutSeconds": 60, "onTimeout": "Proceed"}));
     let turn = hook.answered(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use capstan_core::call::SecretHandle;
+use tracing::Instrument as _;
 
 use super::imports::{event, files, http, log, secret, state, workload};
 use crate::capability::Capabilities;
@@ -18,6 +19,7 @@ use crate::capability::workload::{
 };
 use crate::error::HostTrouble;
 use crate::tape::{self, Asked};
+use crate::trace;
 
 fn level_of(level: log::Level) -> Level {
     match level {
@@ -46,7 +48,8 @@ macro_rules! taped {
                 wasmtime::Error::new(HostTrouble(format!("the record's answer of {}: {error}", $import)))
             }),
             Asked::Go(request) => {
-                let answer: wasmtime::Result<_> = async { $body }.await;
+                let span = trace::import($import);
+                let answer: wasmtime::Result<_> = async { $body }.instrument(span).await;
                 let answer = answer?;
                 $self.tape.answers($import, request, &answer);
                 Ok(answer)
@@ -115,6 +118,9 @@ impl http::Host for Capabilities {
             };
             // The future is large; the guest's stack is not where it belongs.
             let answer = Box::pin(self.http_send(request)).await;
+            if let Err(error) = &answer {
+                trace::refused(error.as_str());
+            }
             Ok(match answer {
                 Ok(response) => Ok(http::Response {
                     status: response.status,

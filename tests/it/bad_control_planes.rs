@@ -4,7 +4,7 @@ use capstan_controllers::pki;
 use capstan_core::material::KeyAlgorithm;
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::TestHost;
-use capstan_tests::kube_client::{CONTROL_PLANE, MACHINE, SECRET, condition, conditions};
+use capstan_tests::kube_client::{CLUSTER, CONTROL_PLANE, MACHINE, SECRET, condition, conditions};
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
 
@@ -170,6 +170,16 @@ fn certificates_that_cannot_be_used_are_named_before_there_is_a_machine() {
         assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 1);
         let etcd = kube.get(SECRET, &cluster.namespace, "bad-certs-etcd").await;
         assert_eq!(etcd, None);
-        cluster.delete(host).await;
+        // What people brought stays theirs.
+        kube.delete(CLUSTER, &cluster.namespace, &cluster.name)
+            .await;
+        eventually("the cluster is gone", PATIENCE, async || {
+            let left = kube.list(MACHINE, &cluster.namespace).await.len();
+            let left = left + kube.list(CLUSTER, &cluster.namespace).await.len();
+            (left == 0).then_some(()).ok_or(format!("{left} objects"))
+        })
+        .await;
+        let brought = kube.get(SECRET, &cluster.namespace, "bad-certs-ca").await;
+        assert!(brought.is_some());
     });
 }

@@ -122,6 +122,16 @@ impl Watchman {
         recent.iter().map(|(_, replicas)| *replicas)
     }
 
+    /// What people wished while a cluster was paused reaches its MachineSets only now, and these may go on with what they had been told.
+    fn resumed(&mut self, cluster: &ObjectKey, paused: Duration, now: Duration) {
+        let here = self.deployments.iter_mut();
+        for (_, limits) in here.filter(|(key, _)| key.namespace == cluster.namespace) {
+            for wish in limits.iter_mut().filter(|wish| wish.since > paused) {
+                wish.since = now;
+            }
+        }
+    }
+
     /// Since when a cluster has been paused.
     fn is_paused(&self, cluster: &ObjectKey, now: Duration) -> bool {
         self.paused
@@ -266,8 +276,8 @@ impl State {
             "Cluster" => {
                 if flag(new, "/spec/paused") {
                     self.watchman.paused.entry(key(new)).or_insert(now);
-                } else {
-                    self.watchman.paused.remove(&key(new));
+                } else if let Some(since) = self.watchman.paused.remove(&key(new)) {
+                    self.watchman.resumed(&key(new), since, now);
                 }
             }
             _ => {}

@@ -20,12 +20,35 @@ fn the_same_seed_gives_the_same_history() {
     assert_ne!(one.trace.hash(), run(&Plan::of(4)).trace.hash());
 }
 
-#[test]
-fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
-    let step = |seconds, deed| Step {
+fn step(seconds: u64, deed: Deed) -> Step {
+    Step {
         at: Duration::from_secs(seconds),
         deed,
-    };
+    }
+}
+
+#[test]
+fn what_people_wished_during_a_pause_counts_from_its_end() {
+    let outcome = run(&Plan {
+        seed: 833,
+        rates: Rates::default(),
+        replicas: 1,
+        limits: (2, 0),
+        health_check: None,
+        unhealthy: None,
+        steps: vec![
+            step(12, Deed::Scale(4)),
+            step(99, Deed::Pause(871)),
+            step(327, Deed::Scale(1)),
+        ],
+        calm_at: Duration::from_secs(1200),
+        quiet: Duration::from_secs(60),
+    });
+    assert!(!outcome.is_bad(), "{}", outcome.violations.join("; "));
+}
+
+#[test]
+fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
     let outcome = run(&Plan {
         seed: 113,
         rates: Rates::default(),

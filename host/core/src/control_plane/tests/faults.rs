@@ -98,17 +98,16 @@ fn a_machine_that_cannot_join_is_no_second_one() {
         status.node_ref = None;
     }
     let mut seen = running(3, vec![given_up(member("a", "a"))]);
+    seen.object["status"]["initialization"]["controlPlaneInitialized"] = json!(true);
     seen.members.push(fresh);
     let said = |seen: &Observed| {
         let steps = decide(seen, now()).steps.into_iter();
-        let mut all = steps.filter_map(|step| match step {
+        let all = steps.filter_map(|step| match step {
             Step::ReportMachine { name, conditions } if name == "a" => Some(conditions),
             _ => None,
         });
-        let conditions = all.next().unwrap_or_default();
-        let own = conditions
-            .into_iter()
-            .find(|c| c.type_ == "OwnerRemediated");
+        let mut all = all.flatten();
+        let own = all.find(|c| c.type_ == "OwnerRemediated");
         own.map(|own| (own.reason, own.message)).unwrap()
     };
     let (reason, message) = said(&seen);

@@ -32,6 +32,9 @@ const UNSEEN: Duration = Duration::from_secs(180);
 /// How long a reconcile that began before a pause may go on: its deadline, and what it saw late.
 const PAUSE_GRACE: Duration = Duration::from_secs(300);
 
+/// How old what a reconcile has seen can be when it acts: its deadline.
+const RECONCILE: Duration = Duration::from_secs(120);
+
 /// Violations that are kept; one is enough.
 const VIOLATIONS_MAX: usize = 10;
 
@@ -57,6 +60,8 @@ pub struct Watchman {
     deleted_by_people: BTreeMap<String, Duration>,
     /// Machines that the host was told of, by UID.
     known: BTreeSet<String>,
+    /// Machines that the host was told are going, by UID, and since when.
+    known_to_go: BTreeMap<String, Duration>,
     host_writes: Vec<String>,
     /// Writes of the host so far.
     pub host_writes_total: u64,
@@ -79,10 +84,24 @@ impl Watchman {
     }
 
     /// The host is told of an object.
-    pub fn host_learns(&mut self, object: &Value) {
+    fn host_learns(&mut self, object: &Value, now: Duration) {
         if object["kind"] == "Machine" {
             self.known.insert(uid(object).to_owned());
+            if is_deleting(object) {
+                self.known_to_go
+                    .entry(uid(object).to_owned())
+                    .or_insert(now);
+            }
         }
+    }
+
+    /// Whether a decision of now may come from before the host was told that this Machine goes.
+    fn may_count(&self, machine: &Value, now: Duration) -> bool {
+        !is_deleting(machine)
+            || self
+                .known_to_go
+                .get(uid(machine))
+                .is_none_or(|since| now.saturating_sub(*since) < RECONCILE)
     }
 
     /// The host wrote something.
@@ -189,6 +208,12 @@ const SHARED_LISTS: [&str; 4] = [
 ];
 
 impl State {
+    /// The host is told of an object.
+    pub fn host_learns(&mut self, object: &Value) {
+        let now = self.now();
+        self.watchman.host_learns(object, now);
+    }
+
     /// The host is about to patch something: a list is replaced whole, so that it must be of the version that was read.
     pub fn check_patch(&mut self, by: &str, resource: &Resource, key: &ObjectKey, patch: &Value) {
         if !text(patch, "/metadata/resourceVersion").is_empty() {

@@ -114,7 +114,7 @@ impl Watch {
                 self.is_over = state.network.happens(rates.watch_ends);
                 self.version = version;
                 if let WatchEvent::Applied(object) = &event {
-                    state.watchman.host_learns(object);
+                    state.host_learns(object);
                 }
                 return Some(Ok(event));
             }
@@ -200,7 +200,7 @@ impl HostApi {
             state.write(&self.server, &write, effect)
         });
         let answer = request.await?;
-        self.world.lock().watchman.host_learns(&answer);
+        self.world.lock().host_learns(&answer);
         Ok(answer)
     }
 
@@ -268,7 +268,7 @@ impl KubeApi for HostApi {
             let page = self.request(Some(ask), effect).await?;
             let mut state = self.world.lock();
             for item in &page.items {
-                state.watchman.host_learns(item);
+                state.host_learns(item);
             }
             Ok(page)
         }
@@ -337,7 +337,7 @@ impl KubeApi for HostApi {
                 Ok((*found).clone())
             });
             let found = request.await?;
-            self.world.lock().watchman.host_learns(&found);
+            self.world.lock().host_learns(&found);
             Ok(found)
         }
         .boxed()

@@ -121,9 +121,10 @@ impl State {
         };
         let all = self.management.all(&kinds::MACHINE);
         let alive = all
-            .filter(|other| controller(other) == Some(owner) && !is_deleting(other))
+            .filter(|other| controller(other) == Some(owner))
+            .filter(|other| uid(other) != uid(machine))
+            .filter(|other| self.watchman.may_count(other, self.now()))
             .count();
-        // The one that is being deleted is not among them any more.
         let before = i64::try_from(alive).unwrap_or(i64::MAX).saturating_add(1);
         let wanted = self.watchman.wanted(&key(&set), self.now()).min();
         let wanted = wanted.unwrap_or_default();

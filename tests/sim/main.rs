@@ -48,6 +48,25 @@ fn what_people_wished_during_a_pause_counts_from_its_end() {
 }
 
 #[test]
+fn what_was_paused_from_its_first_moment_on_goes_on_with_its_cluster() {
+    let outcome = run(&Plan {
+        seed: 5062,
+        rates: Rates {
+            hung: 39,
+            ..Rates::default()
+        },
+        replicas: 1,
+        limits: (0, 1),
+        health_check: Some(1),
+        unhealthy: None,
+        steps: vec![step(34, Deed::Pause(89)), step(55, Deed::Scale(0))],
+        calm_at: Duration::from_secs(600),
+        quiet: Duration::from_secs(60),
+    });
+    assert!(!outcome.is_bad(), "{}", outcome.violations.join("; "));
+}
+
+#[test]
 fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
     let outcome = run(&Plan {
         seed: 113,

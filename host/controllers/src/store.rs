@@ -260,7 +260,10 @@ impl Inner {
 /// The cluster that an object belongs to, by its label.
 #[must_use]
 pub fn cluster_of(object: &Object) -> Option<ObjectKey> {
-    let name = object.label(label::CLUSTER_NAME)?;
+    // The label comes with the finalizer: what is paused from its first moment on has none yet.
+    let name = object
+        .label(label::CLUSTER_NAME)
+        .or_else(|| object.text("/spec/clusterName"))?;
     Some(ObjectKey {
         namespace: object.key.namespace.clone(),
         name: name.to_owned(),
@@ -294,6 +297,20 @@ mod tests {
             namespace: "ns".to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    #[test]
+    fn an_object_without_the_label_belongs_to_the_cluster_that_it_names() {
+        let store = store();
+        let fresh = json!({
+            "apiVersion": "v1", "kind": "Thing",
+            "metadata": {"name": "a", "namespace": "ns", "uid": "1", "resourceVersion": "1"},
+            "spec": {"clusterName": "c"},
+        });
+        store.apply(Object::new(fresh).expect("has a name"));
+        assert_eq!(store.of_cluster(&key("c")).len(), 1);
+        store.apply(object("a", "1", 2));
+        assert_eq!(store.of_cluster(&key("c")).len(), 1);
     }
 
     #[test]

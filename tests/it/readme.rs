@@ -9,9 +9,8 @@ use capstan_local::control_plane::ControlPlane;
 use capstan_local::progress::Progress;
 use capstan_local::toolchain;
 use capstan_tests::cluster::namespace;
-use capstan_tests::host::{NAMESPACE, TestHost, USER};
+use capstan_tests::host::TestHost;
 use capstan_tests::probe::{PROBE, probe_cluster};
-use capstan_tests::process::HostProcess;
 use capstan_tests::registry::Registry;
 use capstan_tests::{run, wasm};
 use tokio::process::Command;
@@ -138,19 +137,8 @@ fn the_page_of_plugins_leads_to_a_canary_back_and_to_the_replay_of_its_failure()
         let mut host = TestHost::without_host().await;
         let own = tempfile::tempdir().unwrap();
         let records = host.plane.dir().join("records");
-        let groups = ["system:masters"];
-        let kubeconfig = host.plane.user_kubeconfig(USER, &groups).unwrap();
-        let args = [
-            "run",
-            "--namespace",
-            NAMESPACE,
-            "--record-dir",
-            records.to_str().unwrap(),
-        ];
-        let args = args.map(str::to_owned);
-        let process =
-            HostProcess::start_as(&wasm::program(), &host.plane, "paged", &kubeconfig, &args);
-        host.runs_as(process);
+        let more = ["--record-dir", records.to_str().unwrap()];
+        host.runs_with("paged", &more);
         host.plugins_ready().await;
         let registry = Registry::start_plain().await;
         let file = |name: &str, bytes: Vec<u8>| {
@@ -160,7 +148,10 @@ fn the_page_of_plugins_leads_to_a_canary_back_and_to_the_replay_of_its_failure()
         };
         let good = file("good.wasm", wasm::component("engine-probe"));
         let next = file("next.wasm", wasm::probe_that("fails"));
-        let admin = host.plane.user_kubeconfig("admin", &groups).unwrap();
+        let admin = host
+            .plane
+            .user_kubeconfig("admin", &["system:masters"])
+            .unwrap();
         let kubectl = toolchain::ensure_kubectl(&Progress::new(|_| {}))
             .await
             .unwrap();

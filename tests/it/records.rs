@@ -7,9 +7,8 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_tests::cluster::TestCluster;
-use capstan_tests::host::{NAMESPACE, TestHost, USER};
+use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{LOCAL_CLUSTER, PLUGIN, SECRET};
-use capstan_tests::process::HostProcess;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
 
@@ -89,24 +88,8 @@ fn what_a_running_host_records_is_replayed_without_a_cluster_and_has_no_secret()
     run(async {
         let mut host = TestHost::without_host().await;
         let dir = host.plane.dir().join("records");
-        let groups = ["system:masters"];
-        let kubeconfig = host.plane.user_kubeconfig(USER, &groups).unwrap();
-        let args = [
-            "run",
-            "--namespace",
-            NAMESPACE,
-            "--record-dir",
-            dir.to_str().unwrap(),
-        ];
-        let args = args.map(str::to_owned);
-        let process = HostProcess::start_as(
-            &wasm::program(),
-            &host.plane,
-            "recording",
-            &kubeconfig,
-            &args,
-        );
-        host.runs_as(process);
+        let more = ["--record-dir", dir.to_str().unwrap()];
+        host.runs_with("recording", &more);
         host.plugins_ready().await;
         let kube = host.kube().clone();
         // One Plugin asks for all of its calls; of the others only an object that asks.

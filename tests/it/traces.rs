@@ -3,26 +3,11 @@
 
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::collector::{Collector, Span};
-use capstan_tests::host::{NAMESPACE, TestHost, USER};
+use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::SECRET;
-use capstan_tests::process::HostProcess;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 
 const OWN: &str = "traced";
-
-fn start(host: &mut TestHost, more: &[&str]) {
-    let groups = ["system:masters"];
-    let kubeconfig = host.plane.user_kubeconfig(USER, &groups).unwrap();
-    let mut args = vec![
-        "run".to_owned(),
-        "--namespace".to_owned(),
-        NAMESPACE.to_owned(),
-    ];
-    args.extend(more.iter().map(|&argument| argument.to_owned()));
-    let process =
-        HostProcess::start_as(&wasm::program(), &host.plane, "traced", &kubeconfig, &args);
-    host.runs_as(process);
-}
 
 /// The span that `span` is in.
 fn around<'a>(spans: &'a [Span], span: &Span) -> Option<&'a Span> {
@@ -34,7 +19,7 @@ fn a_collector_sees_reconciles_calls_and_requests_and_no_secret() {
     run(async {
         let collector = Collector::start().await;
         let mut host = TestHost::without_host().await;
-        start(&mut host, &["--otlp-endpoint", &collector.endpoint()]);
+        host.runs_with("traced", &["--otlp-endpoint", &collector.endpoint()]);
         host.plugins_ready().await;
         let cluster = TestCluster::new(OWN, "seen", 1);
         cluster.create(host.kube()).await;

@@ -1,21 +1,17 @@
 //! A collector of traces: takes what a host exports by OTLP over HTTP, and has it ready for a test to look at.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use prost::Message as _;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+
+use crate::served::Served;
 
 /// A span that was exported.
 #[derive(Clone, Debug)]
@@ -51,42 +47,25 @@ struct State {
 
 /// The collector. Dropping it ends it.
 pub struct Collector {
-    address: std::net::SocketAddr,
     state: Arc<Mutex<State>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    served: Served,
 }
 
 impl Collector {
     /// Starts one.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let shared = Arc::clone(&shared);
-                let service = service_fn(move |request| take(Arc::clone(&shared), request));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            }
-        });
+        let served = Served::start(move |request| take(Arc::clone(&shared), request));
         Self {
-            address,
             state,
-            task,
+            served: served.await,
         }
     }
 
     /// What a host is told.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.served.origin()
     }
 
     /// The spans so far.
@@ -108,10 +87,7 @@ impl Collector {
     }
 }
 
-async fn take(
-    state: Arc<Mutex<State>>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn take(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let is_traces = request.uri().path() == "/v1/traces"
         && request.headers()["content-type"] == "application/x-protobuf";
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -125,7 +101,7 @@ async fn take(
         _ => 400,
     };
     let answer = Response::builder().status(status).body(Full::default());
-    Ok(answer.unwrap())
+    answer.unwrap()
 }
 
 fn keep(state: &mut State, export: ExportTraceServiceRequest) {

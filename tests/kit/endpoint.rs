@@ -1,19 +1,13 @@
 //! An HTTP endpoint whose answers a test decides, path by path.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+
+use crate::served::Served;
 
 /// What an answer says unless a test says something else.
 const NOT_YET: &str = r#"{"message": "not yet"}"#;
@@ -26,45 +20,28 @@ struct State {
 
 /// The endpoint. Dropping it ends it.
 pub struct Endpoint {
-    address: SocketAddr,
     state: Arc<Mutex<State>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    served: Served,
 }
 
 impl Endpoint {
     /// Starts one that answers 423, with a message, to every path.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let shared = Arc::clone(&shared);
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let answer = answer(&shared, request.uri().path());
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            }
+        let served = Served::start(move |request| {
+            let answer = answer(&shared, request.uri().path());
+            async move { answer }
         });
         Self {
-            address,
             state,
-            task,
+            served: served.await,
         }
     }
 
     /// Its origin.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        self.served.origin()
     }
 
     /// Answers a path with this status from now on.

@@ -261,6 +261,17 @@ impl TestHost {
         self.running = Running::Process(HostProcess::start(&self.plane));
     }
 
+    /// Starts the host as a process with these arguments, a name for its files, and the user that hosts in this process have.
+    pub fn runs_with(&mut self, name: &str, more: &[&str]) {
+        let kubeconfig = self.plane.user_kubeconfig(USER, &["system:masters"]);
+        let args = ["run", "--namespace", NAMESPACE].iter().chain(more);
+        let args: Vec<String> = args.map(|&argument| argument.to_owned()).collect();
+        let program = wasm::program();
+        let process =
+            HostProcess::start_as(&program, &self.plane, name, &kubeconfig.unwrap(), &args);
+        self.runs_as(process);
+    }
+
     /// The host is this process from now on.
     pub fn runs_as(&mut self, process: HostProcess) {
         self.running = Running::Process(process);

@@ -32,6 +32,7 @@ pub mod probe;
 pub mod process;
 pub mod registry;
 pub mod runtime;
+pub mod served;
 pub mod wasm;
 pub mod watcher;
 

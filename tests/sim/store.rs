@@ -1,6 +1,8 @@
 //! What an API server keeps and the rules by which it changes: versions, conflicts, finalizers, deletion, subresources, defaults
 //! and a history for watches. No time passes here and nothing fails by luck; that is [`crate::server`]'s.
 
+mod selection;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use capstan_controllers::kube_api::{
 };
 use serde_json::{Value, json};
 
+use self::selection::{is_selected, shown};
 use crate::object::{self, list, metadata, text};
 
 /// Changes that a watch can go back.
@@ -674,31 +677,4 @@ fn defaults(schema: &Value, value: &mut Value) {
             defaults(schema, value);
         }
     }
-}
-
-fn shown(object: &Arc<Value>, selection: &Selection) -> Value {
-    if selection.metadata_only {
-        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
-    } else {
-        (**object).clone()
-    }
-}
-
-fn is_selected(object: &Value, selection: &Selection) -> bool {
-    let in_namespace = selection
-        .namespace
-        .as_deref()
-        .is_none_or(|namespace| namespace == text(object, "/metadata/namespace"));
-    let mut labels = selection.labels.iter().flat_map(|labels| labels.split(','));
-    let labelled = labels.all(|wanted| match wanted.split_once('=') {
-        Some((name, value)) => object::label(object, name) == Some(value),
-        None => object::label(object, wanted).is_some(),
-    });
-    let mut fields = selection.fields.iter().flat_map(|fields| fields.split(','));
-    let has_fields = fields.all(|wanted| {
-        wanted.split_once('=').is_some_and(|(path, value)| {
-            text(object, &format!("/{}", path.replace('.', "/"))) == value
-        })
-    });
-    in_namespace && labelled && has_fields
 }

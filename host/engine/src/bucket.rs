@@ -6,20 +6,16 @@ mod answer;
 mod place;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ETAG, HeaderMap, USER_AGENT};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::capability::connect::CheckedConnector;
+use crate::capability::connect::{OwnClient, own_client};
 use crate::capability::sign::{Key, Unsigned};
 use crate::grant::AwsScope;
 use crate::limit::{
@@ -52,7 +48,7 @@ impl BucketError {
 
 /// A bucket and the key that opens it.
 pub struct Bucket {
-    client: Client<CheckedConnector, Full<Bytes>>,
+    client: OwnClient,
     base: Url,
     scope: AwsScope,
     key: Vec<u8>,
@@ -95,16 +91,8 @@ impl Bucket {
                 "the access key is not an ID and a secret, and perhaps a token",
             ));
         }
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        // The operator names the store: it may be anywhere.
-        let connector =
-            CheckedConnector::new(true, ca_pem, None, connections).map_err(BucketError)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(5))
-            .build(connector);
         Ok(Self {
-            client,
+            client: own_client(ca_pem, CONNECTIONS_MAX).map_err(BucketError)?,
             base: place.base()?,
             scope: AwsScope {
                 region: place.region.clone(),

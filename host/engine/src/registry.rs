@@ -7,23 +7,17 @@
 mod push;
 mod reference;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::capability::connect::CheckedConnector;
+use crate::capability::connect::{OwnClient, own_client};
 use crate::limit::{
     HTTP_CONNECTIONS_MAX, REGISTRY_DOCUMENT_BYTES_MAX, REGISTRY_REDIRECTS_MAX,
     REGISTRY_SIGNATURES_MAX, REGISTRY_TIMEOUT, SOURCE_BYTES_MAX, TEXT_BYTES_MAX,
@@ -204,7 +198,7 @@ struct Answer {
 
 /// One repository, with the login that it asked for.
 struct Registry {
-    client: Client<CheckedConnector, Full<Bytes>>,
+    client: OwnClient,
     base: Url,
     access: RegistryAccess,
     authorization: Option<HeaderValue>,
@@ -216,20 +210,9 @@ impl Registry {
         let base = format!("{scheme}://{}/v2/{}/", reference.host, reference.repository);
         let base = Url::parse(&base)
             .map_err(|e| PullError::Invalid(format!("{} is not a host: {e}", reference.host)))?;
-        // The operator names the registry: it may be anywhere.
-        let connector = CheckedConnector::new(
-            true,
-            access.ca_pem.as_deref(),
-            None,
-            Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX)),
-        )
-        .map_err(PullError::Invalid)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(5))
-            .build(connector);
+        let client = own_client(access.ca_pem.as_deref(), HTTP_CONNECTIONS_MAX);
         Ok(Self {
-            client,
+            client: client.map_err(PullError::Invalid)?,
             base,
             access: access.clone(),
             authorization: None,

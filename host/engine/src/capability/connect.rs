@@ -5,11 +5,15 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use http_body_util::Full;
 use hyper::Uri;
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -39,6 +43,22 @@ pub(crate) struct CheckedConnector {
     tls: Arc<ClientConfig>,
     /// Open connections of the same plugin, those that are kept for later included.
     connections: Arc<Semaphore>,
+}
+
+/// A client of the host's own.
+pub(crate) type OwnClient = Client<CheckedConnector, Full<Bytes>>;
+
+/// How long a connection of the host's own to a store or a registry is kept when it is not used.
+const OWN_IDLE: Duration = Duration::from_secs(5);
+
+/// A client of the host's own, for a server that the operator names: it may be anywhere, and at most so many connections are open.
+pub(crate) fn own_client(ca_pem: Option<&str>, connections: usize) -> Result<OwnClient, String> {
+    let connections = Arc::new(Semaphore::new(connections));
+    let connector = CheckedConnector::new(true, ca_pem, None, connections)?;
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(OWN_IDLE)
+        .build(connector))
 }
 
 impl CheckedConnector {

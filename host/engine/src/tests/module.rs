@@ -25,8 +25,8 @@ pub(super) fn with_memory(bytes: usize) -> Module {
     module
 }
 
-/// A module with nothing but a table.
-pub(super) fn with_table() -> Module {
+/// A table of one function, which may grow.
+fn one_table() -> TableSection {
     let mut tables = TableSection::new();
     tables.table(TableType {
         element_type: RefType::FUNCREF,
@@ -35,6 +35,12 @@ pub(super) fn with_table() -> Module {
         maximum: None,
         shared: false,
     });
+    tables
+}
+
+/// A module with nothing but a table.
+pub(super) fn with_table() -> Module {
+    let tables = one_table();
     let mut module = Module::new();
     module.section(&tables);
     module
@@ -61,14 +67,7 @@ fn with_start(tables: Option<&TableSection>, start: &Function) -> Module {
 
 /// A module that grows a table until it gets no more, and then gives up.
 pub(super) fn that_grows_a_table() -> Module {
-    let mut tables = TableSection::new();
-    tables.table(TableType {
-        element_type: RefType::FUNCREF,
-        table64: false,
-        minimum: 1,
-        maximum: None,
-        shared: false,
-    });
+    let tables = one_table();
     let mut start = Function::new([]);
     start
         .instruction(&Instruction::Loop(BlockType::Empty))

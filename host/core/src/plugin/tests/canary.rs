@@ -23,6 +23,17 @@ pub(super) fn with_canary(attempt: Option<Attempt>) -> Observed {
     observed
 }
 
+/// The next component, which calls itself something else.
+fn of_another_name() -> Candidate {
+    Candidate {
+        manifest: Manifest {
+            name: "q".to_owned(),
+            ..candidate("sha256:next").manifest
+        },
+        ..candidate("sha256:next")
+    }
+}
+
 #[test]
 fn a_canary_is_loaded_serves_follows_its_spec_and_is_dropped() {
     let mut observed = with_canary(None);
@@ -103,13 +114,7 @@ fn after_a_start_nothing_answers_for_the_objects_of_a_canary_before_it_was_looke
 
 #[test]
 fn a_canary_that_cannot_be_used_changes_nothing_beside_it() {
-    let other = Candidate {
-        manifest: Manifest {
-            name: "q".to_owned(),
-            ..candidate("sha256:next").manifest
-        },
-        ..candidate("sha256:next")
-    };
+    let other = of_another_name();
     let bad = Problem::new("Compiled", "CompileFailed", "it is empty");
     for (attempt, words) in [
         (Err(bad), "it is empty"),
@@ -127,13 +132,7 @@ fn a_canary_that_cannot_be_used_changes_nothing_beside_it() {
 
 #[test]
 fn a_canary_is_held_against_what_answers_calls_and_not_against_its_source() {
-    let other = Candidate {
-        manifest: Manifest {
-            name: "q".to_owned(),
-            ..candidate("sha256:next").manifest
-        },
-        ..candidate("sha256:next")
-    };
+    let other = of_another_name();
     // The source beside it has become bad, and what was loaded from it before goes on answering.
     let bad = Problem::new("Compiled", "CompileFailed", "it is empty");
     let mut observed = with_canary(loaded("9", Ok(other)));

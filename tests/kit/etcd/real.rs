@@ -138,6 +138,11 @@ impl RealEtcd {
             write("server.key", &server.key_pem),
         );
         let user = authority.client("test", &[]).unwrap();
+        // What is asked without TLS goes on to whichever of its listeners the member names first, which may be the one that asks for this.
+        let (own_cert, own_key) = (
+            write("client.crt", &user.certificate_pem),
+            write("client.key", &user.key_pem),
+        );
         let user = Pair {
             public: user.certificate_pem,
             private: user.key_pem,
@@ -160,6 +165,8 @@ impl RealEtcd {
                     &key,
                 ])
                 .args([Path::new("--trusted-ca-file"), &ca])
+                .args([Path::new("--client-cert-file"), &own_cert])
+                .args([Path::new("--client-key-file"), &own_key])
                 .arg("--client-cert-auth")
                 .spawn()
                 .unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use capstan_tests::cluster::TestCluster;
+use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{LOCAL_CLUSTER, PLUGIN, SECRET};
 use capstan_tests::{PATIENCE, eventually, run, wasm};
@@ -96,9 +96,15 @@ fn what_a_running_host_records_is_replayed_without_a_cluster_and_has_no_secret()
         let asks = json!({"metadata": {"annotations": {"capstan.dev/record": "true"}}});
         kube.merge(PLUGIN, NAMESPACE, "bootstrap-kubeadm", &asks)
             .await;
+        // It asks from its first call on: of a cluster that has become ready there may be no more calls.
         let cluster = TestCluster::new(OWN, "kept", 1);
-        cluster.create(&kube).await;
-        kube.merge(LOCAL_CLUSTER, OWN, "kept", &asks).await;
+        namespace(&kube, OWN).await;
+        for (kind, mut object) in cluster.objects() {
+            if kind == LOCAL_CLUSTER {
+                object["metadata"]["annotations"] = asks["metadata"]["annotations"].clone();
+            }
+            kube.apply(kind, &object).await;
+        }
         cluster.available(&host, 1).await;
 
         let (renders, clusters) = eventually("calls are recorded", PATIENCE, async || {

@@ -5,6 +5,7 @@
 //! * it names only this deployment's sets and machines, each at most once;
 //! * no set grows if there would then be more machines than replicas and surge, counting those that still have to go;
 //! * nothing more is removed if fewer than the floor of available machines could be left;
+//! * machines that are not available may become so before they are gone: enough stay for the floor if they do;
 //! * old sets never grow and the current one is never kept from making machines, so that the rollout can always finish;
 //! * the exception is a roll back: one old set grows, the current one does not, also not later in the same revision.
 
@@ -189,6 +190,20 @@ pub enum Violation {
         /// Allowed below.
         unavailable: u32,
     },
+    /// Fewer machines than must be available would stay.
+    #[error(
+        "only {staying} machines would stay that are or may become available, at least {floor} are required (replicas {replicas}, maxUnavailable {unavailable})"
+    )]
+    TooFewStay {
+        /// Machines that would stay: of old sets all, of the current one those that are available.
+        staying: u32,
+        /// The fewest that must be.
+        floor: u32,
+        /// Wanted.
+        replicas: u32,
+        /// Allowed below.
+        unavailable: u32,
+    },
     /// More state than is kept.
     #[error("its state has {bytes} bytes, at most {STATE_BYTES_MAX} are kept")]
     StateTooLarge {
@@ -232,6 +247,7 @@ pub fn check(facts: &Facts, answer: Answer) -> Result<Checked, Violation> {
     check_sets(facts, &targets, roll_back.as_ref())?;
     check_surge(facts, &targets)?;
     check_floor(facts, &targets, &delete_first)?;
+    check_staying(facts, &targets)?;
     let is_idle = answer.waiting.is_none()
         && roll_back.is_none()
         && !is_done(facts)
@@ -376,6 +392,46 @@ fn check_floor(facts: &Facts, targets: &[Target], first: &BTreeSet<&str>) -> Res
     if then > already && left < floor {
         return Err(Violation::BelowFloor {
             available: left,
+            floor,
+            replicas: facts.replicas,
+            unavailable: facts.max_unavailable,
+        });
+    }
+    Ok(())
+}
+
+/// Machines of a set that are not being deleted.
+fn staying(set: &MachineSetFacts) -> u32 {
+    let staying = set.machines.iter().filter(|machine| !machine.deleting);
+    u32::try_from(staying.count()).unwrap_or(u32::MAX)
+}
+
+/// A set shrinks while time goes on, and what was not available when it was told to may be by then. As upstream counts it
+/// (`internal/controllers/machinedeployment/machinedeployment_rollout_rollingupdate.go`): replicas of the current set that are not
+/// available do not stand for old ones. Only when there are more replicas than may ever be, since the deployment was scaled down, they do.
+fn check_staying(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
+    let removes = |(set, target): &(&MachineSetFacts, &Target)| {
+        target.replicas < set.desired_replicas.min(staying(set))
+    };
+    let is_scaled_down = facts
+        .machine_sets
+        .iter()
+        .fold(0_u32, |all, set| all.saturating_add(set.desired_replicas))
+        > facts.replicas.saturating_add(facts.max_surge);
+    let removes_old = pairs(facts, targets).any(|pair| !pair.0.current && removes(&pair));
+    let strict = removes_old && !is_scaled_down;
+    let stay = pairs(facts, targets).fold(0_u32, |stay, (set, target)| {
+        let most = if set.current && strict {
+            set.available_replicas
+        } else {
+            u32::MAX
+        };
+        stay.saturating_add(target.replicas.min(most))
+    });
+    let floor = facts.replicas.saturating_sub(facts.max_unavailable);
+    if stay < floor && pairs(facts, targets).any(|pair| removes(&pair)) {
+        return Err(Violation::TooFewStay {
+            staying: stay,
             floor,
             replicas: facts.replicas,
             unavailable: facts.max_unavailable,

@@ -159,27 +159,15 @@ fn unavailable_machines_may_go_as_far_as_they_go_first() {
         3,
         vec![machine("a", true), machine("b", true), machine("c", false)],
     );
-    let none = set("new", true, 0, Vec::new());
-    assert!(
-        check(
-            &facts(none.clone(), one_sick.clone()),
-            answer(&[("old", 2)])
-        )
-        .is_ok()
-    );
-    assert!(
-        check(
-            &facts(none.clone(), one_sick.clone()),
-            answer(&[("old", 1)])
-        )
-        .is_err()
-    );
+    let new = set("new", true, 1, vec![machine("n", true)]);
+    assert!(check(&facts(new.clone(), one_sick.clone()), answer(&[("old", 2)])).is_ok());
+    assert!(check(&facts(new.clone(), one_sick.clone()), answer(&[("old", 1)])).is_err());
     // Marking an available one turns that around.
     let marked = Answer {
         delete_first: vec!["a".to_owned()],
         ..answer(&[("old", 2)])
     };
-    assert!(check(&facts(none, one_sick), marked).is_err());
+    assert!(check(&facts(new, one_sick), marked).is_err());
 }
 
 #[test]
@@ -194,7 +182,7 @@ fn by_age_a_healthy_machine_that_is_not_available_does_not_go_first() {
         3,
         vec![machine("a", true), machine("b", true), waiting],
     );
-    let mut facts = facts(set("new", true, 0, Vec::new()), old);
+    let mut facts = facts(set("new", true, 1, vec![machine("n", true)]), old);
     assert!(check(&facts, answer(&[("old", 2)])).is_ok());
     facts
         .extra
@@ -205,6 +193,44 @@ fn by_age_a_healthy_machine_that_is_not_available_does_not_go_first() {
         ..answer(&[("old", 2)])
     };
     assert!(check(&facts, named).is_ok());
+}
+
+#[test]
+fn what_is_not_available_yet_may_be_so_before_it_is_gone() {
+    let sick = set(
+        "old",
+        false,
+        3,
+        ["a", "b", "c"].map(|name| machine(name, false)).to_vec(),
+    );
+    let refused = |staying| {
+        Err(Violation::TooFewStay {
+            staying,
+            floor: 3,
+            replicas: 3,
+            unavailable: 0,
+        })
+    };
+    let new = set("new", true, 1, vec![machine("n", false)]);
+    let all = facts(new, sick.clone());
+    assert_eq!(check(&all, answer(&[("old", 0), ("new", 0)])), refused(0));
+    // One of the current set that is not available does not stand for an old one that may be so again.
+    assert_eq!(check(&all, answer(&[("old", 2)])), refused(2));
+    let new = set("new", true, 1, vec![machine("n", true)]);
+    assert!(check(&facts(new, sick.clone()), answer(&[("old", 2)])).is_ok());
+    // A deployment that was scaled down shrinks where it can, and so does one without a rollout.
+    let mut fewer = facts(set("new", true, 1, vec![machine("n", false)]), sick.clone());
+    fewer.replicas = 2;
+    assert!(check(&fewer, answer(&[("old", 1)])).is_ok());
+    let none = set("none", false, 0, Vec::new());
+    let only = MachineSetFacts {
+        current: true,
+        ..sick
+    };
+    let mut fewer = facts(only, none);
+    fewer.replicas = 2;
+    assert!(check(&fewer, answer(&[("old", 2)])).is_ok());
+    assert!(check(&fewer, answer(&[("old", 1)])).is_err());
 }
 
 #[test]

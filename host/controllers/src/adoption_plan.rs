@@ -217,14 +217,16 @@ async fn member(ctx: &Ctx, plugin: &Plugin, machine: &Object) -> Result<Member, 
     let infra = referenced(ctx, machine, "/spec/infrastructureRef").await?;
     let input = ControlPlaneMachineInput {
         control_plane: plugin.input(ctx),
-        machine: machine.value.clone(),
+        machine: Value::clone(&machine.value),
         bootstrap_config: config.clone(),
         infra_machine: infra.clone(),
     };
     let own = plugin.loaded.outdated(plugin.env(), input).await;
-    let lookup = |object: Option<Value>| object.map_or(Lookup::Missing, Lookup::Found);
+    let lookup =
+        |object: Option<Value>| object.map_or(Lookup::Missing, |o| Lookup::Found(Arc::new(o)));
     Ok(Member {
-        machine: serde_json::from_value(machine.value.clone())
+        machine: machine
+            .typed()
             .map_err(|error| unreadable("Machine", &machine.key.name, &error))?,
         config: lookup(config),
         infra: lookup(infra),

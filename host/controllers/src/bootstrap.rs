@@ -21,7 +21,6 @@ use serde_json::Value;
 use crate::access::{self, Access};
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, owner_reference};
-use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind};
 use crate::object::{Locator, Object};
@@ -107,7 +106,7 @@ impl Controller for BootstrapController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        cluster_by_name(object)
+        object.cluster()
     }
 
     fn forget(&self, ctx: &Ctx, locator: &Locator) {
@@ -140,7 +139,7 @@ impl Controller for BootstrapController {
             None => String::new(),
         };
         let mut observed = Observed {
-            config: object.value.clone(),
+            config: Value::clone(&object.value),
             machine: typed(machine.as_deref(), "Machine"),
             cluster: typed(cluster.as_deref(), "Cluster"),
             owner: ctx.provider_of(&object.group_kind()),

@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 use crate::access::{self, Access};
 use crate::controller::{Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
-use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::{Patch, Resource};
-use crate::machine::typed;
+use crate::machine::{shared, typed};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::secrets::ensure::Holder;
@@ -52,7 +51,7 @@ impl Default for ClusterController {
 
 /// The Cluster that an object names in its spec or label.
 fn of_member(_: &Ctx, change: &Change) -> Vec<Locator> {
-    let cluster = change.object().and_then(|object| cluster_by_name(object));
+    let cluster = change.object().and_then(|object| object.cluster());
     cluster
         .map(|key| Locator::new(&kinds::CLUSTER, &key))
         .into_iter()
@@ -225,7 +224,7 @@ async fn see(
     namespace: &str,
     reference: Option<&ContractVersionedObjectReference>,
     is_deleting: bool,
-) -> Option<Lookup<Value>> {
+) -> Option<Lookup<Arc<Value>>> {
     let reference = reference?;
     let key = ObjectKey::new(namespace, reference.name.clone());
     let kind = reference_kind(reference);
@@ -318,9 +317,9 @@ impl Controller for ClusterController {
         .await;
         let connection = ctx.workloads.status(&object.key);
         Ok(Observed {
-            machines: members(ctx, &kinds::MACHINE, &object.key).await?,
-            sets: members(ctx, &kinds::MACHINE_SET, &object.key).await?,
-            deployments: members(ctx, &kinds::MACHINE_DEPLOYMENT, &object.key).await?,
+            machines: members(ctx, &kinds::MACHINE, &object.key, shared).await?,
+            sets: members(ctx, &kinds::MACHINE_SET, &object.key, typed).await?,
+            deployments: members(ctx, &kinds::MACHINE_DEPLOYMENT, &object.key, typed).await?,
             probe: Probe {
                 last_success: connection.last_success,
                 failures: connection.failures,
@@ -445,16 +444,17 @@ async fn kubeconfig_of(
 ///
 /// # Errors
 /// When an object cannot be read.
-async fn members<T: serde::de::DeserializeOwned>(
+async fn members<T>(
     ctx: &Ctx,
     resource: &Resource,
     cluster: &ObjectKey,
+    read: fn(&Object) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
     let store = ctx.store(resource);
     store.synced().await;
     store
         .of_cluster(cluster)
         .iter()
-        .map(|object| typed(object))
+        .map(|object| read(object))
         .collect()
 }

@@ -638,7 +638,7 @@ fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
 /// An object of a cached kind, as a lookup.
 fn looked_up(
     found: Result<Option<(Resource, Arc<Object>)>, Failure>,
-) -> (Lookup<Value>, Option<(Resource, Arc<Object>)>) {
+) -> (Lookup<Arc<Value>>, Option<(Resource, Arc<Object>)>) {
     match found {
         Ok(Some((resource, object))) => (
             Lookup::Found(object.value.clone()),

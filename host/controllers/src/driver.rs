@@ -521,18 +521,6 @@ fn patience(hold: Duration, waiting: usize) -> Duration {
     hold.saturating_mul(u32::try_from(times).unwrap_or(1))
 }
 
-/// The key of the Cluster named by `spec.clusterName` or the cluster-name label.
-#[must_use]
-pub fn cluster_by_name(object: &Object) -> Option<ObjectKey> {
-    let name = object
-        .text("/spec/clusterName")
-        .or_else(|| object.label(capstan_api::label::CLUSTER_NAME))?;
-    Some(ObjectKey {
-        namespace: object.key.namespace.clone(),
-        name: name.to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

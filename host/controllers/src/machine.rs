@@ -23,7 +23,6 @@ use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
-use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
 use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
 use crate::object::{Locator, Object};
@@ -255,12 +254,26 @@ fn object_of(machine: &Machine) -> Option<Object> {
 /// # Errors
 /// Terminal: the object has to change.
 pub fn typed<T: serde::de::DeserializeOwned>(object: &Object) -> Result<T, Failure> {
-    object.typed().map_err(|error| {
-        Failure::terminal(
-            "InvalidObject",
-            format!("{} {} cannot be read: {error}", object.kind(), object.key),
-        )
-    })
+    object.typed().map_err(|error| unreadable(object, &error))
+}
+
+/// [`Object::shared`], with a failure that names the object.
+///
+/// # Errors
+/// Terminal: the object has to change.
+pub fn shared<T>(object: &Object) -> Result<Arc<T>, Failure>
+where
+    T: serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    object.shared().map_err(|error| unreadable(object, &error))
+}
+
+fn unreadable(object: &Object, error: &serde_json::Error) -> Failure {
+    let (kind, key) = (object.kind(), &object.key);
+    Failure::terminal(
+        "InvalidObject",
+        format!("{kind} {key} cannot be read: {error}"),
+    )
 }
 
 impl Controller for MachineController {
@@ -314,13 +327,13 @@ impl Controller for MachineController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        cluster_by_name(object)
+        object.cluster()
     }
 
     /// A Machine that nobody controls belongs to its Cluster (contract 3.3.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        let Some(cluster) = cluster_by_name(object) else {
+        let Some(cluster) = object.cluster() else {
             return adoption;
         };
         adoption
@@ -572,7 +585,7 @@ impl MachineController {
         &self,
         ctx: &Ctx,
         machine: &Machine,
-        object: Option<&Value>,
+        object: Option<&Arc<Value>>,
         what: &str,
     ) -> Result<Effect, Failure> {
         let Some(object) = object.cloned().and_then(Object::new) else {
@@ -625,7 +638,7 @@ fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, 
     }
 }
 
-async fn delete(ctx: &Ctx, object: Option<&Value>) -> Result<Effect, Failure> {
+async fn delete(ctx: &Ctx, object: Option<&Arc<Value>>) -> Result<Effect, Failure> {
     let Some(object) = object.cloned().and_then(Object::new) else {
         return Ok(Effect::Done);
     };

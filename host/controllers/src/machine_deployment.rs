@@ -27,11 +27,10 @@ use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
-use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::ApiError;
-use crate::machine::typed;
+use crate::machine::{shared, typed};
 use crate::machine_set::cluster_of;
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
@@ -76,7 +75,7 @@ fn of_set(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             .into_iter()
             .collect();
     }
-    let Some(cluster) = cluster_by_name(set) else {
+    let Some(cluster) = set.cluster() else {
         return Vec::new();
     };
     let deployments = ctx.store(&kinds::MACHINE_DEPLOYMENT).of_cluster(&cluster);
@@ -307,7 +306,7 @@ async fn sets_of(
         if !is_own && !is_selected(&labels, selector, &set.metadata) {
             continue;
         }
-        let of_it = of_it.iter().map(|machine| typed::<Machine>(machine));
+        let of_it = of_it.iter().map(|machine| shared::<Machine>(machine));
         seen.push(SetSeen {
             set,
             machines: of_it.collect::<Result<_, _>>()?,
@@ -412,12 +411,12 @@ impl Controller for MachineDeploymentController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        cluster_by_name(object)
+        object.cluster()
     }
 
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        let Some(cluster) = cluster_by_name(object) else {
+        let Some(cluster) = object.cluster() else {
             return adoption;
         };
         adoption

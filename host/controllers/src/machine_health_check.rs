@@ -22,11 +22,10 @@ use serde_json::{Value, json};
 use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
-use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::{ApiError, Patch};
-use crate::machine::typed;
+use crate::machine::{shared, typed};
 use crate::object::{Locator, Object};
 use crate::parallel::all;
 use crate::reference::{Pinned, pinned};
@@ -80,7 +79,7 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             object.is_deleting(),
         ))
     };
-    let Some(cluster) = change.object().and_then(|machine| cluster_by_name(machine)) else {
+    let Some(cluster) = change.object().and_then(|machine| machine.cluster()) else {
         return Vec::new();
     };
     let checks = checks_of(ctx, &cluster);
@@ -171,7 +170,7 @@ fn of_check(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(check) = change.object() else {
         return Vec::new();
     };
-    let Some(cluster) = cluster_by_name(check) else {
+    let Some(cluster) = check.cluster() else {
         return Vec::new();
     };
     let mut others = checks_of(ctx, &cluster);
@@ -268,7 +267,7 @@ fn nodes_of(ctx: &Ctx, cluster: &Lookup<Cluster>, key: &ObjectKey) -> Result<(),
     }
 }
 
-fn node_of(ctx: &Ctx, cluster: &ObjectKey, machine: &Machine) -> Option<Lookup<Value>> {
+fn node_of(ctx: &Ctx, cluster: &ObjectKey, machine: &Machine) -> Option<Lookup<Arc<Value>>> {
     let name = &machine.status.as_ref()?.node_ref.as_ref()?.name;
     Some(match ctx.workloads.get(cluster) {
         Some(workload) if workload.nodes.is_synced() => workload
@@ -326,12 +325,12 @@ impl Controller for MachineHealthCheckController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        cluster_by_name(object)
+        object.cluster()
     }
 
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        if let Some(cluster) = cluster_by_name(object) {
+        if let Some(cluster) = object.cluster() {
             adoption.labels.push((
                 capstan_api::label::CLUSTER_NAME.to_owned(),
                 cluster.name.clone(),
@@ -379,7 +378,7 @@ impl Controller for MachineHealthCheckController {
             .collect();
         let mut targets = Vec::new();
         for found in ctx.store(&kinds::MACHINE).of_cluster(&key) {
-            let machine: Machine = typed(&found)?;
+            let machine = shared::<Machine>(&found)?;
             if !is_target(&check, &machine) {
                 continue;
             }

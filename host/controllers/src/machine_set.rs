@@ -25,10 +25,9 @@ use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
 use crate::ctx::{Ctx, Writer, owner_reference};
-use crate::driver::cluster_by_name;
 use crate::event::{self, Event};
 use crate::kinds;
-use crate::machine::typed;
+use crate::machine::{shared, typed};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
@@ -71,7 +70,7 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             .into_iter()
             .collect();
     }
-    let Some(cluster) = cluster_by_name(machine) else {
+    let Some(cluster) = machine.cluster() else {
         return Vec::new();
     };
     let Ok(machine) = machine.typed::<Machine>() else {
@@ -177,7 +176,7 @@ async fn see(
     ctx: &Ctx,
     namespace: &str,
     reference: &ContractVersionedObjectReference,
-) -> Lookup<Value> {
+) -> Lookup<Arc<Value>> {
     let key = ObjectKey::new(namespace, reference.name.clone());
     lookup(ctx, &reference_kind(reference), &key)
         .await
@@ -188,7 +187,7 @@ async fn see_optional(
     ctx: &Ctx,
     namespace: &str,
     reference: Option<&ContractVersionedObjectReference>,
-) -> Option<Lookup<Value>> {
+) -> Option<Lookup<Arc<Value>>> {
     match reference {
         Some(reference) => Some(see(ctx, namespace, reference).await),
         None => None,
@@ -218,7 +217,7 @@ async fn machines_of(
     }
     let mut seen = Vec::new();
     for machine in found {
-        let machine: Machine = typed(&machine)?;
+        let machine = shared::<Machine>(&machine)?;
         if !object.is_deleting() && !is_selected(&labels, &set.spec.selector, &machine.metadata) {
             continue;
         }
@@ -298,7 +297,7 @@ impl Controller for MachineSetController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        cluster_by_name(object)
+        object.cluster()
     }
 
     fn forget(&self, _: &Ctx, locator: &Locator) {
@@ -308,7 +307,7 @@ impl Controller for MachineSetController {
     /// A set of its own belongs to its Cluster (contract 3.4.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
         let mut adoption = Adoption::default();
-        let Some(cluster) = cluster_by_name(object) else {
+        let Some(cluster) = object.cluster() else {
             return adoption;
         };
         adoption

@@ -1,17 +1,21 @@
 //! An object as the stores keep it: its JSON with what is looked at often beside it.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
+use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::kinds;
 use crate::kube_api::{GroupKind, Resource};
 
 /// One object of one resource; immutable.
 pub struct Object {
     /// The whole object without managed fields.
-    pub value: Value,
+    pub value: Arc<Value>,
     /// Namespace and name.
     pub key: ObjectKey,
     /// UID.
@@ -19,6 +23,8 @@ pub struct Object {
     /// Resource version, as a number so that newer can be told from older (KEP-5504: comparable since Kubernetes 1.35, and
     /// in practice since etcd 3).
     pub resource_version: u64,
+    /// The object as the type that it was first asked for.
+    shared: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl fmt::Debug for Object {
@@ -52,7 +58,8 @@ pub struct Owner<'a> {
 impl Object {
     /// Reads the identity out of an object as the server sent it. `None` when it has no name.
     #[must_use]
-    pub fn new(value: Value) -> Option<Self> {
+    pub fn new(value: impl Into<Arc<Value>>) -> Option<Self> {
+        let value = value.into();
         let text = |path: &str| {
             value
                 .pointer(path)
@@ -73,6 +80,7 @@ impl Object {
                 .parse()
                 .unwrap_or_default(),
             value,
+            shared: OnceLock::new(),
         })
     }
 
@@ -81,7 +89,25 @@ impl Object {
     /// # Errors
     /// When the object does not have the type's shape.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        T::deserialize(&self.value)
+        T::deserialize(&*self.value)
+    }
+
+    /// The object as a typed one, decoded once for all who ask for this type: for what is looked at by many, such as the Machines of a
+    /// set each time that one of them changes.
+    ///
+    /// # Errors
+    /// As [`Self::typed`].
+    pub fn shared<T: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+    ) -> Result<Arc<T>, serde_json::Error> {
+        let kept = self.shared.get().cloned();
+        if let Some(kept) = kept.and_then(|kept| kept.downcast::<T>().ok()) {
+            return Ok(kept);
+        }
+        let decoded = Arc::new(self.typed::<T>()?);
+        // Another may have been faster, or asked for another type: either is as good.
+        let _ = self.shared.set(decoded.clone());
+        Ok(decoded)
     }
 
     /// A string at a JSON pointer.
@@ -108,6 +134,24 @@ impl Object {
             group: group.to_owned(),
             kind: self.kind().to_owned(),
         }
+    }
+
+    /// The Cluster that it says it belongs to: objects of Cluster API's own group by `spec.clusterName`, others, whose spec is their
+    /// provider's, by the label. One stands for the other where it is missing: the label comes with the first reconcile.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ObjectKey> {
+        let named = self.text("/spec/clusterName");
+        let labelled = self.label(label::CLUSTER_NAME);
+        let api_version = self.text("/apiVersion").unwrap_or_default();
+        let is_own = api_version
+            .strip_prefix(&*kinds::CLUSTER.group)
+            .is_some_and(|rest| rest.starts_with('/'));
+        let name = if is_own {
+            named.or(labelled)
+        } else {
+            labelled.or(named)
+        }?;
+        Some(ObjectKey::new(self.key.namespace.clone(), name))
     }
 
     /// `metadata.generation`.
@@ -204,5 +248,51 @@ impl Locator {
 impl fmt::Display for Locator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.kind, self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_api::v1beta2::Machine;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(api_version: &str, label: Option<&str>, named: Option<&str>) -> Object {
+        Object::new(json!({
+            "apiVersion": api_version, "kind": "Machine",
+            "metadata": {"name": "m", "namespace": "ns", "labels": {"cluster.x-k8s.io/cluster-name": label}},
+            "spec": {"clusterName": named},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_cluster_is_the_specs_in_cluster_apis_own_kinds_and_the_labels_in_others() {
+        let (own, other) = (
+            "cluster.x-k8s.io/v1beta2",
+            "infrastructure.cluster.x-k8s.io/v1",
+        );
+        for (api_version, label, named, cluster) in [
+            (own, Some("label"), Some("spec"), Some("spec")),
+            (own, Some("label"), None, Some("label")),
+            (other, Some("label"), Some("spec"), Some("label")),
+            (other, None, Some("spec"), Some("spec")),
+            (own, None, None, None),
+        ] {
+            let found = object(api_version, label, named).cluster();
+            let wanted = cluster.map(|name| ObjectKey::new("ns", name));
+            assert_eq!(found, wanted, "{api_version} {label:?} {named:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_by_many_is_decoded_once_and_another_type_is_still_had() {
+        let object = object("cluster.x-k8s.io/v1beta2", None, Some("c"));
+        let first = object.shared::<Value>().unwrap();
+        assert!(Arc::ptr_eq(&first, &object.shared::<Value>().unwrap()));
+        assert!(object.shared::<u32>().is_err());
+        let wrong: Result<Arc<Machine>, _> = object.shared();
+        assert!(wrong.is_err(), "a Machine needs an infrastructureRef");
     }
 }

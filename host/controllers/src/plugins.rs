@@ -25,7 +25,6 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::ctx::Ctx;
-use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::{GroupKind, KubeApi, Patch, Resource};
 use crate::object::Object;
@@ -411,7 +410,7 @@ pub(crate) fn cluster_of(object: &Object) -> Option<ObjectKey> {
             .find(|owner| owner.kind == kinds::CLUSTER.kind && owner.group == kinds::CLUSTER.group)
             .map(|owner| ObjectKey::new(&object.key.namespace, owner.name))
     })
-    .or_else(|| cluster_by_name(object))
+    .or_else(|| object.cluster())
 }
 
 /// A plugin's state of an object, kept in an annotation of that object.

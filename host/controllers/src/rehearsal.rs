@@ -257,7 +257,7 @@ impl Rehearsal {
         let cluster = if locator.kind == kinds::CLUSTER.group_kind() {
             locator.key.clone()
         } else {
-            match crate::driver::cluster_by_name(&object) {
+            match object.cluster() {
                 Some(cluster) => cluster,
                 None => return,
             }

@@ -229,7 +229,7 @@ impl Inner {
                 .or_default()
                 .insert(object.key.clone());
         }
-        if let Some(cluster) = cluster_of(object) {
+        if let Some(cluster) = object.cluster() {
             self.by_cluster
                 .entry(cluster)
                 .or_default()
@@ -246,7 +246,7 @@ impl Inner {
                 }
             }
         }
-        if let Some(cluster) = cluster_of(object)
+        if let Some(cluster) = object.cluster()
             && let Some(keys) = self.by_cluster.get_mut(&cluster)
         {
             keys.remove(&object.key);
@@ -255,19 +255,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// The cluster that an object belongs to, by its label.
-#[must_use]
-pub fn cluster_of(object: &Object) -> Option<ObjectKey> {
-    // The label comes with the finalizer: what is paused from its first moment on has none yet.
-    let name = object
-        .label(label::CLUSTER_NAME)
-        .or_else(|| object.text("/spec/clusterName"))?;
-    Some(ObjectKey {
-        namespace: object.key.namespace.clone(),
-        name: name.to_owned(),
-    })
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl WorkloadChange {
 
 /// A copy of a Node that says which Cluster it belongs to.
 fn marked(node: &Object, cluster: &ObjectKey) -> Option<Object> {
-    let mut value = node.value.clone();
+    let mut value = Value::clone(&node.value);
     let metadata = value.get_mut("metadata")?.as_object_mut()?;
     let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
     if let Value::Object(annotations) = annotations {

@@ -17,6 +17,8 @@ pub mod rotation;
 pub mod size;
 pub mod sync;
 
+use std::sync::Arc;
+
 use capstan_api::reason::condition_type;
 use capstan_api::v1beta2::{Cluster, Machine};
 use capstan_api::{annotation, label};
@@ -104,11 +106,11 @@ pub struct Member {
     /// The Machine.
     pub machine: Machine,
     /// Its bootstrap config.
-    pub config: Lookup<Value>,
+    pub config: Lookup<Arc<Value>>,
     /// Its infrastructure machine.
-    pub infra: Lookup<Value>,
+    pub infra: Lookup<Arc<Value>>,
     /// Its Node.
-    pub node: Lookup<Value>,
+    pub node: Lookup<Arc<Value>>,
     /// Its static pods, each with the condition about it.
     pub components: Vec<ComponentState>,
     /// Condition of the pod that is its member of the datastore.
@@ -127,7 +129,7 @@ pub struct ComponentState {
     /// Condition type on the Machine.
     pub condition_type: String,
     /// The pod.
-    pub pod: Lookup<Value>,
+    pub pod: Lookup<Arc<Value>>,
 }
 
 /// One effect.

@@ -7,6 +7,7 @@ pub mod hook;
 pub mod node;
 pub mod report;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::v1beta2::{Cluster, Machine};
@@ -64,7 +65,7 @@ pub enum NodeLookup {
     /// No Node has the provider ID.
     None,
     /// The Node.
-    One(Value),
+    One(Arc<Value>),
     /// Several Nodes have the provider ID: their names.
     Several(Vec<String>),
 }
@@ -79,11 +80,11 @@ pub struct Observed {
     /// Its Cluster.
     pub cluster: Lookup<Cluster>,
     /// Its infrastructure machine.
-    pub infra: Lookup<Value>,
+    pub infra: Lookup<Arc<Value>>,
     /// The infrastructure machine is one of this host's plugins: it takes the name of the Secret with bootstrap data from the config.
     pub infra_is_own: bool,
     /// Its bootstrap config; `None` when the Machine names none.
-    pub bootstrap: Option<Lookup<Value>>,
+    pub bootstrap: Option<Lookup<Arc<Value>>>,
     /// The connection to the workload cluster.
     pub connection: Connection,
     /// Its Node.

@@ -7,6 +7,8 @@ pub mod limit;
 pub mod report;
 pub mod verdict;
 
+use std::sync::Arc;
+
 use capstan_api::v1beta2::{Cluster, Machine, MachineHealthCheck};
 use capstan_api::{annotation, label};
 use serde_json::Value;
@@ -31,18 +33,18 @@ pub struct Observed {
     /// The Machines that it checks, by name.
     pub targets: Vec<Target>,
     /// The template of external requests; `None` when owners replace Machines.
-    pub template: Option<Lookup<Value>>,
+    pub template: Option<Lookup<Arc<Value>>>,
 }
 
 /// A Machine that is checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     /// The Machine.
-    pub machine: Machine,
+    pub machine: Arc<Machine>,
     /// The Node that its status names; `None` when it names none.
-    pub node: Option<Lookup<Value>>,
+    pub node: Option<Lookup<Arc<Value>>>,
     /// The external request of its name; Missing when owners replace Machines.
-    pub request: Lookup<Value>,
+    pub request: Lookup<Arc<Value>>,
     /// Other health checks that select it, by name.
     pub also: Vec<String>,
     /// Among several health checks of this Machine, this one acts on it.

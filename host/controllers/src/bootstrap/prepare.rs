@@ -85,9 +85,9 @@ async fn render(
     let resource = resource_of(ctx, config)?;
     let mut input = BootstrapInput {
         context: plugin.context(ctx, config, "render", 1),
-        cluster: cluster.value.clone(),
-        machine: machine.value.clone(),
-        config: config.value.clone(),
+        cluster: Value::clone(&cluster.value),
+        machine: Value::clone(&machine.value),
+        config: Value::clone(&config.value),
         role,
         control_plane_endpoint: endpoint(cluster),
         kubernetes_version: machine

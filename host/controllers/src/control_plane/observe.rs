@@ -56,7 +56,7 @@ impl<'a> Ask<'a> {
             plugin,
             resource,
             object,
-            cluster: cluster.value.clone(),
+            cluster: Value::clone(&cluster.value),
         })
     }
 
@@ -69,7 +69,7 @@ impl<'a> Ask<'a> {
         ControlPlaneInput {
             context: self.plugin.context(self.ctx, self.object, operation, 1),
             cluster: self.cluster.clone(),
-            control_plane: self.object.value.clone(),
+            control_plane: Value::clone(&self.object.value),
             extra: Vec::new(),
         }
     }
@@ -170,7 +170,7 @@ fn begin(
         .unwrap_or_default();
     Seen {
         core: Observed {
-            object: object.value.clone(),
+            object: Value::clone(&object.value),
             cluster: typed_cluster(cluster.map(Arc::as_ref)),
             plugin: plugin.map(|plugin| plugin.name.clone()),
             desired: Err(Failure::transient(
@@ -397,9 +397,9 @@ async fn read_member(
     if let Some(ask) = ask {
         let input = |operation: &str| ControlPlaneMachineInput {
             control_plane: ask.input(operation),
-            machine: machine.value.clone(),
-            bootstrap_config: member.config.found().cloned(),
-            infra_machine: member.infra.found().cloned(),
+            machine: Value::clone(&machine.value),
+            bootstrap_config: member.config.found().map(|o| Value::clone(o)),
+            infra_machine: member.infra.found().map(|o| Value::clone(o)),
         };
         let outdated = ask
             .plugin
@@ -478,13 +478,13 @@ async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<Compo
         };
         ComponentState {
             condition_type: component.condition_type.clone(),
-            pod,
+            pod: pod.map(Arc::new),
         }
     });
     join_all(reads).await
 }
 
-fn node(machine: &Object, workload: Option<&Workload>) -> Lookup<Value> {
+fn node(machine: &Object, workload: Option<&Workload>) -> Lookup<Arc<Value>> {
     let Some(workload) = workload else {
         return Lookup::Unknown(NOT_LOOKED.to_owned());
     };

@@ -11,13 +11,13 @@ use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::templates::{answered, of_template, templates_of};
 use super::{Asked, CLUSTER_ROLE, Shell, Subject, owner_cluster};
 use crate::access::{self, Access};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
-use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::GroupKind;
 use crate::object::{Locator, Object};
@@ -71,8 +71,12 @@ impl InfraClusterController {
     ) -> ClusterInput {
         ClusterInput {
             context,
-            cluster: observed.cluster.found().cloned().unwrap_or_default(),
-            infra_cluster: observed.object.clone(),
+            cluster: observed
+                .cluster
+                .found()
+                .map(|o| Value::clone(o))
+                .unwrap_or_default(),
+            infra_cluster: Value::clone(&observed.object),
             state: state_of(object),
             extra: template::told(&observed.templates).into_iter().collect(),
         }
@@ -143,7 +147,7 @@ impl Controller for InfraClusterController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        owner_cluster(object).or_else(|| cluster_by_name(object))
+        owner_cluster(object).or_else(|| object.cluster())
     }
 
     /// Nothing is made for it before it belongs to a Cluster.

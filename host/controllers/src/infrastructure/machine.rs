@@ -18,7 +18,6 @@ use super::{MACHINE_ROLE, Shell, Subject};
 use crate::access::{self, Access};
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, failure};
-use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::kube_api::GroupKind;
 use crate::object::{Locator, Object};
@@ -155,7 +154,10 @@ impl InfraMachineController {
         context: capstan_core::call::Context,
         object: &Object,
     ) -> MachineInput {
-        let found = |lookup: &Lookup<Value>| lookup.found().cloned().unwrap_or_default();
+        let found = |lookup: &Lookup<Arc<Value>>| {
+            let found = lookup.found().map(|object| Value::clone(object));
+            found.unwrap_or_default()
+        };
         let machine = found(&observed.machine);
         let deleting = |value: &Value| {
             value
@@ -164,7 +166,10 @@ impl InfraMachineController {
         };
         MachineInput {
             context,
-            cluster_deleting: observed.cluster.found().is_none_or(deleting),
+            cluster_deleting: observed
+                .cluster
+                .found()
+                .is_none_or(|cluster| deleting(cluster)),
             cluster: found(&observed.cluster),
             infra_cluster: found(&observed.infra_cluster),
             failure_domain: machine
@@ -172,7 +177,7 @@ impl InfraMachineController {
                 .and_then(Value::as_str)
                 .map(str::to_owned),
             machine,
-            infra_machine: observed.object.clone(),
+            infra_machine: Value::clone(&observed.object),
             bootstrap: None,
             state: state_of(object),
             extra: Vec::new(),
@@ -281,7 +286,7 @@ impl Controller for InfraMachineController {
     }
 
     fn cluster(&self, object: &Object) -> Option<ObjectKey> {
-        cluster_by_name(object)
+        object.cluster()
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
@@ -296,8 +301,8 @@ impl Controller for InfraMachineController {
         };
         let cluster = machine
             .found()
-            .and_then(|machine| cluster_by_name(machine))
-            .or_else(|| cluster_by_name(&object))
+            .and_then(|machine| machine.cluster())
+            .or_else(|| object.cluster())
             .and_then(|key| ctx.get(&kinds::CLUSTER, &key))
             .map_or(Lookup::Missing, Lookup::Found);
         let infra_cluster = match cluster.found() {

@@ -91,7 +91,7 @@ pub(super) async fn answered(
     ctx: &Ctx,
     writer: &Writer,
     asked: &Asked,
-    templates: &[Value],
+    templates: &[Arc<Value>],
     patches: Vec<(usize, Value)>,
 ) -> Result<(), Failure> {
     let templates: Vec<Option<Object>> = templates

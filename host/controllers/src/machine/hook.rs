@@ -49,7 +49,8 @@ pub(super) fn bound(ctx: &Ctx, machine: &Object, said: &BTreeMap<String, core::S
 
 /// Whether a MachineHook is about a Machine.
 pub fn is_bound(ctx: &Ctx, binding: &MachineHook, machine: &Object) -> bool {
-    let cluster = crate::driver::cluster_by_name(machine)
+    let cluster = machine
+        .cluster()
         .and_then(|cluster| ctx.get(&kinds::CLUSTER, &cluster));
     let cluster = cluster.map(|cluster| labels(&cluster)).unwrap_or_default();
     core::is_bound(binding, &machine.key.namespace, &labels(machine), &cluster)
@@ -171,10 +172,10 @@ async fn answer(ctx: &Ctx, observed: &Observed, hook: &Hook) -> Answer {
     let input = HookInput {
         context,
         phase,
-        machine: machine.value.clone(),
+        machine: Value::clone(&machine.value),
         cluster: cluster.map_or(Value::Null, |cluster| json!(cluster)),
         node: match &observed.node {
-            capstan_core::machine::NodeLookup::One(node) => Some(node.clone()),
+            capstan_core::machine::NodeLookup::One(node) => Some(Value::clone(node)),
             _ => None,
         },
         cluster_deleting: observed.deletion.cluster_deleting,

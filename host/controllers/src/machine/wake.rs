@@ -7,7 +7,6 @@ use capstan_api::{annotation, label};
 use serde_json::Value;
 
 use crate::ctx::Ctx;
-use crate::driver::cluster_by_name;
 use crate::kinds;
 use crate::object::{Locator, Object};
 use crate::store::Change;
@@ -104,7 +103,7 @@ pub(super) fn of_template(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     } else {
         label::DEPLOYMENT_NAME
     };
-    let Some(cluster) = cluster_by_name(new) else {
+    let Some(cluster) = new.cluster() else {
         return Vec::new();
     };
     let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster);

@@ -1,5 +1,6 @@
 //! What should happen with a Cluster next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::label;
@@ -65,7 +66,7 @@ pub fn decide(observed: &Observed, _: Timestamp) -> Plan<Step> {
     if observed.waits_for_topology() {
         return Plan::settled();
     }
-    let adopt = |object: &Option<Lookup<Value>>| {
+    let adopt = |object: &Option<Lookup<Arc<Value>>>| {
         object
             .as_ref()
             .and_then(Lookup::found)

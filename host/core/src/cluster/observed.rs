@@ -1,5 +1,7 @@
 //! All that decisions about a Cluster may look at, and what follows from it at once.
 
+use std::sync::Arc;
+
 use capstan_api::contract::{ControlPlane, InfraCluster};
 use capstan_api::v1beta2::{ApiEndpoint, Cluster, Machine, MachineDeployment, MachineSet};
 use jiff::Timestamp;
@@ -15,11 +17,11 @@ pub struct Observed {
     /// The Cluster.
     pub cluster: Cluster,
     /// Its infrastructure object; `None` when it names none.
-    pub infra: Option<Lookup<Value>>,
+    pub infra: Option<Lookup<Arc<Value>>>,
     /// Its control plane object; `None` when it names none.
-    pub control_plane: Option<Lookup<Value>>,
+    pub control_plane: Option<Lookup<Arc<Value>>>,
     /// Machines with its label.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<Arc<Machine>>,
     /// MachineSets with its label.
     pub sets: Vec<MachineSet>,
     /// MachineDeployments with its label.
@@ -143,16 +145,14 @@ impl Observed {
 
     /// Machines of the control plane.
     pub fn control_plane_machines(&self) -> impl Iterator<Item = &Machine> {
-        self.machines
-            .iter()
-            .filter(|machine| count::is_control_plane(machine))
+        let machines = self.machines.iter().map(|machine| &**machine);
+        machines.filter(|machine| count::is_control_plane(machine))
     }
 
     /// Other Machines.
     pub fn worker_machines(&self) -> impl Iterator<Item = &Machine> {
-        self.machines
-            .iter()
-            .filter(|machine| !count::is_control_plane(machine))
+        let machines = self.machines.iter().map(|machine| &**machine);
+        machines.filter(|machine| !count::is_control_plane(machine))
     }
 
     /// MachineSets that belong to no MachineDeployment.

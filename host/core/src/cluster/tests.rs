@@ -1,5 +1,7 @@
 //! What a Cluster says and does, by what is there.
 
+use std::sync::Arc;
+
 use capstan_api::condition::{ConditionStatus, Report};
 use capstan_api::reason::condition_type;
 use capstan_api::v1beta2::{Cluster, Machine};
@@ -36,8 +38,8 @@ fn observed(cluster: Cluster) -> Observed {
         })
     };
     Observed {
-        infra: Some(Lookup::Found(ready("Ready"))),
-        control_plane: Some(Lookup::Found(ready("Available"))),
+        infra: Some(Lookup::Found(ready("Ready").into())),
+        control_plane: Some(Lookup::Found(ready("Available").into())),
         machines: Vec::new(),
         sets: Vec::new(),
         deployments: Vec::new(),
@@ -117,23 +119,24 @@ fn remediating_says_of_which_machines_and_of_those_that_nobody_remediates() {
     let remediating = |observed: &Observed| said(observed, condition_type::REMEDIATING);
     assert_eq!(remediating(&observed).status, ConditionStatus::False);
     assert_eq!(remediating(&observed).message, "");
-    observed.machines = vec![machine(
-        "ill",
-        &json!([condition("HealthCheckSucceeded", "False")]),
-    )];
+    observed.machines =
+        vec![machine("ill", &json!([condition("HealthCheckSucceeded", "False")])).into()];
     let left = remediating(&observed);
     assert_eq!(left.status, ConditionStatus::False);
     assert_eq!(
         left.message,
         "Machine ill is not healthy (not to be remediated)"
     );
-    observed.machines = vec![machine(
-        "ill",
-        &json!([
-            condition("HealthCheckSucceeded", "False"),
-            condition("OwnerRemediated", "False")
-        ]),
-    )];
+    observed.machines = vec![
+        machine(
+            "ill",
+            &json!([
+                condition("HealthCheckSucceeded", "False"),
+                condition("OwnerRemediated", "False")
+            ]),
+        )
+        .into(),
+    ];
     let going = remediating(&observed);
     assert_eq!(going.status, ConditionStatus::True);
     assert!(going.message.contains("Machine ill"), "{}", going.message);
@@ -233,7 +236,8 @@ fn failure_domains_follow_the_infrastructure_sorted_by_name() {
     let Some(Lookup::Found(infra)) = &mut observed.infra else {
         return;
     };
-    infra["status"]["failureDomains"] = json!([{"name": "b"}, {"name": "a", "controlPlane": true}]);
+    Arc::make_mut(infra)["status"]["failureDomains"] =
+        json!([{"name": "b"}, {"name": "a", "controlPlane": true}]);
     let domains = report(&observed, NOW).status.failure_domains;
     let names: Vec<&str> = domains.iter().map(|domain| domain.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
@@ -254,7 +258,7 @@ fn a_deletion_takes_workers_then_the_control_plane_then_the_infrastructure() {
         json!([{"apiVersion": "v1", "kind": "Cluster", "name": "c", "uid": "cluster-uid"}]),
     )
     .expect("owners");
-    observed.machines = vec![machine("of-a-set", &json!([])), mine];
+    observed.machines = vec![machine("of-a-set", &json!([])).into(), mine.into()];
     let deletes = |observed: &Observed| -> Vec<Step> {
         let steps = decide(observed, NOW).steps;
         let is_deletion = |step: &Step| *step != Step::KeepConnection;
@@ -296,12 +300,12 @@ fn the_endpoint_comes_from_the_infrastructure_else_from_the_control_plane_and_ne
     let Some(Lookup::Found(plane)) = &mut observed.control_plane else {
         return;
     };
-    plane["spec"] = json!({"controlPlaneEndpoint": endpoint("plane")});
+    Arc::make_mut(plane)["spec"] = json!({"controlPlaneEndpoint": endpoint("plane")});
     assert_eq!(given(&observed), Some(endpoint("plane")));
     let Some(Lookup::Found(infra)) = &mut observed.infra else {
         return;
     };
-    infra["spec"] = json!({"controlPlaneEndpoint": endpoint("infra")});
+    Arc::make_mut(infra)["spec"] = json!({"controlPlaneEndpoint": endpoint("infra")});
     assert_eq!(given(&observed), Some(endpoint("infra")));
     observed.cluster.spec.control_plane_endpoint =
         serde_json::from_value(endpoint("own")).expect("an endpoint");
@@ -327,7 +331,7 @@ fn a_young_machine_may_say_nothing_yet_of_being_up_to_date() {
     let mut young = machine("young", &json!([]));
     let created = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW);
     young.metadata.creation_timestamp = Some(created);
-    observed.machines = vec![young];
+    observed.machines = vec![young.into()];
     let status_after = |seconds: i64| {
         let now = Timestamp::from_second(seconds).expect("in range");
         let reported = report(&observed, now).conditions;
@@ -456,8 +460,8 @@ fn ready_machines_are_told_apart_by_control_plane_and_workers() {
     let labels = leader.metadata.labels.get_or_insert_default();
     labels.insert("cluster.x-k8s.io/control-plane".to_owned(), String::new());
     observed.machines = vec![
-        leader,
-        machine("worker", &json!([condition("Ready", "False")])),
+        leader.into(),
+        machine("worker", &json!([condition("Ready", "False")])).into(),
     ];
     assert_eq!(of(&observed, plane).status, ConditionStatus::True);
     let bad = of(&observed, workers);
@@ -489,9 +493,9 @@ fn scaling_is_told_of_the_control_plane_of_deployments_and_of_sets_of_their_own(
         let Some(Lookup::Found(plane)) = &mut of_plane.control_plane else {
             return;
         };
-        plane["kind"] = json!("Plane");
-        plane["metadata"]["name"] = json!("p");
-        plane["status"]["conditions"] = conditions;
+        Arc::make_mut(plane)["kind"] = json!("Plane");
+        Arc::make_mut(plane)["metadata"]["name"] = json!("p");
+        Arc::make_mut(plane)["status"]["conditions"] = conditions;
         assert_eq!(said(&of_plane, type_).message, "* Plane p: by somebody");
         of_plane.control_plane = Some(Lookup::Missing);
         assert_eq!(said(&of_plane, type_).status, ConditionStatus::False);

@@ -1,5 +1,7 @@
 //! Health of control-plane machines, from their static pods, their Nodes and what the members of etcd say.
 
+use std::sync::Arc;
+
 use capstan_api::condition::{self, Report};
 use capstan_api::label;
 use capstan_api::reason::{common, condition_type, kubeadm};
@@ -109,7 +111,7 @@ fn wants_marks(observed: &Observed) -> bool {
 }
 
 /// A machine whose plugin names no components to look at is as well as its Node.
-fn ready_condition(node: &Lookup<Value>) -> Report {
+fn ready_condition(node: &Lookup<Arc<Value>>) -> Report {
     let type_ = condition_type::CONTROL_PLANE_NODE_READY;
     let node = match node {
         Lookup::Found(node) => node,
@@ -137,7 +139,7 @@ fn ready_condition(node: &Lookup<Value>) -> Report {
 }
 
 /// What a static pod says about its component.
-fn pod_condition(type_: &str, pod: &Lookup<Value>) -> Report {
+fn pod_condition(type_: &str, pod: &Lookup<Arc<Value>>) -> Report {
     let pod = match pod {
         Lookup::Found(pod) => pod,
         Lookup::Missing => {

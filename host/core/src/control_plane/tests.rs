@@ -85,9 +85,10 @@ fn observed(replicas: u32) -> Observed {
     }
 }
 
-fn pod(ready: &str) -> Lookup<Value> {
+fn pod(ready: &str) -> Lookup<Arc<Value>> {
     Lookup::Found(
-        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}}),
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}})
+            .into(),
     )
 }
 
@@ -122,7 +123,7 @@ fn member(name: &str, domain: &str) -> Member {
         node: Lookup::Found(json!({
             "metadata": {"labels": {label::NODE_ROLE_CONTROL_PLANE: ""}},
             "spec": {"taints": [{"key": label::NODE_ROLE_CONTROL_PLANE, "effect": "NoSchedule"}]},
-        })),
+        }).into()),
         components: PODS
             .iter()
             .map(|type_| ComponentState { condition_type: (*type_).to_owned(), pod: pod("True") })
@@ -475,7 +476,7 @@ fn the_end_of_certificates_is_noted_and_rolls_in_time() {
         patch: json!({"metadata": {"annotations": noted}}),
     }));
     seen.members[0].expiry = Lookup::Missing;
-    seen.members[0].config = Lookup::Found(json!({"metadata": {"annotations": noted}}));
+    seen.members[0].config = Lookup::Found(json!({"metadata": {"annotations": noted}}).into());
     let mut wanted = desired(1);
     for (days, rolls) in [(18, false), (20, true)] {
         wanted.rollout_before_expiry_days = Some(days);
@@ -506,8 +507,9 @@ fn plain_member(name: &str, ready: &str) -> Member {
     let mut member = member(name, "a");
     member.components.clear();
     member.datastore = None;
-    member.node =
-        Lookup::Found(json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}));
+    member.node = Lookup::Found(
+        json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}).into(),
+    );
     member
 }
 

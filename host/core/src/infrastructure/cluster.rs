@@ -1,6 +1,7 @@
 //! Infrastructure clusters: ask the plugin until what machines need is there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -18,9 +19,9 @@ pub type Effect = super::Effect<ClusterAnswer>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     /// The infrastructure cluster.
-    pub object: Value,
+    pub object: Arc<Value>,
     /// The Cluster that owns it.
-    pub cluster: Lookup<Value>,
+    pub cluster: Lookup<Arc<Value>>,
     /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
     pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
@@ -28,7 +29,7 @@ pub struct Observed {
     /// When the plugin was last asked about this object and the templates as they are, in this process.
     pub asked: Option<Timestamp>,
     /// The plugin's machine templates that belong to the Cluster.
-    pub templates: Vec<Value>,
+    pub templates: Vec<Arc<Value>>,
 }
 
 /// What is waited for before the plugin is called, if anything.
@@ -136,8 +137,9 @@ mod tests {
 
     fn observed() -> Observed {
         Observed {
-            object: json!({"kind": "LocalCluster", "metadata": {"uid": "u", "generation": 1}}),
-            cluster: Lookup::Found(json!({})),
+            object: json!({"kind": "LocalCluster", "metadata": {"uid": "u", "generation": 1}})
+                .into(),
+            cluster: Lookup::Found(json!({}).into()),
             owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
             asked: None,
@@ -202,7 +204,8 @@ mod tests {
     #[test]
     fn an_externally_managed_object_is_never_asked_about() {
         let mut observed = observed();
-        observed.object["metadata"]["annotations"] = json!({"cluster.x-k8s.io/managed-by": "x"});
+        Arc::make_mut(&mut observed.object)["metadata"]["annotations"] =
+            json!({"cluster.x-k8s.io/managed-by": "x"});
         assert!(decide(&observed, Timestamp::UNIX_EPOCH).steps.is_empty());
     }
 }

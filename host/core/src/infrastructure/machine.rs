@@ -1,5 +1,7 @@
 //! Infrastructure machines: wait for owner, cluster and bootstrap data, then ask the plugin until the instance is there.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -16,13 +18,13 @@ pub type Effect = super::Effect<MachineAnswer>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     /// The infrastructure machine.
-    pub object: Value,
+    pub object: Arc<Value>,
     /// The Machine that owns it.
-    pub machine: Lookup<Value>,
+    pub machine: Lookup<Arc<Value>>,
     /// The Cluster.
-    pub cluster: Lookup<Value>,
+    pub cluster: Lookup<Arc<Value>>,
     /// The infrastructure cluster.
-    pub infra_cluster: Lookup<Value>,
+    pub infra_cluster: Lookup<Arc<Value>>,
     /// Name of the Secret with bootstrap data, as the Machine says, or its bootstrap config, from which the Machine has it.
     pub data_secret: Option<String>,
     /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
@@ -150,13 +152,14 @@ mod tests {
 
     fn observed() -> Observed {
         Observed {
-            object: json!({"kind": "LocalMachine", "metadata": {"uid": "u", "generation": 1}}),
-            machine: Lookup::Found(json!({})),
+            object: json!({"kind": "LocalMachine", "metadata": {"uid": "u", "generation": 1}})
+                .into(),
+            machine: Lookup::Found(json!({}).into()),
             data_secret: Some("s".to_owned()),
             cluster: Lookup::Found(
-                json!({"status": {"initialization": {"infrastructureProvisioned": true}}}),
+                json!({"status": {"initialization": {"infrastructureProvisioned": true}}}).into(),
             ),
-            infra_cluster: Lookup::Found(json!({})),
+            infra_cluster: Lookup::Found(json!({}).into()),
             owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
             asked: None,
@@ -214,7 +217,7 @@ mod tests {
             ),
             (
                 Observed {
-                    cluster: Lookup::Found(json!({})),
+                    cluster: Lookup::Found(json!({}).into()),
                     ..base.clone()
                 },
                 "WaitingForClusterInfrastructureReady",
@@ -279,7 +282,8 @@ mod tests {
     #[test]
     fn what_was_provisioned_stays_provisioned() {
         let mut observed = observed();
-        observed.object["status"] = json!({"initialization": {"provisioned": true}, "own": 1});
+        Arc::make_mut(&mut observed.object)["status"] =
+            json!({"initialization": {"provisioned": true}, "own": 1});
         let failure = Failure::terminal("InstanceLost", "the instance is gone");
         let outcome = Outcome {
             done: vec![],
@@ -293,7 +297,7 @@ mod tests {
     #[test]
     fn a_settled_machine_is_not_asked_about_at_every_turn() {
         let mut observed = observed();
-        observed.object["status"] = json!({
+        Arc::make_mut(&mut observed.object)["status"] = json!({
             "initialization": {"provisioned": true}, "observedGeneration": 1,
             "conditions": [{"type": "Ready", "status": "True"}],
         });
@@ -311,7 +315,8 @@ mod tests {
     #[test]
     fn deletion_ends_when_the_plugin_says_gone() {
         let mut observed = observed();
-        observed.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        Arc::make_mut(&mut observed.object)["metadata"]["deletionTimestamp"] =
+            json!("2026-01-01T00:00:00Z");
         assert_eq!(
             decide(&observed, Timestamp::UNIX_EPOCH).steps,
             vec![Step::Delete]

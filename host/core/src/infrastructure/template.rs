@@ -3,6 +3,7 @@
 //! The plugin is told the templates of a cluster with `ensure-cluster` and answers with what it knows of them, both in `extra`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ struct NodeInfo {
 
 /// What the plugin is told of the templates.
 #[must_use]
-pub fn told(templates: &[Value]) -> Option<(String, Value)> {
+pub fn told(templates: &[Arc<Value>]) -> Option<(String, Value)> {
     let told: Vec<Value> = templates
         .iter()
         .map(|template| {
@@ -68,7 +69,7 @@ pub fn told(templates: &[Value]) -> Option<(String, Value)> {
 /// When the answer speaks of something else, or says what the contract does not know.
 pub fn patches(
     extra: &[(String, Value)],
-    templates: &[Value],
+    templates: &[Arc<Value>],
 ) -> Result<Vec<(usize, Value)>, Violation> {
     let mut patches = Vec::new();
     for (_, value) in extra.iter().filter(|(name, _)| name == CAPACITIES) {
@@ -171,11 +172,12 @@ fn difference(template: &Value, wanted: &Value) -> Option<Value> {
 mod tests {
     use super::*;
 
-    fn template(name: &str, status: Value) -> Value {
-        json!({
+    fn template(name: &str, status: Value) -> Arc<Value> {
+        let template = json!({
             "kind": "LocalMachineTemplate", "metadata": {"name": name, "uid": "u"},
             "spec": {"template": {"spec": {"instanceType": "small"}}}, "status": status,
-        })
+        });
+        Arc::new(template)
     }
 
     fn answer(value: Value) -> Vec<(String, Value)> {

@@ -3,6 +3,7 @@
 //! Contract: upstream `core/reconcilers/machine/machine_controller.go`, `reconcileDelete`. A wait's start is in the status, so
 //! that a restart continues it. What cannot be seen is waited for, never taken as gone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::annotation;
@@ -62,7 +63,11 @@ pub struct Turn {
 impl Facts {
     /// Takes in what was seen of the Node: by its provider ID, or else by the Machine's reference, with what has that name. What
     /// cannot be seen may well be there, and is waited for.
-    pub fn see_node(&mut self, found: &NodeLookup, reference: Option<(String, Lookup<Value>)>) {
+    pub fn see_node(
+        &mut self,
+        found: &NodeLookup,
+        reference: Option<(String, Lookup<Arc<Value>>)>,
+    ) {
         match (found, reference) {
             (NodeLookup::One(node), _) => {
                 self.node = text(node, "/metadata/name").map(str::to_owned);
@@ -71,7 +76,7 @@ impl Facts {
             }
             (NodeLookup::NotLooked | NodeLookup::Several(_), Some((name, named))) => {
                 self.node_exists = !named.is_missing();
-                self.node_unreachable = named.found().is_some_and(is_unreachable);
+                self.node_unreachable = named.found().is_some_and(|node| is_unreachable(node));
                 self.node = Some(name);
             }
             // A Node of that name that is not the instance's is another.
@@ -192,8 +197,11 @@ fn times(observed: &Observed) -> MachineDeletionStatus {
 #[must_use]
 pub fn pending(observed: &Observed, phase: Phase) -> Vec<&Hook> {
     let facts = &observed.deletion;
-    let infra_gone_or_going =
-        observed.infra.is_missing() || observed.infra.found().is_some_and(is_deleting);
+    let infra_gone_or_going = observed.infra.is_missing()
+        || observed
+            .infra
+            .found()
+            .is_some_and(|infra| is_deleting(infra));
     let times = times(observed);
     let is_over = match phase {
         Phase::PreDrain => {
@@ -239,8 +247,11 @@ fn node_stage(observed: &Observed, now: Timestamp) -> Option<Stage> {
         .node
         .as_ref()
         .filter(|_| is_node_deletion_allowed(facts))?;
-    let infra_gone_or_going =
-        observed.infra.is_missing() || observed.infra.found().is_some_and(is_deleting);
+    let infra_gone_or_going = observed.infra.is_missing()
+        || observed
+            .infra
+            .found()
+            .is_some_and(|infra| is_deleting(infra));
     let terminating = times.wait_for_pre_terminate_hook_start_time.as_ref();
     // What began before hooks before termination were waited for is not gone back to. A Node that has joined since is drained
     // all the same.
@@ -294,7 +305,7 @@ pub fn stage(observed: &Observed, now: Timestamp) -> Stage {
         && !known.provisioned
         && !known.bootstrapped
         && known.data_secret_name.is_none();
-    let holds = |object: &Lookup<Value>, no_kind: bool| match object {
+    let holds = |object: &Lookup<Arc<Value>>, no_kind: bool| match object {
         Lookup::Found(_) => true,
         Lookup::Missing => false,
         Lookup::Unknown(_) => !(nothing_made && no_kind),

@@ -455,7 +455,8 @@ mod tests {
             patch(observed, &node).expect("differs")["metadata"]["labels"].clone()
         };
         assert_eq!(labels(&observed)[label::INTERRUPTIBLE], Value::Null);
-        observed.infra = crate::lookup::Lookup::Found(json!({"status": {"interruptible": true}}));
+        observed.infra =
+            crate::lookup::Lookup::Found(json!({"status": {"interruptible": true}}).into());
         assert_eq!(labels(&observed)[label::INTERRUPTIBLE], "");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use capstan_api::name::fnv32a;
 use capstan_api::v1beta2::{
@@ -51,7 +52,7 @@ pub struct SetSeen {
     /// The set.
     pub set: MachineSet,
     /// Its machines, also those that are being deleted.
-    pub machines: Vec<Machine>,
+    pub machines: Vec<Arc<Machine>>,
 }
 
 /// A template that is referenced.
@@ -60,7 +61,7 @@ pub struct TemplateSeen {
     /// The reference.
     pub reference: ContractVersionedObjectReference,
     /// What it names.
-    pub object: Lookup<Value>,
+    pub object: Lookup<Arc<Value>>,
 }
 
 /// The upgrade strategy and what it said.
@@ -346,7 +347,8 @@ impl Observed {
     /// All machines.
     #[must_use]
     pub fn machines(&self) -> Vec<&Machine> {
-        self.sets.iter().flat_map(|seen| &seen.machines).collect()
+        let machines = self.sets.iter().flat_map(|seen| &seen.machines);
+        machines.map(|machine| &**machine).collect()
     }
 
     /// The selector's labels; when the selector is empty, those that admission fills in.

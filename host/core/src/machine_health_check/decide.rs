@@ -1,5 +1,6 @@
 //! What should happen next: which Machines are marked, and which external requests are made or taken back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::condition::{self, Report};
@@ -81,7 +82,7 @@ pub enum Step {
     /// Make an external request.
     Ask(Box<Request>),
     /// Take back an external request of a Machine that is healthy again.
-    TakeBack(Value),
+    TakeBack(Arc<Value>),
     /// Tell that nothing is replaced; the text says why.
     TellRestricted(String),
 }

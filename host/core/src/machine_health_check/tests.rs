@@ -54,15 +54,18 @@ fn machine(name: &str, status: Value) -> Machine {
 fn running(name: &str) -> Target {
     target(
         machine(name, json!({"nodeRef": {"name": name}})),
-        Some(Lookup::Found(json!({
-            "metadata": {"name": name}, "status": {"conditions": [is("Ready", "True", 10)]},
-        }))),
+        Some(Lookup::Found(
+            json!({
+                "metadata": {"name": name}, "status": {"conditions": [is("Ready", "True", 10)]},
+            })
+            .into(),
+        )),
     )
 }
 
-fn target(machine: Machine, node: Option<Lookup<Value>>) -> Target {
+fn target(machine: Machine, node: Option<Lookup<Arc<Value>>>) -> Target {
     Target {
-        machine,
+        machine: machine.into(),
         node,
         request: Lookup::Missing,
         also: Vec::new(),
@@ -78,7 +81,7 @@ fn broken(name: &str, second: i64) -> Target {
         "status": {"conditions": [{
             "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastTransitionTime": when(second),
         }]},
-    })));
+    }).into()));
     broken
 }
 
@@ -165,7 +168,8 @@ fn a_machine_condition_counts_beside_the_nodes_and_names_the_reason() {
     worn.machine = machine(
         "a",
         json!({"nodeRef": {"name": "a"}, "conditions": [is("DiskWorn", "True", 0)]}),
-    );
+    )
+    .into();
     let observed = observed(spec, vec![worn]);
     let Verdict::Unhealthy { reason, message } = verdict_of(&observed, 300) else {
         panic!("not unhealthy");
@@ -242,8 +246,7 @@ fn workers_are_not_judged_before_there_is_a_control_plane() {
     let status = cluster.status.as_mut().expect("a status");
     condition::remove(&mut status.conditions, "ControlPlaneInitialized");
     assert_eq!(verdict_of(&early, 10_000), Verdict::Pending(None));
-    early.targets[0]
-        .machine
+    Arc::make_mut(&mut early.targets[0].machine)
         .metadata
         .labels
         .get_or_insert_default()
@@ -257,8 +260,7 @@ fn workers_are_not_judged_before_there_is_a_control_plane() {
 #[test]
 fn an_annotation_asks_for_replacement_at_once() {
     let mut asked = running("a");
-    asked
-        .machine
+    Arc::make_mut(&mut asked.machine)
         .metadata
         .annotations
         .get_or_insert_default()
@@ -346,7 +348,9 @@ fn a_machine_that_recovered_is_healthy_again_and_a_settled_world_is_left_alone()
                 panic!("{step:?}");
             };
             assert_eq!(second, 10_000, "marked again");
-            let status = seen.targets[0].machine.status.get_or_insert_default();
+            let status = Arc::make_mut(&mut seen.targets[0].machine)
+                .status
+                .get_or_insert_default();
             status.conditions.clone_from(&marks[0].conditions);
         }
     }
@@ -372,10 +376,13 @@ fn an_external_controller_is_asked_once_and_the_request_is_taken_back() {
         "False",
         "RemediationTemplateNotFound"
     )));
-    seen.template = Some(Lookup::Found(json!({
-        "apiVersion": "infra.io/v1", "kind": "RebootTemplate", "metadata": {"name": "t"},
-        "spec": {"template": {"spec": {"times": 3}}},
-    })));
+    seen.template = Some(Lookup::Found(
+        json!({
+            "apiVersion": "infra.io/v1", "kind": "RebootTemplate", "metadata": {"name": "t"},
+            "spec": {"template": {"spec": {"times": 3}}},
+        })
+        .into(),
+    ));
     let plan = decide(&seen, at(10_000));
     let Some(Step::Ask(request)) = plan.steps.first() else {
         panic!("{plan:?}");
@@ -393,9 +400,11 @@ fn an_external_controller_is_asked_once_and_the_request_is_taken_back() {
         "False",
         "WaitingForRemediation"
     )));
-    let status = seen.targets[0].machine.status.get_or_insert_default();
+    let status = Arc::make_mut(&mut seen.targets[0].machine)
+        .status
+        .get_or_insert_default();
     status.conditions.clone_from(&request.mark.conditions);
-    seen.targets[0].request = Lookup::Found(request.object.clone());
+    seen.targets[0].request = Lookup::Found(request.object.clone().into());
     assert!(decide(&seen, at(10_001)).steps.is_empty(), "asked once");
     seen.targets[0].node = running("a").node;
     let healthy = decide(&seen, at(10_002));
@@ -440,8 +449,9 @@ fn two_checks_of_one_machine_say_so_and_only_the_older_acts() {
 #[test]
 fn a_machine_that_is_being_deleted_is_not_asked_for_again() {
     let mut going = broken("a", 0);
-    going.machine.metadata.deletion_timestamp =
-        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
+    Arc::make_mut(&mut going.machine)
+        .metadata
+        .deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
     let observed = observed(usual(), vec![going]);
     assert_eq!(
         marked(&decide(&observed, at(10_000)), "a"),

@@ -2,6 +2,7 @@
 //! as patches of what differs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use capstan_api::name::label_value;
 use capstan_api::v1beta2::{API_VERSION, ContractVersionedObjectReference, MachineDeletionSpec};
@@ -172,7 +173,11 @@ fn copied_reference(
     }
 }
 
-fn copy(observed: &Observed, template: &Lookup<Value>, machine: &str) -> Result<Value, MakeError> {
+fn copy(
+    observed: &Observed,
+    template: &Lookup<Arc<Value>>,
+    machine: &str,
+) -> Result<Value, MakeError> {
     let template = match template {
         Lookup::Found(template) => template,
         Lookup::Missing => return Err(MakeError::Template("a template does not exist".to_owned())),
@@ -266,7 +271,7 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
         "taints": (!spec.taints.is_empty()).then_some(&spec.taints),
         "deletion": timeouts(&deletion),
     });
-    let current = serde_json::to_value(&seen.machine).unwrap_or_default();
+    let current = serde_json::to_value(&*seen.machine).unwrap_or_default();
     if seen.is_deleting() {
         let patch = merge::patch(&current, &json!({"spec": fields}))?;
         return Some(Change {

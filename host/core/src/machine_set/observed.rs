@@ -1,6 +1,7 @@
 //! All that decisions about a MachineSet may look at.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use capstan_api::annotation;
 use capstan_api::label;
@@ -26,11 +27,11 @@ pub struct Observed {
     /// Machines that it controls, and those that its selector matches and nobody controls.
     pub machines: Vec<MachineSeen>,
     /// The infrastructure template.
-    pub infra_template: Lookup<Value>,
+    pub infra_template: Lookup<Arc<Value>>,
     /// The bootstrap template; `None` when its machines have no bootstrap object.
-    pub bootstrap_template: Option<Lookup<Value>>,
+    pub bootstrap_template: Option<Lookup<Arc<Value>>>,
     /// The Cluster's control plane object; Missing when it has none.
-    pub control_plane: Lookup<Value>,
+    pub control_plane: Lookup<Arc<Value>>,
     /// For names that are made; another number for every reconcile.
     pub seed: u64,
 }
@@ -39,11 +40,11 @@ pub struct Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineSeen {
     /// The Machine.
-    pub machine: Machine,
+    pub machine: Arc<Machine>,
     /// Its infrastructure object.
-    pub infra: Lookup<Value>,
+    pub infra: Lookup<Arc<Value>>,
     /// Its bootstrap object; `None` when it has none.
-    pub bootstrap: Option<Lookup<Value>>,
+    pub bootstrap: Option<Lookup<Arc<Value>>>,
 }
 
 impl MachineSeen {
@@ -83,7 +84,7 @@ impl Observed {
 
     /// The Machines.
     pub fn bare_machines(&self) -> impl Iterator<Item = &Machine> {
-        self.machines.iter().map(|seen| &seen.machine)
+        self.machines.iter().map(|seen| &*seen.machine)
     }
 
     /// The selector's labels as they should be: with the Cluster's name, and the set's own when there is nothing else.
@@ -94,7 +95,7 @@ impl Observed {
 
     /// The referenced templates that can be adopted, with what they name.
     #[must_use]
-    pub fn templates(&self) -> Vec<(&ContractVersionedObjectReference, &Lookup<Value>)> {
+    pub fn templates(&self) -> Vec<(&ContractVersionedObjectReference, &Lookup<Arc<Value>>)> {
         let spec = &self.set.spec.template.spec;
         let mut templates = vec![(&spec.infrastructure_ref, &self.infra_template)];
         if let (Some(reference), Some(seen)) =

@@ -1,5 +1,7 @@
 //! MachineSets: what keeps machines from being made, which orphans are taken in.
 
+use std::sync::Arc;
+
 use capstan_api::annotation;
 use capstan_api::v1beta2::Cluster;
 use serde_json::{Value, json};
@@ -22,12 +24,15 @@ fn below(control_plane: &str, version: &str) -> Observed {
         "kind": "Plane", "metadata": {"name": "p"},
         "spec": {"version": control_plane},
         "status": {"version": control_plane, "versions": [{"version": control_plane, "replicas": 1}]},
-    }));
+    }).into());
     seen.set.spec.template.spec.version = Some(version.to_owned());
-    seen.infra_template = Lookup::Found(json!({
-        "apiVersion": "i/v1", "kind": "InfraTemplate", "metadata": {"name": "t"},
-        "spec": {"template": {"spec": {}}},
-    }));
+    seen.infra_template = Lookup::Found(
+        json!({
+            "apiVersion": "i/v1", "kind": "InfraTemplate", "metadata": {"name": "t"},
+            "spec": {"template": {"spec": {}}},
+        })
+        .into(),
+    );
     seen
 }
 
@@ -96,8 +101,9 @@ fn an_orphan_is_taken_in_and_a_machine_of_another_is_left() {
         (&json!("set"), &json!(true))
     );
     let theirs = json!([{"apiVersion": "x/v1", "kind": "Other", "name": "o", "uid": "o", "controller": true}]);
-    seen.machines[0].machine.metadata.owner_references =
-        serde_json::from_value(theirs).expect("owners");
+    Arc::make_mut(&mut seen.machines[0].machine)
+        .metadata
+        .owner_references = serde_json::from_value(theirs).expect("owners");
     let change = super::desired::in_place(&seen, &seen.machines[0]).expect("labels differ");
     assert_eq!(
         change.patch.expect("a patch")["metadata"]["ownerReferences"],

@@ -4,6 +4,7 @@
 //! Clouds, drains and preflight checks are not part of it: machines come and go when the caller says so.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use capstan_api::v1beta2::{Cluster, Machine, MachineDeployment, MachineSet};
 use jiff::{SignedDuration, Timestamp};
@@ -202,7 +203,7 @@ impl Simulation {
             sets.push(SetSeen {
                 set: typed::<MachineSet>("MachineSet", set)?,
                 machines: machines
-                    .map(|machine| typed::<Machine>("Machine", machine))
+                    .map(|machine| typed::<Machine>("Machine", machine).map(Arc::new))
                     .collect::<Result<_, _>>()?,
             });
         }
@@ -228,9 +229,9 @@ impl Simulation {
     }
 
     /// A template as its Cluster owns it: what it says does not matter here.
-    fn template(&self, kind: &str, name: &str) -> Value {
+    fn template(&self, kind: &str, name: &str) -> Arc<Value> {
         let cluster = &self.cluster.metadata;
-        json!({
+        Arc::new(json!({
             "apiVersion": "infrastructure.cluster.x-k8s.io/v1beta2", "kind": kind,
             "metadata": {
                 "name": name, "namespace": cluster.namespace, "uid": format!("uid-{kind}-{name}"),
@@ -240,7 +241,7 @@ impl Simulation {
                 }],
             },
             "spec": {"template": {"spec": {}}},
-        })
+        }))
     }
 
     /// One reconcile of the deployment, with what the strategy answered in `observed`; with `crash`, only so many steps of its
@@ -335,7 +336,7 @@ impl Simulation {
         let mut machines = Vec::new();
         for machine in self.machines_of(&object) {
             machines.push(MachineSeen {
-                machine: typed("Machine", machine)?,
+                machine: Arc::new(typed("Machine", machine)?),
                 infra: Lookup::Unknown("not part of this world".to_owned()),
                 bootstrap: None,
             });

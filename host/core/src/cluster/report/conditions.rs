@@ -1,5 +1,7 @@
 //! Every condition that the Cluster controller owns.
 
+use std::sync::Arc;
+
 use capstan_api::condition::combine::{
     self, Fallback, Part, Polarity, Reasons, Source, aggregate, mirror, summary,
 };
@@ -25,7 +27,7 @@ const FAILURES_MAX: u32 = 5;
 pub(super) fn all(observed: &Observed, stage: Option<&Stage>, now: Timestamp) -> Vec<Report> {
     let control_plane: Vec<&Machine> = observed.control_plane_machines().collect();
     let workers: Vec<&Machine> = observed.worker_machines().collect();
-    let every: Vec<&Machine> = observed.machines.iter().collect();
+    let every: Vec<&Machine> = observed.machines.iter().map(|machine| &**machine).collect();
     let ready = condition_type::READY;
     let up_to_date = condition_type::UP_TO_DATE;
     let machines = |target: &str, type_: &str, machines: &[&Machine]| {
@@ -172,7 +174,7 @@ fn absent(
     type_: &str,
     observed: &Observed,
     reference: Option<&ContractVersionedObjectReference>,
-    object: Option<&Lookup<Value>>,
+    object: Option<&Lookup<Arc<Value>>>,
     done: bool,
 ) -> Option<Report> {
     let deleting = observed.is_deleting();

@@ -7,7 +7,7 @@ fn every_certificate_is_listed_the_first_to_end_first() {
     let mut seen = running(1, vec![member("a", "a")]);
     let end = |text: &str| text.parse::<Timestamp>().unwrap();
     seen.members[0].config = Lookup::Found(
-        json!({"metadata": {"annotations": {annotation::CERTIFICATES_EXPIRY: "2027-01-01T00:00:00Z"}}}),
+        json!({"metadata": {"annotations": {annotation::CERTIFICATES_EXPIRY: "2027-01-01T00:00:00Z"}}}).into(),
     );
     seen.material = Lookup::Found(MaterialState {
         certificates: vec![

@@ -15,7 +15,7 @@ fn said(member: Member, type_: &str) -> (ConditionStatus, String, String) {
 
 fn with_pod(pod: Lookup<Value>) -> (ConditionStatus, String, String) {
     let mut member = member("a", "a");
-    member.components[0].pod = pod;
+    member.components[0].pod = pod.map(Arc::new);
     said(member, "APIServerPodHealthy")
 }
 
@@ -87,7 +87,7 @@ fn a_pod_that_goes_that_runs_or_that_cannot_be_seen() {
         Lookup::Found(json!({"status": {"phase": phase, "conditions": done}}))
     };
     let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
-    assert_eq!(with_pod(Lookup::Found(going)).1, common::DELETING);
+    assert_eq!(with_pod(Lookup::Found(going.into())).1, common::DELETING);
     for unknown in [
         phase("Unknown", json!([])),
         Lookup::Unknown("no answer".to_owned()),
@@ -105,9 +105,9 @@ fn a_pod_that_goes_that_runs_or_that_cannot_be_seen() {
 #[test]
 fn a_node_has_kubeadms_label_and_the_taint_unless_the_config_leaves_it_out() {
     let key = label::NODE_ROLE_CONTROL_PLANE;
-    let judged = |node: Value, config: Lookup<Value>| {
+    let judged = |node: Value, config: Lookup<Arc<Value>>| {
         let mut member = member("a", "a");
-        member.node = Lookup::Found(node);
+        member.node = Lookup::Found(node.into());
         member.config = config;
         said(member, "NodeKubeadmLabelsAndTaintsSet")
     };
@@ -124,7 +124,7 @@ fn a_node_has_kubeadms_label_and_the_taint_unless_the_config_leaves_it_out() {
     assert_eq!(lacking.1, kubeadm::NOT_SET);
     assert!(lacking.2.contains("no taint"), "{}", lacking.2);
     let on_purpose = json!({"spec": {"initConfiguration": {"nodeRegistration": {"taints": []}}}});
-    let left_out = judged(untainted, Lookup::Found(on_purpose));
+    let left_out = judged(untainted, Lookup::Found(on_purpose.into()));
     assert_eq!(left_out.1, kubeadm::SET);
     let whole = json!({"metadata": {"labels": labels}, "spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
     assert_eq!(judged(whole, none()).1, kubeadm::SET);

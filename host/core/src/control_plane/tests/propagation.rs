@@ -20,7 +20,7 @@ fn with_infra(labels: &Value) -> Observed {
     for (name, value) in labels.as_object().unwrap() {
         all[name] = value.clone();
     }
-    seen.members[0].infra = Lookup::Found(json!({"metadata": {"labels": all}}));
+    seen.members[0].infra = Lookup::Found(json!({"metadata": {"labels": all}}).into());
     seen
 }
 

@@ -113,7 +113,7 @@ fn members_and_machines_that_do_not_belong_together_are_not_available() {
     );
     let joined = now() - SignedDuration::from_secs(20);
     seen.members[2].node =
-        Lookup::Found(json!({"metadata": {"creationTimestamp": joined.to_string()}}));
+        Lookup::Found(json!({"metadata": {"creationTimestamp": joined.to_string()}}).into());
     assert_eq!(
         available(&seen).status,
         ConditionStatus::True,

@@ -169,13 +169,13 @@ fn the_node_is_found_by_its_name_when_its_provider_id_is_not_known() {
     let node = json!({
         "metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
     });
-    let see = |found: &NodeLookup, named: Lookup<Value>| {
+    let see = |found: &NodeLookup, named: Lookup<Arc<Value>>| {
         let mut facts = Facts::default();
         facts.see_node(found, Some(("n".to_owned(), named)));
         assert_eq!(facts.node.as_deref(), Some("n"));
         (facts.node_exists, facts.node_unreachable)
     };
-    let found = Lookup::Found(node.clone());
+    let found = Lookup::Found(Arc::new(node.clone()));
     assert_eq!(see(&NodeLookup::NotLooked, found.clone()), (true, true));
     assert_eq!(see(&NodeLookup::NotLooked, Lookup::Missing), (false, false));
     let unseen = Lookup::Unknown("no connection".to_owned());
@@ -187,17 +187,20 @@ fn the_node_is_found_by_its_name_when_its_provider_id_is_not_known() {
         (false, false),
         "another instance's"
     );
-    assert_eq!(see(&NodeLookup::One(node), unseen), (true, true));
+    assert_eq!(see(&NodeLookup::One(node.into()), unseen), (true, true));
 }
 
 #[test]
 fn a_provider_id_that_comes_late_is_kept() {
     let mut observed = deleting();
     observed.machine.spec.provider_id = None;
-    observed.infra = Lookup::Found(json!({
-        "metadata": {"name": "i"}, "spec": {"providerID": "p://1"},
-        "status": {"initialization": {"provisioned": true}},
-    }));
+    observed.infra = Lookup::Found(
+        json!({
+            "metadata": {"name": "i"}, "spec": {"providerID": "p://1"},
+            "status": {"initialization": {"provisioned": true}},
+        })
+        .into(),
+    );
     let steps = decide(&observed, Timestamp::UNIX_EPOCH).steps;
     let Some(Step::PatchMachine(patch)) = steps.first() else {
         panic!("{steps:?}");
@@ -300,7 +303,7 @@ fn the_last_control_plane_machine_keeps_its_node_undrained() {
 fn a_drain_does_not_begin_when_the_infrastructure_is_going() {
     let mut observed = deleting();
     observed.infra =
-        Lookup::Found(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        Lookup::Found(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}).into());
     assert_eq!(
         stage(&observed, Timestamp::UNIX_EPOCH),
         Stage::Infrastructure

@@ -1,5 +1,7 @@
 //! Machine reports: a machine with everything, and what is said of each thing that is missing.
 
+use std::sync::Arc;
+
 use capstan_api::v1beta2::{Cluster, ClusterInitializationStatus, ClusterStatus, Machine};
 use serde_json::json;
 
@@ -35,18 +37,24 @@ pub(in crate::machine) fn observed() -> Observed {
         chosen: crate::machine::node::Chosen::default(),
         cluster: Lookup::Found(cluster),
         infra_is_own: false,
-        infra: Lookup::Found(json!({
-            "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
-            "spec": {"providerID": "x://1"},
-            "status": {
-                "initialization": {"provisioned": true}, "failureDomain": "a",
-                "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
-            },
-        })),
-        bootstrap: Some(Lookup::Found(json!({
-            "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
-            "status": {"initialization": {"dataSecretCreated": true}, "dataSecretName": "m"},
-        }))),
+        infra: Lookup::Found(
+            json!({
+                "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
+                "spec": {"providerID": "x://1"},
+                "status": {
+                    "initialization": {"provisioned": true}, "failureDomain": "a",
+                    "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                },
+            })
+            .into(),
+        ),
+        bootstrap: Some(Lookup::Found(
+            json!({
+                "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
+                "status": {"initialization": {"dataSecretCreated": true}, "dataSecretName": "m"},
+            })
+            .into(),
+        )),
         connection: Connection {
             connected: true,
             last_success: Some(Timestamp::UNIX_EPOCH),
@@ -58,7 +66,7 @@ pub(in crate::machine) fn observed() -> Observed {
                 {"type": "Ready", "status": "True"}, {"type": "MemoryPressure", "status": "False"},
                 {"type": "DiskPressure", "status": "False"}, {"type": "PIDPressure", "status": "False"},
             ]},
-        })),
+        }).into()),
         outdated: None,
         outdated_revision: false,
         deletion: deletion::Facts::default(),
@@ -110,12 +118,12 @@ fn each_phase_follows_from_what_is_there() {
         reported(&observed).status.phase,
         Some(MachinePhase::Provisioned)
     );
-    observed.infra = Lookup::Found(json!({}));
+    observed.infra = Lookup::Found(json!({}).into());
     assert_eq!(
         reported(&observed).status.phase,
         Some(MachinePhase::Provisioning)
     );
-    observed.bootstrap = Some(Lookup::Found(json!({})));
+    observed.bootstrap = Some(Lookup::Found(json!({}).into()));
     assert_eq!(
         reported(&observed).status.phase,
         Some(MachinePhase::Pending)
@@ -142,6 +150,7 @@ fn an_object_that_cannot_be_seen_is_unknown_and_not_missing() {
 fn a_node_that_is_not_healthy_says_which_condition() {
     let mut observed = observed();
     if let NodeLookup::One(node) = &mut observed.node {
+        let node = Arc::make_mut(node);
         node["status"]["conditions"][2]["status"] = json!("True");
         node["status"]["conditions"][2]["message"] = json!("disk is full");
     }
@@ -331,7 +340,7 @@ fn the_certificates_expiry_comes_from_the_machine_or_its_config() {
     let mut observed = observed();
     let key = annotation::CERTIFICATES_EXPIRY;
     observed.bootstrap = Some(Lookup::Found(
-        json!({"metadata": {"annotations": {key: "2027-01-02T03:04:05Z"}}}),
+        json!({"metadata": {"annotations": {key: "2027-01-02T03:04:05Z"}}}).into(),
     ));
     let expiry = |observed: &Observed| {
         let date = reported(observed).status.certificates_expiry_date;
@@ -383,6 +392,7 @@ fn the_name_of_the_data_waits_for_the_provider_id_only_where_nobody_waits_for_it
     let Lookup::Found(infra) = &mut seen.infra else {
         return;
     };
+    let infra = Arc::make_mut(infra);
     infra["spec"] = json!({});
     infra["status"] = json!({});
     assert!(patches(&seen).is_empty());

@@ -1,5 +1,7 @@
 //! Which unhealthy Machines go first, how many at a time, and what the others are told.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -61,7 +63,7 @@ pub(in crate::machine_set) fn observed(max_in_flight: Value, machines: Vec<Value
     }
     let deployment = object("MachineDeployment", spec);
     let seen = |machine| MachineSeen {
-        machine: serde_json::from_value(machine).expect("a Machine"),
+        machine: Arc::new(serde_json::from_value(machine).expect("a Machine")),
         infra: Lookup::Missing,
         bootstrap: None,
     };
@@ -161,7 +163,9 @@ fn machines_of_an_old_set_wait_for_the_rollout() {
 fn what_was_said_is_not_said_again() {
     let mut seen = observed(json!(0), vec![given_up("a", 10)]);
     let said = remediations(&seen, at(0)).machines;
-    let status = seen.machines[0].machine.status.get_or_insert_default();
+    let status = Arc::make_mut(&mut seen.machines[0].machine)
+        .status
+        .get_or_insert_default();
     status.conditions.clone_from(&said[0].conditions);
     assert_eq!(remediations(&seen, at(1)), Remediations::default());
 }

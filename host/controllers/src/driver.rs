@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use capstan_api::name::ObjectKey;
 use capstan_core::plan::{Failure, FailureKind, Next, Outcome, Plan, STEPS_MAX};
 use capstan_engine::limit::{QUEUE_WAIT, WALL_CEILING};
 use serde_json::{Value, json};

@@ -31,7 +31,7 @@ use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::ApiError;
 use crate::machine::{shared, typed};
-use crate::machine_set::cluster_of;
+use crate::machine_set::{adopts, cluster_of};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
@@ -495,6 +495,7 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
     let failure = done.as_ref().err().filter(|why| why.reason != "Conflict")?;
     let (reason, action) = match step {
         Step::CreateSet(_) => (reason::FAILED_CREATE, "CreateMachineSet"),
+        Step::PatchSet { patch, .. } if adopts(patch) => (reason::FAILED_ADOPT, "AdoptMachineSet"),
         Step::PatchSet { .. } => (reason::FAILED_SCALE, "ScaleMachineSet"),
         Step::DeleteSets(_) => (reason::FAILED_DELETE, "DeleteMachineSet"),
         _ => return None,

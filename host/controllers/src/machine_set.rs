@@ -405,10 +405,18 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
     let failure = done.as_ref().err().filter(|why| !is_lost_race(why))?;
     let (reason, action) = match step {
         Step::Create(_) | Step::Complete(_) => (reason::FAILED_CREATE, "CreateMachine"),
+        Step::Change(changes) if changes.iter().filter_map(|c| c.patch.as_ref()).any(adopts) => {
+            (reason::FAILED_ADOPT, "AdoptMachine")
+        }
         Step::Delete(_) => (reason::FAILED_DELETE, "DeleteMachine"),
         _ => return None,
     };
     Some(Event::warning(reason, action, &*failure.message))
+}
+
+/// Whether a merge patch makes its writer the controller of an object.
+pub(crate) fn adopts(patch: &Value) -> bool {
+    patch.pointer("/metadata/ownerReferences").is_some()
 }
 
 /// A lost race is looked at again at once: news to nobody.
@@ -432,5 +440,34 @@ pub(crate) fn cluster_of(
             "ClusterNotFound",
             format!("spec.clusterName: Cluster {key} does not exist"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_core::machine_set::desired;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_cannot_be_taken_over_is_told_and_a_lost_race_is_not() {
+        let change = |metadata: Value| {
+            Step::Change(vec![desired::Change {
+                machine: "m".to_owned(),
+                patch: Some(json!({"metadata": metadata})),
+                objects: Vec::new(),
+            }])
+        };
+        let adoption = change(json!({"ownerReferences": []}));
+        let refused = Err(Failure::transient("Forbidden", "changing Machine m: no"));
+        let event = event_of(&adoption, &refused).unwrap();
+        assert_eq!(
+            (event.reason.as_str(), event.note.as_str()),
+            (reason::FAILED_ADOPT, "changing Machine m: no")
+        );
+        assert!(event_of(&change(json!({"labels": {"a": "b"}})), &refused).is_none());
+        assert!(event_of(&adoption, &Ok(())).is_none());
+        let lost = Err(Failure::transient("Conflict", "changed meanwhile"));
+        assert!(event_of(&adoption, &lost).is_none());
     }
 }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use capstan_api::label;
 use capstan_api::name::ObjectKey;
 
 use crate::flag::Flag;

@@ -54,6 +54,9 @@ words! {
     CONTROL_PLANE_UNHEALTHY = "ControlPlaneUnhealthy",
     /// A Machine or a MachineSet could not be made. The note has the API server's words; the host tries again.
     FAILED_CREATE = "FailedCreate",
+    /// A Machine or a MachineSet that nobody controls could not be taken over by the set or deployment that selects it. The note has the
+    /// API server's words; the host tries again.
+    FAILED_ADOPT = "FailedAdopt",
     /// A Machine or a MachineSet could not be deleted, by its owner or with its control plane. The note has the API server's words; the host tries again.
     FAILED_DELETE = "FailedDelete",
     /// The replicas of a MachineSet could not be changed. The note has the API server's words; the host tries again.

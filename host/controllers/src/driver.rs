@@ -37,8 +37,8 @@ const CONFLICT_RETRY: Duration = Duration::from_millis(50);
 /// A terminal or denied failure is looked at again after this time all the same: what it depends on may not be watched.
 const STUCK_RETRY: Duration = Duration::from_secs(300);
 
-/// So many statuses that wait lengthen the wait by its own length: machines of ten clusters come within seconds, those of thirty do not.
-const HELD_PER_HOLD: usize = 25;
+/// So many statuses that wait lengthen the wait by its own length: those of ten clusters come within seconds, those of thirty do not.
+const HELD_PER_HOLD: usize = 10;
 
 /// The wait is never longer than so many of itself: who looks at a status sees it change within a quarter of a minute.
 const HOLDS_MAX: usize = 5;
@@ -527,7 +527,7 @@ mod tests {
     #[test]
     fn the_more_statuses_wait_the_longer_they_wait_within_bounds() {
         let seconds = |waiting| patience(Duration::from_secs(3), waiting).as_secs();
-        assert_eq!([0, 1, 25, 26, 100, 5000].map(seconds), [3, 3, 3, 6, 12, 15]);
+        assert_eq!([0, 1, 10, 11, 40, 5000].map(seconds), [3, 3, 3, 6, 12, 15]);
         assert!(patience(Duration::ZERO, 5000).is_zero());
     }
 }

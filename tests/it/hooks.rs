@@ -144,7 +144,7 @@ fn bound_hooks_are_asked_in_order_beside_foreign_annotations() {
         assert_eq!(deleting.reason, "WaitingForPreDrainHook");
         assert_eq!(
             deleting.message,
-            "Waiting for pre-drain hooks to succeed (hooks: theirs,b-first,a-second)"
+            "Waiting for pre-drain hooks to succeed (hooks: pre-drain.delete.hook.machine.cluster.x-k8s.io/theirs,b-first,a-second)"
         );
         let said = condition(&waiting, "PreDrainHooksSucceeded").message;
         assert!(

@@ -5,23 +5,47 @@ use std::process::Command;
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    EVENT, Kind, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK,
-    MACHINE_SET, name,
+    EVENT, Kind, Kube, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT,
+    MACHINE_HEALTH_CHECK, MACHINE_SET, name,
 };
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
 
-const QUOTA: Kind = Kind {
+const POLICY: Kind = Kind {
     api_version: "admissionregistration.k8s.io/v1",
     plural: "validatingadmissionpolicies",
     namespaced: false,
 };
-const QUOTA_BINDING: Kind = Kind {
+const POLICY_BINDING: Kind = Kind {
     api_version: "admissionregistration.k8s.io/v1",
     plural: "validatingadmissionpolicybindings",
     namespaced: false,
 };
+
+/// Refuses requests that a rule matches, unless an expression holds, as administrators and other people's webhooks do.
+async fn deny(kube: &Kube, name: &str, rule: &Value, unless: &str, message: &str) {
+    let policy = json!({
+        "apiVersion": POLICY.api_version, "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": unless, "message": message}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": POLICY.api_version, "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    kube.apply(POLICY, &policy).await;
+    kube.apply(POLICY_BINDING, &binding).await;
+}
+
+async fn allow(kube: &Kube, name: &str) {
+    kube.delete(POLICY_BINDING, "", name).await;
+    kube.delete(POLICY, "", name).await;
+}
 
 /// Waits until both clients say all of this about an object.
 async fn told(host: &TestHost, namespace: &str, object: &str, words: &[&str], to_do: &str) {
@@ -79,7 +103,7 @@ fn a_machine_that_stays_in_deletion_says_why_and_what_to_do() {
         kube.delete(MACHINE, ns, &machine).await;
         let words = [
             "WaitingForPreDrainHook",
-            "Waiting for pre-drain hooks to succeed (hooks: backup)",
+            "Waiting for pre-drain hooks to succeed (hooks: pre-drain.delete.hook.machine.cluster.x-k8s.io/backup)",
         ];
         let to_do = "Its owner removes the annotation";
         told(host, ns, &format!("machine/{machine}"), &words, to_do).await;
@@ -157,23 +181,18 @@ fn a_set_that_may_not_make_machines_says_so_in_an_event() {
         cluster.create(kube).await;
         cluster.available(host, 1).await;
         // Nobody may have more than there are: a quota of the namespace, as administrators set it.
-        let quota = json!({
-            "apiVersion": QUOTA.api_version, "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": "no-more-machines"},
-            "spec": {
-                "matchConstraints": {"resourceRules": [{
-                    "apiGroups": ["cluster.x-k8s.io"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["machines"],
-                }]},
-                "validations": [{"expression": format!("object.metadata.namespace != '{ns}'"), "message": "no more machines here"}],
-            },
+        let rule = json!({
+            "apiGroups": ["cluster.x-k8s.io"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["machines"],
         });
-        let binding = json!({
-            "apiVersion": QUOTA.api_version, "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": "no-more-machines"},
-            "spec": {"policyName": "no-more-machines", "validationActions": ["Deny"]},
-        });
-        kube.apply(QUOTA, &quota).await;
-        kube.apply(QUOTA_BINDING, &binding).await;
+        let of_others = format!("object.metadata.namespace != '{ns}'");
+        deny(
+            kube,
+            "no-more-machines",
+            &rule,
+            &of_others,
+            "no more machines here",
+        )
+        .await;
         let probe = json!({
             "apiVersion": MACHINE.api_version, "kind": "Machine",
             "metadata": {"namespace": ns, "name": "probe"},
@@ -209,8 +228,57 @@ fn a_set_that_may_not_make_machines_says_so_in_an_event() {
         let set = name(&kube.list(MACHINE_SET, ns).await[0]);
         let words = ["is blocked because", "no more machines here"];
         told(host, ns, &format!("machineset/{set}"), &words, "ScalingUp").await;
-        kube.delete(QUOTA_BINDING, "", "no-more-machines").await;
-        kube.delete(QUOTA, "", "no-more-machines").await;
+        allow(kube, "no-more-machines").await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "stuck-object");
+        let cluster = TestCluster::new(ns, "held", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let own = name(&a_worker(host, &cluster).await);
+        let rule = json!({
+            "apiGroups": [LOCAL_MACHINE.api_version.split('/').next()], "apiVersions": ["*"],
+            "operations": ["UPDATE"], "resources": ["localmachines"],
+        });
+        let unless = format!(
+            "object.metadata.namespace != '{ns}' || object.metadata.name != '{own}' || \
+             !has(object.metadata.labels) || !('tier' in object.metadata.labels)"
+        );
+        deny(kube, "no-tiers", &rule, &unless, "no tiers here").await;
+        let label = json!({"metadata": {"labels": {"tier": "a"}}});
+        let dry = format!("{}?dryRun=All", LOCAL_MACHINE.path(ns, Some(&own)));
+        eventually("the policy holds", PATIENCE, async || {
+            let patch = "application/merge-patch+json";
+            match kube
+                .send(http::Method::PATCH, &dry, patch, Some(&label))
+                .await
+            {
+                Err(refusal) if refusal.message.contains("no tiers here") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        // The label goes to the Machine that is there, and to its refused object, in place; the second Machine comes all the same.
+        let change =
+            json!({"spec": {"replicas": 2, "template": {"metadata": {"labels": {"tier": "a"}}}}});
+        kube.merge(MACHINE_DEPLOYMENT, ns, &cluster.deployment(), &change)
+            .await;
+        cluster.available(host, 2).await;
+        let labels = |object: Value| object["metadata"]["labels"]["tier"].clone();
+        let refused = kube.get(LOCAL_MACHINE, ns, &own).await.unwrap();
+        assert_eq!(labels(refused), Value::Null);
+        allow(kube, "no-tiers").await;
+        eventually("the label is there once it may be", PATIENCE, async || {
+            let labelled = labels(kube.get(LOCAL_MACHINE, ns, &own).await.ok_or("gone")?);
+            (labelled == "a").then_some(()).ok_or(labelled.to_string())
+        })
+        .await;
         cluster.delete(host).await;
     });
 }

@@ -11,6 +11,7 @@ use capstan_core::cluster::{self as core, Kubeconfig, Observed, Probe, Step};
 use capstan_core::lookup::Lookup;
 use capstan_core::material;
 use capstan_core::plan::{Failure, Outcome, Plan};
+use futures::FutureExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ use crate::kinds;
 use crate::kube_api::{Patch, Resource};
 use crate::machine::{shared, typed};
 use crate::object::{Locator, Object};
+use crate::parallel::all;
 use crate::reference::{lookup, reference_kind};
 use crate::secrets::ensure::Holder;
 use crate::secrets::kubeconfig::{self, KubeconfigState, OfOthers};
@@ -210,12 +212,13 @@ async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Res
         (&*kinds::MACHINE_SET, &children.sets),
         (&*kinds::MACHINE, &children.machines),
     ];
-    for (resource, names) in named {
-        for name in names {
-            delete_named(ctx, resource, &ObjectKey::new(namespace, name.clone())).await?;
-        }
-    }
-    Ok(())
+    let deletions = named.into_iter().flat_map(|(resource, names)| {
+        let keys = names
+            .iter()
+            .map(|name| ObjectKey::new(namespace, name.clone()));
+        keys.map(move |key| async move { delete_named(ctx, resource, &key).await }.boxed())
+    });
+    all(deletions.collect()).await
 }
 
 /// What a reference names. Where a kind is not served, there are no objects of it: nothing to wait for when the Cluster goes.
@@ -242,6 +245,10 @@ impl Controller for ClusterController {
 
     fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    fn goes_on(&self) -> bool {
+        true
     }
 
     fn watches(&self) -> Vec<Watch> {

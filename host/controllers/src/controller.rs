@@ -176,6 +176,12 @@ pub trait Controller: Send + Sync + 'static {
         step: &Self::Step,
     ) -> impl Future<Output = Result<Self::Effect, Failure>> + Send;
 
+    /// Whether the steps of a plan do not build on each other: when one is refused, the later ones are tried all the same, so that one
+    /// object that a webhook refuses does not hold everything else. A lost race ends the plan, since it was made from old news.
+    fn goes_on(&self) -> bool {
+        false
+    }
+
     /// Whether the report is left to the next look, which comes at once: steps have changed the object itself, and what is said of it now would
     /// be said again of its new generation.
     fn reports_next_time(&self, outcome: &Outcome<Self::Step, Self::Effect>) -> bool {

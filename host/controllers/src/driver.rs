@@ -382,8 +382,11 @@ impl<C: Controller> Reconcile<'_, C> {
             {
                 Ok(effect) => outcome.done.push((step.clone(), effect)),
                 Err(failure) => {
-                    outcome.failed = Some((step.clone(), failure));
-                    break;
+                    let ends = !self.driver.controller.goes_on() || failure.reason == "Conflict";
+                    outcome.failed.get_or_insert((step.clone(), failure));
+                    if ends {
+                        break;
+                    }
                 }
             }
         }

@@ -285,6 +285,10 @@ impl Controller for MachineController {
         &self.spec
     }
 
+    fn goes_on(&self) -> bool {
+        true
+    }
+
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch {
@@ -432,12 +436,12 @@ impl Controller for MachineController {
         let cluster = key_of_cluster(machine);
         match step {
             Step::OwnInfra => {
-                self.own(ctx, machine, observed.infra.found(), "infrastructure")
+                self.own(ctx, observed, observed.infra.found(), "infrastructure")
                     .await
             }
             Step::OwnBootstrap => {
                 let config = observed.bootstrap.as_ref().and_then(Lookup::found);
-                self.own(ctx, machine, config, "bootstrap config").await
+                self.own(ctx, observed, config, "bootstrap config").await
             }
             Step::PatchMachine(patch) => {
                 let own = key_of(machine);
@@ -584,7 +588,7 @@ impl MachineController {
     async fn own(
         &self,
         ctx: &Ctx,
-        machine: &Machine,
+        observed: &Observed,
         object: Option<&Arc<Value>>,
         what: &str,
     ) -> Result<Effect, Failure> {
@@ -592,7 +596,7 @@ impl MachineController {
             return Ok(Effect::Done);
         };
         let resource = resource_of(ctx, &object)?;
-        let patch = Patch::Merge(core::ownership_patch(&object.value, machine));
+        let patch = Patch::Merge(core::ownership_patch(observed, &object.value));
         let answer = ctx
             .patch(&self.writer(), &resource, &object.key, &patch)
             .await;

@@ -496,7 +496,10 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
     let (reason, action) = match step {
         Step::CreateSet(_) => (reason::FAILED_CREATE, "CreateMachineSet"),
         Step::PatchSet { patch, .. } if adopts(patch) => (reason::FAILED_ADOPT, "AdoptMachineSet"),
-        Step::PatchSet { .. } => (reason::FAILED_SCALE, "ScaleMachineSet"),
+        Step::PatchSet { patch, .. } if patch.pointer("/spec/replicas").is_some() => {
+            (reason::FAILED_SCALE, "ScaleMachineSet")
+        }
+        Step::PatchSet { .. } => (reason::FAILED_UPDATE, "UpdateMachineSet"),
         Step::DeleteSets(_) => (reason::FAILED_DELETE, "DeleteMachineSet"),
         _ => return None,
     };
@@ -511,6 +514,45 @@ fn ignore_gone(ctx: &Ctx, key: &ObjectKey) -> impl FnOnce(Failure) -> Result<(),
             Ok(())
         } else {
             Err(failure)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_event_and_a_lost_race_none() {
+        let patch = |patch: Value| Step::PatchSet {
+            name: "s".to_owned(),
+            patch,
+        };
+        let refused = Err(Failure::transient("Forbidden", "changing MachineSet s: no"));
+        for (step, wanted) in [
+            (Step::CreateSet(json!({})), reason::FAILED_CREATE),
+            (
+                Step::DeleteSets(vec!["s".to_owned()]),
+                reason::FAILED_DELETE,
+            ),
+            (
+                patch(json!({"spec": {"replicas": 2}})),
+                reason::FAILED_SCALE,
+            ),
+            (
+                patch(json!({"metadata": {"labels": {"a": "b"}}})),
+                reason::FAILED_UPDATE,
+            ),
+            (
+                patch(json!({"metadata": {"ownerReferences": []}})),
+                reason::FAILED_ADOPT,
+            ),
+        ] {
+            let event = event_of(&step, &refused).unwrap();
+            assert_eq!((event.reason.as_str(), event.warning), (wanted, true));
+            let lost = Err(Failure::transient("Conflict", "changed meanwhile"));
+            assert!(event_of(&step, &lost).is_none(), "{step:?}");
+            assert!(event_of(&step, &Ok(())).is_none(), "{step:?}");
         }
     }
 }

@@ -265,6 +265,10 @@ impl Controller for MachineSetController {
         &self.spec
     }
 
+    fn goes_on(&self) -> bool {
+        true
+    }
+
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch {

@@ -39,8 +39,10 @@ pub struct PodSeen {
 /// What is done with a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Left alone: does not hold the drain.
+    /// Left alone: holds neither the drain nor, with its volumes, what comes after it.
     Skip,
+    /// Was waited for and has completed: does not hold the drain. Its volumes are waited for like those of pods that went.
+    Completed,
     /// Waited for, in this place of the order.
     WaitCompleted,
     /// Evicted, in this place of the order.
@@ -95,9 +97,20 @@ impl Refusal {
     }
 }
 
-/// What holds a drain, in the words of the contract, as far as the condition's message says it.
+/// How long a drain may take before it is said what holds it, in seconds.
+pub const LONG_DRAIN_S: i64 = 5 * 60;
+
+/// `, delay likely due to …`, when the messages of drains say something of it; otherwise nothing.
 #[must_use]
-pub fn delays(message: &str) -> Vec<&'static str> {
+pub fn likely_due_to(messages: &str) -> String {
+    match delays(messages).as_slice() {
+        [] => String::new(),
+        delays => format!(", delay likely due to {}", delays.join(", ")),
+    }
+}
+
+/// What holds drains, in the words of the contract, as far as the conditions' messages say it.
+fn delays(message: &str) -> Vec<&'static str> {
     const SAID: [(&str, &str); 4] = [
         (
             "cannot evict pod as it would violate the pod's disruption budget",
@@ -138,13 +151,13 @@ pub fn plan(
     let mut judged: Vec<(&PodSeen, Verdict)> = Vec::new();
     for seen in pods {
         match verdict(seen, &rules, node_unreachable, now)? {
-            Verdict::Skip => {}
+            Verdict::Skip | Verdict::Completed => {}
             verdict => judged.push((seen, verdict)),
         }
     }
     let order = |verdict: &Verdict| match verdict {
         Verdict::Evict(order) => *order,
-        Verdict::WaitCompleted | Verdict::Skip => 0,
+        Verdict::WaitCompleted | Verdict::Skip | Verdict::Completed => 0,
     };
     let Some(first) = judged.iter().map(|(_, verdict)| order(verdict)).min() else {
         return Ok(Drain::default());
@@ -322,7 +335,7 @@ fn is_finished(pod: &Value) -> bool {
 /// A pod that has completed is not waited for.
 fn wait_for(pod: &Value) -> Verdict {
     if is_finished(pod) {
-        Verdict::Skip
+        Verdict::Completed
     } else {
         Verdict::WaitCompleted
     }

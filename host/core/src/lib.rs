@@ -16,6 +16,7 @@ pub mod call;
 pub mod clone;
 pub mod cluster;
 pub mod control_plane;
+pub mod deadline;
 pub mod drain;
 pub mod infrastructure;
 pub mod lease;

@@ -169,6 +169,8 @@ pub struct Known {
     pub provisioned: bool,
     /// Provider ID.
     pub provider_id: Option<String>,
+    /// The failure domain that a provider has chosen by `spec.failureDomain` of its machine, as those of the contract v1beta1 do.
+    pub failure_domain: Option<String>,
 }
 
 impl Observed {
@@ -193,6 +195,7 @@ impl Observed {
             bootstrapped: initialization
                 .bootstrap_data_secret_created
                 .unwrap_or(false),
+            failure_domain: None,
         };
         if known.data_secret_name.is_some() {
             known.bootstrapped = true;
@@ -209,6 +212,7 @@ impl Observed {
         {
             known.provider_id = Some(id.to_owned());
             known.provisioned = true;
+            known.failure_domain = text(infra, "/spec/failureDomain").map(str::to_owned);
         }
         known
     }
@@ -279,10 +283,15 @@ pub fn reports_next_time(outcome: &Outcome<Step, Effect>) -> bool {
     outcome.done.iter().any(is_own) && done.all(|(_, effect)| *effect == Effect::Done)
 }
 
+/// Whether a bootstrap config says that the Secret with its data has been made.
+fn says_created(config: &Value) -> bool {
+    flag(config, "/status/initialization/dataSecretCreated")
+}
+
 /// Name of the Secret with bootstrap data, once a bootstrap config says that it is there.
 #[must_use]
 pub fn created_secret(config: &Value) -> Option<&str> {
-    flag(config, "/status/initialization/dataSecretCreated")
+    says_created(config)
         .then(|| text(config, "/status/dataSecretName"))
         .flatten()
 }
@@ -305,6 +314,11 @@ fn spec_patch(observed: &Observed) -> Option<Value> {
     {
         patch.insert("providerID".to_owned(), json!(id));
     }
+    if let Some(domain) = known.failure_domain
+        && spec.failure_domain.as_ref() != Some(&domain)
+    {
+        patch.insert("failureDomain".to_owned(), json!(domain));
+    }
     (!patch.is_empty()).then(|| json!({ "spec": patch }))
 }
 
@@ -321,9 +335,12 @@ pub fn is_controlled_by(object: &Value, uid: &str) -> bool {
 }
 
 /// The merge patch that makes the Machine the controlling owner of a provider object, and takes its temporary owners out
-/// (contract 3.3.2: those of kind MachineSet and those of the control plane).
+/// (contract 3.3.2: those of kind MachineSet and the Cluster's control plane).
 #[must_use]
-pub fn ownership_patch(object: &Value, machine: &Machine) -> Value {
+pub fn ownership_patch(observed: &Observed, object: &Value) -> Value {
+    let machine = &observed.machine;
+    let cluster = observed.cluster.found();
+    let plane = cluster.and_then(|cluster| cluster.spec.control_plane_ref.as_ref());
     let uid = machine.metadata.uid.as_deref().unwrap_or_default();
     let mut owners: Vec<Value> = object
         .pointer("/metadata/ownerReferences")
@@ -332,8 +349,12 @@ pub fn ownership_patch(object: &Value, machine: &Machine) -> Value {
         .unwrap_or_default();
     owners.retain(|owner| {
         let field = |name: &str| owner.get(name).and_then(Value::as_str).unwrap_or_default();
-        let temporary = field("kind") == "MachineSet"
-            || field("apiVersion").starts_with("controlplane.cluster.x-k8s.io/");
+        let group = field("apiVersion")
+            .split_once('/')
+            .map_or("", |(group, _)| group);
+        let is_plane = plane.is_some_and(|p| p.api_group == group && p.kind == field("kind"));
+        let temporary =
+            field("kind") == "MachineSet" || is_plane || group == "controlplane.cluster.x-k8s.io";
         !temporary && field("uid") != uid
     });
     owners.push(json!({
@@ -348,19 +369,13 @@ pub fn ownership_patch(object: &Value, machine: &Machine) -> Value {
     }})
 }
 
-/// The names after the prefix of a kind of hook annotations that a Machine carries, or the whole key when nothing follows.
+/// The annotations of a Machine that are hooks of this kind: their whole keys, as who has to remove them knows them.
 #[must_use]
 pub fn hooks(machine: &Machine, prefix: &str) -> Vec<String> {
     let annotations = machine.metadata.annotations.iter().flatten();
-    annotations
-        .filter_map(|(key, _)| {
-            let rest = key.strip_prefix(prefix)?;
-            if rest.is_empty() {
-                Some(key.clone())
-            } else {
-                rest.strip_prefix('/').map(str::to_owned)
-            }
-        })
+    let keys = annotations.map(|(key, _)| key);
+    keys.filter(|key| key.starts_with(prefix))
+        .cloned()
         .collect()
 }
 

@@ -21,8 +21,8 @@ use crate::rollout::{count, template};
 pub fn outdated(deployment: &MachineDeployment, set: &MachineSet) -> Vec<String> {
     let mut reasons = template::differences(&set.spec.template, &deployment.spec.template);
     if reasons.is_empty() && is_outdated_revision(deployment, set) {
-        reasons.push("MachineDeployment spec.rollout.after expired, or the Cluster's authorities are rotated"
-                .to_owned());
+        // A rotation of the Cluster's authorities makes a new revision as well: it says so by itself, and these words are upstream's.
+        reasons.push("MachineDeployment spec.rolloutAfter expired".to_owned());
     }
     reasons
 }

@@ -90,7 +90,7 @@ impl Next {
 pub struct Outcome<S, E = ()> {
     /// Steps that were done, in order, each with what it answered.
     pub done: Vec<(S, E)>,
-    /// The step that failed; later ones were not tried.
+    /// The first step that failed; later ones were not tried, unless they do not build on each other.
     pub failed: Option<(S, Failure)>,
 }
 

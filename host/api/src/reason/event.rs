@@ -59,6 +59,8 @@ words! {
     FAILED_ADOPT = "FailedAdopt",
     /// A Machine or a MachineSet could not be deleted, by its owner or with its control plane. The note has the API server's words; the host tries again.
     FAILED_DELETE = "FailedDelete",
+    /// A MachineSet could not be changed in place. The note has the API server's words; the host tries again.
+    FAILED_UPDATE = "FailedUpdate",
     /// The replicas of a MachineSet could not be changed. The note has the API server's words; the host tries again.
     FAILED_SCALE = "FailedScale",
     /// A component of a plugin answers calls now. Nothing to do.

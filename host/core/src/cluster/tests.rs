@@ -375,6 +375,7 @@ fn a_connection_is_good_until_the_last_answer_is_older_than_fifty_seconds() {
     observed.probe.failures = 5;
     let never = at(&observed, 0).expect("reported");
     assert_eq!(never.status, ConditionStatus::False);
+    assert_eq!(never.message, "Remote connection probe failed");
 }
 
 #[test]

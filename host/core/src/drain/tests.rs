@@ -157,6 +157,17 @@ fn volumes_of_pods_that_stay_are_not_waited_for() {
 }
 
 #[test]
+fn volumes_of_pods_that_completed_are_waited_for() {
+    let labels = json!({"labels": {"cluster.x-k8s.io/drain": "wait-completed"}});
+    let mut done = volume_pod("job", labels);
+    done.pod["status"] = json!({"phase": "Succeeded"});
+    assert!(run(std::slice::from_ref(&done), &[], false).is_complete());
+    let none = BTreeMap::new();
+    let claims = claims_left_alone(&[done], &[], &none, &none, false, Timestamp::UNIX_EPOCH);
+    assert_eq!(claims, Ok(BTreeSet::new()));
+}
+
+#[test]
 fn a_pod_that_completed_is_not_waited_for() {
     let mut done = pod(
         "done",

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::hook::{self, Hook, NextTurn};
 use super::kube_object::{is_deleting, text};
 use super::{NodeLookup, Observed, PRE_DRAIN, PRE_TERMINATE, Step, has_annotation, hooks, report};
+use crate::deadline;
 use crate::drain::{check_after, is_unreachable};
 use crate::lookup::Lookup;
 use crate::plan::Plan;
@@ -256,7 +257,8 @@ fn node_stage(observed: &Observed, now: Timestamp) -> Option<Stage> {
     // What began before hooks before termination were waited for is not gone back to. A Node that has joined since is drained
     // all the same.
     let over = |began: Option<&Time>| {
-        let is_before = |began: &Time| terminating.is_some_and(|since| began.0 < since.0);
+        // Times are written in whole seconds: what began and ended within one has ended.
+        let is_before = |began: &Time| terminating.is_some_and(|since| began.0 <= since.0);
         infra_gone_or_going || began.is_some_and(is_before)
     };
     let drain_over = over(times.node_drain_start_time.as_ref())
@@ -272,7 +274,8 @@ fn node_stage(observed: &Observed, now: Timestamp) -> Option<Stage> {
         return Some(Stage::Drain(node.clone()));
     }
     let since = times.wait_for_node_volume_detach_start_time.as_ref();
-    let volumes_over = over(since)
+    // A first look that found no volume has left no time behind.
+    let volumes_over = over(since.or(times.node_drain_start_time.as_ref()))
         || facts.is_detached()
         || has_annotation(machine, annotation::EXCLUDE_WAIT_FOR_NODE_VOLUME_DETACH)
         || !facts.node_exists
@@ -404,14 +407,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
 /// How long until the deletion takes long.
 fn until_long(observed: &Observed, now: Timestamp) -> Option<Duration> {
     let since = observed.machine.metadata.deletion_timestamp.as_ref()?;
-    let lasts = now.duration_since(since.0).as_secs();
-    let left = report::LONG_DELETION_S
-        .saturating_add(1)
-        .saturating_sub(lasts);
-    u64::try_from(left)
-        .ok()
-        .filter(|left| *left > 0)
-        .map(Duration::from_secs)
+    deadline::left(since.0, report::LONG_DELETION_S.saturating_add(1), now)
 }
 
 /// The next turn of something that takes several, not sooner than it is of use.

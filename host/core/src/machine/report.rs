@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use super::deletion::{self, Stage};
 use super::{Effect, Known, NodeLookup, Observed, Step, hook, text};
-use crate::drain::delays;
+use crate::deadline;
+use crate::drain::{LONG_DRAIN_S, likely_due_to};
 use crate::lookup::Lookup;
 use crate::plan::{Next, Outcome};
 use crate::rollout::count;
@@ -27,13 +28,10 @@ use crate::rollout::count;
 const CONNECTION_GRACE_S: i64 = 300;
 
 /// A deletion that takes longer than this explains itself in `Ready`.
-pub(super) const LONG_DELETION_S: i64 = 15 * 60;
+pub(crate) const LONG_DELETION_S: i64 = 15 * 60;
 
 /// When a drain whose turn has not come asks again.
 const TURN_RECHECK: Duration = Duration::from_secs(2);
-
-/// A drain that takes longer than this is a reason for that.
-const LONG_DRAIN_S: i64 = 5 * 60;
 
 /// Status and conditions, and what follows from the outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -214,6 +212,7 @@ fn conditions(
     (reports, merged)
 }
 
+/// A bootstrap provider that says that there are data and not where is at fault (contract 3.3.2).
 fn bootstrap_ready(observed: &Observed, known: &Known) -> Report {
     const TYPE: &str = "BootstrapConfigReady";
     let spec = &observed.machine.spec;
@@ -222,6 +221,10 @@ fn bootstrap_ready(observed: &Observed, known: &Known) -> Report {
     };
     let name = format!("{} {}", config_ref.kind, config_ref.name);
     match observed.bootstrap.as_ref().unwrap_or(&Lookup::Missing) {
+        Lookup::Found(config) if !known.bootstrapped && super::says_created(config) => {
+            let message = format!("{} status.dataSecretName is empty", config_ref.kind);
+            Report::no(TYPE, "NotReady").with_message(message)
+        }
         Lookup::Found(config) => {
             let message = format!(
                 "{} status.initialization.dataSecretCreated is false",
@@ -403,10 +406,16 @@ fn node_ready(node: &Value) -> Report {
             .unwrap_or("Condition is not True");
         format!("* Node.Ready: {words}")
     };
-    match text(ready, "/status") {
+    let report = match text(ready, "/status") {
         Some("True") => Report::yes("NodeReady", "NodeReady"),
         Some("False") => Report::no("NodeReady", "NodeNotReady").with_message(message()),
         _ => Report::unknown("NodeReady", "NodeReadyUnknown").with_message(message()),
+    };
+    // Since when is the Node's to say: a health check counts from then, whoever looks.
+    let since = text(ready, "/lastTransitionTime").and_then(|since| since.parse().ok());
+    Report {
+        transition: since,
+        ..report
     }
 }
 
@@ -641,11 +650,8 @@ fn deletion_line(observed: &Observed, stage: &Stage, said: &str, now: Timestamp)
     let drained_since = status
         .and_then(|status| status.deletion.as_ref())
         .and_then(|times| times.node_drain_start_time.as_ref());
-    let delays = delays(said);
-    if matches!(stage, Stage::Drain(_)) && lasts(drained_since, LONG_DRAIN_S) && !delays.is_empty()
-    {
-        line.push_str(", delay likely due to ");
-        line.push_str(&delays.join(", "));
+    if matches!(stage, Stage::Drain(_)) && lasts(drained_since, LONG_DRAIN_S) {
+        line.push_str(&likely_due_to(said));
     }
     line
 }
@@ -677,11 +683,7 @@ fn until_available(
 ) -> Option<Duration> {
     let since = ready_since(conditions)?;
     let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
-    let left = needed.saturating_sub(now.duration_since(since).as_secs());
-    u64::try_from(left)
-        .ok()
-        .filter(|left| *left > 0)
-        .map(Duration::from_secs)
+    deadline::left(since, needed, now)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
         rolling_out(&machines, &verdict, &observed.strategy.name, &held),
         upgrade_blocked(&verdict, &observed.strategy.name),
         conditions::remediating(&machines, now),
-        conditions::scaling_down(counts.replicas, wanted, &slow),
+        conditions::scaling_down(counts.replicas, wanted, slow.as_deref()),
         conditions::scaling_up(
             counts.replicas,
             wanted,
@@ -67,7 +67,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Reported {
             condition_type::UP_TO_DATE,
             &sources(condition_type::UP_TO_DATE),
         ),
-        conditions::deleting(deleting, "MachineSet", observed.sets.len(), &slow),
+        conditions::deleting(deleting, "MachineSet", observed.sets.len(), slow.as_deref()),
     ];
     let status = MachineDeploymentStatus {
         selector: Some(selector(observed)),

@@ -199,7 +199,7 @@ fn a_start_is_late_from_the_last_thing_that_it_waited_for() {
         (reason, message.as_str()),
         (
             "NodeStartupTimeout",
-            "Health check failed: Node failed to report startup in 10m0s"
+            "Health check failed:\n  * Node failed to report startup in 10m0s"
         )
     );
     let never = json!({"checks": {"nodeStartupTimeoutSeconds": 0}});

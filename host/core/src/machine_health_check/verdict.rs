@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Observed, Target};
+use crate::deadline;
 use crate::lookup::Lookup;
 use crate::rollout::count::{conditions, created, has_annotation, is_control_plane, is_deleting};
 
@@ -43,13 +44,8 @@ struct Bad {
 impl Bad {
     /// `None` when it has been bad for too long, else how long it may still be.
     fn left(&self, now: Timestamp) -> Option<Duration> {
-        let deadline = self
-            .since
-            .as_second()
-            .saturating_add(i64::from(self.timeout_s));
-        let left = deadline.saturating_sub(now.as_second());
-        let left = u64::try_from(left).ok().filter(|left| *left > 0)?;
-        Some(Duration::from_secs(left).saturating_add(SLACK))
+        let left = deadline::left(self.since, i64::from(self.timeout_s), now)?;
+        Some(left.saturating_add(SLACK))
     }
 }
 
@@ -58,13 +54,13 @@ impl Bad {
 pub fn verdict(observed: &Observed, target: &Target, now: Timestamp) -> Verdict {
     let machine = &target.machine;
     if has_annotation(&machine.metadata, annotation::REMEDIATE_MACHINE) {
-        return unhealthy(
-            reason::machine::HAS_REMEDIATE_ANNOTATION,
-            &[format!(
-                "The annotation {} asks for the Machine to be replaced",
+        return Verdict::Unhealthy {
+            reason: reason::machine::HAS_REMEDIATE_ANNOTATION,
+            message: format!(
+                "Health check failed: marked for remediation via {} annotation",
                 annotation::REMEDIATE_MACHINE
-            )],
-        );
+            ),
+        };
     }
     let Some(cluster) = observed.cluster.found() else {
         return Verdict::Pending(None);
@@ -76,12 +72,11 @@ pub fn verdict(observed: &Observed, target: &Target, now: Timestamp) -> Verdict 
     let mut bad = bad_machine_conditions(target, &checks);
     let of_machine = bad.len();
     match &target.node {
-        Some(Lookup::Missing) => {
-            return unhealthy(
-                reason::machine::NODE_DELETED,
-                &[format!("Node {} has been deleted", node_name(target))],
-            );
-        }
+        Some(Lookup::Missing) => bad.push(Bad {
+            line: format!("Node {} has been deleted", node_name(target)),
+            since: Timestamp::UNIX_EPOCH,
+            timeout_s: 0,
+        }),
         Some(Lookup::Unknown(_)) => return Verdict::Pending(None),
         Some(Lookup::Found(node)) => bad.extend(bad_node_conditions(node, &checks)),
         None => bad.extend(late_start(cluster, target, &checks)),
@@ -100,31 +95,18 @@ pub fn verdict(observed: &Observed, target: &Target, now: Timestamp) -> Verdict 
     }
     let lines: Vec<String> = over
         .iter()
-        .filter_map(|index| bad.get(*index).map(|bad| bad.line.clone()))
+        .filter_map(|index| bad.get(*index).map(|bad| format!("  * {}", bad.line)))
         .collect();
     let reason = if over.first().is_some_and(|first| *first < of_machine) {
         reason::machine::UNHEALTHY_MACHINE
-    } else if target.node.is_none() {
-        reason::machine::NODE_STARTUP_TIMEOUT
     } else {
-        reason::machine::UNHEALTHY_NODE
-    };
-    unhealthy(reason, &lines)
-}
-
-fn unhealthy(reason: &'static str, lines: &[String]) -> Verdict {
-    let message = match lines {
-        [one]
-            if reason != reason::machine::UNHEALTHY_NODE
-                && reason != reason::machine::UNHEALTHY_MACHINE =>
-        {
-            format!("Health check failed: {one}")
-        }
-        several => {
-            let lines: Vec<String> = several.iter().map(|line| format!("  * {line}")).collect();
-            format!("Health check failed:\n{}", lines.join("\n"))
+        match &target.node {
+            None => reason::machine::NODE_STARTUP_TIMEOUT,
+            Some(Lookup::Missing) => reason::machine::NODE_DELETED,
+            Some(_) => reason::machine::UNHEALTHY_NODE,
         }
     };
+    let message = format!("Health check failed:\n{}", lines.join("\n"));
     Verdict::Unhealthy { reason, message }
 }
 

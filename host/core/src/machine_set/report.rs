@@ -55,7 +55,7 @@ pub fn report(observed: &Observed, failed: Option<&str>, now: Timestamp) -> Repo
     let sources = |type_: &str| count::sources(machines.iter().copied(), type_, now);
     let conditions = vec![
         conditions::remediating(&machines, now),
-        conditions::scaling_down(counts.replicas, wanted, &slow),
+        conditions::scaling_down(counts.replicas, wanted, slow.as_deref()),
         conditions::scaling_up(counts.replicas, wanted, &blockers),
         conditions::of_machines(
             condition_type::MACHINES_READY,
@@ -67,7 +67,7 @@ pub fn report(observed: &Observed, failed: Option<&str>, now: Timestamp) -> Repo
             condition_type::UP_TO_DATE,
             &sources(condition_type::UP_TO_DATE),
         ),
-        conditions::deleting(deleting, "Machine", machines.len(), &slow),
+        conditions::deleting(deleting, "Machine", machines.len(), slow.as_deref()),
     ];
     let next = next(observed, &counts, wanted);
     let status = MachineSetStatus {

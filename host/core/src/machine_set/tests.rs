@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use capstan_api::annotation;
-use capstan_api::v1beta2::Cluster;
+use capstan_api::v1beta2::{Cluster, ContractVersionedObjectReference};
 use serde_json::{Value, json};
 
 use super::preflight::failures;
@@ -64,6 +64,96 @@ fn preflight_checks_hold_new_machines_and_can_be_skipped() {
     assert_eq!(failures(&old).len(), 1);
     skip(&mut old, "All");
     assert!(failures(&old).is_empty());
+}
+
+#[test]
+fn each_preflight_check_holds_by_itself() {
+    let plane = |seen: &mut Observed, field: &str, value: Value| {
+        let Lookup::Found(plane) = &mut seen.control_plane else {
+            return;
+        };
+        Arc::make_mut(plane)[field] = value;
+    };
+    assert!(
+        failures(&below("v1.36.3", "v1.33.0")).is_empty(),
+        "three minor versions are allowed"
+    );
+    let kubeadm = |seen: &mut Observed| {
+        seen.set.spec.template.spec.bootstrap.config_ref = Some(ContractVersionedObjectReference {
+            api_group: "bootstrap.cluster.x-k8s.io".to_owned(),
+            kind: "KubeadmConfigTemplate".to_owned(),
+            name: "t".to_owned(),
+        });
+    };
+    let topology = |seen: &mut Observed, version: &str| {
+        let Lookup::Found(cluster) = &mut seen.cluster else {
+            return;
+        };
+        let topology = json!({"version": version, "classRef": {"name": "x"}});
+        cluster.spec.topology = Some(serde_json::from_value(topology).expect("a topology"));
+    };
+    let said = |version: &str, change: &dyn Fn(&mut Observed)| -> Vec<String> {
+        let mut seen = below("v1.36.3", version);
+        change(&mut seen);
+        failures(&seen)
+    };
+    let provisioning = said("v1.36.3", &|seen| plane(seen, "status", json!({})));
+    assert_eq!(
+        provisioning,
+        ["Plane is provisioning (\"ControlPlaneIsStable\" preflight check failed)"]
+    );
+    let upgrading = said("v1.36.3", &|seen| {
+        plane(
+            seen,
+            "status",
+            json!({"versions": [{"version": "v1.35.0", "replicas": 1}]}),
+        );
+    });
+    assert_eq!(
+        upgrading,
+        ["Plane is upgrading to v1.36.3 (\"ControlPlaneIsStable\" preflight check failed)"]
+    );
+    let pending = said("v1.36.3", &|seen| topology(seen, "v1.37.0"));
+    assert_eq!(
+        pending,
+        [
+            "Plane has a pending version upgrade to v1.37.0 (\"ControlPlaneIsStable\" preflight check failed)"
+        ]
+    );
+    let step = said("v1.36.3", &|seen| {
+        topology(seen, "v1.37.0");
+        let step = json!({annotation::TOPOLOGY_UPGRADE_STEP: "v1.36.3"});
+        plane(seen, "metadata", json!({"name": "p", "annotations": step}));
+    });
+    assert!(
+        step.is_empty(),
+        "a step of several is no pending upgrade: {step:?}"
+    );
+    let other_minor = said("v1.35.0", &kubeadm);
+    assert_eq!(
+        other_minor,
+        [
+            "MachineSet version (v1.35.0) and control plane version (v1.36.3) have different minor versions, kubeadm cannot join \
+          (\"KubeadmVersionSkew\" preflight check failed)"
+        ]
+    );
+    let differs = said("v1.36.2", &|seen| topology(seen, "v1.36.3"));
+    assert_eq!(
+        differs,
+        [
+            "MachineSet version (v1.36.2) differs from the control plane version (v1.36.3) \
+          (\"ControlPlaneVersionSkew\" preflight check failed)"
+        ]
+    );
+    let skipped = said("v1.35.0", &|seen| {
+        kubeadm(seen);
+        let template = json!({"metadata": {"annotations": {annotation::SKIP_PREFLIGHT_CHECKS: "KubeadmVersionSkew"}}});
+        seen.bootstrap_template = Some(Lookup::Found(Arc::new(template)));
+    });
+    assert!(
+        skipped.is_empty(),
+        "the bootstrap template may leave checks out: {skipped:?}"
+    );
 }
 
 #[test]

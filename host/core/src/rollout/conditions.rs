@@ -2,15 +2,14 @@
 
 use capstan_api::condition::combine::{self, Polarity, Reasons, Source};
 use capstan_api::condition::{self, Report};
-use capstan_api::reason::{common, condition_type};
+use capstan_api::reason::{self, common, condition_type};
 use capstan_api::v1beta2::Machine;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::count;
-use crate::drain::delays;
-
-/// How long a deletion may take before the condition says what holds it.
-const SLOW_DELETION_MS: u64 = 15 * 60 * 1000;
+use crate::drain::{LONG_DRAIN_S, likely_due_to};
+use crate::machine::report::LONG_DELETION_S;
 
 /// What stands in the way of more machines, one sentence each.
 pub type Blockers = [String];
@@ -58,7 +57,7 @@ pub fn scaling_up(current: i32, wanted: Option<i32>, blockers: &Blockers) -> Rep
 
 /// `ScalingDown`: from how many machines to how many, and which ones take long.
 #[must_use]
-pub fn scaling_down(current: i32, wanted: Option<i32>, slow: &[String]) -> Report {
+pub fn scaling_down(current: i32, wanted: Option<i32>, slow: Option<&str>) -> Report {
     let type_ = condition_type::SCALING_DOWN;
     let Some(wanted) = wanted else {
         return Report::unknown(type_, common::WAITING_FOR_REPLICAS_SET)
@@ -68,37 +67,51 @@ pub fn scaling_down(current: i32, wanted: Option<i32>, slow: &[String]) -> Repor
         return Report::no(type_, common::NOT_SCALING_DOWN);
     }
     let mut message = format!("Scaling down from {current} to {wanted} replicas");
-    if !slow.is_empty() {
-        message = format!("{message}\n{}", bullets(slow));
+    if let Some(slow) = slow {
+        message = format!("{message}\n* {slow}");
     }
     Report::yes(type_, common::SCALING_DOWN).with_message(message)
 }
 
-/// Machines that have been going for long, with what holds them.
+/// Machines that have been going for long, and what holds their drains if these take long as well: one sentence.
 pub fn slow_deletions<'a>(
     machines: impl IntoIterator<Item = &'a Machine>,
     now: Timestamp,
-) -> Vec<String> {
-    let slow = machines.into_iter().filter_map(|machine| {
-        let since = machine.metadata.deletion_timestamp.as_ref()?.0;
-        let age = u64::try_from(now.duration_since(since).as_millis()).unwrap_or_default();
-        if age < SLOW_DELETION_MS {
-            return None;
-        }
-        let deleting = condition::get(count::conditions(machine), condition_type::DELETING);
-        let why = deleting.map_or_else(
-            || "unknown causes".to_owned(),
-            |condition| match delays(&condition.message).as_slice() {
-                [] => condition.reason.clone(),
-                delays => delays.join(", "),
-            },
-        );
-        let name = count::name(&machine.metadata);
-        Some(format!(
-            "Machine {name} is in deletion since more than 15m, delay likely due to {why}"
-        ))
+) -> Option<String> {
+    let lasts = |since: Option<&Time>, seconds: i64| {
+        since.is_some_and(|since| now.duration_since(since.0).as_secs() > seconds)
+    };
+    let slow = machines.into_iter().filter(|machine| {
+        lasts(
+            machine.metadata.deletion_timestamp.as_ref(),
+            LONG_DELETION_S,
+        )
     });
-    slow.collect()
+    let mut names = Vec::new();
+    let mut drains = String::new();
+    for machine in slow {
+        names.push(count::name(&machine.metadata));
+        let times = machine.status.as_ref().and_then(|s| s.deletion.as_ref());
+        let drained_since = times.and_then(|times| times.node_drain_start_time.as_ref());
+        let deleting = condition::get(count::conditions(machine), condition_type::DELETING);
+        let is_draining =
+            deleting.filter(|deleting| deleting.reason == reason::machine::DRAINING_NODE);
+        if let Some(draining) = is_draining.filter(|_| lasts(drained_since, LONG_DRAIN_S)) {
+            drains.push_str(&draining.message);
+        }
+    }
+    names.sort_unstable();
+    let (noun, verb) = match names.len() {
+        0 => return None,
+        1 => ("Machine", "is"),
+        _ => ("Machines", "are"),
+    };
+    let mut said = format!(
+        "{noun} {} {verb} in deletion since more than 15m",
+        combine::names(&names)
+    );
+    said.push_str(&likely_due_to(&drains));
+    Some(said)
 }
 
 /// An aggregate of one condition of machines; with no machines it is True.
@@ -172,7 +185,7 @@ pub fn remediating(machines: &[&Machine], now: Timestamp) -> Report {
 
 /// `Deleting`: how many things are still there.
 #[must_use]
-pub fn deleting(is_deleting: bool, kind: &str, left: usize, slow: &[String]) -> Report {
+pub fn deleting(is_deleting: bool, kind: &str, left: usize, slow: Option<&str>) -> Report {
     let type_ = condition_type::DELETING;
     if !is_deleting {
         return Report::no(type_, common::NOT_DELETING);
@@ -182,8 +195,67 @@ pub fn deleting(is_deleting: bool, kind: &str, left: usize, slow: &[String]) -> 
     }
     let plural = if left == 1 { "" } else { "s" };
     let mut message = format!("Deleting {left} {kind}{plural}");
-    if !slow.is_empty() {
-        message = format!("{message}\n{}", bullets(slow));
+    if let Some(slow) = slow {
+        message = format!("{message}\n* {slow}");
     }
     Report::yes(type_, common::DELETING).with_message(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn going(name: &str, said: &str, drained: Option<&str>) -> Machine {
+        serde_json::from_value(json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
+            "metadata": {"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "clusterName": "c", "bootstrap": {"dataSecretName": "x"},
+                "infrastructureRef": {"apiGroup": "i", "kind": "I", "name": "x"},
+            },
+            "status": {
+                "deletion": {"nodeDrainStartTime": drained},
+                "conditions": [{
+                    "type": "Deleting", "status": "True", "reason": "DrainingNode", "message": said,
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+            },
+        }))
+        .expect("a Machine")
+    }
+
+    #[test]
+    fn machines_that_go_for_long_are_one_sentence() {
+        let said = |machines: &[Machine], now: &str| {
+            slow_deletions(machines, now.parse().expect("a time"))
+        };
+        let quiet = going("m", "", None);
+        assert_eq!(
+            said(std::slice::from_ref(&quiet), "2026-01-01T00:15:00Z"),
+            None
+        );
+        assert_eq!(
+            said(&[quiet], "2026-01-01T00:15:01Z").as_deref(),
+            Some("Machine m is in deletion since more than 15m")
+        );
+        let began = Some("2026-01-01T00:10:30Z");
+        let names = ["e", "d", "c", "b", "a"];
+        let holding = "* Pod ns/p: failed to evict Pod, cannot evict pod as it would violate the pod's disruption budget.";
+        let many: Vec<Machine> = names
+            .iter()
+            .map(|name| going(name, holding, began))
+            .collect();
+        let mut all =
+            "Machines a, b, c, ... (2 more) are in deletion since more than 15m".to_owned();
+        assert_eq!(said(&many, "2026-01-01T00:15:00.5Z"), None);
+        assert_eq!(
+            said(&many, "2026-01-01T00:15:01Z").as_deref(),
+            Some(&*all),
+            "the drains do not take long yet"
+        );
+        all.push_str(", delay likely due to PodDisruptionBudgets, Pod eviction errors");
+        assert_eq!(said(&many, "2026-01-01T00:16:00Z").as_deref(), Some(&*all));
+    }
 }

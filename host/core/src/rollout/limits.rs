@@ -113,15 +113,17 @@ pub fn replicas(deployment: &MachineDeployment) -> u32 {
     u32::try_from(replicas).unwrap_or_default()
 }
 
-/// Replicas of an object that does not say: the autoscaler's lower limit, else 1 (contract 3.16; admission does the same where
-/// the server can).
+/// Replicas of an object that does not say: the autoscaler's lower limit where it has both, else 1 (contract 3.16; admission does the same
+/// where the server can).
 #[must_use]
 pub fn default_replicas(metadata: &ObjectMeta) -> i32 {
-    let minimum = super::count::annotation(metadata, annotation::AUTOSCALER_MIN_SIZE);
-    minimum
-        .and_then(|minimum| minimum.parse().ok())
-        .filter(|minimum| *minimum >= 0)
-        .unwrap_or(1)
+    let size = |name| {
+        let size = super::count::annotation(metadata, name)?;
+        size.parse::<i32>().ok().filter(|size| *size >= 0)
+    };
+    let minimum = size(annotation::AUTOSCALER_MIN_SIZE);
+    let is_sized = size(annotation::AUTOSCALER_MAX_SIZE).is_some();
+    minimum.filter(|_| is_sized).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -184,5 +186,26 @@ mod tests {
                 max_unavailable: 0
             }
         );
+    }
+
+    #[test]
+    fn replicas_that_are_left_out_are_the_autoscalers_minimum_where_it_has_both_limits() {
+        let of = |minimum: Option<&str>, maximum: Option<&str>| {
+            let named = [
+                (annotation::AUTOSCALER_MIN_SIZE, minimum),
+                (annotation::AUTOSCALER_MAX_SIZE, maximum),
+            ];
+            let annotations = named
+                .iter()
+                .filter_map(|(name, size)| Some(((*name).to_owned(), (*size)?.to_owned())));
+            default_replicas(&ObjectMeta {
+                annotations: Some(annotations.collect()),
+                ..ObjectMeta::default()
+            })
+        };
+        assert_eq!(of(Some("3"), Some("5")), 3);
+        assert_eq!(of(Some("3"), None), 1);
+        assert_eq!(of(None, Some("5")), 1);
+        assert_eq!(of(Some("-3"), Some("5")), 1);
     }
 }

@@ -144,7 +144,11 @@ fn remote_connection_probe(observed: &Observed, now: Timestamp) -> Option<Report
         if known && observed.probe.failures < FAILURES_MAX && !is_explained {
             return None;
         }
-        let mut message = "Remote connection not established yet".to_owned();
+        let mut message = if observed.probe.failures < FAILURES_MAX {
+            "Remote connection not established yet".to_owned()
+        } else {
+            "Remote connection probe failed".to_owned()
+        };
         if observed.kubeconfig == Kubeconfig::NoAuthority {
             let name = count::name(&observed.cluster.metadata);
             let missing = format!(

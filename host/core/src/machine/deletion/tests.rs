@@ -110,7 +110,7 @@ fn hooks_hold_the_stages_that_follow_them() {
     );
     assert_eq!(
         stage(&observed, now),
-        Stage::PreDrainHook(vec!["a".to_owned()])
+        Stage::PreDrainHook(vec![format!("{PRE_DRAIN}/a")])
     );
     observed.deletion.cluster_deleting = true;
     assert_eq!(
@@ -124,7 +124,7 @@ fn hooks_hold_the_stages_that_follow_them() {
     );
     assert_eq!(
         stage(&observed, now),
-        Stage::PreTerminateHook(vec!["b".to_owned()])
+        Stage::PreTerminateHook(vec![format!("{PRE_TERMINATE}/b")])
     );
 }
 
@@ -336,7 +336,7 @@ fn bound_hooks_hold_their_phase_beside_annotations() {
     ];
     assert_eq!(
         stage(&observed, now),
-        Stage::PreDrainHook(vec!["a".to_owned(), "b".to_owned()])
+        Stage::PreDrainHook(vec![format!("{PRE_DRAIN}/a"), "b".to_owned()])
     );
     let ask = |name: &str| {
         vec![Step::AskHook {
@@ -348,7 +348,7 @@ fn bound_hooks_hold_their_phase_beside_annotations() {
     observed.deletion.hooks[0].record = Some(proceed.record);
     assert_eq!(
         stage(&observed, now),
-        Stage::PreDrainHook(vec!["a".to_owned()])
+        Stage::PreDrainHook(vec![format!("{PRE_DRAIN}/a")])
     );
     assert!(decide(&observed, now).steps.is_empty());
     observed.machine.metadata.annotations = None;
@@ -452,4 +452,33 @@ fn what_a_machine_refers_to_and_is_not_there_is_looked_for_again() {
     let mut no_config = observed();
     no_config.bootstrap = Some(Lookup::Missing);
     assert_eq!(decide(&no_config, now).next, again);
+}
+
+#[test]
+fn every_annotation_with_the_prefix_is_a_hook() {
+    let mut observed = deleting();
+    let key = format!("{PRE_DRAIN}.example.com/x");
+    annotate(&mut observed, &key);
+    assert_eq!(
+        stage(&observed, Timestamp::UNIX_EPOCH),
+        Stage::PreDrainHook(vec![key])
+    );
+}
+
+#[test]
+fn what_was_over_when_hooks_before_termination_began_is_over_for_the_next_host() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut observed = deleting();
+    annotate(&mut observed, &format!("{PRE_TERMINATE}/b"));
+    // A Node without pods: the drain and the wait for hooks began in the same second.
+    started(
+        &mut observed,
+        MachineDeletionStatus {
+            node_drain_start_time: Some(Time(now)),
+            wait_for_pre_terminate_hook_start_time: Some(Time(now)),
+            ..MachineDeletionStatus::default()
+        },
+    );
+    let waits = Stage::PreTerminateHook(vec![format!("{PRE_TERMINATE}/b")]);
+    assert_eq!(stage(&observed, now), waits);
 }

@@ -374,17 +374,19 @@ fn a_node_of_another_version_is_updating() {
     assert!(up_to_date.message.contains("v1.36.1"));
 }
 
+/// What a look writes into the Machine.
+fn patches(seen: &Observed) -> Vec<Value> {
+    let steps = crate::machine::decide(seen, Timestamp::UNIX_EPOCH).steps;
+    let patches = steps.into_iter().filter_map(|step| match step {
+        Step::PatchMachine(patch) => Some(patch),
+        _ => None,
+    });
+    patches.collect()
+}
+
 #[test]
 fn the_name_of_the_data_waits_for_the_provider_id_only_where_nobody_waits_for_it() {
     let mut seen = observed();
-    let patches = |seen: &Observed| -> Vec<Value> {
-        let steps = crate::machine::decide(seen, Timestamp::UNIX_EPOCH).steps;
-        let patches = steps.into_iter().filter_map(|step| match step {
-            Step::PatchMachine(patch) => Some(patch),
-            _ => None,
-        });
-        patches.collect()
-    };
     let both = json!({"spec": {"bootstrap": {"dataSecretName": "m"}, "providerID": "x://1"}});
     assert_eq!(patches(&seen).first(), Some(&both));
     seen.infra_is_own = true;
@@ -448,4 +450,79 @@ fn a_machine_that_was_just_changed_is_reported_with_its_new_generation_unless_so
     assert!(!next_time(&outcome(vec![(Step::OwnInfra, Effect::Done)])));
     assert!(!next_time(&outcome(vec![patch(), drain()])));
     assert!(!next_time(&outcome(Vec::new())));
+}
+
+#[test]
+fn the_nodes_readiness_is_mirrored_with_its_time() {
+    let mut seen = observed();
+    let NodeLookup::One(node) = &mut seen.node else {
+        return;
+    };
+    Arc::make_mut(node)["status"]["conditions"][0]["lastTransitionTime"] =
+        json!("2026-01-02T03:04:05Z");
+    let since = said(&reported(&seen), "NodeReady").transition;
+    assert_eq!(since, "2026-01-02T03:04:05Z".parse().ok());
+}
+
+#[test]
+fn data_without_a_name_are_an_error_of_the_bootstrap_provider() {
+    let mut seen = observed();
+    let config = json!({
+        "metadata": {"ownerReferences": [{"uid": "u", "controller": true}]},
+        "status": {
+            "initialization": {"dataSecretCreated": true},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}],
+        },
+    });
+    seen.machine.spec.bootstrap.data_secret_name = None;
+    seen.bootstrap = Some(Lookup::Found(Arc::new(config)));
+    let reported = reported(&seen);
+    let ready = said(&reported, "BootstrapConfigReady");
+    assert_eq!(ready.status, ConditionStatus::False, "{ready:?}");
+    assert!(
+        ready.message.ends_with("status.dataSecretName is empty"),
+        "{ready:?}"
+    );
+}
+
+#[test]
+fn a_failure_domain_that_a_provider_chose_is_the_machines() {
+    let mut seen = observed();
+    assert!(
+        !patches(&seen)
+            .iter()
+            .any(|patch| patch.pointer("/spec/failureDomain").is_some())
+    );
+    let Lookup::Found(infra) = &mut seen.infra else {
+        return;
+    };
+    Arc::make_mut(infra)["spec"]["failureDomain"] = json!("b");
+    let written = patches(&seen);
+    let domain = |patch: &Value| patch["spec"]["failureDomain"] == json!("b");
+    assert!(written.iter().any(domain), "{written:?}");
+}
+
+#[test]
+fn a_machine_takes_over_from_the_clusters_control_plane_whatever_its_group() {
+    let mut seen = observed();
+    let Lookup::Found(cluster) = &mut seen.cluster else {
+        return;
+    };
+    let plane = json!({"apiGroup": "example.com", "kind": "Plane", "name": "p"});
+    cluster.spec.control_plane_ref = serde_json::from_value(plane).ok();
+    let owner = |api_version: &str, kind: &str| json!({"apiVersion": api_version, "kind": kind, "uid": kind, "name": "x"});
+    let object = json!({"metadata": {"ownerReferences": [
+        owner("example.com/v1", "Plane"), owner("cluster.x-k8s.io/v1beta2", "MachineSet"),
+        owner("controlplane.cluster.x-k8s.io/v1beta2", "OtherPlane"), owner("example.com/v1", "Inventory"),
+    ]}});
+    let patch = crate::machine::ownership_patch(&seen, &object);
+    let owners = patch["metadata"]["ownerReferences"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let kinds: Vec<&str> = owners
+        .iter()
+        .filter_map(|owner| owner["kind"].as_str())
+        .collect();
+    assert_eq!(kinds, ["Inventory", "Machine"]);
 }

@@ -136,6 +136,7 @@ fn next(
         return plan;
     }
     if let Some(why) = wait {
+        plan.steps.extend(remediation::beside(observed, now).steps);
         return plan.waiting(common::SCALING_DOWN, why).check_after(WAIT);
     }
     let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);

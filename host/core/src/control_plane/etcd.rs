@@ -43,6 +43,10 @@ pub struct Alarm {
 /// The alarm of a member whose database has no room. While anybody has it, etcd takes no writes.
 const NO_SPACE: &str = "NOSPACE";
 
+/// What a person does when there is nothing left of a control plane.
+pub const START_AGAIN: &str =
+    "delete the Cluster, make it again, and restore the latest snapshot of etcd that you have";
+
 /// One member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EtcdMember {
@@ -292,6 +296,31 @@ pub fn addresses(observed: &Observed, without: &str) -> Vec<Address> {
     let mut addresses: Vec<Address> = known.filter(|a| a.name != without).cloned().collect();
     addresses.sort_by_key(|address| (!answers(address), address.name.clone()));
     addresses
+}
+
+/// The member of a machine: the one of its Node's name, or else the one that no machine has, where this is the only machine that has
+/// none: it is known by no name before it has started, and its machine may have no Node yet.
+#[must_use]
+pub fn member_of<'a>(
+    observed: &Observed,
+    view: &'a View,
+    member: &Member,
+) -> Option<&'a EtcdMember> {
+    let named = |machine: &Member| machine.node_name().and_then(|name| view.member(name));
+    if let Some(own) = named(member) {
+        return Some(own);
+    }
+    let mut machines = observed.members.iter();
+    let is_alone = machines.all(|other| other.name() == member.name() || named(other).is_some());
+    if !is_alone || !observed.foreign.is_empty() {
+        return None;
+    }
+    let has_machine = |name: &str| {
+        let mut machines = observed.members.iter();
+        machines.any(|machine| machine.node_name() == Some(name))
+    };
+    let unknown = view.members.iter().filter(|own| !has_machine(&own.name));
+    unknown.min_by_key(|own| (!own.name.is_empty(), !own.is_learner, own.id))
 }
 
 /// Members of etcd that no machine of the control plane stands behind, and that no machine that is on its way can be.

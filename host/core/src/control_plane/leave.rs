@@ -66,23 +66,46 @@ fn end_alarm(observed: &Observed) -> Option<Step> {
     })
 }
 
-/// Lets the machine go that was deleted first and waits for nothing else (contract 3.10 step 9).
+/// Lets the machine go that was deleted first and waits for nothing else (contract 3.10 step 9). One that must stay keeps no other from
+/// going: what it waits for may be that the other is gone.
 #[must_use]
 pub fn hook(observed: &Observed, now: Timestamp) -> Leaving {
-    let deleting = observed
+    let mut deleting: Vec<&Member> = observed
         .members
         .iter()
-        .filter(|member| member.is_deleting() && member.has_hook());
-    let first = deleting.min_by_key(|member| {
+        .filter(|member| member.is_deleting() && member.has_hook())
+        .collect();
+    deleting.sort_by_key(|member| {
         let metadata = &member.machine.metadata;
         (
             metadata.deletion_timestamp.as_ref().map(|time| time.0),
             member.name().to_owned(),
         )
     });
-    let Some(member) = first else {
-        return Leaving::default();
-    };
+    let mut wait = None;
+    for member in deleting {
+        let leaving = hook_of(observed, member, now);
+        if !leaving.steps.is_empty() {
+            return leaving;
+        }
+        wait = wait.or(leaving.wait);
+    }
+    Leaving {
+        steps: Vec::new(),
+        wait,
+    }
+}
+
+/// Whether a machine is deleted, waits for nothing but its member to be removed, and etcd cannot do without it.
+#[must_use]
+pub fn is_held(observed: &Observed, member: &Member) -> bool {
+    member.is_deleting()
+        && member.has_hook()
+        && waits_for_hook(member)
+        && danger_of(observed, member).is_some()
+}
+
+fn hook_of(observed: &Observed, member: &Member, now: Timestamp) -> Leaving {
     let drop_hook = || Leaving::steps(vec![sync::drop_hook(member)]);
     // The last one takes its etcd with it; before there is a cluster there is nothing to keep.
     if observed.members.len() == 1 || !observed.is_initialized() {
@@ -103,7 +126,7 @@ pub fn hook(observed: &Observed, now: Timestamp) -> Leaving {
     });
     if !others_well {
         return Leaving::wait(format!(
-            "Machine {} stays: no other machine has all its components healthy",
+            "Machine {} stays: no other machine has all its components healthy. Bring one of them back",
             member.name()
         ));
     }
@@ -115,16 +138,19 @@ pub fn hook(observed: &Observed, now: Timestamp) -> Leaving {
         Lookup::Missing => return Leaving::wait("etcd was not looked at"),
         Lookup::Unknown(why) => {
             return Leaving::wait(format!(
-                "Machine {} stays: no etcd member answers: {why}",
+                "Machine {} stays: no etcd member answers: {why}. If that stays so, bring one of the machines back",
                 member.name()
             ));
         }
     };
-    let Some(found) = view.member(member.node_name().unwrap_or_default()) else {
+    let Some(found) = etcd::member_of(observed, view, member) else {
         return drop_hook();
     };
     if let Some(why) = danger(observed, view, found) {
-        return Leaving::wait(format!("Machine {} stays: {why}", member.name()));
+        return Leaving::wait(format!(
+            "Machine {} stays: {why}. Bring one back whose member is not healthy",
+            member.name()
+        ));
     }
     let mut steps = Vec::new();
     match hand_over(observed, member, now) {
@@ -173,6 +199,10 @@ pub fn orphan(observed: &Observed, now: Timestamp) -> Leaving {
 fn danger(observed: &Observed, view: &View, member: &EtcdMember) -> Option<String> {
     if !view.has_quorum {
         return Some("etcd has no leader".to_owned());
+    }
+    // One without a vote has none to lose.
+    if member.is_learner || member.name.is_empty() {
+        return None;
     }
     let votes = Votes::without(observed, view, Some(member.id));
     (!votes.is_safe()).then(|| votes.danger())

@@ -146,16 +146,32 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
                 ..Remedy::default()
             },
             None if is_replaced || alive >= wanted => clear(),
-            None => next_dead(observed, &candidates, record, now),
+            None => next_dead(observed, &candidates, Some(record), now),
         };
     }
-    let Some(member) = candidates.first() else {
-        return Remedy::default();
-    };
-    match check(observed, member, now) {
-        Ok(record) => go(observed, member, record, now),
-        Err(refusal) => refused(member, refusal),
+    // One that cannot be replaced now keeps no other from it that may be what is in its way.
+    let mut first = None;
+    for member in candidates {
+        match check(observed, member, now) {
+            Ok(record) => return go(observed, member, record, now),
+            Err(refusal) => first = first.or(Some((member, refusal))),
+        }
     }
+    first.map_or_else(Remedy::default, |(member, refusal)| {
+        refused(member, refusal)
+    })
+}
+
+/// Beside a deletion that etcd does not allow: what keeps it from going on may be the member of a machine that was given up, and that
+/// machine would wait for the deletion. It goes first.
+#[must_use]
+pub fn beside(observed: &Observed, now: Timestamp) -> Remedy {
+    let mut machines = observed.members.iter();
+    if !machines.any(|member| leave::is_held(observed, member)) {
+        return Remedy::default();
+    }
+    let running = in_progress(observed);
+    next_dead(observed, &candidates(observed), running.as_ref(), now)
 }
 
 /// Before the replacement comes: another machine that was given up and whose member is dead goes too when it may, since kubeadm lets
@@ -163,29 +179,36 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
 fn next_dead(
     observed: &Observed,
     candidates: &[&Member],
-    running: &Record,
+    running: Option<&Record>,
     now: Timestamp,
 ) -> Remedy {
-    let is_dead = |member: &&&Member| {
-        member.datastore.is_some()
-            && member.node_name().is_some()
-            && etcd::condition(observed, member).status != ConditionStatus::True
-    };
-    let Some(member) = candidates.iter().find(is_dead) else {
+    let dead = candidates.iter().find(|member| is_dead(observed, member));
+    let Some(member) = dead else {
         return Remedy::default();
     };
     let Ok(mut record) = check(observed, member, now) else {
         return Remedy::default();
     };
-    record.retry_count = record.retry_count.max(running.retry_count);
+    if let Some(running) = running {
+        record.retry_count = record.retry_count.max(running.retry_count);
+    }
     let mut remedy = go(observed, member, record.clone(), now);
-    remedy.steps.insert(
-        0,
-        Step::Annotate {
-            annotations: json!({annotation::REMEDIATION_IN_PROGRESS: record.text()}),
-        },
-    );
+    if running.is_some() {
+        remedy.steps.insert(
+            0,
+            Step::Annotate {
+                annotations: json!({annotation::REMEDIATION_IN_PROGRESS: record.text()}),
+            },
+        );
+    }
     remedy
+}
+
+/// Whether a machine has a Node, and its member of etcd is not known to be well.
+fn is_dead(observed: &Observed, member: &Member) -> bool {
+    member.datastore.is_some()
+        && member.node_name().is_some()
+        && etcd::condition(observed, member).status != ConditionStatus::True
 }
 
 /// What stands against it.
@@ -249,9 +272,8 @@ fn no_other(observed: &Observed, member: &Member) -> Option<String> {
         text
     };
     if observed.has_datastore() {
-        why.push_str(
-            "; or, when it is lost for good, delete the Cluster, make it again, and restore the latest snapshot of etcd that you have",
-        );
+        why.push_str("; or, when it is lost for good, ");
+        why.push_str(etcd::START_AGAIN);
     }
     Some(why)
 }
@@ -268,11 +290,11 @@ fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record,
     if let Some(why) = etcd::takes_no_writes(observed) {
         return Err(Refusal::impossible(why));
     }
-    if let Some(other) = observed
-        .members
-        .iter()
-        .find(|other| other.is_deleting() && other.name() != member.name())
-    {
+    let waits = |other: &&Member| {
+        let is_held = is_dead(observed, member) && leave::is_held(observed, other);
+        other.is_deleting() && other.name() != member.name() && !is_held
+    };
+    if let Some(other) = observed.members.iter().find(waits) {
         return Err(Refusal::deferred(format!(
             "waiting for Machine {} to be deleted",
             other.name()
@@ -293,7 +315,7 @@ fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record,
     }
     if observed.has_datastore() && matches!(observed.etcd, Lookup::Unknown(_) | Lookup::Missing) {
         return Err(Refusal::deferred(
-            "no etcd member answers: nothing is known of the other members",
+            "no etcd member answers: nothing is known of the other members. If that stays so, bring it back, or one of them",
         ));
     }
     let others_well = observed.members.iter().any(|other| {

@@ -241,20 +241,22 @@ pub(super) fn unfit(observed: &Observed, member: &Member, now: Timestamp) -> Opt
     })
 }
 
-/// The same name for the same state, so that an answer that was lost does not lead to a second machine. Time, generation and the
-/// remediation that it is for keep a machine from getting the name of one that is gone: its Node and its member would be taken for
-/// those of the other.
+/// The same name for the same state, so that an answer that was lost does not lead to a second machine. Time, generation, the
+/// remediation that it is for and the last one that there was keep a machine from getting the name of one that is gone: its Node and
+/// its member would be taken for those of the other.
 fn machine_name(observed: &Observed, desired: &Desired, now: Timestamp) -> String {
     let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
     let ten_minutes = now.as_second().div_euclid(600);
     let generation = observed.object.pointer("/metadata/generation");
     let generation = generation.and_then(Value::as_i64).unwrap_or_default();
     let record = remediation::in_progress(observed).map(|record| record.text());
+    let last = observed.object.pointer("/status/lastRemediation/time");
     let state = format!(
-        "{} {} {ten_minutes} {generation} {}",
+        "{} {} {ten_minutes} {generation} {} {}",
         observed.uid(),
         names.join(" "),
-        record.unwrap_or_default()
+        record.unwrap_or_default(),
+        last.and_then(Value::as_str).unwrap_or_default()
     );
     let mut endings = Endings::new(u64::from(fnv32a(state.as_bytes())));
     let template = if desired.machine_naming.is_empty() {

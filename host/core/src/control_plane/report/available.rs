@@ -38,7 +38,10 @@ pub(super) fn condition(
             condition_type::ETCD_CLUSTER_HEALTHY
         ));
     }
-    if let Some((_, message)) = unseen(observed, now) {
+    if let Some((reason, mut message)) = unseen(observed, now) {
+        if reason == common::CONNECTION_DOWN {
+            message.push_str(&way_out(observed));
+        }
         return Report::unknown(type_, common::AVAILABLE_UNKNOWN).with_message(message);
     }
     if !observed.connected {
@@ -57,6 +60,26 @@ pub(super) fn condition(
         return not("no machine has all its components healthy");
     }
     Report::yes(type_, common::AVAILABLE)
+}
+
+/// What a person does about a cluster that does not answer. A health check gives nothing up meanwhile: it cannot see either.
+fn way_out(observed: &Observed) -> String {
+    let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
+    let cluster = observed.cluster.found();
+    let endpoint = cluster.and_then(|cluster| cluster.spec.control_plane_endpoint.as_ref());
+    let endpoint = endpoint.map_or_else(String::new, |endpoint| {
+        format!(" at {}:{}", endpoint.host, endpoint.port)
+    });
+    let for_good = if observed.has_datastore() {
+        format!("; or, when all are lost for good, {}", etcd::START_AGAIN)
+    } else {
+        String::new()
+    };
+    format!(
+        ". Nothing is changed until it answers: see whether an API server can be reached{endpoint}, and if the machine that it runs \
+         on is broken, bring it back ({}){for_good}",
+        names.join(", ")
+    )
 }
 
 /// What stands against it in etcd.

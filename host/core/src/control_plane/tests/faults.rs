@@ -1,7 +1,7 @@
 //! What is done, and said, when several things are broken at once.
 
 use super::super::etcd::Alarm;
-use super::super::remediation;
+use super::super::{leave, remediation};
 use super::*;
 
 fn named(names: &[&str]) -> Observed {
@@ -217,4 +217,107 @@ fn a_member_that_has_not_started_is_left_to_the_machine_that_may_be_starting_it(
     assert_eq!(deletes(&seen), ["c"], "it has no vote to lose");
     seen.members.remove(2);
     assert!(removes(&seen), "nobody is left who could be starting it");
+}
+
+#[test]
+fn a_member_that_its_machine_never_told_of_goes_before_the_machine() {
+    let mut seen = named(&["a", "b", "c"]);
+    let waits = Report::yes("Deleting", "WaitingForPreTerminateHook");
+    let mut going = with_condition(deleting(seen.members[2].clone()), waits);
+    going.machine.status.as_mut().unwrap().node_ref = None;
+    seen.members[2] = going;
+    let learner = &mut view(&mut seen).members[2];
+    learner.is_learner = true;
+    let removes = |seen: &Observed| {
+        let steps = decide(seen, now()).steps;
+        let goes = steps
+            .iter()
+            .position(|step| matches!(step, Step::RemoveEtcdMember { id: 3, .. }));
+        let lets_go = steps
+            .iter()
+            .position(|step| matches!(step, Step::Patch { name, .. } if name == "c"));
+        assert!(lets_go.is_some(), "{steps:?}");
+        goes.is_some() && goes < lets_go
+    };
+    assert!(removes(&seen), "it would get its vote and die with it");
+    view(&mut seen).members[2].name = String::new();
+    assert!(removes(&seen), "it may start at any moment");
+    let mut joining = member("d", "a");
+    joining.machine.status.as_mut().unwrap().node_ref = None;
+    seen.members.push(joining);
+    assert!(!removes(&seen), "it may be that of a machine that joins");
+}
+
+#[test]
+fn the_name_of_a_machine_that_was_given_up_is_not_given_again() {
+    let mut seen = named(&["a", "b"]);
+    seen.desired = Ok(desired(3));
+    let name = |seen: &Observed| {
+        let Size::Do(steps) = size_of(seen) else {
+            panic!("nothing is made")
+        };
+        let made = steps.into_iter().find_map(|step| match step {
+            Step::CreateMachine { name, .. } => Some(name),
+            _ => None,
+        });
+        made.unwrap()
+    };
+    let first = name(&seen);
+    assert_eq!(name(&seen), first, "an answer may be lost");
+    seen.object["status"] =
+        json!({"lastRemediation": {"machine": first, "time": "2026-01-01T00:55:00Z"}});
+    assert_ne!(name(&seen), first);
+}
+
+#[test]
+fn what_a_person_does_about_a_cluster_that_does_not_answer_is_said() {
+    let mut seen = named(&["a"]);
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    seen.connected = false;
+    seen.last_success = Some(now() - SignedDuration::from_mins(6));
+    let told = reported(&seen);
+    let said = message_of(&told, "Available");
+    assert!(said.contains("at h:6443"), "{said}");
+    assert!(said.contains("bring it back (a)"), "{said}");
+    assert!(said.contains("restore the latest snapshot"), "{said}");
+}
+
+#[test]
+fn a_deletion_that_waits_for_a_dead_member_lets_it_go_first() {
+    let waits = || Report::yes("Deleting", "WaitingForPreTerminateHook");
+    let mut seen = named(&["a", "b", "c"]);
+    seen.members[2] = with_condition(deleting(seen.members[2].clone()), waits());
+    seen.members[0] = given_up(seen.members[0].clone());
+    assert!(deletes(&seen).is_empty(), "one after the other");
+    view(&mut seen).members[0].answer = Lookup::Unknown("no answer".to_owned());
+    assert!(leave::is_held(&seen, &seen.members[2]));
+    assert_eq!(deletes(&seen), ["a"]);
+    let record = remediation::in_progress(&seen);
+    assert!(record.is_none(), "it is noted with the deletion");
+    seen.members[0] = with_condition(deleting(seen.members[0].clone()), waits());
+    let steps = decide(&seen, now()).steps;
+    let removes = |id: u64| move |step: &Step| matches!(step, Step::RemoveEtcdMember { id: gone, .. } if *gone == id);
+    assert!(steps.iter().any(removes(1)), "{steps:?}");
+    assert!(!steps.iter().any(removes(3)), "{steps:?}");
+    seen.members.remove(0);
+    view(&mut seen).members.remove(0);
+    let steps = decide(&seen, now()).steps;
+    assert!(steps.iter().any(removes(3)), "{steps:?}");
+}
+
+#[test]
+fn a_learner_is_no_loss_to_a_majority_that_can_spare_no_vote() {
+    let mut seen = named(&["a", "b", "c", "d"]);
+    view(&mut seen).members[3].is_learner = true;
+    view(&mut seen).members[2].answer = Lookup::Unknown("no answer".to_owned());
+    seen.members[3] = given_up(seen.members[3].clone());
+    seen.members[2] = given_up(seen.members[2].clone());
+    view(&mut seen).members[1].answer = Lookup::Unknown("no answer".to_owned());
+    assert_eq!(
+        deletes(&seen),
+        ["d"],
+        "it keeps the others from being replaced"
+    );
+    view(&mut seen).has_quorum = false;
+    assert!(deletes(&seen).is_empty());
 }

@@ -4,6 +4,7 @@
 pub mod behaviour;
 pub mod check;
 pub mod cloud;
+pub mod etcd;
 pub mod fault;
 pub mod host;
 pub mod kinds;

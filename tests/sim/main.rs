@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use capstan_simulation::fault::Rates;
 use capstan_simulation::scenario::{Deed, Step};
-use capstan_simulation::{Plan, run};
+use capstan_simulation::{Plan, etcd, run};
 
 /// Worlds in `just test`: about a minute of a slow machine; `just sim` runs more.
 const SEEDS: u64 = 20;
+
+/// Control planes in `just test`: half a minute of a slow machine; `just sim --etcd` runs more.
+const CONTROL_PLANES: u64 = 20;
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
@@ -18,6 +21,9 @@ fn the_same_seed_gives_the_same_history() {
     assert_eq!(one.trace.lines(), two.trace.lines());
     assert_eq!(one.trace.hash(), two.trace.hash());
     assert_ne!(one.trace.hash(), run(&Plan::of(4)).trace.hash());
+    let hash = |seed| etcd::run(&etcd::Plan::of(seed)).trace.hash();
+    assert_eq!(hash(3), hash(3));
+    assert_ne!(hash(3), hash(4));
 }
 
 fn step(seconds: u64, deed: Deed) -> Step {
@@ -102,4 +108,21 @@ fn worlds_keep_what_must_be_true_and_settle() {
         );
     }
     assert!(machines > SEEDS, "hardly any machine was made");
+}
+
+#[test]
+fn control_planes_keep_their_majority_and_settle() {
+    let (mut machines, mut removed) = (0, 0);
+    for seed in 1..=CONTROL_PLANES {
+        let told = etcd::run(&etcd::Plan::of(seed));
+        machines += told.machines;
+        removed += told.removed;
+        assert!(
+            told.violations.is_empty(),
+            "seed {seed}: {}\nreplay: ./dev sim --etcd --seed {seed} --trace",
+            told.violations.join("; ")
+        );
+    }
+    assert!(machines > CONTROL_PLANES, "hardly any machine was made");
+    assert!(removed > CONTROL_PLANES, "hardly any member was removed");
 }

@@ -7,16 +7,32 @@ use crate::scenario::Plan;
 /// Worlds that are tried; each takes a fraction of a second.
 const TRIES_MAX: usize = 120;
 
+/// What a world begins with, and can be made smaller.
+pub trait Shrinks: Clone {
+    /// What becomes of a world.
+    type Outcome;
+
+    /// Runs it.
+    fn run(&self) -> Self::Outcome;
+
+    /// What went wrong first.
+    fn first(outcome: &Self::Outcome) -> Option<&str>;
+
+    /// Plans that are one thing smaller.
+    fn smaller(&self) -> Vec<Self>;
+}
+
 /// The smallest plan that was found, with what became of it. The plan given must have gone wrong.
 #[must_use]
-pub fn shrink(plan: &Plan, outcome: Outcome) -> (Plan, Outcome) {
+pub fn shrink<P: Shrinks>(plan: &P, outcome: P::Outcome) -> (P, P::Outcome) {
     let (mut plan, mut outcome) = (plan.clone(), outcome);
     let mut tries = TRIES_MAX;
     loop {
-        let smaller = candidates(&plan).into_iter().find_map(|candidate| {
+        let smaller = plan.smaller().into_iter().find_map(|candidate| {
             tries = tries.checked_sub(1)?;
-            let bad = run(&candidate);
-            (shape(&bad) == shape(&outcome)).then_some((candidate, bad))
+            let bad = candidate.run();
+            let is_same = P::first(&bad).map(shape) == P::first(&outcome).map(shape);
+            is_same.then_some((candidate, bad))
         });
         match smaller {
             Some((smaller, bad)) => (plan, outcome) = (smaller, bad),
@@ -25,13 +41,28 @@ pub fn shrink(plan: &Plan, outcome: Outcome) -> (Plan, Outcome) {
     }
 }
 
-/// What went wrong first, without the names and numbers of this world: another mistake is not a smaller one.
-fn shape(outcome: &Outcome) -> Option<String> {
-    let first = outcome.violations.first()?;
-    let words = first
+/// What went wrong, without the names and numbers of this world: another mistake is not a smaller one.
+fn shape(what: &str) -> String {
+    let words = what
         .split_whitespace()
         .filter(|word| !word.contains(|c: char| c.is_ascii_digit() || "-/".contains(c)));
-    Some(words.take(8).collect::<Vec<_>>().join(" "))
+    words.take(8).collect::<Vec<_>>().join(" ")
+}
+
+impl Shrinks for Plan {
+    type Outcome = Outcome;
+
+    fn run(&self) -> Outcome {
+        run(self)
+    }
+
+    fn first(outcome: &Outcome) -> Option<&str> {
+        outcome.violations.first().map(String::as_str)
+    }
+
+    fn smaller(&self) -> Vec<Self> {
+        candidates(self)
+    }
 }
 
 /// Plans that are one thing smaller.

@@ -7,19 +7,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-use capstan_simulation::shrink::shrink;
-use capstan_simulation::{Outcome, Plan, run};
+use capstan_simulation::shrink::{Shrinks, shrink};
+use capstan_simulation::{Plan, etcd};
 
 /// A world is mostly JSON that is made and dropped: with the system's allocator it takes half as long again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: sim [--seeds N] [--seed S] [--jobs N] [--trace] [--keep-going]
+const USAGE: &str = "usage: sim [--seeds N] [--seed S] [--jobs N] [--trace] [--keep-going] [--etcd]
   --seeds       how many worlds (default: 100)
   --seed        the first, or with --seeds left out the only one (default: 1)
   --jobs        how many worlds at the same time (default: one for each processor)
   --trace       print what happened, also when all was well
-  --keep-going  go on after a world that went wrong, and do not make it small; with --trace, print what happened in it";
+  --keep-going  go on after a world that went wrong, and do not make it small; with --trace, print what happened in it
+  --etcd        control planes and the members of their etcd, in worlds of their own";
 
 /// What is run.
 struct Arguments {
@@ -28,11 +29,12 @@ struct Arguments {
     jobs: u64,
     trace: bool,
     keep_going: bool,
+    etcd: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seeds, mut seed, mut jobs) = (None, None, None);
-    let (mut trace, mut keep_going) = (false, false);
+    let (mut trace, mut keep_going, mut etcd) = (false, false, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || {
@@ -47,6 +49,7 @@ fn arguments() -> Result<Arguments, String> {
             "--jobs" => jobs = Some(number()?.max(1)),
             "--trace" => trace = true,
             "--keep-going" => keep_going = true,
+            "--etcd" => etcd = true,
             _ => return Err(USAGE.to_owned()),
         }
     }
@@ -59,38 +62,142 @@ fn arguments() -> Result<Arguments, String> {
         }),
         trace,
         keep_going,
+        etcd,
     })
 }
 
 /// How many worlds there are between two lines of progress.
 const PROGRESS_EVERY: u64 = 100;
 
+/// What became of a world, of whatever kind.
+struct Told {
+    seed: u64,
+    violations: Vec<String>,
+    simulated_s: u64,
+    machines: u64,
+    /// Writes of the host, or members that it removed.
+    acts: u64,
+    is_left: bool,
+    /// The plan, and what happened.
+    history: String,
+}
+
+impl Told {
+    fn of(plan: &Plan, outcome: <Plan as Shrinks>::Outcome) -> Self {
+        Self {
+            seed: plan.seed,
+            simulated_s: outcome.simulated.as_secs(),
+            machines: outcome.machines,
+            acts: outcome.writes,
+            is_left: false,
+            history: format!(
+                "seed {}: {plan}\n{}\n{}",
+                plan.seed,
+                outcome.trace.lines().join("\n"),
+                outcome.picture.join("\n")
+            ),
+            violations: outcome.violations,
+        }
+    }
+
+    fn of_etcd(plan: &etcd::Plan, told: etcd::Told) -> Self {
+        Self {
+            seed: plan.seed,
+            simulated_s: told.simulated_s,
+            machines: told.machines,
+            acts: told.removed,
+            is_left: told.is_left,
+            history: format!(
+                "seed {}: {plan}\n{}",
+                plan.seed,
+                told.trace.lines().join("\n")
+            ),
+            violations: told.violations,
+        }
+    }
+
+    fn is_bad(&self) -> bool {
+        !self.violations.is_empty()
+    }
+
+    fn print(&self) {
+        println!("{}", self.history);
+        if self.is_bad() {
+            println!("seed {}: {}", self.seed, self.violations.join("\n"));
+        }
+    }
+}
+
+/// Worlds of one kind.
+struct Kind {
+    run: fn(u64) -> Told,
+    /// The smallest that goes wrong like that of a seed.
+    smallest: fn(u64) -> Told,
+    /// How it is chosen.
+    flag: &'static str,
+}
+
+const WORLDS: Kind = Kind {
+    run: |seed| {
+        let plan = Plan::of(seed);
+        Told::of(&plan, plan.run())
+    },
+    smallest: |seed| {
+        let plan = Plan::of(seed);
+        let (plan, outcome) = shrink(&plan, plan.run());
+        Told::of(&plan, outcome)
+    },
+    flag: "",
+};
+
+const ETCD: Kind = Kind {
+    run: |seed| {
+        let plan = etcd::Plan::of(seed);
+        Told::of_etcd(&plan, plan.run())
+    },
+    smallest: |seed| {
+        let plan = etcd::Plan::of(seed);
+        let (plan, told) = shrink(&plan, plan.run());
+        Told::of_etcd(&plan, told)
+    },
+    flag: "--etcd ",
+};
+
 #[derive(Default)]
 struct Counts {
     worlds: u64,
     bad: u64,
+    left: u64,
     simulated_s: u64,
-    writes: u64,
+    acts: u64,
     machines: u64,
 }
 
 impl Counts {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, told: &Told) {
         self.worlds += 1;
-        self.bad += u64::from(outcome.is_bad());
-        self.simulated_s += outcome.simulated.as_secs();
-        self.writes += outcome.writes;
-        self.machines += outcome.machines;
+        self.bad += u64::from(told.is_bad());
+        self.left += u64::from(told.is_left);
+        self.simulated_s += told.simulated_s;
+        self.acts += told.acts;
+        self.machines += told.machines;
     }
 
-    fn line(&self, began: Instant) -> String {
+    fn line(&self, is_etcd: bool, began: Instant) -> String {
+        let acts = if is_etcd {
+            format!(
+                "{} members removed, {} left to people, who were told what to do",
+                self.acts, self.left
+            )
+        } else {
+            format!("{} writes of the host", self.acts)
+        };
         format!(
-            "{} seeds, {} violations, {} simulated hours, {} machines, {} writes of the host, {} s",
+            "{} seeds, {} violations, {} simulated hours, {} machines, {acts}, {} s",
             self.worlds,
             self.bad,
             self.simulated_s / 3600,
             self.machines,
-            self.writes,
             began.elapsed().as_secs()
         )
     }
@@ -107,6 +214,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut counts = Counts::default();
     let work = Work {
+        kind: if arguments.etcd { &ETCD } else { &WORLDS },
         next: AtomicU64::new(arguments.seed),
         end: arguments.seed.saturating_add(arguments.seeds),
         is_over: AtomicBool::new(false),
@@ -118,10 +226,10 @@ fn main() -> ExitCode {
             scope.spawn(move || work.run(&done));
         }
         drop(done);
-        hear(&arguments, &outcomes, &mut counts, began);
+        hear(&arguments, work.kind, &outcomes, &mut counts, began);
         work.is_over.store(true, Ordering::Relaxed);
     });
-    println!("{}", counts.line(began));
+    println!("{}", counts.line(arguments.etcd, began));
     if counts.bad == 0 {
         ExitCode::SUCCESS
     } else {
@@ -131,21 +239,20 @@ fn main() -> ExitCode {
 
 /// Worlds that are still to be run.
 struct Work {
+    kind: &'static Kind,
     next: AtomicU64,
     end: u64,
     is_over: AtomicBool,
 }
 
 impl Work {
-    fn run(&self, done: &Sender<(Plan, Outcome)>) {
+    fn run(&self, done: &Sender<Told>) {
         while !self.is_over.load(Ordering::Relaxed) {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
             if seed >= self.end {
                 return;
             }
-            let plan = Plan::of(seed);
-            let outcome = run(&plan);
-            if done.send((plan, outcome)).is_err() {
+            if done.send((self.kind.run)(seed)).is_err() {
                 return;
             }
         }
@@ -155,43 +262,40 @@ impl Work {
 /// Counts and tells outcomes, in the order of seeds.
 fn hear(
     arguments: &Arguments,
-    outcomes: &Receiver<(Plan, Outcome)>,
+    kind: &Kind,
+    outcomes: &Receiver<Told>,
     counts: &mut Counts,
     began: Instant,
 ) {
     let mut early = BTreeMap::new();
     let mut next = arguments.seed;
-    for (plan, outcome) in outcomes {
-        early.insert(plan.seed, (plan, outcome));
-        while let Some((plan, outcome)) = early.remove(&next) {
+    for told in outcomes {
+        early.insert(told.seed, told);
+        while let Some(told) = early.remove(&next) {
             next += 1;
-            counts.add(&outcome);
-            if outcome.is_bad() && !arguments.keep_going {
-                tell(&plan, &outcome);
-                let (small, outcome) = shrink(&plan, outcome);
+            counts.add(&told);
+            if told.is_bad() && !arguments.keep_going {
+                told.print();
                 println!("the smallest world that goes wrong like this:");
-                tell(&small, &outcome);
-                println!("replay: ./dev sim --seed {} --trace", plan.seed);
+                (kind.smallest)(told.seed).print();
+                println!(
+                    "replay: ./dev sim {}--seed {} --trace",
+                    kind.flag, told.seed
+                );
                 return;
             }
-            if outcome.is_bad() {
+            if told.is_bad() {
                 if arguments.trace {
-                    tell(&plan, &outcome);
+                    told.print();
+                } else {
+                    println!("seed {}: {}", told.seed, told.violations.join("; "));
                 }
-                println!("seed {}: {}", plan.seed, outcome.violations.join("; "));
             } else if arguments.trace && !arguments.keep_going {
-                println!("{plan}{}", outcome.trace.lines().join("\n"));
+                told.print();
             }
             if counts.worlds.is_multiple_of(PROGRESS_EVERY) && counts.worlds < arguments.seeds {
-                eprintln!("{}", counts.line(began));
+                eprintln!("{}", counts.line(arguments.etcd, began));
             }
         }
     }
-}
-
-fn tell(plan: &Plan, outcome: &Outcome) {
-    println!("seed {}: {plan}", plan.seed);
-    println!("{}", outcome.trace.lines().join("\n"));
-    println!("{}", outcome.picture.join("\n"));
-    println!("seed {}: {}", plan.seed, outcome.violations.join("\n"));
 }

@@ -7,8 +7,8 @@ use super::world::{Machine, Member, World};
 
 /// What was true at a look.
 pub(super) struct Basis {
-    /// Members with a vote, and whether each worked.
-    voting: Vec<(u64, bool)>,
+    /// Members with a vote, whether each worked, and whether the host could know.
+    voting: Vec<(u64, bool, bool)>,
     /// Members without a vote.
     learners: usize,
     /// The leader, if it heard the host.
@@ -52,7 +52,7 @@ impl Basis {
             given_up: given_up.map(|own| own.name.clone()).collect(),
             held: held.map(|own| own.name.clone()).collect(),
             voting: voting
-                .map(|member| (member.id, world.works(member)))
+                .map(|member| (member.id, world.works(member), world.reaches(member)))
                 .collect(),
             learners: world.members.iter().filter(|own| own.learner).count(),
             leader: leader.map(|member| member.id),
@@ -63,15 +63,22 @@ impl Basis {
         }
     }
 
-    /// Whether a majority works without this member, and so many more that do not work yet.
+    /// Whether a majority works.
+    fn has_majority(&self) -> bool {
+        let working = self.voting.iter().filter(|(_, works, _)| *works).count();
+        working * 2 > self.voting.len()
+    }
+
+    /// Whether a majority is known to work without this member, and with so many more that do not work yet. What the host cannot
+    /// see it must not count on.
     fn is_safe(&self, without: Option<u64>, more: usize) -> bool {
         let left = || {
             self.voting
                 .iter()
-                .filter(move |(other, _)| Some(*other) != without)
+                .filter(move |(other, _, _)| Some(*other) != without)
         };
-        let working = left().filter(|(_, works)| *works).count();
-        working * 2 > left().count() + more
+        let known = left().filter(|(_, _, is_known)| *is_known).count();
+        known * 2 > left().count() + more
     }
 
     fn is_ill(&self, name: &str) -> bool {
@@ -99,7 +106,7 @@ impl Life {
     /// A machine is made once, while a majority works and would go on doing so, beside machines that are well.
     pub(super) fn check_creation(&mut self, basis: &Basis, name: &str, is_replacement: bool) {
         let mut violated = |what: String| self.world.violated(format!("{name} is made {what}"));
-        if !basis.is_safe(None, 0) {
+        if !basis.has_majority() {
             violated("while etcd has lost its majority".to_owned());
         }
         // The only member is no majority with a second one that does not work: that cannot be helped.
@@ -141,10 +148,14 @@ impl Life {
             self.world
                 .violated(format!("Machine {name} is deleted {what}"))
         };
-        if !basis.is_safe(None, 0) {
+        if !basis.has_majority() {
             violated("while etcd has lost its majority".to_owned());
         }
-        if !basis.is_safe(member.map(|member| member.id), 0) {
+        // One without a vote has none to lose.
+        let vote = member.filter(|member| !member.learner);
+        if let Some(vote) = vote
+            && !basis.is_safe(Some(vote.id), 0)
+        {
             violated("and etcd cannot do without its member".to_owned());
         }
         // One that is not well may go first where another waits for just that.
@@ -170,7 +181,7 @@ impl Life {
             return;
         };
         // One without a vote has none to lose.
-        if !member.learner && (!basis.is_safe(None, 0) || !basis.is_safe(Some(id), 0)) {
+        if !member.learner && (!basis.has_majority() || !basis.is_safe(Some(id), 0)) {
             self.world.violated(format!(
                 "the member {name} is removed and that leaves no majority"
             ));

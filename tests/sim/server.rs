@@ -293,12 +293,16 @@ impl KubeApi for HostApi {
             };
             self.request(Some(ask), |state| {
                 let rates = state.rates();
-                if state.network.happens(rates.watch_expires) {
+                let expires = state.network.happens(rates.watch_expires);
+                let store = state.server(&self.server)?;
+                // What is forgotten stays so: only a list helps.
+                if expires {
+                    store.expire(resource, version);
+                }
+                if store.is_expired(resource, version) {
                     return Err(ApiError::Expired("too old resource version".to_owned()));
                 }
-                state
-                    .server(&self.server)?
-                    .since(resource, selection, version)
+                store.since(resource, selection, version)
             })
             .await?;
             let watch = Watch {

@@ -107,6 +107,8 @@ pub struct Store {
     kinds: BTreeMap<GroupKind, Served>,
     history: VecDeque<Change>,
     forgotten: u64,
+    /// What of a kind nobody can begin to watch from any more.
+    expired: BTreeMap<GroupKind, u64>,
     version: u64,
     made: u64,
 }
@@ -219,6 +221,19 @@ impl Store {
     pub fn is_same(&self, place: &GroupKind, version: u64) -> bool {
         let served = self.kinds.get(place);
         version >= self.forgotten && served.is_some_and(|served| served.changed <= version)
+    }
+
+    /// Forgets what happened to a kind up to a version, for whoever begins to watch it.
+    pub fn expire(&mut self, resource: &Resource, version: u64) {
+        let until = self.expired.entry(place(resource)).or_default();
+        *until = version.max(*until);
+    }
+
+    /// Whether nobody can begin to watch a kind from a version.
+    #[must_use]
+    pub fn is_expired(&self, resource: &Resource, version: u64) -> bool {
+        let until = self.expired.get(&place(resource));
+        until.is_some_and(|until| version <= *until) && version < self.version
     }
 
     /// What happened to a kind after a version, and up to which version that is all.

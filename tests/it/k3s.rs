@@ -152,6 +152,8 @@ fn three_servers_come_roll_are_remediated_and_go() {
             .filter_map(|machine| machine["metadata"]["annotations"][record].as_str());
         let of_lost = records.filter(|record| record.contains(&lost)).count();
         assert_eq!(of_lost, 1, "the replacement says what it was made for");
+        let plane = kube.get(PLANE, NAME, NAME).await.unwrap();
+        assert_eq!(plane["status"]["lastRemediation"]["machine"], lost.as_str());
         whole.nodes_match(kube).await.unwrap();
 
         whole.delete(&host).await;

@@ -7,7 +7,6 @@ use serde_json::Value;
 const GROUP: &str = "controlplane.cluster.x-k8s.io";
 const CONFIG: &str = include_str!("../schema/kubeadmconfig-spec.json");
 const SPEC: &str = include_str!("../schema/kubeadmcontrolplane-spec.json");
-const STATUS: &str = include_str!("../schema/kubeadmcontrolplane-status.json");
 const TEMPLATE_SPEC: &str = include_str!("../schema/kubeadmcontrolplanetemplate-spec.json");
 
 /// KubeadmControlPlane.
@@ -16,7 +15,6 @@ pub(crate) fn control_plane() -> OwnedKind {
     OwnedKind::new(KindRole::ControlPlane, GROUP, "KubeadmControlPlane")
         .short_name("kcp")
         .spec(with_config(SPEC))
-        .status(schema::from_json(STATUS))
         .column(
             "Cluster",
             r".metadata.labels['cluster\.x-k8s\.io/cluster-name']",

@@ -272,6 +272,15 @@ fn control_plane() -> Value {
                 },
             },
         },
+        "lastRemediation": {
+            "type": "object", "required": ["machine", "retryCount", "time"],
+            "description": "The last replacement of an unhealthy machine.",
+            "properties": {
+                "machine": {"type": "string", "minLength": 1, "maxLength": 253, "description": "The machine that was replaced."},
+                "retryCount": {"type": "integer", "format": "int32", "minimum": 0, "description": "Which try in a row it was."},
+                "time": {"type": "string", "format": "date-time", "description": "When it was replaced."},
+            },
+        },
         "selector": {
             "type": "string", "minLength": 1, "maxLength": 4096,
             "description": "Selector of the Machines as text, for the scale subresource.",

@@ -128,6 +128,20 @@ fn control_planes_with_replicas_can_be_scaled() {
     assert!(built(&hosted)["spec"]["versions"][0]["subresources"]["scale"].is_null());
 }
 
+/// Whatever the engine reports has a place in each control plane's kind: a server drops what it does not know.
+#[test]
+fn control_planes_of_all_plugins_show_remediations_and_certificates() {
+    let crd = built(&control_plane());
+    let status = &schema(&crd)["status"]["properties"];
+    assert_eq!(
+        status["lastRemediation"]["required"],
+        json!(["machine", "retryCount", "time"])
+    );
+    for field in ["certificates", "selector", "versions"] {
+        assert!(status[field].is_object(), "{field}");
+    }
+}
+
 #[test]
 fn unusable_kinds_are_refused_with_the_path() {
     let path = |change: &dyn Fn(&mut OwnedKind)| {

@@ -38,6 +38,7 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
                 a.errors.is_empty()
                     && a.db_bytes > 0
                     && a.db_in_use_bytes > 0
+                    && a.db_quota_bytes == 2 << 30
                     && a.version.starts_with("3.")
             })
         };

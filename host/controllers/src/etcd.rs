@@ -339,6 +339,7 @@ impl Client {
             version: status.version,
             db_bytes: u64::try_from(status.db_size).unwrap_or_default(),
             db_in_use_bytes: u64::try_from(status.db_size_in_use).unwrap_or_default(),
+            db_quota_bytes: u64::try_from(status.db_size_quota).unwrap_or_default(),
             errors: status
                 .errors
                 .into_iter()

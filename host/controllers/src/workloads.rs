@@ -235,6 +235,17 @@ impl Workloads {
         lock(&kept.state).workload.clone()
     }
 
+    /// All connections that there are.
+    #[must_use]
+    pub fn all(&self) -> Vec<(ObjectKey, Arc<Workload>)> {
+        let clusters = self.clusters();
+        let connected = clusters.iter().filter_map(|(cluster, kept)| {
+            let workload = lock(&kept.state).workload.clone()?;
+            Some((cluster.clone(), workload))
+        });
+        connected.collect()
+    }
+
     /// The connection to a cluster that a step needs.
     ///
     /// # Errors

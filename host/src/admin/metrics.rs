@@ -1,11 +1,12 @@
 //! Metrics in the text form that Prometheus reads: of controllers, of plugins by function and outcome, of the process.
 
+mod cluster;
+
 use std::fmt;
 
 use capstan_controllers::ctx::Ctx;
 use capstan_engine::limit::TICK;
 use capstan_engine::{BreakerState, Engine, Loaded};
-use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -13,8 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use serde_json::Value;
 
+use self::cluster::{Certificates, Etcd};
 use super::Phase;
 
 /// Reads one figure of a line.
@@ -34,6 +35,7 @@ pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
         metrics.register(&mut registry);
         registry.register_collector(Box::new(Calls::read(ctx, engine)));
         registry.register_collector(Box::new(Certificates::read(ctx)));
+        registry.register_collector(Box::new(Etcd::read(ctx)));
     }
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -356,69 +358,6 @@ impl Calls {
     }
 }
 
-/// When certificates of clusters end, as their control planes list them.
-#[derive(Debug, Default)]
-struct Certificates(Vec<Certificate>);
-
-#[derive(Debug)]
-struct Certificate {
-    namespace: String,
-    control_plane: String,
-    name: String,
-    end_s: i64,
-}
-
-impl Certificates {
-    fn read(ctx: &Ctx) -> Self {
-        let mut all = Self::default();
-        for resource in ctx.plugins.kinds_with(&["control-plane"]) {
-            let Some(store) = ctx.stores.get(&resource.group_kind()) else {
-                continue;
-            };
-            for object in store.all() {
-                all.add(&object.key.namespace, &object.key.name, &object.value);
-            }
-        }
-        all
-    }
-
-    fn add(&mut self, namespace: &str, control_plane: &str, object: &Value) {
-        let listed = object
-            .pointer("/status/certificates")
-            .and_then(Value::as_array);
-        for entry in listed.into_iter().flatten() {
-            let text = |field: &str| entry.get(field).and_then(Value::as_str);
-            let end = text("expirationDate").and_then(|end| end.parse::<Timestamp>().ok());
-            let (Some(name), Some(end)) = (text("name"), end) else {
-                continue;
-            };
-            self.0.push(Certificate {
-                namespace: namespace.to_owned(),
-                control_plane: control_plane.to_owned(),
-                name: name.to_owned(),
-                end_s: end.as_second(),
-            });
-        }
-    }
-}
-
-impl Collector for Certificates {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "When a certificate of a cluster ends, in seconds since the Unix epoch";
-        let name = "capstan_certificate_expiration_timestamp_seconds";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for certificate in &self.0 {
-            let labels = [
-                ("namespace", certificate.namespace.as_str()),
-                ("control_plane", certificate.control_plane.as_str()),
-                ("certificate", certificate.name.as_str()),
-            ];
-            ConstGauge::new(certificate.end_s).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,22 +368,6 @@ mod tests {
         assert!(text.contains("\nprocess_cpu_seconds_total "), "{text}");
         assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
-    }
-
-    #[test]
-    fn the_end_of_each_certificate_is_a_line() {
-        let mut all = Certificates::default();
-        let object = serde_json::json!({"status": {"certificates": [
-            {"name": "ca", "expirationDate": "2036-01-01T00:00:00Z"}, {"name": "bad", "expirationDate": "soon"},
-        ]}});
-        all.add("n", "cp", &object);
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(all));
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        let line = "capstan_certificate_expiration_timestamp_seconds{namespace=\"n\",control_plane=\"cp\",certificate=\"ca\"} 2082758400";
-        assert!(text.contains(line), "{text}");
-        assert!(!text.contains("bad"), "{text}");
     }
 
     fn calls() -> Calls {
@@ -486,6 +409,8 @@ mod tests {
         registry.register_collector(Box::new(Process));
         registry.register_collector(Box::new(Working(true)));
         registry.register_collector(Box::new(calls()));
+        registry.register_collector(Box::new(Certificates::default()));
+        registry.register_collector(Box::new(Etcd::default()));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text

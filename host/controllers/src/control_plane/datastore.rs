@@ -29,10 +29,12 @@ pub(super) async fn look(
     if addresses.is_empty() || seen.core.is_deleting() {
         return Lookup::Missing;
     }
-    match client(ctx, identities, seen, workload).await {
+    let view = match client(ctx, identities, seen, workload).await {
         Ok(client) => client.view(&addresses).await,
         Err(why) => Lookup::Unknown(why),
-    }
+    };
+    workload.etcd_said(view.found().cloned());
+    view
 }
 
 /// Makes another member the leader.

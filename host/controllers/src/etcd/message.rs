@@ -69,6 +69,9 @@ pub(super) struct StatusResponse {
     pub(super) errors: Vec<String>,
     #[prost(int64, tag = "9")]
     pub(super) db_size_in_use: i64,
+    /// From v3.6.
+    #[prost(int64, tag = "12")]
+    pub(super) db_size_quota: i64,
 }
 
 /// A part of a snapshot.

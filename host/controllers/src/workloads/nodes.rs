@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capstan_api::name::ObjectKey;
+use capstan_core::control_plane::etcd::View;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
@@ -31,6 +32,8 @@ pub struct Workload {
     /// Turns of evictions.
     pub evictions: Semaphore,
     by_provider_id: Mutex<HashMap<String, BTreeSet<ObjectKey>>>,
+    /// What the members of its etcd said when they were last asked.
+    etcd: Mutex<Option<View>>,
 }
 
 impl fmt::Debug for Workload {
@@ -47,7 +50,22 @@ impl Workload {
             drains: Semaphore::new(DRAINS_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             by_provider_id: Mutex::default(),
+            etcd: Mutex::default(),
         }
+    }
+
+    /// What the members of its etcd said when they were last asked; none when nobody answered, or nobody asks.
+    #[must_use]
+    pub fn etcd(&self) -> Option<View> {
+        self.etcd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Remembers what they said, for metrics.
+    pub(crate) fn etcd_said(&self, view: Option<View>) {
+        *self.etcd.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
     /// Nodes with this provider ID; more than one is a mistake that the caller reports.

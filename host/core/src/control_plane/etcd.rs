@@ -73,6 +73,8 @@ pub struct Answer {
     pub db_bytes: u64,
     /// How much of that holds anything; 0 when it does not say.
     pub db_in_use_bytes: u64,
+    /// How large its database may become; 0 when it does not say, as before v3.6.
+    pub db_quota_bytes: u64,
     /// What it complains about.
     pub errors: Vec<String>,
 }
@@ -126,11 +128,12 @@ pub fn condition(observed: &Observed, member: &Member) -> Report {
     match &found.answer {
         Lookup::Found(answer) if answer.errors.is_empty() => {
             let report = Report::yes(type_, kubeadm::HEALTHY);
-            if answer.is_fragmented() {
-                report.with_message(fragmented(answer, found, member.etcd.as_ref()))
-            } else {
-                report
-            }
+            let fragmented = answer
+                .is_fragmented()
+                .then(|| fragmented(answer, found, member.etcd.as_ref()));
+            let told = [answer.nearly_full(), fragmented];
+            let told: Vec<String> = told.into_iter().flatten().collect();
+            report.with_message(told.join(". "))
         }
         Lookup::Found(answer) => not(format!("it reports: {}", answer.errors.join(", "))),
         Lookup::Missing => unknown("the member was not asked"),
@@ -177,6 +180,18 @@ fn remedies(alarms: &[String]) -> String {
 }
 
 impl Answer {
+    /// What is said before the database has reached its quota. From three quarters on: the rest is for who reads it to act in.
+    fn nearly_full(&self) -> Option<String> {
+        let limit = self.db_quota_bytes.div_euclid(4).saturating_mul(3);
+        (limit > 0 && self.db_bytes >= limit).then(|| {
+            format!(
+                "its database has reached three quarters of its quota of {} MiB, and takes no writes when it reaches all of it: \
+                 delete what fills it, defragment, or raise --quota-backend-bytes",
+                self.db_quota_bytes >> 20
+            )
+        })
+    }
+
     /// Whether it is worth to give space back: a small file is not.
     #[must_use]
     pub fn is_fragmented(&self) -> bool {

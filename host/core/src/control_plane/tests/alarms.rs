@@ -37,6 +37,22 @@ fn what_a_person_does_about_alarms_and_free_space_is_said() {
     ] {
         assert!(told.message.contains(word), "{}", told.message);
     }
+    let filled = |db_bytes, db_quota_bytes| {
+        let mut seen = seen.clone();
+        let answer = Answer {
+            db_bytes,
+            db_quota_bytes,
+            ..Answer::default()
+        };
+        view(&mut seen).members[0].answer = Lookup::Found(answer);
+        said(&seen)
+    };
+    let told = filled(1536 * mib, 2048 * mib);
+    assert_eq!(told.status, ConditionStatus::True);
+    let words = "three quarters of its quota of 2048 MiB";
+    assert!(told.message.contains(words), "{}", told.message);
+    assert_eq!(filled(1535 * mib, 2048 * mib).message, "");
+    assert_eq!(filled(1536 * mib, 0).message, "");
     for (size, in_use) in [(512, 300), (100, 1), (512, 0)] {
         assert_eq!(sizes(size * mib, in_use * mib).message, "");
     }

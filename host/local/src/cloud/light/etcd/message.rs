@@ -82,6 +82,8 @@ pub(crate) struct StatusResponse {
     pub(crate) db_size_in_use: i64,
     #[prost(bool, tag = "10")]
     pub(crate) is_learner: bool,
+    #[prost(int64, tag = "12")]
+    pub(crate) db_size_quota: i64,
 }
 
 /// A part of a snapshot.

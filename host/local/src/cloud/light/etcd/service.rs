@@ -160,6 +160,7 @@ fn call(
                 errors,
                 db_size_in_use: 1 << 20,
                 is_learner,
+                db_size_quota: 2 << 30,
             }
             .encode_to_vec())
         }

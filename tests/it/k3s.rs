@@ -152,8 +152,15 @@ fn three_servers_come_roll_are_remediated_and_go() {
             .filter_map(|machine| machine["metadata"]["annotations"][record].as_str());
         let of_lost = records.filter(|record| record.contains(&lost)).count();
         assert_eq!(of_lost, 1, "the replacement says what it was made for");
-        let plane = kube.get(PLANE, NAME, NAME).await.unwrap();
-        assert_eq!(plane["status"]["lastRemediation"]["machine"], lost.as_str());
+        // It goes with other news of the status.
+        eventually("the control plane says so, too", PATIENCE, async || {
+            let plane = kube.get(PLANE, NAME, NAME).await.unwrap();
+            let last = &plane["status"]["lastRemediation"];
+            (last["machine"] == lost.as_str())
+                .then_some(())
+                .ok_or_else(|| plane["status"].to_string())
+        })
+        .await;
         whole.nodes_match(kube).await.unwrap();
 
         whole.delete(&host).await;

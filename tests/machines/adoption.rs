@@ -84,11 +84,15 @@ async fn made_by_kubeadm(lab: &Lab) {
         },
     });
     kube.apply(MACHINE, &machine).await;
-    eventually("kubeadm's cluster answers", PATIENCE, async || {
+    // The cluster answers before kubeadm has come to its end, which starts the kubelet again.
+    eventually("kubeadm has made the cluster", PATIENCE, async || {
         let instances = lab.host.cloud.of_cluster("instances", NAME, NAME).await;
-        if instances.is_empty() {
+        let Some(instance) = instances.first() else {
             let machine = kube.get(MACHINE, NAME, NAME).await.unwrap();
             return Err(conditions(&machine));
+        };
+        if instance["bootstrap"]["state"] != "done" {
+            return Err(instance["bootstrap"].to_string());
         }
         let ask = "kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz";
         inside(lab, ask).await
@@ -129,6 +133,12 @@ async fn described(lab: &Lab) {
         "apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfig", "name": NAME,
     }}}});
     kube.merge(MACHINE, NAME, NAME, &reference).await;
+    // Without these it would pass for a machine of whichever template.
+    let made_from = json!({"metadata": {"annotations": {
+        "cluster.x-k8s.io/cloned-from-name": NAME,
+        "cluster.x-k8s.io/cloned-from-groupkind": "LocalMachineTemplate.infrastructure.cluster.x-k8s.io",
+    }}});
+    kube.merge(LOCAL_MACHINE, NAME, NAME, &made_from).await;
 }
 
 /// The control plane that is to take it over.

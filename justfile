@@ -31,17 +31,21 @@ local *args: _program
     @"$({{just_executable()}} _any)" local {{args}}
 
 # All checks and tests; what CI runs. Those on real machines come last, and say why when this machine cannot run them.
-test: fmt-check lint build plugins
-    cargo test --workspace
+test: fmt-check lint build plugins validators
+    CAPSTAN_VALIDATORS=required cargo test --workspace
     cargo test --workspace --test machines -- --nocapture
 
 # Show which rules of Cluster API hold, by the tests of each; arguments choose rules, such as 3.3 or 3.6.
-conformance *args: build plugins
-    {{target}}/debug/conformance {{args}}
+conformance *args: build plugins validators
+    CAPSTAN_VALIDATORS=required {{target}}/debug/conformance {{args}}
 
 # Break control planes in every way and print what became of each; arguments choose, such as --size 3 --phase rest.
 faults *args: build plugins
     {{target}}/debug/faults {{args}}
+
+# Make the programs that read bootstrap data, with which its tests check it: kubeadm, Ignition's validator, cloud-init.
+validators: build
+    {{target}}/debug/validators
 
 # Measure: times, API writes, processor time and memory for 1, 10 and 30 clusters, or one of many machines: --machines 300.
 bench *args: release plugins

@@ -316,6 +316,20 @@ pub async fn ensure_object_store(progress: &Progress) -> Result<PathBuf, Error> 
     pinned(&catalog::OBJECT_STORE, progress).await
 }
 
+/// What reads bootstrap data: kubeadm of the newest version and of old, and Ignition's validator; built when missing.
+pub async fn ensure_validators(progress: &Progress) -> Result<Vec<PathBuf>, Error> {
+    let all = [
+        &catalog::NEWEST.kubeadm,
+        &catalog::KUBEADM_OF_OLD,
+        &catalog::IGNITION_VALIDATE,
+    ];
+    let mut places = Vec::with_capacity(all.len());
+    for binary in all {
+        places.push(pinned(binary, progress).await?);
+    }
+    Ok(places)
+}
+
 async fn pinned(binary: &'static catalog::Binary, progress: &Progress) -> Result<PathBuf, Error> {
     let progress = progress.clone();
     in_thread(move || build::ensure(&Search::from_environment(), binary, &progress)).await

@@ -20,7 +20,7 @@ mod report;
 mod signer;
 
 /// Secrets by handle, as the host would have them.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 10] = [
     "",
     "-----BEGIN PRIVATE KEY-----\nca\n-----END PRIVATE KEY-----\n",
     "-----BEGIN PRIVATE KEY-----\netcd\n-----END PRIVATE KEY-----\n",
@@ -30,6 +30,7 @@ const SECRETS: [&str; 9] = [
     "  indented: yes\nkey: 'it''s'\n\n# {{ not }} ours",
     "$6$salt$it's \"quoted\"\n",
     "-----BEGIN CERTIFICATE-----\nexternal\n-----END CERTIFICATE-----",
+    "aW5kZW50ZWQ6IHllcwo=",
 ];
 
 fn cluster() -> Value {
@@ -75,10 +76,12 @@ fn materials() -> Materials {
         list.push((name.to_owned(), "key".to_owned(), Piece::Secret(handle)));
     }
     for position in 0..8 {
+        // The sixth file of Ignition's case is said to be base64.
+        let handle = if position == 5 { 9 } else { 6 };
         list.push((
             format!("file-{position}"),
             "value".to_owned(),
-            Piece::Secret(6),
+            Piece::Secret(handle),
         ));
         list.push((
             format!("user-{position}"),

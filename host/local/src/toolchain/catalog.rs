@@ -95,6 +95,8 @@ macro_rules! module {
 pub(crate) static KUBERNETES_1_36: Module = module!("kubernetes-v1.36.3", "kubernetes-1.36");
 /// Kubernetes of the minor version before.
 pub(crate) static KUBERNETES_1_35: Module = module!("kubernetes-v1.35.8", "kubernetes-1.35");
+/// Kubernetes with the kubeadm that reads its configuration of old, for tests of what is written for it.
+static KUBERNETES_1_30: Module = module!("kubernetes-v1.30.14", "kubernetes-1.30");
 static ETCD_3_6_8: Module = module!("etcd-v3.6.8", "etcd-3.6.8");
 static ETCD_3_6_6: Module = module!("etcd-v3.6.6", "etcd-3.6.6");
 static COREDNS_1_14_2: Module = module!("coredns-v1.14.2", "coredns-1.14.2", main: "coredns");
@@ -103,6 +105,7 @@ static CONTAINERD: Module = module!("containerd-v2.2.9", "containerd");
 static CLUSTERCTL_1_14: Module = module!("clusterctl-v1.14.2", "clusterctl");
 static DISTRIBUTION: Module = module!("distribution-v3.1.2", "registry");
 static ETCDUTL_3_6_8: Module = module!("etcdutl-v3.6.8", "etcdutl");
+static IGNITION: Module = module!("ignition-v2.24.0", "ignition");
 static VERSITYGW: Module = module!("versitygw-v1.8.0", "versitygw");
 static PAUSE: Module = module!("capstan-pause", own: "pause");
 static SAMPLE: Module = module!("capstan-sample", own: "sample");
@@ -364,6 +367,26 @@ pub(crate) const ETCDUTL: Binary = Binary {
     time: ONE,
 };
 
+/// The last kubeadm whose configuration is `v1beta3`, for tests of what is written in it.
+pub(crate) const KUBEADM_OF_OLD: Binary = kubernetes(
+    &KUBERNETES_1_30,
+    "v1.30.14",
+    "kubeadm",
+    "k8s.io/kubernetes/cmd/kubeadm",
+    "about 2 minutes",
+);
+
+/// What reads Ignition's configurations before a machine does, for tests of those that are written.
+pub(crate) const IGNITION_VALIDATE: Binary = Binary {
+    name: "ignition-validate",
+    version: "v2.24.0",
+    package: "github.com/coreos/ignition/v2/validate",
+    module: &IGNITION,
+    tags: "",
+    stamp: Stamp::None,
+    time: MOMENT,
+};
+
 /// A store that speaks S3, for tests of what is kept in one.
 pub(crate) const OBJECT_STORE: Binary = Binary {
     name: "versitygw",
@@ -424,6 +447,8 @@ mod tests {
             (REGISTRY, "github.com/distribution/distribution/v3"),
             (ETCDUTL, "go.etcd.io/etcd/etcdutl/v3"),
             (OBJECT_STORE, "github.com/versity/versitygw"),
+            (IGNITION_VALIDATE, "github.com/coreos/ignition/v2"),
+            (KUBEADM_OF_OLD, "k8s.io/kubernetes"),
         ];
         for (binary, path) in pinned {
             let line = format!("{path} {}", binary.version);

@@ -112,7 +112,7 @@ fn control_plane_cases() -> Vec<Case> {
             "cluster",
             json!({
                 "controlPlaneEndpoint": "api.example.com:443", "imageRepository": "registry.example.com/k8s",
-                "dns": {"imageRepository": "registry.example.com/dns", "imageTag": "v1.12.1"}, "featureGates": {"NodeLocalCRISocket": true, "RootlessControlPlane": false}
+                "dns": {"imageRepository": "registry.example.com/dns", "imageTag": "v1.12.1"}, "featureGates": {"RootlessControlPlane": false}
             }),
         ),
         init("init-node-registration", node_registration()),

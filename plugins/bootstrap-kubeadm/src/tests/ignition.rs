@@ -40,7 +40,7 @@ storage:
     contents:
       remote:
         url: https://example.com/tool
-        verification: {hash: {function: sha512, sum: abcd}}
+        verification: {hash: {function: sha512, sum: abababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababab}}
   - path: /etc/hosts
     append: true
     contents: {inline: "10.0.0.2 registry\n"}
@@ -238,7 +238,10 @@ fn the_users_own_config_is_merged_over_ours() {
     let tool = file(&config, "/opt/bin/tool");
     assert_eq!(
         tool["contents"],
-        json!({"source": "https://example.com/tool", "verification": {"hash": "sha512-abcd"}})
+        json!({
+            "source": "https://example.com/tool",
+            "verification": {"hash": format!("sha512-{}", "ab".repeat(64))},
+        })
     );
     assert_eq!(
         decoded(&file(&config, "/etc/hosts")["append"][0]["source"]),

@@ -45,6 +45,8 @@ pub async fn is_settled(host: &TestHost, cluster: &TestCluster, wanted: u32) -> 
             return Err(conditions(&object));
         }
     }
+    // Counters and conditions may be those of a moment ago, before a machine went.
+    are_there(host, cluster, wanted).await?;
     let etcd = TestEtcd::of_cluster(host.kube(), cluster).await;
     let view = etcd.view().await?;
     let mut members: Vec<&str> = view.members.iter().map(|m| m.name.as_str()).collect();
@@ -55,6 +57,28 @@ pub async fn is_settled(host: &TestHost, cluster: &TestCluster, wanted: u32) -> 
     (members == nodes && is_well)
         .then_some(())
         .ok_or(format!("members {members:?}, machines {nodes:?}"))
+}
+
+/// As many Machines as wanted, all of them with a Node and ready.
+async fn are_there(host: &TestHost, cluster: &TestCluster, wanted: u32) -> Result<(), String> {
+    let all = host.kube().list(MACHINE, &cluster.namespace).await;
+    let of_control_plane = all.iter().filter(|machine| {
+        !machine["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null()
+    });
+    let machines: Vec<&Value> = of_control_plane.collect();
+    let is_ready = |machine: &&&Value| {
+        machine["metadata"]["deletionTimestamp"].is_null()
+            && machine["status"]["nodeRef"]["name"].is_string()
+            && condition(machine, "Ready").status == "True"
+    };
+    let ready = machines.iter().filter(is_ready).count();
+    let wanted = usize::try_from(wanted).unwrap();
+    (machines.len() == wanted && ready == wanted)
+        .then_some(())
+        .ok_or(format!(
+            "{ready} of {} Machines are ready, {wanted} are wanted",
+            machines.len()
+        ))
 }
 
 /// Waits until it is settled, and its Nodes are those of its Machines.

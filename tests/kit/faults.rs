@@ -450,7 +450,9 @@ impl Play<'_> {
             .faults
             .iter()
             .zip(&self.struck)
-            .all(|(fault, struck)| fault.breaks() == 0 || !struck.cures.is_empty());
+            .all(|(fault, struck)| {
+                fault.breaks() == 0 || struck.missed || !struck.cures.is_empty()
+            });
         if !can {
             return false;
         }

@@ -286,14 +286,24 @@ impl Kube {
     /// # Panics
     /// When the server refuses.
     pub async fn delete(&self, kind: Kind, namespace: &str, name: &str) {
+        if let Err(refusal) = self.try_delete(kind, namespace, name).await {
+            panic!("deleting {kind:?} {namespace}/{name}: {refusal:?}");
+        }
+    }
+
+    /// As [`Kube::delete`]; gone already is success.
+    ///
+    /// # Errors
+    /// What the server says instead.
+    pub async fn try_delete(&self, kind: Kind, namespace: &str, name: &str) -> Result<(), Refusal> {
         let path = kind.path(namespace, Some(name));
         let answer = self
             .send(Method::DELETE, &path, "application/json", None)
             .await;
         match answer {
-            Ok(_) => {}
-            Err(refusal) if refusal.code == 404 => {}
-            Err(refusal) => panic!("deleting {path}: {refusal:?}"),
+            Ok(_) => Ok(()),
+            Err(refusal) if refusal.code == 404 => Ok(()),
+            Err(refusal) => Err(refusal),
         }
     }
 }

@@ -66,6 +66,8 @@ pub struct Struck {
     pub broken: Vec<String>,
     /// What ends the fault: an instance, and what is done with it.
     pub cures: Vec<(String, &'static str)>,
+    /// It broke nothing, since another fault had taken etcd's majority: nobody removes a member or deletes a Node then.
+    pub missed: bool,
     /// It ends by itself after this time.
     pub heals_after: Option<Duration>,
 }
@@ -277,19 +279,19 @@ impl Fault {
             }
             Self::Node => {
                 let workload = cluster.workload(host.kube()).await;
-                workload.delete(NODE, "", node).await;
+                let deleted = workload.try_delete(NODE, "", node).await;
+                struck.missed = deleted.is_err();
             }
             Self::Removed => {
                 let etcd = TestEtcd::of_cluster(host.kube(), cluster).await;
                 if let Ok(view) = etcd.view().await
                     && let Some(member) = view.members.iter().find(|m| m.name == node)
                 {
-                    // Without a majority nobody is removed: then nothing more is broken.
-                    drop(
-                        etcd.client
-                            .remove_member(&etcd.others(node), member.id)
-                            .await,
-                    );
+                    let removed = etcd
+                        .client
+                        .remove_member(&etcd.others(node), member.id)
+                        .await;
+                    struck.missed = removed.is_err();
                 }
             }
             _ => {}

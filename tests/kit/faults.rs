@@ -197,6 +197,8 @@ struct Play<'a> {
     cluster: TestCluster,
     /// Machines that are to be there in the end.
     wanted: u32,
+    /// UIDs of those that are not to be there any more.
+    outdated: Vec<Value>,
     struck: Vec<Struck>,
     excused: Arc<Mutex<Vec<String>>>,
     broken: Arc<Mutex<Vec<String>>>,
@@ -214,6 +216,7 @@ pub async fn run(stage: &mut Stage, at: usize, cell: &Cell) -> Outcome {
         cell,
         cluster,
         wanted: cell.size,
+        outdated: Vec::new(),
         struck: Vec::new(),
         excused: Arc::default(),
         broken: Arc::default(),
@@ -276,6 +279,9 @@ impl Play<'_> {
                     .await;
             }
             Phase::Roll => {
+                let machines = kube.list(MACHINE, namespace).await;
+                let uids = machines.iter().map(|machine| &machine["metadata"]["uid"]);
+                self.outdated = uids.cloned().collect();
                 let template = json!({
                     "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
                     "metadata": {"namespace": namespace, "name": "larger"},
@@ -416,6 +422,12 @@ impl Play<'_> {
             return Err(format!(
                 "the Machine {name} was given up and is still there"
             ));
+        }
+        // Until the host has looked at the template, everything is as it should be.
+        let is_outdated = |machine: &&Value| self.outdated.contains(&machine["metadata"]["uid"]);
+        let outdated = machines.iter().filter(is_outdated).count();
+        if outdated > 0 {
+            return Err(format!("{outdated} Machines are still to be replaced"));
         }
         self.cluster.nodes_match(host.kube()).await
     }

@@ -27,7 +27,8 @@ struct Inner {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
     by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
-    tombstones: VecDeque<String>,
+    /// UIDs, and the version at which each went.
+    tombstones: VecDeque<(String, u64)>,
 }
 
 /// A change that was new to the store.
@@ -149,7 +150,8 @@ impl Store {
     pub fn apply(&self, object: impl Into<Arc<Object>>) -> Option<Change> {
         let new: Arc<Object> = object.into();
         let mut inner = self.write();
-        if inner.tombstones.contains(&new.uid) {
+        let mut gone = inner.tombstones.iter();
+        if gone.any(|(uid, at)| *uid == new.uid && *at >= new.resource_version) {
             return None;
         }
         let old = inner.objects.get(&new.key).cloned();
@@ -170,11 +172,12 @@ impl Store {
         })
     }
 
-    /// Takes an object out.
-    pub fn remove(&self, key: &ObjectKey, uid: &str) -> Option<Change> {
+    /// Takes an object out that went at this version. What is newer of it brings it back: it may have lost a label that the store selects
+    /// by, and have it again.
+    pub fn remove(&self, key: &ObjectKey, uid: &str, at: u64) -> Option<Change> {
         let mut inner = self.write();
         if !uid.is_empty() {
-            inner.tombstones.push_back(uid.to_owned());
+            inner.tombstones.push_back((uid.to_owned(), at));
             if inner.tombstones.len() > TOMBSTONES_MAX {
                 inner.tombstones.pop_front();
             }
@@ -206,7 +209,7 @@ impl Store {
             .collect();
         changes.extend(
             gone.into_iter()
-                .filter_map(|(key, uid)| self.remove(&key, &uid)),
+                .filter_map(|(key, uid)| self.remove(&key, &uid, list_version)),
         );
         changes
     }
@@ -316,10 +319,21 @@ mod tests {
     fn a_late_answer_does_not_bring_a_deleted_object_back() {
         let store = store();
         store.apply(object("a", "1", 5));
-        assert!(store.remove(&key("a"), "1").is_some());
-        assert!(store.apply(object("a", "1", 4)).is_none());
+        assert!(store.remove(&key("a"), "1", 8).is_some());
+        for late in [4, 7, 8] {
+            assert!(store.apply(object("a", "1", late)).is_none());
+        }
         assert!(store.owned_by("owner").is_empty());
         assert!(store.of_cluster(&key("c")).is_empty());
+    }
+
+    #[test]
+    fn what_leaves_a_selection_and_enters_it_again_is_seen_again() {
+        let store = store();
+        store.apply(object("a", "1", 5));
+        assert!(store.remove(&key("a"), "1", 6).is_some());
+        assert!(store.apply(object("a", "1", 7)).is_some());
+        assert!(store.get(&key("a")).is_some());
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Stores {
     /// Takes out an object that a request found gone.
     pub fn gone(&self, resource: &Resource, key: &ObjectKey, uid: &str) {
         if let Some(store) = self.get(&resource.group_kind())
-            && let Some(change) = store.remove(key, uid)
+            && let Some(change) = store.remove(key, uid, u64::MAX)
         {
             self.notify(resource, &change, None);
         }

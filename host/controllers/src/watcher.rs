@@ -115,7 +115,7 @@ async fn follow(
             }),
             Ok(WatchEvent::Deleted(value)) => Object::new(value).and_then(|object| {
                 version = object.resource_version.to_string();
-                store.remove(&object.key, &object.uid)
+                store.remove(&object.key, &object.uid, object.resource_version)
             }),
             Err(error) => return (version, Err(error)),
         };

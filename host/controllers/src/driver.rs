@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::attempt::{self, Attempts};
 use crate::controller::{Controller, Primary, Report, Spec};
 use crate::ctx::{Ctx, Writer, failure};
 use crate::kinds;
@@ -54,6 +55,7 @@ pub struct Driver<C> {
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
     held: Mutex<HashMap<Locator, Instant>>,
+    attempts: Attempts,
 }
 
 /// What one pass over an object came to.
@@ -82,6 +84,7 @@ impl<C: Controller> Driver<C> {
             queue,
             metrics,
             held: Mutex::default(),
+            attempts: Attempts::default(),
         })
     }
 
@@ -149,6 +152,7 @@ impl<C: Controller> Driver<C> {
         let outcome = match pass {
             Pass::Gone => {
                 self.queue.forget(locator);
+                self.attempts.over(locator);
                 self.controller.forget(&self.ctx, locator);
                 self.held().remove(locator);
                 "gone"
@@ -224,9 +228,16 @@ impl<C: Controller> Driver<C> {
             resource: &resource,
             locator,
         };
-        match pass.run(object).await {
-            Ok(next) => Pass::Next(next),
-            Err(Stop::Conflict) => Pass::Conflict,
+        let number = self.attempts.begin(locator, object.generation());
+        match attempt::numbered(number, pass.run(object)).await {
+            Ok(next) => {
+                self.attempts.over(locator);
+                Pass::Next(next)
+            }
+            Err(Stop::Conflict) => {
+                self.attempts.was_none(locator);
+                Pass::Conflict
+            }
             Err(Stop::Failed(failure)) => Pass::Failed(failure),
         }
     }

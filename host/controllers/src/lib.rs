@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod adoption_plan;
+mod attempt;
 pub mod bootstrap;
 pub mod bootstrap_report;
 pub mod cluster;

@@ -18,8 +18,9 @@ const ADDRESS_TYPES: [&str; 5] = [
     "InternalDNS",
 ];
 
-/// Condition types that the host sets; a plugin may not.
-const HOST_CONDITIONS: [&str; 3] = ["Ready", "Paused", "Deleting"];
+/// Conditions that the contract defines: the host's to set, on every kind of provider object. A plugin may not.
+pub const CONTRACT_CONDITIONS: [&str; 5] =
+    ["Ready", "Available", "Paused", "Deleting", "Initialized"];
 
 /// Status fields that the contract defines: a plugin says these in its answer's own fields, not in `status`.
 const HOST_STATUS_FIELDS: [&str; 8] = [
@@ -193,7 +194,7 @@ fn check_own(status: &Value, conditions: &[PluginCondition]) -> Result<(), Viola
     }
     for condition in conditions {
         let name = &condition.condition_type;
-        if HOST_CONDITIONS.contains(&name.as_str()) {
+        if CONTRACT_CONDITIONS.contains(&name.as_str()) {
             return Err(Violation::new(format!(
                 "condition {name} is the host's to set"
             )));

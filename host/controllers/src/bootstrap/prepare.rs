@@ -2,6 +2,7 @@
 
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
+use capstan_core::answer::CONTRACT_CONDITIONS;
 use capstan_core::bootstrap::{Effect, JOIN_TOKEN, Lock};
 use capstan_core::call::Endpoint;
 use capstan_core::call::bootstrap::{BootstrapAnswer, BootstrapInput, Role};
@@ -14,6 +15,7 @@ use capstan_engine::SecretTable;
 use serde_json::{Value, json};
 
 use super::{MANAGER, Seen, lock, resource_of, token};
+use crate::attempt;
 use crate::ctx::{Ctx, failure, owner_reference};
 use crate::kinds;
 use crate::kube_api::{ApiError, Patch};
@@ -26,13 +28,11 @@ use crate::secrets::ensure::{self, Holder};
 /// Formats that infrastructure providers know what to do with.
 const FORMATS: [&str; 2] = ["cloud-config", "ignition"];
 
-/// Condition types that only the host sets on a bootstrap config.
-const HOST_CONDITIONS: [&str; 5] = [
-    "Ready",
+/// Condition types that only the host sets on a bootstrap config, beside those of every provider object.
+const BOOTSTRAP_CONDITIONS: [&str; 3] = [
     "DataSecretAvailable",
     "CertificatesAvailable",
     "BootstrapSucceeded",
-    "Paused",
 ];
 
 /// Material and what came with it.
@@ -84,7 +84,7 @@ async fn render(
     let config = &seen.object;
     let resource = resource_of(ctx, config)?;
     let mut input = BootstrapInput {
-        context: plugin.context(ctx, config, "render", 1),
+        context: plugin.context(ctx, config, "render", attempt::number()),
         cluster: Value::clone(&cluster.value),
         machine: Value::clone(&machine.value),
         config: Value::clone(&config.value),
@@ -171,10 +171,10 @@ fn check(answer: &BootstrapAnswer) -> Result<(), Failure> {
     if answer.parts.is_empty() {
         return bad("the bootstrap data has no parts".to_owned());
     }
-    let taken = answer
-        .conditions
-        .iter()
-        .find(|c| HOST_CONDITIONS.contains(&c.condition_type.as_str()));
+    let taken = answer.conditions.iter().find(|condition| {
+        let mut hosts = CONTRACT_CONDITIONS.iter().chain(&BOOTSTRAP_CONDITIONS);
+        hosts.any(|host| *host == condition.condition_type)
+    });
     match taken {
         Some(condition) => bad(format!(
             "condition {} is the host's to set",

@@ -19,6 +19,7 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use super::{MemberObjects, Seen, datastore, expiry, looked_up, material, owner_cluster, rotation};
+use crate::attempt;
 use crate::ctx::Ctx;
 use crate::etcd::Identities;
 use crate::kinds;
@@ -67,7 +68,9 @@ impl<'a> Ask<'a> {
 
     pub(super) fn input(&self, operation: &str) -> ControlPlaneInput {
         ControlPlaneInput {
-            context: self.plugin.context(self.ctx, self.object, operation, 1),
+            context: self
+                .plugin
+                .context(self.ctx, self.object, operation, attempt::number()),
             cluster: self.cluster.clone(),
             control_plane: Value::clone(&self.object.value),
             extra: Vec::new(),

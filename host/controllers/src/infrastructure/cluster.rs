@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::templates::{answered, of_template, templates_of};
 use super::{Asked, CLUSTER_ROLE, Shell, Subject, owner_cluster};
 use crate::access::{self, Access};
+use crate::attempt;
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
 use crate::kinds;
@@ -85,7 +86,7 @@ impl InfraClusterController {
     async fn ensure(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
         let subject = Subject::of(ctx, &observed.object)?;
         let plugin = &subject.plugin;
-        let context = plugin.context(ctx, &subject.object, "cluster", 1);
+        let context = plugin.context(ctx, &subject.object, "cluster", attempt::number());
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
         let answer = plugin
@@ -109,7 +110,7 @@ impl InfraClusterController {
     async fn delete(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
         let subject = Subject::of(ctx, &observed.object)?;
         let plugin = &subject.plugin;
-        let context = plugin.context(ctx, &subject.object, "cluster", 1);
+        let context = plugin.context(ctx, &subject.object, "cluster", attempt::number());
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
         let answer = plugin.loaded.delete_cluster(env, input).await;

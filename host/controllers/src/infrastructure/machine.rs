@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::{MACHINE_ROLE, Shell, Subject};
 use crate::access::{self, Access};
+use crate::attempt;
 use crate::controller::{Controller, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, failure};
 use crate::kinds;
@@ -187,7 +188,7 @@ impl InfraMachineController {
     async fn ensure(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
         let subject = Subject::of(ctx, &observed.object)?;
         let plugin = &subject.plugin;
-        let context = plugin.context(ctx, &subject.object, "machine", 1);
+        let context = plugin.context(ctx, &subject.object, "machine", attempt::number());
         let mut input = Self::input(observed, context, &subject.object);
         let mut secrets = SecretTable::new();
         input.bootstrap = Some(bootstrap_data(ctx, observed, &subject.object, &mut secrets).await?);
@@ -205,7 +206,7 @@ impl InfraMachineController {
     async fn delete(&self, ctx: &Ctx, observed: &Observed) -> Result<Effect, Failure> {
         let subject = Subject::of(ctx, &observed.object)?;
         let plugin = &subject.plugin;
-        let context = plugin.context(ctx, &subject.object, "machine", 1);
+        let context = plugin.context(ctx, &subject.object, "machine", attempt::number());
         let input = Self::input(observed, context, &subject.object);
         let env = plugin.env(ctx, &subject.resource, &subject.object, SecretTable::new());
         let answer = plugin.loaded.delete_machine(env, input).await;

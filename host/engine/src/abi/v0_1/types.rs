@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use capstan_core::answer::CONTRACT_CONDITIONS;
 use capstan_core::call::{
     Context, Deletion, Endpoint, Extra, Mode, PluginCondition, PluginFailure, PluginFailureKind,
     Progress, Waiting,
@@ -11,9 +12,6 @@ use super::check::{self, Checked};
 use super::imports::types as wit;
 use crate::error::CallError;
 use crate::limit::{CHECK_AFTER_MAX, CHECK_AFTER_MIN, RETRY_AFTER_MAX};
-
-/// Conditions that the contract defines: the host's to set, on every kind of provider object.
-const CONTRACT_CONDITIONS: [&str; 5] = ["Ready", "Available", "Paused", "Deleting", "Initialized"];
 
 pub(super) fn context(context: &Context, wall: Duration) -> Result<wit::CallContext, CallError> {
     let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);

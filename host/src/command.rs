@@ -8,6 +8,7 @@ mod manifests;
 mod plan;
 mod plugin;
 mod run;
+mod serving;
 mod version;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     /// Make, build, check, inspect and publish plugins, without a cluster.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Show which component of a plugin answers for which objects.
+    Serving(serving::ServingArgs),
     /// Print the version.
     Version,
     /// Compile the component on standard input; the host starts this for itself.
@@ -55,10 +58,11 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(*args),
         Command::Crd => Ok(crd::run()),
         Command::Explain(args) => explain::run(&args),
-        Command::Manifests(args) => Ok(manifests::run(args)),
+        Command::Manifests(args) => manifests::run(args),
         Command::Local(command) => local::run(command),
         Command::Plan(command) => plan::run(command),
         Command::Plugin(command) => plugin::run(command),
+        Command::Serving(args) => serving::run(&args),
         Command::Version => Ok(version::run()),
         Command::Compile(args) => compile::run(&args),
     }

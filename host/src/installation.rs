@@ -21,6 +21,10 @@ pub(crate) struct Installation {
     pub(crate) replicas: u32,
     /// What is done about plugins that nobody signed, if anything: `warn` or `require`.
     pub(crate) signatures: Option<&'static str>,
+    /// What the file of `--ceiling` says, if there is one.
+    pub(crate) ceiling: Option<String>,
+    /// The claim whose volume has components, if there is one.
+    pub(crate) plugin_claim: Option<String>,
     /// Who takes traces, if anybody.
     pub(crate) otlp_endpoint: Option<String>,
     /// Whether calls of plugins are recorded that ask for it.
@@ -119,6 +123,8 @@ mod tests {
             image: "image".to_owned(),
             replicas: 2,
             signatures: None,
+            ceiling: None,
+            plugin_claim: None,
             otlp_endpoint: None,
             record: false,
         }
@@ -147,6 +153,60 @@ mod tests {
                 assert!(!verbs.contains(power), "{text}");
             }
             assert!(!groups.contains("rbac."), "{text}");
+        }
+    }
+
+    /// The one Deployment's Pod template.
+    fn template(installation: &Installation) -> Value {
+        let documents = installation.documents();
+        let mut deployments = documents.iter().filter(|d| d["kind"] == "Deployment");
+        deployments.next().unwrap()["spec"]["template"].clone()
+    }
+
+    #[test]
+    fn the_ceiling_and_the_directory_of_plugins_are_where_the_host_looks_for_them() {
+        let text = "grants:\n- capability: http\n";
+        let given = Installation {
+            ceiling: Some(text.to_owned()),
+            plugin_claim: Some("components".to_owned()),
+            ..installation()
+        };
+        let template = template(&given);
+        let pod = &template["spec"];
+        let container = &pod["containers"][0];
+        let arg = |flag: &str| {
+            let args = container["args"].as_array().unwrap().iter();
+            let mut values = args.filter_map(|arg| arg.as_str()?.strip_prefix(flag));
+            values.next().unwrap().to_owned()
+        };
+        let volume = |path: &str| {
+            let mounts = container["volumeMounts"].as_array().unwrap().iter();
+            let mut mounts = mounts.filter(|mount| mount["mountPath"] == path);
+            let mount = mounts.next().unwrap();
+            assert_eq!(mount["readOnly"], true, "{mount}");
+            let volumes = pod["volumes"].as_array().unwrap().iter();
+            let mut volumes = volumes.filter(|volume| volume["name"] == mount["name"]);
+            volumes.next().unwrap().clone()
+        };
+        let claim = volume(&arg("--plugin-dir="))["persistentVolumeClaim"].clone();
+        assert_eq!(claim, json!({"claimName": "components", "readOnly": true}));
+        let file = arg("--ceiling=");
+        let (directory, name) = file.rsplit_once('/').unwrap();
+        let item = volume(directory)["downwardAPI"]["items"][0].clone();
+        assert_eq!(item["path"], name);
+        let field = item["fieldRef"]["fieldPath"].as_str().unwrap();
+        let annotation = field.strip_prefix("metadata.annotations['");
+        let annotation = annotation.and_then(|rest| rest.strip_suffix("']")).unwrap();
+        assert_eq!(template["metadata"]["annotations"][annotation], text);
+        // Neither is there when nobody asks for it.
+        let plain = self::template(&installation()).to_string();
+        for word in [
+            "--ceiling",
+            "--plugin-dir",
+            "downwardAPI",
+            "persistentVolumeClaim",
+        ] {
+            assert!(!plain.contains(word), "{word}");
         }
     }
 

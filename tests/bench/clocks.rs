@@ -7,7 +7,7 @@ use std::net::TcpStream;
 /// Counters of seconds that are told.
 const SECONDS: [&str; 2] = [
     "capstan_reconcile_seconds_total{",
-    "capstan_plugin_call_seconds_total{",
+    "capstan_plugin_call_duration_seconds_sum{",
 ];
 /// How many lines are told of a scenario: the rest is small.
 const LINES: usize = 8;

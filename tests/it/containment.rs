@@ -1,5 +1,11 @@
 //! A plugin that misbehaves in all its calls keeps nothing waiting: not the Lease, not the objects of other plugins.
 
+use std::collections::BTreeSet;
+use std::process::Stdio;
+
+use capstan_engine::limit::{
+    COMPILE_ADDRESS_SPACE_BYTES, COMPILE_CPU, COMPILED_BYTES_MAX, COMPILER_BYTES_MIN,
+};
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{CLUSTER, Kind, PLUGIN};
@@ -7,6 +13,7 @@ use capstan_tests::process::HostProcess;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 const LEASE: Kind = Kind {
     api_version: "coordination.k8s.io/v1",
@@ -38,6 +45,7 @@ fn start(host: &TestHost) -> HostProcess {
         "--lease-duration-s=9",
         "--lease-renew-deadline-s=6",
         "--lease-retry-period-s=2",
+        "--log-format=json",
     ];
     let args = args.map(str::to_owned);
     let program = wasm::program();
@@ -84,10 +92,78 @@ async fn misbehave(host: &TestHost) {
     }
 }
 
+/// The lines that the plugin logs say whose they are, in fields of their own.
+fn attributed(process: &HostProcess) {
+    let log = process.log();
+    let mut calls = BTreeSet::new();
+    for line in log.lines().filter(|line| line.contains("spins")) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let field = |name: &str| line[name].as_str().unwrap_or_default();
+        assert_eq!(
+            (&line["target"], field("message")),
+            (&json!("plugin"), "spins")
+        );
+        assert_eq!(field("plugin"), PROBE, "{line}");
+        assert!(field("digest").starts_with("sha256:"), "{line}");
+        assert!(
+            field("object").starts_with("ProbeCluster spinning/probe-"),
+            "{line}"
+        );
+        assert_eq!(field("call"), "ensure-cluster", "{line}");
+        calls.insert(field("call_id").to_owned());
+    }
+    assert_eq!(calls.len(), CALLS, "{calls:?}");
+    assert!(!calls.contains(""), "{log}");
+}
+
 /// Calls that the plugin has begun, by what it logs.
 fn begun(process: &HostProcess) -> usize {
     let log = process.log();
     log.lines().filter(|line| line.contains("spins")).count()
+}
+
+/// A limit of a process, as the kernel says it.
+fn limit(limits: &str, name: &str) -> Option<String> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next().map(str::to_owned)
+}
+
+#[test]
+fn the_compiler_has_limits_of_its_own_and_ends_before_the_host_does() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        // It waits for its component.
+        let mut compiler = Command::new(wasm::program())
+            .arg("compile")
+            .arg(dir.path().join("code"))
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let own = format!("/proc/{}", compiler.id().unwrap());
+        let read = |file: &str| std::fs::read_to_string(format!("{own}/{file}")).unwrap();
+        let limits = eventually("it has limited itself", PATIENCE, async || {
+            let limits = read("limits");
+            // The last of those that nobody else sets.
+            let file = limit(&limits, "Max file size");
+            let is_set = file == Some(COMPILED_BYTES_MAX.to_string());
+            is_set.then_some(limits.clone()).ok_or(limits)
+        })
+        .await;
+        assert_eq!(read("oom_score_adj").trim(), "1000");
+        let of = |name: &str| limit(&limits, name).unwrap().parse::<u64>();
+        let memory = of("Max data size").unwrap();
+        let host = u64::try_from(capstan_engine::limit_bytes()).unwrap();
+        let least = u64::try_from(COMPILER_BYTES_MIN).unwrap();
+        assert!(
+            memory >= least && memory <= least.max(host / 2),
+            "{memory} of {host}"
+        );
+        assert_eq!(of("Max address space"), Ok(COMPILE_ADDRESS_SPACE_BYTES));
+        assert_eq!(of("Max cpu time"), Ok(COMPILE_CPU.as_secs()));
+        assert_eq!(of("Max file size"), Ok(COMPILED_BYTES_MAX));
+        compiler.kill().await.unwrap();
+    });
 }
 
 #[test]
@@ -120,6 +196,7 @@ fn calls_that_never_end_keep_neither_the_lease_nor_other_clusters_waiting() {
         }
         // Not one of them had ended: the others went on beside all of them.
         assert_eq!(begun(&process), CALLS);
+        attributed(&process);
         for probe in host.kube().list(PROBE_CLUSTER, "spinning").await {
             assert!(probe["status"].get("initialization").is_none(), "{probe}");
         }

@@ -137,6 +137,27 @@ fn rights(documents: &[Value]) -> Vec<Right> {
     rights
 }
 
+/// The same with a ceiling and a claim: what is printed beside them is admitted as well, and the ceiling is what its file says.
+async fn pods_are_restricted_with_all_volumes(kube: &Kube) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ceiling.yaml");
+    let ceiling = "grants:\n- capability: workload\n";
+    std::fs::write(&file, ceiling).unwrap();
+    let flag = format!("--ceiling={}", file.display());
+    let documents = manifests(&[&flag, "--plugin-claim=components"]);
+    let template = &of_kind(&documents, "Deployment")[0]["spec"]["template"];
+    let said = &template["metadata"]["annotations"]["capstan.dev/ceiling"];
+    assert_eq!(said.as_str(), Some(ceiling));
+    pods_are_restricted(kube, &documents).await;
+    // A ceiling that no host would take is not printed.
+    std::fs::write(&file, "grants:\n- capability: shell\n").unwrap();
+    let mut program = std::process::Command::new(wasm::program());
+    let printed = program.args(["manifests", &flag]).output().unwrap();
+    let words = String::from_utf8_lossy(&printed.stderr);
+    assert!(!printed.status.success() && printed.stdout.is_empty());
+    assert!(words.contains("grants[0].capability"), "{words}");
+}
+
 /// The Pods of the Deployment are let in by the namespace's own rule, and less careful ones are not.
 async fn pods_are_restricted(kube: &Kube, documents: &[Value]) {
     let template = &of_kind(documents, "Deployment")[0]["spec"]["template"];
@@ -237,6 +258,7 @@ fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
         let kube = Kube::from_kubeconfig(&admin).await;
         apply(&kube, &documents).await;
         pods_are_restricted(&kube, &documents).await;
+        pods_are_restricted_with_all_volumes(&kube).await;
         let kubeconfig = account_kubeconfig(&plane, &kube).await;
         let cloud = TestCloud::start(&plane.dir().join("cloud")).await;
         let mut host = TestHost::with(plane, cloud).await;

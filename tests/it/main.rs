@@ -32,6 +32,7 @@ mod ownership;
 mod plan;
 mod plugin_capabilities;
 mod plugin_loading;
+mod plugin_rights;
 mod plugin_sources;
 mod plugin_versions;
 mod readme;

@@ -1,5 +1,8 @@
 //! Components from several ConfigMaps, from files and from registries, and what a host does that requires signatures.
 
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_engine::{SignaturePolicy, SourceOptions};
@@ -9,6 +12,7 @@ use capstan_tests::registry::Registry;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use rcgen::{KeyPair, SigningKey as _};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 fn part(place: usize, count: usize, bytes: &[u8]) -> Value {
@@ -107,6 +111,39 @@ fn a_host_that_requires_signatures_loads_files_and_maps_that_are_signed() {
             .as_str()
             .unwrap_or_default();
         assert!(by.contains("release.pub of Secret release-key"), "{object}");
+
+        // A key that is taken away takes what was signed with it away, and nobody starts the host again for that.
+        host.plugin_ready("from-map").await;
+        let label =
+            |value: Value| json!({"metadata": {"labels": {"capstan.dev/signing-key": value}}});
+        kube.merge(SECRET, NAMESPACE, "release-key", &label(Value::Null))
+            .await;
+        let object = verified(kube, "from-map", "False", "no keys").await;
+        assert_eq!(condition(&object, "Ready").status, "False", "{object}");
+        assert!(object["status"].get("activeDigest").is_none(), "{object}");
+        kube.merge(SECRET, NAMESPACE, "release-key", &label(json!("")))
+            .await;
+        host.plugin_ready("from-map").await;
+        // Another key in the same Secret is another key.
+        let other = KeyPair::generate().unwrap();
+        let data = |pem: String| json!({"data": {"release.pub": BASE64.encode(pem)}});
+        kube.merge(
+            SECRET,
+            NAMESPACE,
+            "release-key",
+            &data(other.public_key_pem()),
+        )
+        .await;
+        let object = verified(kube, "from-map", "False", "none of its 1 signatures").await;
+        assert_eq!(condition(&object, "Ready").status, "False", "{object}");
+        kube.merge(
+            SECRET,
+            NAMESPACE,
+            "release-key",
+            &data(key.public_key_pem()),
+        )
+        .await;
+        host.plugin_ready("from-map").await;
 
         std::fs::write(dir.path().join("strategy.wasm.sig"), signature(&component)).unwrap();
         let object = verified(kube, "from-file", "True", "").await;
@@ -211,6 +248,57 @@ fn a_component_is_pulled_from_a_registry_by_tag_and_by_digest() {
         assert_eq!(condition(&object, "Ready").status, "True", "{object}");
         kube.delete(PLUGIN, NAMESPACE, "from-registry").await;
         kube.delete(SECRET, NAMESPACE, "registry-login").await;
+    });
+}
+
+/// More than the controller of Plugins looks at at the same time.
+const HANGING: usize = 20;
+
+#[test]
+fn a_registry_that_hangs_keeps_no_other_plugin_waiting_and_is_left_alone_when_it_is_down() {
+    run(async {
+        let host = TestHost::start().await;
+        let kube = host.kube();
+        // It takes connections and says nothing.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let place = listener.local_addr().unwrap();
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&open);
+        let hangs = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                kept.lock().unwrap().push(stream);
+            }
+        });
+        let name = |number: usize| format!("hanging-{number}");
+        for number in 0..HANGING {
+            let image = format!("{place}/team/{}:1", name(number));
+            let object = json!({
+                "apiVersion": PLUGIN.api_version, "kind": "Plugin",
+                "metadata": {"namespace": NAMESPACE, "name": name(number)},
+                "spec": {"source": {"oci": {"image": image, "plainHTTP": true}}},
+            });
+            kube.apply(PLUGIN, &object).await;
+        }
+        for number in 0..HANGING {
+            let words = format!("registry {place} is asked what");
+            let object = verified(kube, &name(number), "Unknown", &words).await;
+            assert_eq!(condition(&object, "Verified").reason, "Loading");
+        }
+        let component = wasm::gzip(&wasm::component("minimal-upgrade-strategy"));
+        host.put_plugin("beside-hanging", &component).await;
+        host.plugin_ready("beside-hanging").await;
+        // All the others still wait, for the answers to two questions.
+        assert_eq!(open.lock().unwrap().len(), 2);
+
+        // It is down: that is said of each, with when it is asked again.
+        hangs.abort();
+        let _ = hangs.await;
+        open.lock().unwrap().clear();
+        for number in 0..HANGING {
+            let object = verified(kube, &name(number), "False", "; tried again at 2").await;
+            let reason = condition(&object, "Verified").reason;
+            assert_eq!(reason, "SourceUnavailable", "{object}");
+        }
     });
 }
 

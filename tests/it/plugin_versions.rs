@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_tests::cluster::namespace;
 use capstan_tests::host::{NAMESPACE, TestHost, plugin};
-use capstan_tests::kube_client::{CONFIG_MAP, EVENT, Kube, PLUGIN, condition, conditions};
+use capstan_tests::kube_client::{CLUSTER, CONFIG_MAP, EVENT, Kube, PLUGIN, condition, conditions};
 use capstan_tests::probe::{PROBE, PROBE_CLUSTER, probe_cluster};
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
@@ -64,8 +64,8 @@ async fn configure(kube: &Kube, spec: Value) {
 async fn with_probe(host: TestHost) -> TestHost {
     host.put_plugin(PROBE, &wasm::gzip(&wasm::component("engine-probe")))
         .await;
-    eventually("there is a Plugin", PATIENCE, async || {
-        plugin(host.kube(), PROBE).await.ok_or("none".to_owned())
+    said(host.kube(), "it lacks its grant", |object| {
+        condition(object, "Granted").reason == "GrantMissing"
     })
     .await;
     let http = json!({"capability": "http", "http": {"origins": [{"origin": "https://cloud.example.com"}]}});
@@ -81,6 +81,20 @@ async fn said(kube: &Kube, what: &str, is_so: impl Fn(&Value) -> bool) -> Value 
         is_so(&object).then_some(object).ok_or(said)
     })
     .await
+}
+
+/// What the program says of who answers for the plugin's objects.
+async fn serving(host: &TestHost) -> Vec<Value> {
+    let file = host.plane.user_kubeconfig("reader", &["system:masters"]);
+    let printed = tokio::process::Command::new(wasm::program())
+        .args(["serving", PROBE, "-o", "json", "--kubeconfig"])
+        .arg(file.unwrap())
+        .output()
+        .await
+        .unwrap();
+    let words = String::from_utf8_lossy(&printed.stderr);
+    assert!(printed.status.success(), "{words}");
+    serde_json::from_slice(&printed.stdout).unwrap()
 }
 
 #[test]
@@ -124,6 +138,18 @@ fn a_canary_serves_its_namespaces_is_promoted_and_rolled_back_by_one_field() {
         answers(kube, "canary-b", false).await;
         answers(kube, "canary-a", true).await;
 
+        // Instead of a namespace, a label of Clusters.
+        let by_label = json!({"namespaces": null, "matchLabels": {"ring": "early"}});
+        configure(kube, json!({"canary": by_label})).await;
+        answers(kube, "canary-a", false).await;
+        let early = json!({"metadata": {"labels": {"ring": "early"}}});
+        kube.merge(CLUSTER, "canary-b", "probe", &early).await;
+        answers(kube, "canary-b", true).await;
+        let by_name = json!({"namespaces": ["canary-a"], "matchLabels": null});
+        configure(kube, json!({"canary": by_name})).await;
+        answers(kube, "canary-b", false).await;
+        answers(kube, "canary-a", true).await;
+
         // Whoever starts has the canary answer first of all, and not the version beside it for a while.
         host.kill();
         let (first, ()) =
@@ -131,9 +157,74 @@ fn a_canary_serves_its_namespaces_is_promoted_and_rolled_back_by_one_field() {
         assert!(first.contains(FAILS), "{first}");
         answers(kube, "canary-b", false).await;
 
+        let served = serving(&host).await;
+        let of = |own: &str| served.iter().find(|line| line["namespace"] == own).unwrap();
+        let object = plugin(kube, PROBE).await.unwrap();
+        let canary = &object["status"]["canary"]["digest"];
+        for (own, digest) in [
+            ("canary-a", canary),
+            ("canary-b", &object["status"]["activeDigest"]),
+        ] {
+            let line = of(own);
+            assert_eq!((&line["digest"], &line["objects"]), (digest, &json!(1)));
+            assert_eq!(line["canary"], own == "canary-a");
+        }
+
+        // The one that is named is had from what the host keeps, though its source has something else by now.
+        configure(kube, json!({"canary": {"digest": canary}})).await;
+        let gone_on = wasm::gzip(&wasm::component("minimal-infrastructure"));
+        let change = json!({"binaryData": {"plugin.wasm": BASE64.encode(gone_on)}});
+        kube.merge(CONFIG_MAP, NAMESPACE, "probe-next", &change)
+            .await;
+        host.kill();
+        host.run_in_process().await;
+        said(kube, "the named canary serves", |o| {
+            let status = &o["status"]["canary"];
+            status["state"] == "Serving" && status["digest"] == *canary
+        })
+        .await;
+        answers(kube, "canary-a", true).await;
+
         configure(kube, json!({"canary": null})).await;
         said(kube, "it is gone", |o| o["status"]["canary"].is_null()).await;
         answers(kube, "canary-a", false).await;
+    });
+}
+
+#[test]
+fn a_plugin_is_told_how_often_it_was_asked_without_success() {
+    run(async {
+        let host = with_probe(TestHost::start().await).await;
+        let kube = host.kube();
+        cluster(kube, "tries").await;
+        answers(kube, "tries", false).await;
+        configure(kube, json!({"config": {"do": "fail"}})).await;
+        let change = json!({"spec": {"size": "tried"}});
+        let object = kube.merge(PROBE_CLUSTER, "tries", "probe", &change).await;
+        let generation = object["metadata"]["generation"].clone();
+        eventually("it has failed", PATIENCE, async || {
+            let object = kube.get(PROBE_CLUSTER, "tries", "probe").await.unwrap();
+            let said = condition(&object, "Ready").message;
+            said.contains("told to fail").then_some(()).ok_or(said)
+        })
+        .await;
+        configure(kube, json!({"config": null})).await;
+        let answered = async |generation: &Value| {
+            eventually("it has answered", PATIENCE, async || {
+                let object = kube.get(PROBE_CLUSTER, "tries", "probe").await.unwrap();
+                let is_seen = object["status"]["observedGeneration"] == *generation;
+                let is_ready = condition(&object, "Ready").status == "True";
+                let attempt = object["status"]["context"]["attempt"].as_u64();
+                let attempt = attempt.filter(|_| is_seen && is_ready);
+                attempt.ok_or(conditions(&object))
+            })
+            .await
+        };
+        let attempt = answered(&generation).await;
+        assert!(attempt > 1, "{attempt}");
+        let change = json!({"spec": {"size": "changed"}});
+        let object = kube.merge(PROBE_CLUSTER, "tries", "probe", &change).await;
+        assert_eq!(answered(&object["metadata"]["generation"]).await, 1);
     });
 }
 
@@ -200,11 +291,12 @@ fn what_is_taken_away_is_gone_also_while_a_registry_does_not_answer() {
         })
         .await;
         let object = plugin(kube, PROBE).await.unwrap();
-        let seen = object["status"]["observedGeneration"].as_i64();
-        assert!(
-            seen < object["metadata"]["generation"].as_i64(),
-            "its controller still waits for the registry"
+        let verified = condition(&object, "Verified");
+        assert_eq!(
+            verified.reason, "Loading",
+            "it still waits for the registry"
         );
+        assert!(verified.message.contains("is asked what"), "{object}");
     });
 }
 

@@ -121,6 +121,8 @@ pub const PLUGIN_STATE: &str = "capstan.dev/state";
 /// On an object that plugins are called about, or on a Plugin for all its calls: `true` has a host that was given a directory for them
 /// write records of the calls.
 pub const RECORD: &str = "capstan.dev/record";
+/// On the host's Pod: the most that plugins may be granted, as the file of `--ceiling`. Its volume shows it to the host.
+pub const CEILING: &str = "capstan.dev/ceiling";
 /// On a Plugin: names of CustomResourceDefinitions that somebody else has installed, joined by commas; the plugin's own may take their
 /// place when they are of kinds of its manifest.
 pub const REPLACES_DEFINITIONS: &str = "capstan.dev/replaces-definitions";

@@ -31,6 +31,8 @@ resources! {
     RESOURCE_SET_CONFIG_MAP = namespaced("", "v1", "ConfigMap of a ClusterResourceSet", "configmaps");
     /// Secrets of ClusterResourceSets, metadata only
     RESOURCE_SET_SECRET = namespaced("", "v1", "Secret of a ClusterResourceSet", "secrets");
+    /// Secrets with keys of signatures, metadata only
+    SIGNING_KEY = namespaced("", "v1", "Secret with keys of signatures", "secrets");
     /// Plugin
     PLUGIN = namespaced("capstan.dev", "v1alpha1", "Plugin", "plugins");
     /// MachineHook

@@ -5,36 +5,43 @@ mod claim;
 mod grants;
 mod install;
 mod inventory;
+mod memory;
 mod news;
 mod offline;
+mod registries;
 mod restore;
+mod signature;
 mod source;
 mod terms;
 mod warm;
+mod work;
 
 pub use grants::ceiling;
 pub use offline::{Terms, definitions};
 pub use source::login_of;
 pub(crate) use terms::follow;
+pub(crate) use work::component;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
-use capstan_api::plugin::{OciSource, Plugin, PluginOwnedKindStatus, PluginSource};
+use capstan_api::plugin::{Plugin, PluginOwnedKindStatus, PluginSource};
 use capstan_api::reason::plugin as reason;
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Next, Outcome, Plan};
 use capstan_core::plugin::{
-    self as core, Active, ActiveCanary, Observed, ObservedCanary, Problem, Step,
+    self as core, Active, ActiveCanary, Observed, ObservedCanary, Problem, Step, Underway,
 };
-use capstan_engine::{BreakerState, Engine, LoadError, Loaded, PublicKey, SignaturePolicy, Trust};
+use capstan_engine::{BreakerState, Engine, LoadError, Loaded};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::candidate::{attempt_of, calls_of};
+use self::memory::{Job, Memories, Memory, Slot};
+use self::work::{Request, Shared, Version};
 use crate::access::Access;
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::{Ctx, Writer};
@@ -50,39 +57,12 @@ use crate::store::Change;
 pub struct PluginController {
     spec: Spec,
     engine: Arc<Engine>,
-    memory: Mutex<HashMap<ObjectKey, Memory>>,
-}
-
-/// What this process knows of a Plugin object beyond the object.
-#[derive(Clone, Default)]
-struct Memory {
-    attempt: Option<Loading>,
-    active: Option<Active>,
-    /// What answered calls before, since when it does not, and a digest that was given up.
-    previous: Option<Arc<Loaded>>,
-    since: Option<Timestamp>,
-    given_up: Option<(String, String)>,
-    canary: Option<Loading>,
-    /// What answered calls before this host started, and is not kept or cannot be used any more.
-    lost: Option<String>,
-    /// That calls are held back, until when by the breaker's clock, and in words.
-    held_back: Option<(Instant, String)>,
-    /// What references to registries meant, and when that was found out.
-    resolved: Vec<(OciSource, String, Timestamp)>,
+    memories: Memories,
+    shared: Arc<Shared>,
 }
 
 /// How long a component that has taken over is watched, and the one before it is kept for that.
 const PROBATION: Duration = Duration::from_secs(600);
-
-#[derive(Clone)]
-struct Loading {
-    version: String,
-    at: Timestamp,
-    pinned: Option<String>,
-    /// `registry/repository@digest`.
-    resolved: Option<String>,
-    result: Result<Arc<Loaded>, Problem>,
-}
 
 impl PluginController {
     /// Loads through this engine.
@@ -95,73 +75,41 @@ impl PluginController {
                 primary: Primary::Kind(&kinds::PLUGIN),
                 finalizer: None,
                 pausable: false,
-                // A pull may take two minutes and the compiler takes one at a time: others are looked at meanwhile.
+                // Sources are looked at beside this: what is left asks the API server.
                 concurrency: 16,
                 settle: Duration::from_millis(20),
                 hold: Duration::ZERO,
             },
             engine,
-            memory: Mutex::default(),
+            memories: Memories::default(),
+            shared: Arc::default(),
         }
     }
 
     fn remember<T>(&self, key: &ObjectKey, change: impl FnOnce(&mut Memory) -> T) -> T {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        change(memory.entry(key.clone()).or_default())
+        self.memories.change(key, change)
     }
 
-    /// Makes what it can of a source, and tells the log.
-    async fn load(
+    /// Begins to load a component of a Plugin, unless it is on its way.
+    async fn begin_for(
         &self,
         ctx: &Ctx,
         key: &ObjectKey,
-        from: (&PluginSource, Option<&String>),
+        slot: Slot,
+        from: (&PluginSource, &Option<String>),
         version: &str,
-    ) -> Result<Loading, Failure> {
-        let (source, pinned) = from;
-        let options = self.engine.sources();
-        let fetched = source::fetch(ctx, options, key, source, version).await?;
-        let mut resolved = None;
-        let result = match fetched {
-            Ok(fetched) => {
-                resolved = fetched.resolved;
-                let keys = self.keys(ctx).await?;
-                let trust = Trust {
-                    digest: pinned.cloned(),
-                    policy: options.policy,
-                    keys,
-                    signatures: fetched.signatures,
-                };
-                let loaded = self.engine.load_trusted(fetched.bytes, trust).await;
-                loaded.map_err(|error| problem(&error))
-            }
-            Err(problem) => Err(problem),
-        };
-        match &result {
-            Ok(loaded) => tracing::info!(
-                plugin = %key, digest = loaded.digest(), cached = loaded.cached(),
-                compile_ms = u64::try_from(loaded.compile_time().as_millis()).unwrap_or(u64::MAX),
-                "loaded"
-            ),
-            Err(problem) => {
-                tracing::warn!(plugin = %key, reason = %problem.reason, "{}", problem.message);
-            }
+    ) {
+        if self.remember(key, |memory| memory.slot(slot).1.is_some()) {
+            return;
         }
-        Ok(Loading {
+        let request = Request {
+            key: key.clone(),
+            slot,
+            source: from.0.clone(),
+            pinned: from.1.clone(),
             version: version.to_owned(),
-            at: ctx.now(),
-            pinned: pinned.cloned(),
-            resolved,
-            result,
-        })
-    }
-
-    /// The keys that signatures are checked with; none where nobody looks.
-    async fn keys(&self, ctx: &Ctx) -> Result<Vec<PublicKey>, Failure> {
-        match self.engine.sources().policy {
-            SignaturePolicy::Off => Ok(Vec::new()),
-            SignaturePolicy::Warn | SignaturePolicy::Require => source::keys(ctx).await,
-        }
+        };
+        self.begin(ctx, request).await;
     }
 
     /// Lets this component answer calls, with the grants, limits and config that the object has now. Grants that make no sense are
@@ -275,16 +223,9 @@ impl PluginController {
 
     /// The memory of a Plugin as the pure side wants it.
     fn recall(&self, ctx: &Ctx, plugin: Plugin, versions: &Versions) -> Observed {
-        let Versions { source, canary } = versions.clone();
-        let key = key_of(&plugin);
-        let recheck = source::recheck(&plugin.spec.source);
+        let (key, now) = (key_of(&plugin), ctx.now());
         let memory = self.remember(&key, |memory| memory.clone());
-        let misplaced = (key.namespace != ctx.namespace).then(|| {
-            format!(
-                "this host loads plugins from namespace {} only; move the Plugin there",
-                ctx.namespace
-            )
-        });
+        let keys = memory.keys.as_ref().zip(versions.keys.as_ref());
         let loaded = memory.attempt.as_ref().and_then(|a| a.result.as_ref().ok());
         let conflicts = loaded
             .map(|loaded| claim::conflicts(ctx, &plugin, loaded))
@@ -294,19 +235,16 @@ impl PluginController {
             .get(&key.name)
             .filter(|active| active.key == key);
         let route = active.as_ref().and_then(|active| active.canary.as_ref());
+        let of_canary = versions.canary.as_ref();
         let canary = (plugin.spec.canary.is_some() || route.is_some()).then(|| ObservedCanary {
-            source: canary,
-            attempt: memory.canary.map(|loading| attempt_of(&plugin, loading)),
-            active: route.map(|canary| ActiveCanary {
-                digest: canary.plugin.loaded.digest().to_owned(),
-                spec: canary.spec.clone(),
-            }),
-            stopped: route.is_some_and(|canary| is_open(&canary.plugin.loaded)),
-            recheck: plugin
-                .spec
+            source: of_canary.map_or(Lookup::Missing, |of| of.lookup.clone()),
+            underway: underway(memory.canary_load.as_ref(), of_canary, now),
+            attempt: memory
                 .canary
-                .as_ref()
-                .and_then(|c| source::recheck(&c.source)),
+                .map(|loading| attempt_of(&plugin, loading, now)),
+            active: route.map(active_canary),
+            stopped: route.is_some_and(|canary| is_open(&canary.plugin.loaded)),
+            recheck: of_canary.and_then(|of| of.again),
         });
         let is_new = memory
             .since
@@ -323,15 +261,19 @@ impl PluginController {
         });
         let loaded = active.as_ref().map(|active| &active.loaded);
         Observed {
-            misplaced,
-            source,
-            attempt: memory.attempt.map(|loading| attempt_of(&plugin, loading)),
+            misplaced: (key.namespace != ctx.namespace).then(|| misplaced(&ctx.namespace)),
+            source: versions.source.lookup.clone(),
+            underway: underway(memory.load.as_ref(), Some(&versions.source), now),
+            keys_changed: keys.is_some_and(|(before, now)| before != now),
+            attempt: memory
+                .attempt
+                .map(|loading| attempt_of(&plugin, loading, now)),
             active: memory
                 .active
                 .filter(|_| active.is_some() || plugin.spec.suspend),
             serving: loaded.map(|loaded| loaded.manifest().clone()),
             conflicts,
-            recheck,
+            recheck: versions.source.again,
             previous: previous.map(|previous| previous.digest().to_owned()),
             trapped: previous.is_some() && loaded.is_some_and(|loaded| is_open(loaded)),
             last_good: restore::last_good(&plugin, memory.lost.as_deref()),
@@ -391,42 +333,42 @@ impl PluginController {
     }
 
     async fn versions(&self, ctx: &Ctx, key: &ObjectKey, plugin: &Plugin) -> Versions {
+        self.remember(key, |memory| memory.prune(plugin));
         let canary = match &plugin.spec.canary {
-            Some(canary) => self.version(ctx, key, &canary.source).await,
-            None => Lookup::Missing,
+            Some(canary) => Some(self.version(ctx, key, &canary.source).await),
+            None => None,
         };
         Versions {
             source: self.version(ctx, key, &plugin.spec.source).await,
             canary,
+            keys: self.work(ctx).keys_version().await,
         }
-    }
-
-    /// What changes when the source does; registries are asked now and then only.
-    async fn version(&self, ctx: &Ctx, key: &ObjectKey, source: &PluginSource) -> Lookup<String> {
-        let lately = self.remember(key, |memory| {
-            memory.resolved.retain(|(.., at)| {
-                ctx.now().duration_since(*at).unsigned_abs() < source::REGISTRY_EVERY
-            });
-            memory.resolved.clone()
-        });
-        let before = lately
-            .into_iter()
-            .find(|(of, ..)| source.oci.as_ref() == Some(of));
-        let before = before.as_ref().map(|(_, digest, _)| digest.as_str());
-        let version = source::version(ctx, self.engine.sources(), key, source, before).await;
-        if let (None, Some(oci), Lookup::Found(digest)) = (before, &source.oci, &version) {
-            let resolved = (oci.clone(), digest.clone(), ctx.now());
-            self.remember(key, |memory| memory.resolved.push(resolved));
-        }
-        version
     }
 }
 
-/// Versions of both sources.
-#[derive(Clone)]
+/// Versions of both sources, and of the keys of signatures.
 struct Versions {
-    source: Lookup<String>,
-    canary: Lookup<String>,
+    source: Version,
+    canary: Option<Version>,
+    /// None where nobody looks at signatures.
+    keys: Option<String>,
+}
+
+/// What is being done with a source: it is loaded, or first of all asked for.
+fn underway(job: Option<&Job>, version: Option<&Version>, now: Timestamp) -> Option<Underway> {
+    let loads = job.map(|job| job.underway("the component is fetched and compiled", now));
+    loads.or_else(|| version?.underway.clone())
+}
+
+fn misplaced(namespace: &str) -> String {
+    format!("this host loads plugins from namespace {namespace} only; move the Plugin there")
+}
+
+fn active_canary(canary: &Canary) -> ActiveCanary {
+    ActiveCanary {
+        digest: canary.plugin.loaded.digest().to_owned(),
+        spec: canary.spec.clone(),
+    }
 }
 
 /// The kinds that a component of the plugin had when it was last active.
@@ -481,25 +423,6 @@ fn problem(error: &LoadError) -> Problem {
     }
 }
 
-/// The bytes of an installed plugin, for what runs it outside of this controller.
-///
-/// # Errors
-/// What may be better at another time.
-pub(crate) async fn component(
-    ctx: &Ctx,
-    options: &capstan_engine::SourceOptions,
-    plugin: &Plugin,
-) -> Result<Result<bytes::Bytes, Problem>, Failure> {
-    let own = key_of(plugin);
-    let from = &plugin.spec.source;
-    let version = match source::version(ctx, options, &own, from, None).await {
-        Lookup::Found(version) => version,
-        Lookup::Missing | Lookup::Unknown(_) => String::new(),
-    };
-    let fetched = source::fetch(ctx, options, &own, from, &version).await?;
-    Ok(fetched.map(|fetched| fetched.bytes))
-}
-
 /// Plugins whose source is this ConfigMap.
 fn of_config_map(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(map) = change.object() else {
@@ -540,6 +463,16 @@ impl Controller for PluginController {
                 source: Source::Kind(&kinds::CONFIG_MAP),
                 map: of_config_map,
             },
+            Watch {
+                source: Source::Kind(&kinds::SIGNING_KEY),
+                map: |ctx, _| {
+                    let plugins = ctx.store(&kinds::PLUGIN).in_namespace(&ctx.namespace);
+                    let plugins = plugins.iter();
+                    plugins
+                        .map(|plugin| Locator::new(&kinds::PLUGIN, &plugin.key))
+                        .collect()
+                },
+            },
             // Another plugin may have given up a kind.
             Watch {
                 source: Source::Plugins,
@@ -565,10 +498,7 @@ impl Controller for PluginController {
     }
 
     fn forget(&self, ctx: &Ctx, locator: &Locator) {
-        self.memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&locator.key);
+        self.memories.retain(|key| *key != locator.key);
         // Those of other namespaces never were active.
         if locator.key.namespace == ctx.namespace {
             ctx.plugins.remove(&locator.key.name);
@@ -582,6 +512,21 @@ impl Controller for PluginController {
         let observed = self.recall(ctx, plugin, &versions);
         let news = news::of_breaker(was_held_back, &observed);
         self.tell(ctx, &object.key, news).await;
+        for (slot, attempt) in [
+            (Slot::Main, observed.attempt.as_ref()),
+            (
+                Slot::Canary,
+                observed.canary.as_ref().and_then(|c| c.attempt.as_ref()),
+            ),
+        ] {
+            let is_told = self.remember(&object.key, |memory| {
+                let loading = memory.slot(slot).0.as_mut();
+                loading.is_none_or(|loading| std::mem::replace(&mut loading.is_told, true))
+            });
+            let news = attempt.filter(|_| !is_told);
+            let news = news.and_then(|attempt| news::of_attempt(attempt, slot));
+            self.tell(ctx, &object.key, news).await;
+        }
         Ok(observed)
     }
 
@@ -599,20 +544,16 @@ impl Controller for PluginController {
         match step {
             Step::Load { version } => {
                 let spec = &observed.plugin.spec;
-                let from = (&spec.source, spec.digest.as_ref());
-                let loading = self.load(ctx, &key, from, version).await?;
-                self.remember(&key, |memory| {
-                    memory.given_up = None;
-                    memory.attempt = Some(loading);
-                });
+                let from = (&spec.source, &spec.digest);
+                self.begin_for(ctx, &key, Slot::Main, from, version).await;
             }
             Step::LoadCanary { version } => {
                 if let Some(canary) = &observed.plugin.spec.canary {
-                    let from = (&canary.source, canary.digest.as_ref());
-                    let loading = self.load(ctx, &key, from, version).await?;
-                    self.remember(&key, |memory| memory.canary = Some(loading));
+                    let from = (&canary.source, &canary.digest);
+                    self.begin_for(ctx, &key, Slot::Canary, from, version).await;
                 }
             }
+            Step::CheckSignatures => self.check_signatures(ctx, observed).await?,
             Step::ActivateCanary => self.route(ctx, observed, true)?,
             Step::DropCanary => self.route(ctx, observed, false)?,
             Step::FallBack => self.fall_back(ctx, observed)?,
@@ -637,8 +578,11 @@ impl Controller for PluginController {
                 ctx.plugins.deactivate(&key.name);
                 self.remember(&key, |memory| {
                     *memory = Memory {
-                        attempt: memory.attempt.clone(),
-                        lost: memory.lost.clone(),
+                        attempt: memory.attempt.take(),
+                        lost: memory.lost.take(),
+                        resolutions: std::mem::take(&mut memory.resolutions),
+                        load: memory.load.take(),
+                        keys: memory.keys.take(),
                         ..Memory::default()
                     };
                 });
@@ -646,11 +590,7 @@ impl Controller for PluginController {
             }
             Step::RecallKinds => ctx.plugins.recall(&key.name, kinds_of(&observed.plugin)),
         }
-        let canary = observed.canary.as_ref();
-        let versions = Versions {
-            source: observed.source.clone(),
-            canary: canary.map_or(Lookup::Missing, |canary| canary.source.clone()),
-        };
+        let versions = self.versions(ctx, &key, &observed.plugin).await;
         let after = Box::new(self.recall(ctx, observed.plugin.clone(), &versions));
         self.tell(ctx, &key, news::of_step(step, observed, &after))
             .await;
@@ -675,7 +615,9 @@ impl Controller for PluginController {
         let reported = core::report(after, outcome, now);
         // What was waited for is there: nothing else wakes a plugin that answers no calls yet.
         let mut done = outcome.done.iter();
-        let is_new = done.any(|(step, _)| matches!(step, Step::LoadCanary { .. }));
+        let canary = after.canary.as_ref();
+        let is_new = canary.is_some_and(|canary| canary.underway.is_none())
+            && done.any(|(step, _)| matches!(step, Step::LoadCanary { .. }));
         let soon = is_new.then_some(Next::CheckAfter(Duration::ZERO));
         Report {
             status: json!(reported.status),

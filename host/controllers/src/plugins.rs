@@ -16,6 +16,7 @@ use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::{PluginCanary, PluginOwnedKindStatus};
 use capstan_core::call::{Context, Mode, State};
+use capstan_core::plugin::answers_for;
 use capstan_engine::{
     BreakerState, CallEnv, Credential, CredentialSource, Grants, Limits, Loaded, RecordSink,
     SecretTable, StateStore,
@@ -63,16 +64,10 @@ pub struct Canary {
 impl Canary {
     /// Whether the object is one of the canary's: by its namespace, or by the labels of its Cluster.
     fn is_for(&self, ctx: &Ctx, object: &Object) -> bool {
-        if self.spec.promoted || self.spec.namespaces.contains(&object.key.namespace) {
-            return true;
-        }
-        if self.spec.match_labels.is_empty() {
-            return false;
-        }
-        let cluster = cluster_of(object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
-        cluster.is_some_and(|cluster| {
-            let mut wanted = self.spec.match_labels.iter();
-            wanted.all(|(label, value)| cluster.label(label) == Some(value))
+        let cluster = || cluster_of(object).and_then(|key| ctx.get(&kinds::CLUSTER, &key));
+        let cluster = (!self.spec.match_labels.is_empty()).then(cluster).flatten();
+        answers_for(&self.spec, &object.key.namespace, |label| {
+            cluster.as_ref()?.label(label)
         })
     }
 }
@@ -113,11 +108,15 @@ pub struct Plugins {
     inner: Arc<Inner>,
 }
 
+/// Told of a Plugin that has to be looked at.
+type News = Box<dyn Fn(&ObjectKey) + Send + Sync>;
+
 #[derive(Default)]
 struct Inner {
     snapshot: ArcSwap<Snapshot>,
     writing: Mutex<()>,
     changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    news: OnceLock<News>,
     records: OnceLock<Arc<RecordDir>>,
     held: Arc<hold::Workers>,
 }
@@ -142,6 +141,18 @@ impl Plugins {
     pub fn listen(&self, changed: impl Fn() + Send + Sync + 'static) {
         // A second listener would be a programming error without consequence: the first stays.
         let _ = self.inner.changed.set(Box::new(changed));
+    }
+
+    /// Calls this with every Plugin that has to be looked at because work on its source has ended. The first listener counts.
+    pub fn listen_for_news(&self, news: impl Fn(&ObjectKey) + Send + Sync + 'static) {
+        let _ = self.inner.news.set(Box::new(news));
+    }
+
+    /// Has a Plugin looked at.
+    pub(crate) fn look_at(&self, plugin: &ObjectKey) {
+        if let Some(news) = self.inner.news.get() {
+            news(plugin);
+        }
     }
 
     /// Role in which a plugin owns the kind that is, or in this process was, active.
@@ -401,7 +412,8 @@ impl ActivePlugin {
 }
 
 /// The Cluster that an object belongs to, or is: its name comes from the object, its namespace is the object's.
-pub(crate) fn cluster_of(object: &Object) -> Option<ObjectKey> {
+#[must_use]
+pub fn cluster_of(object: &Object) -> Option<ObjectKey> {
     let is_cluster = object.group_kind() == kinds::CLUSTER.group_kind();
     let own = is_cluster.then(|| object.key.clone());
     own.or_else(|| {

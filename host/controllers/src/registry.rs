@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use capstan_api::label;
+use capstan_api::name::ObjectKey;
 use capstan_engine::Engine;
 
 use crate::access::{self, Access};
@@ -114,6 +115,9 @@ pub fn start_warm(ctx: &Arc<Ctx>, plugins: PluginController, metrics: &Arc<Metri
         .listen(Arc::clone(&registry) as Arc<dyn Listener>);
     let plugins = Arc::clone(&registry);
     ctx.plugins.listen(move || plugins.plugins_changed());
+    let looked_at = Arc::clone(&registry);
+    ctx.plugins
+        .listen_for_news(move |plugin| looked_at.look_at_plugin(plugin));
     let workloads = Arc::clone(&registry);
     ctx.workloads
         .listen(move |change| workloads.workload_changed(change));
@@ -156,9 +160,15 @@ fn known(namespace: &str) -> Vec<(&'static Resource, Selection)> {
     let plugins = Selection {
         namespace: Some(namespace.to_owned()),
         labels: Some(label::PLUGIN.to_owned()),
-        ..metadata
+        ..metadata.clone()
     };
     known.push((&kinds::CONFIG_MAP, plugins));
+    let keys = Selection {
+        namespace: Some(namespace.to_owned()),
+        labels: Some(label::SIGNING_KEY.to_owned()),
+        ..metadata
+    };
+    known.push((&kinds::SIGNING_KEY, keys));
     known
 }
 
@@ -243,6 +253,16 @@ impl Registry {
                 .any(|w| matches!(w.source, Source::Plugins))
             {
                 route.wake_all(&ctx);
+            }
+        }
+    }
+
+    /// Work on a Plugin's source has come to an end.
+    fn look_at_plugin(&self, plugin: &ObjectKey) {
+        let locator = Locator::new(&kinds::PLUGIN, plugin);
+        for route in &self.routes {
+            if matches!(&route.primary, Primary::Kind(kind) if kind.group_kind() == locator.kind) {
+                route.queue.add(locator.clone());
             }
         }
     }

@@ -108,7 +108,7 @@ impl Rehearsal {
         rehearsal
             .synced(registry::known_stores(&rehearsal.ctx))
             .await?;
-        rehearsal.load().await;
+        Box::pin(rehearsal.load()).await;
         let roles: Vec<&str> = Role::ALL.iter().map(|role| role.as_str()).collect();
         let kinds = rehearsal.ctx.plugins.kinds_with(&roles);
         let stores = kinds
@@ -140,7 +140,7 @@ impl Rehearsal {
             let mut then = String::new();
             // From one condition to the next.
             for _ in 0..LOOKS_MAX {
-                then = driver.rehearse(&locator).await;
+                then = Box::pin(driver.rehearse(&locator)).await;
                 if self.ctx.plugins.get(&plugin.key.name).is_some() {
                     break;
                 }

@@ -10,7 +10,7 @@ use capstan_api::plugin::{Plugin, PluginSource, PluginStatus};
 use capstan_api::reason::plugin as reason;
 use jiff::Timestamp;
 
-pub use canary::{ActiveCanary, ObservedCanary, may_serve_beside};
+pub use canary::{ActiveCanary, ObservedCanary, answers_for, may_serve_beside};
 pub use report::report;
 
 use crate::call::manifest::Manifest;
@@ -96,10 +96,27 @@ impl Problem {
 pub struct Attempt {
     /// Resource version of the source, and the key in it.
     pub version: String,
+    /// How long what failed for a passing reason is left alone from now on; longer each time.
+    pub pause: Option<Duration>,
     /// The digest that was accepted then, if only one was.
     pub pinned: Option<String>,
     /// What it became.
     pub result: Result<Candidate, Problem>,
+}
+
+/// Work on a source that goes on beside everything else: a registry is asked, or a component fetched and compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underway {
+    /// What, and since when, for a person.
+    pub what: String,
+    /// How soon it counts as long; `None` when it does already. What takes long is not waited for where something else can answer.
+    pub long_after: Option<Duration>,
+}
+
+impl Underway {
+    fn is_long(&self) -> bool {
+        self.long_after.is_none()
+    }
 }
 
 /// The component that answers calls.
@@ -122,6 +139,10 @@ pub struct Observed {
     pub source: Lookup<String>,
     /// What was last made of the source, in this process.
     pub attempt: Option<Attempt>,
+    /// What is being done with the source.
+    pub underway: Option<Underway>,
+    /// The keys that signatures are checked with are others than those that were.
+    pub keys_changed: bool,
     /// What answers calls, in this process.
     pub active: Option<Active>,
     /// What the component that answers calls says of itself.
@@ -153,11 +174,14 @@ pub struct Observed {
 /// One effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Fetch, verify, compile, ask for the manifest.
+    /// Begin to fetch, verify, compile, ask for the manifest.
     Load {
         /// Version of the source that was seen.
         version: String,
     },
+    /// Check everything that was loaded with the keys that there are now. What nobody with such a key has signed, where that is required,
+    /// answers no calls any more.
+    CheckSignatures,
     /// Install the CustomResourceDefinitions of its kinds.
     InstallKinds,
     /// Let the candidate answer calls.
@@ -204,9 +228,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How often the counts of calls in the status follow the real ones.
 const COUNTED_EVERY: Duration = Duration::from_secs(300);
 
-/// How soon a load that failed for a passing reason is tried again.
-const TRANSIENT_RETRY: Duration = Duration::from_secs(10);
-
 /// Why the candidate must not answer calls, if so.
 fn obstacle(observed: &Observed) -> Option<Problem> {
     if let Some(why) = &observed.misplaced {
@@ -222,6 +243,8 @@ fn obstacle(observed: &Observed) -> Option<Problem> {
             let message = missing(source);
             return Some(Problem::new("Verified", reason::SOURCE_NOT_FOUND, message));
         }
+        // It is being asked for the first time.
+        Lookup::Unknown(_) if observed.underway.is_some() => return None,
         Lookup::Unknown(why) => {
             let problem = Problem::new("Verified", reason::SOURCE_UNAVAILABLE, why.clone());
             return Some(problem);
@@ -293,26 +316,17 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
     let outdated = observed.active.as_ref();
     let outdated = outdated.is_some_and(|active| active.generation != generation);
     let mut steps: Vec<Step> = outdated.then_some(Step::Regrant).into_iter().collect();
-    let settled = |steps: Vec<Step>| {
-        let plan = if steps.is_empty() {
-            Plan::settled()
-        } else {
-            Plan::of(steps)
-        };
-        let canary = observed.canary.as_ref().and_then(|canary| canary.recheck);
-        let watched = observed.active.is_some().then_some(LOOK);
-        let soonest = [observed.recheck, canary, watched];
-        match soonest.into_iter().flatten().min() {
-            Some(after) => plan.check_after(after),
-            None => plan,
-        }
-    };
+    let settled = |steps| settled(observed, steps);
+    if observed.keys_changed {
+        steps.push(Step::CheckSignatures);
+        return settled(steps);
+    }
     if falls_back(observed) {
         steps.push(Step::FallBack);
         return settled(steps);
     }
-    if let Some(step) = canary::awaited(observed) {
-        steps.push(step);
+    if let Some(awaited) = canary::awaited(observed) {
+        steps.extend(awaited);
         return settled(steps);
     }
     steps.extend(canary::decide(observed));
@@ -321,12 +335,12 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
         return settled(steps);
     };
     let attempt = match &observed.attempt {
-        Some(attempt)
-            if attempt.version == *version
-                && !is_transient(attempt)
-                && (attempt.result.is_ok() || attempt.pinned == observed.plugin.spec.digest) =>
-        {
+        Some(attempt) if is_current(attempt, version, observed.plugin.spec.digest.as_ref()) => {
             attempt
+        }
+        _ if observed.underway.is_some() => {
+            steps.extend(restore(observed));
+            return settled(steps);
         }
         _ => {
             steps.push(Step::Load {
@@ -351,6 +365,25 @@ pub fn decide(observed: &Observed) -> Plan<Step> {
     settled(steps)
 }
 
+/// These steps, and when to look again though nothing tells of a change.
+fn settled(observed: &Observed, steps: Vec<Step>) -> Plan<Step> {
+    let plan = if steps.is_empty() {
+        Plan::settled()
+    } else {
+        Plan::of(steps)
+    };
+    let watched = observed.active.is_some().then_some(LOOK);
+    let attempt = observed.attempt.as_ref();
+    let pause = attempt.and_then(|attempt| attempt.pause);
+    let long = observed.underway.as_ref().and_then(|u| u.long_after);
+    let canary = observed.canary.as_ref().and_then(canary::next_look);
+    let soonest = [observed.recheck, canary, watched, pause, long];
+    match soonest.into_iter().flatten().min() {
+        Some(after) => plan.check_after(after),
+        None => plan,
+    }
+}
+
 /// Whether objects of the plugin's kinds would say nothing of its absence: no component of it has answered calls in this process.
 /// One in a wrong namespace has no kinds.
 fn recalls(observed: &Observed) -> bool {
@@ -372,7 +405,10 @@ fn falls_back(observed: &Observed) -> bool {
 /// the host was started again. No other one answers than one that is named, so that without it nothing does.
 fn restore(observed: &Observed) -> Option<Step> {
     // A kind that belongs to another now belongs to the other whatever component is looked at.
-    obstacle(observed).filter(|why| why.reason != reason::KIND_CONFLICT)?;
+    let takes_long = observed.underway.as_ref().is_some_and(Underway::is_long);
+    if !takes_long || observed.active.is_some() {
+        obstacle(observed).filter(|why| why.reason != reason::KIND_CONFLICT)?;
+    }
     let active = observed.active.as_ref().map(|active| &active.digest);
     let pinned = observed.plugin.spec.digest.as_ref();
     let digest = match pinned {
@@ -387,8 +423,14 @@ fn restore(observed: &Observed) -> Option<Step> {
     active.map(|_| Step::Deactivate)
 }
 
-fn is_transient(attempt: &Attempt) -> bool {
-    matches!(&attempt.result, Err(problem) if problem.is_transient)
+/// Whether nothing else would come of looking at this version of the source now.
+fn is_current(attempt: &Attempt, version: &str, pinned: Option<&String>) -> bool {
+    attempt.version == version
+        && match &attempt.result {
+            Ok(_) => true,
+            Err(_) if attempt.pinned.as_ref() != pinned => false,
+            Err(problem) => !problem.is_transient || attempt.pause.is_some(),
+        }
 }
 
 #[cfg(test)]

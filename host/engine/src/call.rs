@@ -21,6 +21,7 @@ use crate::capability::event::{CallEvents, EventSink};
 use crate::capability::http::CallHttp;
 use crate::capability::log::LogBudget;
 use crate::capability::secret::{CallSecrets, SecretSource};
+use crate::capability::state::ObjectState;
 use crate::capability::workload::{CallWorkload, WorkloadApi};
 use crate::capability::{
     Capabilities, CredentialSource, Identity, NoCredentials, PlannedEffects, StateStore,
@@ -492,7 +493,8 @@ impl Run {
             secrets: env.secrets,
             planned: env.planned,
             log: LogBudget::new(self.limits.log_bytes),
-            state: crate::capability::state::ObjectState::new(env.state),
+            state: ObjectState::new(env.state, self.limits.state_bytes),
+            answer_bytes_max: self.limits.answer_bytes,
             http: CallHttp {
                 pool: self.prepared.http.clone(),
                 credentials: env.credentials,

@@ -123,6 +123,8 @@ pub(crate) struct Capabilities {
     pub(crate) planned: PlannedEffects,
     pub(crate) log: log::LogBudget,
     pub(crate) state: state::ObjectState,
+    /// Of one answer, see [`crate::Limits::answer_bytes`].
+    pub(crate) answer_bytes_max: usize,
     pub(crate) http: http::CallHttp,
     pub(crate) secret_reads: secret::CallSecrets,
     pub(crate) workload: workload::CallWorkload,

@@ -14,13 +14,11 @@ use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
 pub use crate::capability::sign::AwsScope;
+pub use capstan_core::call::manifest::HARMLESS;
 pub use ceiling::{Allowed, Ceiling};
 pub use secret::{NamePattern, NamePatternError, SecretGrant};
 pub(crate) use workload::Target;
 pub use workload::{WorkloadGrant, WorkloadVerb};
-
-/// Capabilities that everybody has.
-pub const HARMLESS: [&str; 3] = ["event", "log", "state"];
 
 /// Every capability of this host.
 pub const CAPABILITIES: [&str; 7] = [

@@ -62,7 +62,9 @@ pub use registry::{PullError, Pulled, Pushed, Reference, RegistryAccess, pull, p
 pub use replay::{Question, Tried, example};
 pub use runtime::{Engine, EngineOptions, SourceOptions};
 pub use secret::SecretTable;
-pub use stats::{CallOutcome, EngineStats, Function, FunctionStats};
+pub use stats::{
+    BUCKETS_US, CallOutcome, CodeStats, Durations, EngineStats, Function, FunctionStats,
+};
 pub use tape::{CallRecord, Difference, Exchange, RECORD_FORM, RecordSink, RecordedOutcome};
 pub use text::escaped;
 pub use trace::TRACE_TARGET;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use capstan_core::call::STATE_BYTES_MAX;
+
 /// Largest component source as it is stored, packed or not. A Python guest is about 18 MB and belongs in a registry; whatever
 /// fits in ConfigMaps is far below this.
 pub const SOURCE_BYTES_MAX: usize = 16 << 20;
@@ -330,12 +332,16 @@ pub struct Limits {
     pub http_body_bytes: usize,
     /// Bytes of log, with names and values of fields.
     pub log_bytes: usize,
+    /// Bytes of one answer, as JSON; a byte of its state counts as one.
+    pub answer_bytes: usize,
+    /// Bytes of the state that is kept for an object.
+    pub state_bytes: usize,
     /// Calls of one plugin at the same time.
     pub concurrency: usize,
 }
 
 impl Default for Limits {
-    /// 64 MiB, 2 s of CPU, 60 s, 64 requests of 4 MiB, 64 KiB of log, 16 calls at once.
+    /// 64 MiB, 2 s of CPU, 60 s, 64 requests of 4 MiB, 64 KiB of log, answers of 4 MiB, 64 KiB of state, 16 calls at once.
     fn default() -> Self {
         Self {
             memory_bytes: 64 << 20,
@@ -344,6 +350,8 @@ impl Default for Limits {
             http_requests: HTTP_REQUESTS_MAX,
             http_body_bytes: HTTP_BODY_BYTES_MAX,
             log_bytes: 64 << 10,
+            answer_bytes: HOSTCALL_FUEL_BYTES,
+            state_bytes: STATE_BYTES_MAX,
             concurrency: 16,
         }
     }
@@ -360,6 +368,8 @@ impl Limits {
             http_requests: 256,
             http_body_bytes: HTTP_BODY_BYTES_MAX,
             log_bytes: 1 << 20,
+            answer_bytes: HOSTCALL_FUEL_BYTES,
+            state_bytes: STATE_BYTES_MAX,
             concurrency: 64,
         }
     }
@@ -380,6 +390,14 @@ impl Limits {
                 .min(ceilings.http_body_bytes)
                 .min(HTTP_BODY_BYTES_MAX),
             log_bytes: self.log_bytes.min(ceilings.log_bytes),
+            answer_bytes: self
+                .answer_bytes
+                .min(ceilings.answer_bytes)
+                .min(HOSTCALL_FUEL_BYTES),
+            state_bytes: self
+                .state_bytes
+                .min(ceilings.state_bytes)
+                .min(STATE_BYTES_MAX),
             concurrency: self.concurrency.clamp(1, ceilings.concurrency.max(1)),
         }
     }

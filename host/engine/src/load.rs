@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use capstan_core::call::Mode;
@@ -29,7 +29,7 @@ use crate::memory::OwnBytes;
 use crate::native::Native;
 use crate::runtime::Engine;
 use crate::share::{Own, PluginTurns};
-use crate::source::{Verified, verify};
+use crate::source::{Verified, digest_of, verify};
 use crate::stats::{CallOutcome, Counters, Function, FunctionStats};
 use crate::text::{chain_of, one_line};
 use crate::trust::{PublicKey, SignaturePolicy, Signed, Trust};
@@ -93,7 +93,7 @@ pub struct Loaded {
     imports: BTreeSet<String>,
     /// What the last call was granted, and what the manifest and the ceiling left of it.
     effective: Mutex<(Arc<Grants>, Arc<Grants>)>,
-    signed: Signed,
+    signed: Mutex<Signed>,
     source_bytes: u64,
     compiled_bytes: u64,
     compile_time: Duration,
@@ -126,7 +126,7 @@ impl Loaded {
             kinds,
             imports: BTreeSet::new(),
             effective: Mutex::default(),
-            signed: Signed::Unchecked,
+            signed: Mutex::new(Signed::Unchecked),
             source_bytes: 0,
             compiled_bytes: 0,
             compile_time: Duration::ZERO,
@@ -208,8 +208,9 @@ impl Loaded {
 
     /// Who has signed it, as far as anybody looked.
     #[must_use]
-    pub fn signed(&self) -> &Signed {
-        &self.signed
+    pub fn signed(&self) -> Signed {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.clone()
     }
 
     /// Bytes of the unpacked component.
@@ -371,7 +372,7 @@ impl Engine {
             kinds: verified.kinds,
             imports: verified.imports,
             effective: Mutex::default(),
-            signed,
+            signed: Mutex::new(signed),
             source_bytes: u64::try_from(verified.wasm.len()).unwrap_or(u64::MAX),
             compiled_bytes: compiled.bytes,
             compile_time: compiled.took,
@@ -401,9 +402,52 @@ impl Engine {
         self.load_trusted(Bytes::from(wasm), trust).await.map(Some)
     }
 
+    /// Looks again who has signed a component that was loaded, now that these are the keys.
+    ///
+    /// # Errors
+    /// [`LoadError::NotSigned`] when that is required and nobody with one of the keys has; others when it could not be found out.
+    pub async fn check_again(
+        self: &Arc<Self>,
+        loaded: &Loaded,
+        keys: &[PublicKey],
+    ) -> Result<(), LoadError> {
+        let policy = self.options.sources.policy;
+        if policy == SignaturePolicy::Off {
+            return Ok(());
+        }
+        let before = loaded.signed();
+        let same = match &before {
+            Signed::By(key) => keys.iter().find(|other| other.is(key)),
+            Signed::Unchecked | Signed::Not(_) => None,
+        };
+        let signed = if let Some(same) = same {
+            Signed::By(same.clone())
+        } else {
+            let (engine, digest) = (self.clone(), loaded.digest().to_owned());
+            let mut trust = Trust {
+                digest: Some(digest.clone()),
+                policy,
+                keys: keys.to_vec(),
+                signatures: Vec::new(),
+            };
+            let check = move || {
+                let kept = engine.cache.source(&digest);
+                let kept = kept.filter(|(wasm, _)| digest_of(wasm) == digest);
+                // Signatures that are not kept are not there.
+                let (wasm, signatures) = kept.unwrap_or_default();
+                trust.signatures = signatures;
+                trust.check(&wasm, &digest)
+            };
+            blocking(check).await??
+        };
+        *loaded.signed.lock().unwrap_or_else(PoisonError::into_inner) = signed;
+        Ok(())
+    }
+
     /// One compilation at a time; who waited for the same component finds it compiled.
     async fn compiled(self: &Arc<Self>, verified: &Verified) -> Result<Compiled, LoadError> {
         if let Some(found) = self.find(&verified.digest).await? {
+            self.code_counters.hit();
             return Ok(found);
         }
         let Some(_turn) = self.compiling.turn(&verified.digest).await else {
@@ -412,13 +456,18 @@ impl Engine {
             });
         };
         if let Some(found) = self.find(&verified.digest).await? {
+            self.code_counters.hit();
             return Ok(found);
         }
         let mark = self.cache.compiling(&verified.digest);
         let _mark = mark.map_err(|why| LoadError::CompileFailed { why })?;
         let scratch = Scratch(self.cache.scratch(&verified.digest));
-        let compiling = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0);
-        let took = compiling.await.inspect_err(|error| {
+        self.code_counters.miss();
+        let started = Instant::now();
+        let compiling = compile(&self.options.compiler, verified.wasm.clone(), &scratch.0).await;
+        self.code_counters
+            .compiled(started.elapsed(), compiling.is_ok());
+        let took = compiling.inspect_err(|error| {
             if let LoadError::CompileTimeout { .. } = error {
                 self.compiling.gave_up(&verified.digest);
             }

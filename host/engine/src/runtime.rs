@@ -23,7 +23,7 @@ use crate::limit::{
 };
 use crate::memory::Budget;
 use crate::share::{Places, Turns};
-use crate::stats::{Counters, EngineStats};
+use crate::stats::{CodeCounters, Counters, EngineStats};
 use crate::trace::CallIds;
 use crate::trust::SignaturePolicy;
 
@@ -66,6 +66,7 @@ pub struct Engine {
     pub(crate) turns: Arc<Turns>,
     pub(crate) compiling: Arc<Line>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) code_counters: CodeCounters,
     pub(crate) activity: Arc<Activity>,
     pub(crate) call_ids: CallIds,
     pooling: bool,
@@ -107,6 +108,7 @@ impl Engine {
             turns: Turns::new(threads),
             compiling: Arc::default(),
             counters: Arc::new(Counters::default()),
+            code_counters: CodeCounters::default(),
             activity,
             call_ids: CallIds::default(),
             pooling,
@@ -129,6 +131,7 @@ impl Engine {
             guest_memory_bytes: self.budget.used(),
             guest_memory_bytes_max: self.budget.bytes(),
             calls: self.counters.read(),
+            code: self.code_counters.read(),
         }
     }
 

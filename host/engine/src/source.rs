@@ -49,7 +49,7 @@ pub(crate) fn verify(source: &Bytes) -> Result<Verified, LoadError> {
     let (imports, exports) = walk(&wasm)?;
     let imports = check_imports(&imports)?;
     let kinds = check_exports(&exports)?;
-    let digest = format!("sha256:{}", hex(&Sha256::digest(&wasm)));
+    let digest = digest_of(&wasm);
     Ok(Verified {
         wasm,
         digest,
@@ -59,6 +59,11 @@ pub(crate) fn verify(source: &Bytes) -> Result<Verified, LoadError> {
 }
 
 /// Lower-case hexadecimal digits.
+/// `sha256:<hex>` of these bytes.
+pub(crate) fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {

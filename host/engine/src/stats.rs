@@ -1,8 +1,12 @@
-//! Counters of calls: by function and outcome, with total times. Cheap enough to count always.
+//! Counters of calls: by function and outcome, with how long they took; and of compiling. Cheap enough to count always.
+
+mod duration;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(crate) use self::duration::DurationCounters;
+pub use self::duration::{BUCKETS_US, Durations};
 use crate::error::CallError;
 
 /// What can be called.
@@ -161,7 +165,7 @@ impl CallOutcome {
 #[derive(Debug, Default)]
 struct Line {
     outcomes: [AtomicU64; CallOutcome::ALL.len()],
-    total_ns: AtomicU64,
+    took: DurationCounters,
     instantiate_ns: AtomicU64,
 }
 
@@ -186,8 +190,7 @@ impl Counters {
         if let Some(outcome) = line.outcomes.get(outcome as usize) {
             outcome.fetch_add(1, Ordering::Relaxed);
         }
-        line.total_ns
-            .fetch_add(nanoseconds(total), Ordering::Relaxed);
+        line.took.count(total);
         line.instantiate_ns
             .fetch_add(nanoseconds(instantiate), Ordering::Relaxed);
     }
@@ -204,7 +207,7 @@ impl Counters {
                     .zip(&line.outcomes)
                     .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
                     .collect(),
-                total: Duration::from_nanos(line.total_ns.load(Ordering::Relaxed)),
+                took: line.took.read(),
                 instantiate: Duration::from_nanos(line.instantiate_ns.load(Ordering::Relaxed)),
             })
             .filter(|stats| stats.outcomes.iter().any(|(_, count)| *count > 0))
@@ -223,9 +226,9 @@ pub struct FunctionStats {
     pub function: Function,
     /// How many calls ended how.
     pub outcomes: Vec<(CallOutcome, u64)>,
-    /// From the wish to call until the end, together.
-    pub total: Duration,
-    /// Of that, making instances.
+    /// From the wish to call until the end.
+    pub took: Durations,
+    /// Of that, making instances, together.
     pub instantiate: Duration,
 }
 
@@ -253,4 +256,60 @@ pub struct EngineStats {
     pub guest_memory_bytes_max: usize,
     /// By function.
     pub calls: Vec<FunctionStats>,
+    /// Of components.
+    pub code: CodeStats,
+}
+
+/// Counters of native code.
+#[derive(Debug, Default)]
+pub(crate) struct CodeCounters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    compiled: DurationCounters,
+    failed: DurationCounters,
+}
+
+impl CodeCounters {
+    /// It was there already.
+    pub(crate) fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was not: it is compiled.
+    pub(crate) fn miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The compiler has ended.
+    pub(crate) fn compiled(&self, took: Duration, is_good: bool) {
+        let counters = if is_good {
+            &self.compiled
+        } else {
+            &self.failed
+        };
+        counters.count(took);
+    }
+
+    /// What was counted.
+    pub(crate) fn read(&self) -> CodeStats {
+        CodeStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            compiled: self.compiled.read(),
+            failed: self.failed.read(),
+        }
+    }
+}
+
+/// What was counted of native code: who finds it in the cache, and how long making it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CodeStats {
+    /// Components whose code was in the cache.
+    pub hits: u64,
+    /// Components whose code was not.
+    pub misses: u64,
+    /// Runs of the compiler that made code.
+    pub compiled: Durations,
+    /// Runs of the compiler that did not.
+    pub failed: Durations,
 }

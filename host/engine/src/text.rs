@@ -1,5 +1,10 @@
 //! Makes foreign text fit for conditions and logs: bounded, one line where one line is wanted.
 
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter};
+
 /// The beginning of the text, at most so many bytes, ending at a character.
 pub(crate) fn clipped(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
@@ -72,18 +77,41 @@ pub(crate) fn chain_of(error: &wasmtime::Error, bytes: usize) -> String {
 
 /// How long a value is as JSON text, without making it.
 pub(crate) fn json_bytes(value: &serde_json::Value) -> usize {
+    counted(value, CompactFormatter)
+}
+
+/// The same of an answer, in which lists of bytes are as long as they are.
+pub(crate) fn answer_bytes(answer: &impl Serialize) -> usize {
+    counted(answer, Bytewise)
+}
+
+/// Writes a byte as one character and nothing between the entries of lists.
+struct Bytewise;
+
+impl Formatter for Bytewise {
+    fn write_u8<W: ?Sized + io::Write>(&mut self, writer: &mut W, _: u8) -> io::Result<()> {
+        writer.write_all(b"0")
+    }
+
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, _: &mut W, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn counted(value: &impl Serialize, formatter: impl Formatter) -> usize {
     struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0 = self.0.saturating_add(bytes.len());
             Ok(bytes.len())
         }
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
     let mut count = Count(0);
-    match serde_json::to_writer(&mut count, value) {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut count, formatter);
+    match value.serialize(&mut serializer) {
         Ok(()) => count.0,
         Err(_) => usize::MAX,
     }
@@ -104,6 +132,8 @@ mod tests {
     fn json_is_counted_as_it_is_written() {
         let value = serde_json::json!({"a": ["x\n", 1.5, null]});
         assert_eq!(json_bytes(&value), value.to_string().len());
+        assert_eq!(answer_bytes(&[0_u8, 200, 255]), "[000]".len());
+        assert_eq!(answer_bytes(&("a", 1_u32)), "[\"a\"1]".len());
     }
 
     #[test]

@@ -89,6 +89,17 @@ impl PublicKey {
         Ok(keys)
     }
 
+    /// Where it was found.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is the same key, wherever it was found.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && self.bytes == other.bytes
+    }
+
     fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let verified = match self.algorithm {
             Algorithm::Ed25519 => {
@@ -135,8 +146,8 @@ pub struct Trust {
 pub enum Signed {
     /// Nobody looked.
     Unchecked,
-    /// The key of this name.
-    By(String),
+    /// This key.
+    By(PublicKey),
     /// Nobody, and the policy is to load it all the same; why not.
     Not(String),
 }
@@ -160,7 +171,7 @@ impl Trust {
                 .iter()
                 .any(|signature| is_by(key, signature, component, &hash))
             {
-                return Ok(Signed::By(key.name.clone()));
+                return Ok(Signed::By(key.clone()));
             }
         }
         let why = match (self.keys.is_empty(), self.signatures.is_empty()) {
@@ -280,7 +291,7 @@ mod tests {
         ] {
             let trust = trust(&signer, vec![Signature::Component(signature)]);
             let signed = trust.check(COMPONENT, "sha256:x").unwrap();
-            assert_eq!(signed, Signed::By(by.to_owned()));
+            assert!(matches!(&signed, Signed::By(key) if key.name() == by));
         }
     }
 

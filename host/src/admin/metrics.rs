@@ -1,12 +1,13 @@
 //! Metrics in the text form that Prometheus reads: of controllers, of plugins by function and outcome, of the process.
 
 mod cluster;
+mod code;
 
 use std::fmt;
 
 use capstan_controllers::ctx::Ctx;
 use capstan_engine::limit::TICK;
-use capstan_engine::{BreakerState, Engine, Loaded};
+use capstan_engine::{BreakerState, Durations, Engine, Loaded};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -16,10 +17,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use self::cluster::{Certificates, Etcd};
+use self::code::{Code, encode_durations};
 use super::Phase;
-
-/// Reads one figure of a line.
-type Seconds = fn(&Line) -> f64;
 
 /// Everything that is known in this phase.
 pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
@@ -34,6 +33,7 @@ pub(super) fn text(phase: &Phase) -> Result<String, fmt::Error> {
     {
         metrics.register(&mut registry);
         registry.register_collector(Box::new(Calls::read(ctx, engine)));
+        registry.register_collector(Box::new(Code(engine.stats().code)));
         registry.register_collector(Box::new(Certificates::read(ctx)));
         registry.register_collector(Box::new(Etcd::read(ctx)));
     }
@@ -168,7 +168,7 @@ struct Line {
     canary: bool,
     function: &'static str,
     outcomes: Vec<(&'static str, u64)>,
-    total_s: f64,
+    took: Durations,
     instantiate_s: f64,
 }
 
@@ -227,10 +227,18 @@ impl Line {
                     .iter()
                     .map(|(outcome, count)| (outcome.as_str(), *count))
                     .collect(),
-                total_s: stats.total.as_secs_f64(),
+                took: stats.took,
                 instantiate_s: stats.instantiate.as_secs_f64(),
             })
             .collect()
+    }
+
+    fn labels(&self) -> [(&str, &str); 3] {
+        [
+            ("plugin", self.plugin.as_str()),
+            ("function", self.function),
+            ("canary", self.canary()),
+        ]
     }
 
     fn canary(&self) -> &'static str {
@@ -274,28 +282,17 @@ impl Collector for Calls {
             }
         }
         self.encode_usage(&mut encoder)?;
-        let seconds: [(&str, &str, Seconds); 2] = [
-            (
-                "capstan_plugin_call_seconds",
-                "Time of calls, waiting for turns and servers included",
-                |l| l.total_s,
-            ),
-            (
-                "capstan_plugin_instantiate_seconds",
-                "Time of that spent on making instances",
-                |l| l.instantiate_s,
-            ),
-        ];
-        for (name, help, value) in seconds {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for line in &self.lines {
-                let labels = [
-                    ("plugin", line.plugin.as_str()),
-                    ("function", line.function),
-                    ("canary", line.canary()),
-                ];
-                ConstCounter::new(value(line)).encode(family.encode_family(&labels)?)?;
-            }
+        let help = "Time of calls, waiting for turns and servers included";
+        let name = "capstan_plugin_call_duration_seconds";
+        let mut took = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for line in &self.lines {
+            encode_durations(&line.took, took.encode_family(&line.labels())?)?;
+        }
+        let help = "Time of that spent on making instances";
+        let name = "capstan_plugin_instantiate_seconds";
+        let mut made = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for line in &self.lines {
+            ConstCounter::new(line.instantiate_s).encode(made.encode_family(&line.labels())?)?;
         }
         Ok(())
     }
@@ -370,13 +367,24 @@ mod tests {
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
+    /// Two calls of up to half a millisecond, and one that took longer than all bounds.
+    fn durations() -> Durations {
+        let mut took = Durations {
+            longer: 1,
+            sum: std::time::Duration::from_millis(101_001),
+            ..Durations::default()
+        };
+        took.buckets[0] = 2;
+        took
+    }
+
     fn calls() -> Calls {
         let line = Line {
             plugin: "infrastructure-local".to_owned(),
             canary: false,
             function: "ensure-machine",
             outcomes: vec![("answered", 3), ("trapped", 0)],
-            total_s: 1.5,
+            took: durations(),
             instantiate_s: 0.25,
         };
         let detail = Plugin {
@@ -411,6 +419,12 @@ mod tests {
         registry.register_collector(Box::new(calls()));
         registry.register_collector(Box::new(Certificates::default()));
         registry.register_collector(Box::new(Etcd::default()));
+        registry.register_collector(Box::new(Code(capstan_engine::CodeStats {
+            hits: 3,
+            misses: 1,
+            failed: durations(),
+            ..capstan_engine::CodeStats::default()
+        })));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -422,7 +436,15 @@ mod tests {
         let labels = "plugin=\"infrastructure-local\",function=\"ensure-machine\"";
         for line in [
             format!("capstan_plugin_calls_total{{{labels},outcome=\"answered\",canary=\"false\"}} 3"),
-            format!("capstan_plugin_call_seconds_total{{{labels},canary=\"false\"}} 1.5"),
+            format!("capstan_plugin_call_duration_seconds_sum{{{labels},canary=\"false\"}} 101.001"),
+            format!("capstan_plugin_call_duration_seconds_count{{{labels},canary=\"false\"}} 3"),
+            format!("capstan_plugin_call_duration_seconds_bucket{{le=\"0.0005\",{labels},canary=\"false\"}} 2"),
+            format!("capstan_plugin_call_duration_seconds_bucket{{le=\"100.0\",{labels},canary=\"false\"}} 2"),
+            format!("capstan_plugin_call_duration_seconds_bucket{{le=\"+Inf\",{labels},canary=\"false\"}} 3"),
+            "capstan_plugin_code_cache_total{result=\"hit\"} 3".to_owned(),
+            "capstan_plugin_code_cache_total{result=\"miss\"} 1".to_owned(),
+            "capstan_plugin_compile_duration_seconds_count{outcome=\"compiled\"} 0".to_owned(),
+            "capstan_plugin_compile_duration_seconds_count{outcome=\"failed\"} 3".to_owned(),
             "capstan_plugin_http_requests_total{plugin=\"infrastructure-local\",origin=\"https://*.example.com\",status=\"2xx\"} 4"
                 .to_owned(),
             "capstan_plugin_cpu_seconds_total{plugin=\"infrastructure-local\"} 0.5".to_owned(),
@@ -432,6 +454,22 @@ mod tests {
             assert!(text.contains(&line), "{line}: {text}");
         }
         assert!(!text.contains("trapped"), "{text}");
+    }
+
+    #[test]
+    fn the_documented_buckets_are_those_that_are_served() {
+        let text = include_str!("../../METRICS.md");
+        let (_, said) = text.split_once("buckets of ").unwrap();
+        let (said, _) = said.split_once(" s").unwrap();
+        let said: Vec<f64> = said
+            .split([',', ' '])
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let served = capstan_engine::BUCKETS_US.iter();
+        let served: Vec<f64> = served
+            .map(|us| std::time::Duration::from_micros(*us).as_secs_f64())
+            .collect();
+        assert_eq!(said, served);
     }
 
     #[test]

@@ -73,6 +73,8 @@ fn installation() -> Vec<Value> {
         image: String::new(),
         replicas: 1,
         signatures: None,
+        ceiling: None,
+        plugin_claim: None,
         otlp_endpoint: None,
         record: false,
     };

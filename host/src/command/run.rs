@@ -506,7 +506,7 @@ fn engine_options(args: &RunArgs) -> anyhow::Result<EngineOptions> {
 }
 
 /// What the file of `--ceiling` says.
-fn ceiling_of(file: &Path) -> anyhow::Result<(Ceiling, Limits)> {
+pub(super) fn ceiling_of(file: &Path) -> anyhow::Result<(Ceiling, Limits)> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("--ceiling {shown}"))?;
     let said: HostCeiling = serde_saphyr::from_str(&text)

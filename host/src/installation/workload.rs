@@ -1,5 +1,6 @@
 //! What runs the host in a cluster: a Deployment of which one Pod works and the others stand by, and what is around it.
 
+use capstan_api::annotation;
 use capstan_engine::limit::CONTAINER_MEMORY_BYTES;
 use serde_json::{Value, json};
 
@@ -17,6 +18,15 @@ const CACHE: &str = "/var/cache/capstan";
 /// The most that the cache takes; the host itself stays below half of it.
 const CACHE_SIZE: &str = "1Gi";
 
+/// Where the ceiling is. It comes from an annotation of the Pod: whoever may write ConfigMaps or Secrets cannot raise it.
+const CEILING_DIR: &str = "/etc/capstan";
+
+/// See [`CEILING_DIR`].
+const CEILING_FILE: &str = "ceiling.yaml";
+
+/// Where components are that Plugin objects name by their path.
+const PLUGIN_DIR: &str = "/var/lib/capstan/plugins";
+
 /// What the host finishes takes at most 20 s, giving the Lease back 2 s.
 const GRACE_S: u32 = 30;
 
@@ -31,7 +41,7 @@ pub(super) fn documents(installation: &Installation) -> Vec<Value> {
                 "replicas": installation.replicas,
                 "selector": {"matchLabels": labels},
                 "template": {
-                    "metadata": {"labels": labels, "annotations": {"kubectl.kubernetes.io/default-container": "manager"}},
+                    "metadata": {"labels": labels, "annotations": annotations(installation)},
                     "spec": pod(installation, &labels),
                 },
             },
@@ -62,7 +72,42 @@ pub(super) fn documents(installation: &Installation) -> Vec<Value> {
     ]
 }
 
+fn annotations(installation: &Installation) -> Value {
+    let mut annotations = json!({"kubectl.kubernetes.io/default-container": "manager"});
+    if let (Some(text), Some(all)) = (&installation.ceiling, annotations.as_object_mut()) {
+        all.insert(annotation::CEILING.to_owned(), json!(text));
+    }
+    annotations
+}
+
+/// What is mounted: each volume with its mount.
+fn volumes(installation: &Installation) -> (Vec<Value>, Vec<Value>) {
+    let cache = (
+        json!({"name": "cache", "emptyDir": {"sizeLimit": CACHE_SIZE}}),
+        json!({"name": "cache", "mountPath": CACHE}),
+    );
+    let ceiling = installation.ceiling.as_ref().map(|_| {
+        let field = format!("metadata.annotations['{}']", annotation::CEILING);
+        let item = json!({"path": CEILING_FILE, "fieldRef": {"fieldPath": field}});
+        (
+            json!({"name": "ceiling", "downwardAPI": {"items": [item]}}),
+            json!({"name": "ceiling", "mountPath": CEILING_DIR, "readOnly": true}),
+        )
+    });
+    let plugins = installation.plugin_claim.as_ref().map(|claim| {
+        (
+            json!({"name": "plugins", "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}),
+            json!({"name": "plugins", "mountPath": PLUGIN_DIR, "readOnly": true}),
+        )
+    });
+    [Some(cache), ceiling, plugins]
+        .into_iter()
+        .flatten()
+        .unzip()
+}
+
 fn pod(installation: &Installation, labels: &Value) -> Value {
+    let (volumes, mounts) = volumes(installation);
     let probe = |path: &str, period_s: u32, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": "admin"},
@@ -108,9 +153,9 @@ fn pod(installation: &Installation, labels: &Value) -> Value {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "cache", "mountPath": CACHE}],
+            "volumeMounts": mounts,
         }],
-        "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": CACHE_SIZE}}],
+        "volumes": volumes,
     })
 }
 
@@ -127,6 +172,12 @@ fn args(installation: &Installation) -> Vec<String> {
             .signatures
             .map(|policy| format!("--signatures={policy}")),
     );
+    if installation.ceiling.is_some() {
+        args.push(format!("--ceiling={CEILING_DIR}/{CEILING_FILE}"));
+    }
+    if installation.plugin_claim.is_some() {
+        args.push(format!("--plugin-dir={PLUGIN_DIR}"));
+    }
     if installation.record {
         args.push(format!("--record-dir={CACHE}/records"));
     }

@@ -228,7 +228,8 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostCeiling {
     /// Only what one of these grants covers. A capability that is listed without details is allowed whole; one that is not listed
-    /// is not allowed. Files need a directory each.
+    /// is not allowed. Files need a directory each. Credentials are listed like everything else, with their scheme and origins; a
+    /// ceiling's names and Secrets of credentials mean nothing. The entry `capability: credentials` allows all of them.
     #[serde(default)]
     pub grants: Vec<PluginGrant>,
     /// The most that a call may use; the host's own limits where left out.

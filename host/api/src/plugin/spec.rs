@@ -241,4 +241,12 @@ pub struct PluginLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_048_576))]
     pub log_bytes: Option<i32>,
+    /// Bytes of one answer of the plugin, as JSON; what is over that is refused whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub answer_bytes: Option<i32>,
+    /// Bytes of the state that the plugin may have kept for an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub state_bytes: Option<i32>,
 }

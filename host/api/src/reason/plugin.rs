@@ -11,6 +11,10 @@ words! {
     SOURCE_UNAVAILABLE = "SourceUnavailable",
     /// The registry refuses the login. Name a Secret with another in spec.source.oci.pullSecret.
     SOURCE_DENIED = "SourceDenied",
+    /// The source is asked for, or the component fetched and compiled. Wait; the message says since when.
+    LOADING = "Loading",
+    /// The component has grants, and any other that is put into its source has them as well. Name it in spec.digest, or sign it.
+    ANY_COMPONENT = "AnyComponent",
     /// Nobody whose key this host has signed the component, and the host loads it all the same. Sign it, or give the host the key.
     SIGNATURE_MISSING = "SignatureMissing",
     /// Nobody whose key this host has signed the component, and the host requires it. Sign it, or give the host the key.

@@ -7,19 +7,23 @@ use capstan_core::plugin::{Attempt, Candidate, Missing};
 use capstan_engine::{CallOutcome, Loaded, Signed};
 use jiff::Timestamp;
 
-use super::{Loading, grants};
+use super::grants;
+use super::memory::Loading;
 
 /// What became of a source.
-pub(super) fn attempt_of(plugin: &Plugin, loading: Loading) -> Attempt {
+pub(super) fn attempt_of(plugin: &Plugin, loading: Loading, now: Timestamp) -> Attempt {
+    let pause = loading.pause(now);
     let Loading {
         version,
         at,
         pinned,
         resolved,
         result,
+        ..
     } = loading;
     Attempt {
         version,
+        pause,
         pinned,
         result: result.map(|loaded| candidate(plugin, &loaded, at, resolved)),
     }
@@ -54,8 +58,8 @@ fn candidate(
 ) -> Candidate {
     let (signed_by, not_signed) = match loaded.signed() {
         Signed::Unchecked => (None, None),
-        Signed::By(key) => (Some(key.clone()), None),
-        Signed::Not(why) => (None, Some(why.clone())),
+        Signed::By(key) => (Some(key.name().to_owned()), None),
+        Signed::Not(why) => (None, Some(why)),
     };
     let granted = grants::grants(&plugin.spec);
     let invalid = granted.as_ref().err().map(|error| error.message.clone());

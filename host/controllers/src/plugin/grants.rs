@@ -34,11 +34,17 @@ pub fn ceiling(file: &HostCeiling) -> Result<(Ceiling, Limits), Failure> {
         let parsed = parse("grants", std::slice::from_ref(grant))?;
         match grant.capability.as_str() {
             "http" => {
-                ceiling.http = allowed(parsed.http);
-                ceiling.credentials = allowed(parsed.credentials.into_values().collect());
+                // Origins alone allow no credentials: what is not listed is not had.
+                if grant.http.is_none() || !parsed.credentials.is_empty() {
+                    allow(&mut ceiling.credentials, credentials_of(parsed.credentials));
+                }
+                allow(&mut ceiling.http, parsed.http);
             }
-            "secret" => ceiling.secrets = allowed(parsed.secrets),
-            "workload" => ceiling.workload = allowed(parsed.workload),
+            "credentials" => {
+                allow(&mut ceiling.credentials, credentials_of(parsed.credentials));
+            }
+            "secret" => allow(&mut ceiling.secrets, parsed.secrets),
+            "workload" => allow(&mut ceiling.workload, parsed.workload),
             "files" => {
                 let directory = grant.files.as_ref().map(|files| files.directory.as_str());
                 let directory = directory.filter(|directory| directory.starts_with('/'));
@@ -58,13 +64,17 @@ pub fn ceiling(file: &HostCeiling) -> Result<(Ceiling, Limits), Failure> {
     Ok((ceiling, changed(Limits::ceilings(), file.limits.as_ref())))
 }
 
-/// A capability without details is allowed whole.
-fn allowed<T>(parsed: Vec<T>) -> Allowed<T> {
-    if parsed.is_empty() {
-        Allowed::All
-    } else {
-        Allowed::Only(parsed)
+/// Allows what an entry has, beside what others have. A capability without details is allowed whole.
+fn allow<T>(allowed: &mut Allowed<T>, parsed: Vec<T>) {
+    match allowed {
+        Allowed::Only(_) if parsed.is_empty() => *allowed = Allowed::All,
+        Allowed::Only(before) => before.extend(parsed),
+        Allowed::All => {}
     }
+}
+
+fn credentials_of(parsed: BTreeMap<String, CredentialGrant>) -> Vec<CredentialGrant> {
+    parsed.into_values().collect()
 }
 
 fn parse(field: &str, list: &[PluginGrant]) -> Result<Grants, Failure> {
@@ -211,6 +221,12 @@ fn changed(mut limits: Limits, said: Option<&PluginLimits>) -> Limits {
     if let Some(bytes) = said.log_bytes {
         limits.log_bytes = usize::try_from(bytes).unwrap_or(limits.log_bytes);
     }
+    if let Some(bytes) = said.answer_bytes {
+        limits.answer_bytes = usize::try_from(bytes).unwrap_or(limits.answer_bytes);
+    }
+    if let Some(bytes) = said.state_bytes {
+        limits.state_bytes = usize::try_from(bytes).unwrap_or(limits.state_bytes);
+    }
     limits
 }
 
@@ -235,7 +251,7 @@ mod tests {
                 {"capability": "files", "files": {"directory": "/srv/a"}},
                 {"capability": "files", "files": {"directory": "/srv/b"}},
             ],
-            "limits": {"cpuMs": 100, "logBytes": 10, "httpBodyBytes": 20},
+            "limits": {"cpuMs": 100, "logBytes": 10, "httpBodyBytes": 20, "answerBytes": 30, "stateBytes": 0},
         }));
         let (ceiling, limits) = super::ceiling(&listed).unwrap();
         assert!(matches!(&ceiling.http, Allowed::Only(origins) if origins.len() == 1));
@@ -245,7 +261,56 @@ mod tests {
         assert_eq!(ceiling.directories.len(), 2);
         assert_eq!(limits.cpu, Duration::from_millis(100));
         assert_eq!((limits.log_bytes, limits.http_body_bytes), (10, 20));
+        assert_eq!((limits.answer_bytes, limits.state_bytes), (30, 0));
         assert_eq!(limits.wall, Limits::ceilings().wall);
+        // What a Plugin object says beyond them does not count.
+        let said = serde_json::from_value(json!({
+            "source": {"file": {"path": "p"}}, "limits": {"answerBytes": 40, "stateBytes": 50, "logBytes": 5},
+        }));
+        let within = super::limits(&said.unwrap()).within(limits);
+        assert_eq!(
+            (within.answer_bytes, within.state_bytes, within.log_bytes),
+            (30, 0, 5)
+        );
+    }
+
+    #[test]
+    fn credentials_are_had_only_where_a_ceiling_lists_them() {
+        let of = |grants: serde_json::Value| {
+            let (ceiling, _) = super::ceiling(&file(json!({"grants": grants}))).unwrap();
+            ceiling
+        };
+        let origins = json!({"origins": [{"origin": "https://*.example.com"}]});
+        let login = |name: &str, scheme: &str| {
+            json!({
+                "name": name, "secretRef": {"name": "any", "key": "any"}, "scheme": scheme,
+                "origins": ["https://*.example.com"],
+            })
+        };
+        let none = Allowed::Only(vec![]);
+        assert_eq!(of(json!([])).credentials, none);
+        let only_origins = of(json!([{"capability": "http", "http": origins}]));
+        assert_eq!(only_origins.credentials, none);
+        // Whole, with its credentials.
+        assert_eq!(
+            of(json!([{"capability": "http"}])),
+            Ceiling {
+                http: Allowed::All,
+                credentials: Allowed::All,
+                ..Ceiling::nothing()
+            }
+        );
+        let any =
+            of(json!([{"capability": "http", "http": origins}, {"capability": "credentials"}]));
+        assert_eq!(any.credentials, Allowed::All);
+        assert!(matches!(&any.http, Allowed::Only(one) if one.len() == 1));
+        // What entries list is had together.
+        let two = of(json!([
+            {"capability": "http", "http": origins, "credentials": [login("a", "Bearer")]},
+            {"capability": "http", "http": {"origins": [{"origin": "https://example.org"}]}, "credentials": [login("a", "Basic")]},
+        ]));
+        assert!(matches!(&two.http, Allowed::Only(both) if both.len() == 2));
+        assert!(matches!(&two.credentials, Allowed::Only(both) if both.len() == 2));
     }
 
     #[test]

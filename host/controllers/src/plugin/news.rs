@@ -2,6 +2,7 @@
 
 use capstan_core::plugin::{Attempt, Observed, Step};
 
+use super::memory::Slot;
 use crate::event::Event;
 
 /// What a step that was taken has changed, for people.
@@ -12,9 +13,8 @@ pub(super) fn of_step(step: &Step, before: &Observed, after: &Observed) -> Optio
     };
     let now = active(after);
     match step {
-        Step::Load { .. } => of_attempt(after.attempt.as_ref()?, "Load"),
-        Step::LoadCanary { .. } => {
-            of_attempt(after.canary.as_ref()?.attempt.as_ref()?, "LoadCanary")
+        Step::CheckSignatures if before.active.is_some() && after.active.is_none() => {
+            Some(withdrawn(&active(before)))
         }
         Step::Activate => Some(Event::normal(
             "Activated",
@@ -37,18 +37,7 @@ pub(super) fn of_step(step: &Step, before: &Observed, after: &Observed) -> Optio
                 format!("{now} answers calls again: {why}"),
             ))
         }
-        Step::Restore { digest } if now == *digest => Some(Event::warning(
-            "FellBack",
-            "Restore",
-            format!(
-                "{now} answers calls, as before the host was started: what the source has now must not"
-            ),
-        )),
-        Step::Restore { digest } => Some(Event::warning(
-            "NotRestored",
-            "Restore",
-            format!("{digest} answered calls before the host was started, and cannot do so again"),
-        )),
+        Step::Restore { digest } => Some(restored(digest, now == *digest)),
         Step::ActivateCanary => {
             let canary = after.canary.as_ref()?.active.as_ref()?;
             let (reason, whose) = if canary.spec.promoted {
@@ -69,12 +58,40 @@ pub(super) fn of_step(step: &Step, before: &Observed, after: &Observed) -> Optio
             "Deactivate",
             format!("{} answers no calls any more", active(before)),
         )),
-        Step::InstallKinds | Step::RecallKinds => None,
+        // What comes of a load is told when it is there.
+        Step::Load { .. }
+        | Step::LoadCanary { .. }
+        | Step::CheckSignatures
+        | Step::InstallKinds
+        | Step::RecallKinds => None,
     }
 }
 
+fn withdrawn(digest: &str) -> Event {
+    let note = format!(
+        "{digest} answers no calls any more: nobody whose key this host still has has signed it"
+    );
+    Event::warning("NotSigned", "CheckSignatures", note)
+}
+
+fn restored(digest: &str, is_back: bool) -> Event {
+    if is_back {
+        let note = format!(
+            "{digest} answers calls, as before the host was started: what the source has now must not"
+        );
+        return Event::warning("FellBack", "Restore", note);
+    }
+    let note =
+        format!("{digest} answered calls before the host was started, and cannot do so again");
+    Event::warning("NotRestored", "Restore", note)
+}
+
 /// What is wrong with what was loaded, or that it waits for grants.
-fn of_attempt(attempt: &Attempt, action: &'static str) -> Option<Event> {
+pub(super) fn of_attempt(attempt: &Attempt, slot: Slot) -> Option<Event> {
+    let action = match slot {
+        Slot::Main => "Load",
+        Slot::Canary => "LoadCanary",
+    };
     match &attempt.result {
         Err(problem) => Some(Event::warning(
             &problem.reason,

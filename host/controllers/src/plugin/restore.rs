@@ -43,7 +43,7 @@ impl PluginController {
     ) -> Result<(), Failure> {
         let key = key_of(&observed.plugin);
         let policy = self.engine.sources().policy;
-        let keys = self.keys(ctx).await?;
+        let keys = self.work(ctx).keys().await?;
         let kept: Result<Option<Arc<Loaded>>, _> =
             self.engine.load_kept(digest, policy, keys).await;
         let why = match kept {

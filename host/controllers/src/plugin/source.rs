@@ -18,12 +18,15 @@ use capstan_engine::{
     FileError, PublicKey, PullError, Reference, RegistryAccess, Signature, SignaturePolicy,
     SourceOptions,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::ctx::{Ctx, failure};
+use crate::ctx::{Clock, Ctx, failure};
 use crate::kinds;
-use crate::kube_api::{ApiError, Selection};
+use crate::kube_api::{ApiError, KubeApi, Selection};
 use crate::object::Object;
+use crate::secrets::Secrets;
+use crate::stores::Stores;
 
 /// How often a tag is looked up again, and a file looked at.
 pub(super) const REGISTRY_EVERY: Duration = Duration::from_secs(300);
@@ -48,6 +51,47 @@ pub(super) struct Fetched {
     pub(super) resolved: Option<String>,
 }
 
+/// What looking at sources needs of the context.
+#[derive(Clone)]
+pub(super) struct Reach {
+    api: Arc<dyn KubeApi>,
+    stores: Arc<Stores>,
+    secrets: Secrets,
+    clock: Arc<dyn Clock>,
+    namespace: String,
+}
+
+impl Reach {
+    pub(super) fn of(ctx: &Ctx) -> Self {
+        Self {
+            api: Arc::clone(&ctx.api),
+            stores: Arc::clone(&ctx.stores),
+            secrets: ctx.secrets.clone(),
+            clock: Arc::clone(&ctx.clock),
+            namespace: ctx.namespace.clone(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What changes when a key that signatures are checked with comes, changes or goes.
+    pub(super) async fn keys_version(&self) -> String {
+        let Some(secrets) = self.stores.get(&kinds::SIGNING_KEY.group_kind()) else {
+            return "none".to_owned();
+        };
+        secrets.synced().await;
+        let mut known: Vec<String> = secrets
+            .all()
+            .iter()
+            .map(|secret| format!("{}@{}", secret.key.name, secret.resource_version))
+            .collect();
+        known.sort();
+        format!("{}: {}", known.len(), known.join(", "))
+    }
+}
+
 /// How soon a source that nothing watches is looked at again.
 pub(super) fn recheck(source: &PluginSource) -> Option<Duration> {
     match source {
@@ -57,13 +101,12 @@ pub(super) fn recheck(source: &PluginSource) -> Option<Duration> {
     }
 }
 
-/// What changes when the source does. `before` is what a registry answered lately.
+/// What changes when the source does.
 pub(super) async fn version(
-    ctx: &Ctx,
+    ctx: &Reach,
     options: &SourceOptions,
     own: &ObjectKey,
     source: &PluginSource,
-    before: Option<&str>,
 ) -> Lookup<String> {
     if let Some(source) = &source.config_map {
         let Some(maps) = ctx.stores.get(&kinds::CONFIG_MAP.group_kind()) else {
@@ -103,9 +146,6 @@ pub(super) async fn version(
         };
     }
     if let Some(oci) = &source.oci {
-        if let Some(before) = before {
-            return Lookup::Found(before.to_owned());
-        }
         return match resolve(ctx, own, oci).await {
             Ok(digest) => Lookup::Found(digest),
             Err(why) => Lookup::Unknown(format!("spec.source.oci: {why}")),
@@ -122,7 +162,7 @@ const NO_DIRECTORY: &str =
 /// # Errors
 /// What may be better at another time.
 pub(super) async fn fetch(
-    ctx: &Ctx,
+    ctx: &Reach,
     options: &SourceOptions,
     own: &ObjectKey,
     source: &PluginSource,
@@ -285,11 +325,14 @@ fn ordered(maps: &[Arc<Object>], plugin: &str) -> Result<Vec<Arc<Object>>, Strin
 
 /// All parts, one behind the other.
 async fn joined(
-    ctx: &Ctx,
+    ctx: &Reach,
     own: &ObjectKey,
     plugin: &str,
 ) -> Result<Result<Fetched, Problem>, Failure> {
-    let maps = ctx.store(&kinds::CONFIG_MAP).in_namespace(&own.namespace);
+    let maps = ctx
+        .stores
+        .ensure(&kinds::CONFIG_MAP, Selection::default())
+        .in_namespace(&own.namespace);
     let parts = match ordered(&maps, plugin) {
         Ok(parts) => parts,
         Err(why) => return Ok(Err(problem(reason::SOURCE_INVALID, why))),
@@ -339,7 +382,7 @@ fn decoded(text: &str) -> Vec<Signature> {
         .collect()
 }
 
-async fn access(ctx: &Ctx, own: &ObjectKey, oci: &OciSource) -> Result<RegistryAccess, String> {
+async fn access(ctx: &Reach, own: &ObjectKey, oci: &OciSource) -> Result<RegistryAccess, String> {
     let mut access = RegistryAccess {
         login: None,
         ca_pem: oci.ca_bundle.clone(),
@@ -386,7 +429,11 @@ pub fn login_of(config: &[u8], host: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-async fn resolve(ctx: &Ctx, own: &ObjectKey, oci: &OciSource) -> Result<String, String> {
+pub(super) async fn resolve(
+    ctx: &Reach,
+    own: &ObjectKey,
+    oci: &OciSource,
+) -> Result<String, String> {
     let reference = Reference::parse(&oci.image).map_err(|why| format!("image: {why}"))?;
     let access = access(ctx, own, oci).await?;
     capstan_engine::resolve(&reference, &access)
@@ -395,7 +442,7 @@ async fn resolve(ctx: &Ctx, own: &ObjectKey, oci: &OciSource) -> Result<String, 
 }
 
 async fn pull(
-    ctx: &Ctx,
+    ctx: &Reach,
     own: &ObjectKey,
     oci: &OciSource,
     digest: &str,
@@ -432,7 +479,7 @@ async fn pull(
 ///
 /// # Errors
 /// When they cannot be read, or one is no key: a key that is not understood must not be passed over.
-pub(super) async fn keys(ctx: &Ctx) -> Result<Vec<PublicKey>, Failure> {
+pub(super) async fn keys(ctx: &Reach) -> Result<Vec<PublicKey>, Failure> {
     let selection = Selection {
         namespace: Some(ctx.namespace.clone()),
         labels: Some(label::SIGNING_KEY.to_owned()),

@@ -1,6 +1,5 @@
 //! What a standby does with plugins: it loads each as soon as it is there, so that nothing is left to compile when it takes over.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
@@ -8,7 +7,8 @@ use capstan_api::plugin::{Plugin, PluginSource};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::Failure;
 
-use super::{Loading, PluginController};
+use super::PluginController;
+use super::memory::Slot;
 use crate::ctx::Ctx;
 use crate::kube_api::{Resource, Selection};
 use crate::machine::typed;
@@ -27,10 +27,7 @@ impl PluginController {
         }
         let plugins = ctx.store(&kinds::PLUGIN);
         loop {
-            self.memory
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|key, _| plugins.get(key).is_some());
+            self.memories.retain(|key| plugins.get(key).is_some());
             for object in plugins.in_namespace(&ctx.namespace) {
                 if let Err(failure) = self.warm(ctx, &object).await {
                     tracing::debug!(plugin = %object.key, "not loaded ahead: {failure}");
@@ -52,38 +49,40 @@ impl PluginController {
         }
         let (key, spec) = (&object.key, &plugin.spec);
         let versions = self.versions(ctx, key, &plugin).await;
-        let known = self.remember(key, |memory| memory.attempt.clone());
-        let from = (&spec.source, spec.digest.as_ref());
-        if let Some(loading) = self.newer(ctx, key, from, known, &versions.source).await? {
-            self.remember(key, |memory| memory.attempt = Some(loading));
-        }
-        if let Some(canary) = &spec.canary {
-            let known = self.remember(key, |memory| memory.canary.clone());
-            let from = (&canary.source, canary.digest.as_ref());
-            if let Some(loading) = self.newer(ctx, key, from, known, &versions.canary).await? {
-                self.remember(key, |memory| memory.canary = Some(loading));
-            }
+        let from = (&spec.source, &spec.digest);
+        let source = &versions.source.lookup;
+        self.renew(ctx, key, Slot::Main, from, source).await;
+        if let (Some(canary), Some(version)) = (&spec.canary, &versions.canary) {
+            let from = (&canary.source, &canary.digest);
+            let source = &version.lookup;
+            self.renew(ctx, key, Slot::Canary, from, source).await;
         }
         Ok(())
     }
 
-    /// What a source is now, unless that is known or it is not there.
-    async fn newer(
+    /// Begins to load what a source is now, unless that is known, has just failed, or the source is not there.
+    async fn renew(
         &self,
         ctx: &Ctx,
         key: &ObjectKey,
-        from: (&PluginSource, Option<&String>),
-        known: Option<Loading>,
+        slot: Slot,
+        from: (&PluginSource, &Option<String>),
         version: &Lookup<String>,
-    ) -> Result<Option<Loading>, Failure> {
+    ) {
         let Lookup::Found(version) = version else {
-            return Ok(None);
+            return;
         };
-        let is_known =
-            |known: Loading| known.version == *version && known.pinned.as_ref() == from.1;
-        if known.is_some_and(is_known) {
-            return Ok(None);
+        let now = ctx.now();
+        let is_known = self.remember(key, |memory| {
+            let known = memory.slot(slot).0.as_ref();
+            known.is_some_and(|known| {
+                let may_be_better = known.result.as_ref().is_err_and(|p| p.is_transient);
+                let is_over = may_be_better && known.pause(now).is_none();
+                known.version == *version && known.pinned == *from.1 && !is_over
+            })
+        });
+        if !is_known {
+            self.begin_for(ctx, key, slot, from, version).await;
         }
-        self.load(ctx, key, from, version).await.map(Some)
     }
 }

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Capabilities that everybody has.
+pub const HARMLESS: [&str; 3] = ["event", "log", "state"];
+
 /// What a plugin can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PluginKind {

@@ -6,7 +6,7 @@ use capstan_api::condition::bounded;
 use capstan_api::plugin::{PluginCanary, PluginCanaryState, PluginCanaryStatus};
 use capstan_api::reason::plugin as reason;
 
-use super::{Attempt, Observed, Problem, Step, is_transient};
+use super::{Attempt, Observed, Problem, Step, Underway, is_current};
 use crate::call::manifest::Manifest;
 use crate::lookup::Lookup;
 
@@ -17,6 +17,8 @@ pub struct ObservedCanary {
     pub source: Lookup<String>,
     /// What was last made of it.
     pub attempt: Option<Attempt>,
+    /// What is being done with its source.
+    pub underway: Option<Underway>,
     /// What answers for its objects, if anything does.
     pub active: Option<ActiveCanary>,
     /// It trapped so often that calls to it are held back: its objects are answered for by the other component.
@@ -34,6 +36,20 @@ pub struct ActiveCanary {
     pub spec: PluginCanary,
 }
 
+/// Whether an object is one of the canary's: by its namespace, or by the labels of its Cluster.
+#[must_use]
+pub fn answers_for<'a>(
+    canary: &PluginCanary,
+    namespace: &str,
+    label: impl Fn(&str) -> Option<&'a str>,
+) -> bool {
+    if canary.promoted || canary.namespaces.iter().any(|own| own == namespace) {
+        return true;
+    }
+    let mut wanted = canary.match_labels.iter();
+    !canary.match_labels.is_empty() && wanted.all(|(name, value)| label(name) == Some(value))
+}
+
 /// Why the canary must not answer calls, if so.
 pub(super) fn obstacle(observed: &Observed, canary: &ObservedCanary) -> Option<Problem> {
     obstacle_beside(observed.serving.as_ref(), canary)
@@ -49,8 +65,9 @@ pub fn may_serve_beside(observed: &Observed, stable: &Manifest) -> bool {
 }
 
 /// What has to be known of the canary before anything answers calls: after a start of the host the objects of a canary that served before
-/// are not given to the component beside it for a while. One that cannot be loaded, or looked for, is not waited for.
-pub(super) fn awaited(observed: &Observed) -> Option<Step> {
+/// are not given to the component beside it for a while. One that cannot be loaded, or looked for, is not waited for,
+/// nor is one that takes long. The step that brings it, if it is not on its way already.
+pub(super) fn awaited(observed: &Observed) -> Option<Option<Step>> {
     let canary = observed.canary.as_ref()?;
     let spec = observed.plugin.spec.canary.as_ref()?;
     let before = observed.plugin.status.as_ref()?.canary.as_ref()?;
@@ -59,12 +76,25 @@ pub(super) fn awaited(observed: &Observed) -> Option<Step> {
         PluginCanaryState::Serving | PluginCanaryState::Promoted | PluginCanaryState::Stopped
     );
     let is_unknown = observed.active.is_none() && canary.attempt.is_none();
-    let version = canary.source.found().filter(|_| served && is_unknown)?;
     // A digest that is not the one that served is another canary, which nothing waits for.
     let is_same = spec.digest.is_none() || spec.digest == before.digest;
-    is_same.then(|| Step::LoadCanary {
-        version: version.clone(),
-    })
+    if !(served && is_unknown && is_same) {
+        return None;
+    }
+    match (&canary.underway, canary.source.found()) {
+        (Some(underway), _) => (!underway.is_long()).then_some(None),
+        (None, Some(version)) => Some(Some(Step::LoadCanary {
+            version: version.clone(),
+        })),
+        (None, None) => None,
+    }
+}
+
+/// When the canary has to be looked at though nothing tells of it.
+pub(super) fn next_look(canary: &ObservedCanary) -> Option<Duration> {
+    let pause = canary.attempt.as_ref().and_then(|attempt| attempt.pause);
+    let long = canary.underway.as_ref().and_then(|u| u.long_after);
+    [canary.recheck, pause, long].into_iter().flatten().min()
 }
 
 fn obstacle_beside(stable: Option<&Manifest>, canary: &ObservedCanary) -> Option<Problem> {
@@ -73,6 +103,7 @@ fn obstacle_beside(stable: Option<&Manifest>, canary: &ObservedCanary) -> Option
             let message = "spec.canary.source: it does not exist";
             return Some(Problem::new("Verified", reason::SOURCE_NOT_FOUND, message));
         }
+        Lookup::Unknown(_) if canary.underway.is_some() => return None,
         Lookup::Unknown(why) => {
             let problem = Problem::new("Verified", reason::SOURCE_UNAVAILABLE, why.clone());
             return Some(problem);
@@ -139,12 +170,12 @@ pub(super) fn decide(observed: &Observed) -> Vec<Step> {
     let Lookup::Found(version) = &canary.source else {
         return Vec::new();
     };
-    let current = canary.attempt.as_ref().filter(|attempt| {
-        attempt.version == *version
-            && !is_transient(attempt)
-            && (attempt.result.is_ok() || attempt.pinned == spec.digest)
-    });
+    let current = canary.attempt.as_ref();
+    let current = current.filter(|attempt| is_current(attempt, version, spec.digest.as_ref()));
     let Some(attempt) = current else {
+        if canary.underway.is_some() {
+            return Vec::new();
+        }
         return vec![Step::LoadCanary {
             version: version.clone(),
         }];
@@ -188,7 +219,10 @@ pub(super) fn report(observed: &Observed) -> Option<PluginCanaryStatus> {
             "it failed so often that the other component answers for its objects for a while"
                 .to_owned(),
         ),
-        (None, false) => None,
+        (None, false) => canary
+            .underway
+            .as_ref()
+            .map(|underway| underway.what.clone()),
     };
     let message = message.map(bounded);
     Some(PluginCanaryStatus {

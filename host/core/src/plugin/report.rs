@@ -12,10 +12,8 @@ use capstan_api::reason::plugin as reason;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{
-    Candidate, Observed, Problem, Reported, Step, TRANSIENT_RETRY, is_transient, obstacle,
-};
-use crate::call::manifest::Manifest;
+use super::{Candidate, Observed, Problem, Reported, Step, obstacle};
+use crate::call::manifest::{HARMLESS, Manifest};
 use crate::plan::{Next, Outcome};
 
 /// What the status says. `observed` is as it is after the steps.
@@ -23,7 +21,7 @@ use crate::plan::{Next, Outcome};
 pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp) -> Reported {
     let problem = obstacle(observed).or_else(|| {
         let (step, failure) = outcome.failed.as_ref()?;
-        let condition = if matches!(step, Step::Load { .. }) {
+        let condition = if matches!(step, Step::Load { .. } | Step::CheckSignatures) {
             "Verified"
         } else {
             "Compatible"
@@ -57,14 +55,17 @@ pub fn report<E>(observed: &Observed, outcome: &Outcome<Step, E>, now: Timestamp
         reason: problem.reason.clone(),
         message: bounded(problem.message.clone()),
     });
-    let loaded = outcome
-        .done
-        .iter()
-        .any(|(step, _)| matches!(step, Step::Load { .. }));
-    let next = match &observed.attempt {
-        Some(attempt) if is_transient(attempt) => Some(Next::CheckAfter(TRANSIENT_RETRY)),
-        _ => loaded.then_some(Next::CheckAfter(Duration::ZERO)),
-    };
+    // What was begun and is done already, or was checked anew, is to be used.
+    let is_news = outcome.done.iter().any(|(step, _)| match step {
+        Step::Load { .. } => observed.underway.is_none(),
+        Step::CheckSignatures => true,
+        _ => false,
+    });
+    let pause = observed.attempt.as_ref().and_then(|attempt| attempt.pause);
+    let long = observed.underway.as_ref().and_then(|u| u.long_after);
+    let soon = (is_news && pause.is_none()).then_some(Duration::ZERO);
+    let next = [pause, long, soon].into_iter().flatten().min();
+    let next = next.map(Next::CheckAfter);
     Reported {
         status,
         conditions: conditions(observed, candidate, problem.as_ref()),
@@ -279,14 +280,16 @@ fn conditions(
                 stopped = true;
                 Report::no(stage, &problem.reason).with_message(problem.message.clone())
             }
+            None if stage == "Verified" && is_new(observed) => {
+                let underway = observed.underway.as_ref();
+                let what = underway.map(|underway| underway.what.clone());
+                Report::unknown(stage, reason::LOADING).with_message(what.unwrap_or_default())
+            }
             None if candidate.is_some() || problem.is_some() => {
-                let unsigned = candidate.and_then(|candidate| candidate.not_signed.as_ref());
-                match unsigned.filter(|_| stage == "Verified") {
-                    Some(why) => Report::yes(stage, reason::SIGNATURE_MISSING).with_message(format!(
-                        "the component is not signed, and this host only warns about that: {why}"
-                    )),
-                    None => Report::yes(stage, good),
-                }
+                candidate.filter(|_| stage == "Verified").map_or_else(
+                    || Report::yes(stage, good),
+                    |candidate| verified(observed, candidate),
+                )
             }
             None => waiting(stage),
         });
@@ -294,6 +297,36 @@ fn conditions(
     reports.push(granted(candidate));
     reports.push(ready(observed, candidate, problem));
     reports
+}
+
+/// Whether the source is looked at for the first time, so that nothing can be said of it.
+fn is_new(observed: &Observed) -> bool {
+    let is_unknown = observed.source.found().is_none() || observed.attempt.is_none();
+    observed.underway.is_some() && is_unknown
+}
+
+/// That the bytes are those that were meant, as far as anybody has said which those are.
+fn verified(observed: &Observed, candidate: &Candidate) -> Report {
+    if let Some(why) = &candidate.not_signed {
+        let message =
+            format!("the component is not signed, and this host only warns about that: {why}");
+        return Report::yes("Verified", reason::SIGNATURE_MISSING).with_message(message);
+    }
+    let spec = &observed.plugin.spec;
+    let is_meant = spec.digest.is_some() || candidate.signed_by.is_some();
+    let granted = candidate.granted.iter();
+    let granted = granted.filter(|name| !HARMLESS.contains(&name.as_str()));
+    let granted: Vec<String> = granted.cloned().collect();
+    if is_meant || granted.is_empty() {
+        return Report::yes("Verified", reason::VERIFIED);
+    }
+    let message = format!(
+        "whoever can write the source decides what uses the grants of {}: name this component in spec.digest ({}), or sign it and give \
+         the host the key",
+        some_of(&granted),
+        candidate.digest
+    );
+    Report::yes("Verified", reason::ANY_COMPONENT).with_message(message)
 }
 
 fn waiting(stage: &str) -> Report {

@@ -20,6 +20,8 @@ fn observed() -> Observed {
         misplaced: None,
         source: Lookup::Found("7".to_owned()),
         attempt: None,
+        underway: None,
+        keys_changed: false,
         active: None,
         serving: None,
         conflicts: vec![],
@@ -66,6 +68,7 @@ fn candidate(digest: &str) -> Candidate {
 fn loaded(version: &str, result: Result<Candidate, Problem>) -> Option<Attempt> {
     Some(Attempt {
         version: version.to_owned(),
+        pause: None,
         pinned: None,
         result,
     })
@@ -286,12 +289,104 @@ fn a_load_that_failed_for_a_passing_reason_is_not_tried_at_once() {
     let load = Step::Load {
         version: "7".to_owned(),
     };
+    assert_eq!(decide(&observed).steps, [load]);
+    let rest = Duration::from_secs(40);
+    if let Some(attempt) = &mut observed.attempt {
+        attempt.pause = Some(rest);
+    }
+    let plan = decide(&observed);
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.next, Next::CheckAfter(rest));
+    assert_eq!(said(&observed, "Compiled").status, ConditionStatus::False);
+    // What answered before is not given up for that.
+    observed.last_good = Some("sha256:good".to_owned());
+    assert_eq!(decide(&observed).steps, [restore("sha256:good")]);
+}
+
+fn underway(long_after: Option<u64>) -> Option<Underway> {
+    Some(Underway {
+        what: "registry r.example.com is asked".to_owned(),
+        long_after: long_after.map(Duration::from_secs),
+    })
+}
+
+#[test]
+fn what_is_underway_is_said_and_waited_for_unless_it_takes_long() {
+    let mut observed = observed();
+    observed.last_good = Some("sha256:good".to_owned());
+    for source in [
+        Lookup::Unknown("not asked yet".to_owned()),
+        Lookup::Found("7".to_owned()),
+    ] {
+        observed.source = source;
+        observed.underway = underway(Some(4));
+        let plan = decide(&observed);
+        assert!(plan.steps.is_empty(), "it is not begun twice");
+        assert_eq!(plan.next, Next::CheckAfter(Duration::from_secs(4)));
+        let verified = said(&observed, "Verified");
+        assert_eq!(verified.status, ConditionStatus::Unknown);
+        assert_eq!(verified.reason, reason::LOADING);
+        assert!(verified.message.contains("r.example.com"));
+        observed.underway = underway(None);
+        assert_eq!(decide(&observed).steps, [restore("sha256:good")]);
+        // What answers already goes on.
+        observed.active = active("sha256:good");
+        assert!(decide(&observed).steps.is_empty());
+        assert_eq!(said(&observed, "Ready").status, ConditionStatus::True);
+        observed.active = None;
+    }
+}
+
+#[test]
+fn other_keys_are_a_reason_to_look_at_signatures_again_before_anything_else() {
+    let mut observed = observed();
+    observed.attempt = loaded("7", Ok(candidate("sha256:a")));
+    observed.keys_changed = true;
+    assert_eq!(decide(&observed).steps, [Step::CheckSignatures]);
     let outcome = Outcome {
-        done: vec![(load, ())],
+        done: vec![(Step::CheckSignatures, ())],
         failed: None,
     };
+    observed.keys_changed = false;
     let reported = report(&observed, &outcome, Timestamp::UNIX_EPOCH);
-    assert_eq!(reported.next, Some(Next::CheckAfter(TRANSIENT_RETRY)));
+    assert_eq!(reported.next, Some(Next::CheckAfter(Duration::ZERO)));
+    // Keys that cannot be read are named where signatures are.
+    let failed = Outcome::<Step, ()> {
+        done: vec![],
+        failed: Some((
+            Step::CheckSignatures,
+            crate::plan::Failure::terminal(reason::KEY_INVALID, "key k of Secret s"),
+        )),
+    };
+    let reported = report(&observed, &failed, Timestamp::UNIX_EPOCH);
+    let verified = reported.conditions.iter().find(|c| c.type_ == "Verified");
+    assert_eq!(
+        verified.map(|c| c.reason.as_str()),
+        Some(reason::KEY_INVALID)
+    );
+}
+
+#[test]
+fn grants_of_whatever_is_in_a_source_are_warned_of_until_it_is_named_or_signed() {
+    let mut observed = observed();
+    let mut candidate = candidate("sha256:a");
+    candidate.granted = vec!["log".to_owned(), "event".to_owned()];
+    observed.attempt = loaded("7", Ok(candidate.clone()));
+    assert_eq!(said(&observed, "Verified").reason, reason::VERIFIED);
+    candidate.granted.push("http".to_owned());
+    observed.attempt = loaded("7", Ok(candidate.clone()));
+    let verified = said(&observed, "Verified");
+    assert_eq!(verified.status, ConditionStatus::True);
+    assert_eq!(verified.reason, reason::ANY_COMPONENT);
+    for word in ["the grants of http:", "spec.digest (sha256:a)"] {
+        assert!(verified.message.contains(word), "{}", verified.message);
+    }
+    observed.plugin.spec.digest = Some("sha256:a".to_owned());
+    assert_eq!(said(&observed, "Verified").reason, reason::VERIFIED);
+    observed.plugin.spec.digest = None;
+    candidate.signed_by = Some("key release.pub".to_owned());
+    observed.attempt = loaded("7", Ok(candidate));
+    assert_eq!(said(&observed, "Verified").reason, reason::VERIFIED);
 }
 
 #[test]

@@ -62,6 +62,8 @@ macro_rules! ask {
             .$call(&mut *$store $(, &$value)*)
             .await
             .map_err(Stop::Guest)?;
+        let limit = $store.data().capabilities.answer_bytes_max;
+        $crate::abi::v0_1::check::size(&answer, limit)?;
         if $store.data().capabilities.shows_secrets(&answer) {
             let rule = "it shows bytes of a Secret that the call has read".to_owned();
             return Err(Stop::from(crate::error::BadAnswer(rule)));

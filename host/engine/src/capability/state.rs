@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use capstan_core::call::{Mode, STATE_BYTES_MAX, State};
+use capstan_core::call::{Mode, State};
 
 use super::{Capabilities, StateStore, on_host};
 use crate::limit::STATE_PUTS_MAX;
@@ -13,15 +13,26 @@ pub(crate) struct ObjectState {
     /// What this call has put.
     written: Option<State>,
     puts: u32,
+    bytes_max: usize,
 }
 
 impl ObjectState {
-    pub(crate) fn new(store: Option<Arc<dyn StateStore>>) -> Self {
+    pub(crate) fn new(store: Option<Arc<dyn StateStore>>, bytes_max: usize) -> Self {
         Self {
             store,
             written: None,
             puts: 0,
+            bytes_max,
         }
+    }
+
+    /// Whether a state is small enough, put now or with the answer.
+    pub(crate) fn fits(&self, state: &[u8]) -> Result<(), String> {
+        let (max, bytes) = (self.bytes_max, state.len());
+        if bytes <= max {
+            return Ok(());
+        }
+        Err(format!("a state has at most {max} bytes, not {bytes}"))
     }
 }
 
@@ -47,12 +58,7 @@ impl Capabilities {
 
     /// Keeps the value now.
     pub(crate) async fn state_put(&mut self, value: State) -> Result<(), StateRefusal> {
-        if value.len() > STATE_BYTES_MAX {
-            return Err(StateRefusal::Limit(format!(
-                "a state has at most {STATE_BYTES_MAX} bytes, not {}",
-                value.len()
-            )));
-        }
+        self.state.fits(&value).map_err(StateRefusal::Limit)?;
         if self.state.puts >= STATE_PUTS_MAX {
             return Err(StateRefusal::Limit(format!(
                 "a call puts at most {STATE_PUTS_MAX} times"

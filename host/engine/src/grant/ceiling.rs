@@ -52,7 +52,7 @@ impl Ceiling {
     pub fn nothing() -> Self {
         Self {
             http: Allowed::Only(Vec::new()),
-            credentials: Allowed::All,
+            credentials: Allowed::Only(Vec::new()),
             secrets: Allowed::Only(Vec::new()),
             workload: Allowed::Only(Vec::new()),
             directories: Vec::new(),

@@ -90,7 +90,8 @@ impl Reference {
     }
 
     /// The digest that is meant, when it is not a tag.
-    pub(super) fn digest(&self) -> Option<&str> {
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
         match &self.wanted {
             Wanted::Digest(digest) => Some(digest),
             Wanted::Tag(_) => None,

@@ -53,6 +53,9 @@ async fn a_trap_names_the_panic_and_the_next_call_works() {
         ),
         (1, 1)
     );
+    // Each is in a bucket, and instances were made in a part of that time.
+    assert_eq!(calls.took.count(), 2);
+    assert!(calls.took.sum >= calls.instantiate, "{calls:?}");
 }
 
 #[tokio::test]
@@ -287,6 +290,48 @@ async fn state_is_kept_before_the_call_ends() {
     assert_eq!(kept.0.lock().unwrap().as_deref(), Some(&b"two"[..]));
     let huge = note(&loaded, with_state(), json!({"do": "state-huge"})).await;
     assert!(huge.as_str().unwrap().contains("Limit"), "{huge}");
+}
+
+#[tokio::test]
+async fn answers_and_states_over_the_plugins_own_limits_are_refused() {
+    let loaded = loaded().await;
+    let ask = async |limits: Limits| {
+        let mut input = cluster(json!({}));
+        input.state = Some(b"kept".to_vec());
+        loaded.ensure_cluster(limited(limits), input).await
+    };
+    let refused = async |limits: Limits, says: &str| {
+        let CallError::BadAnswer { rule } = ask(limits).await.unwrap_err() else {
+            panic!("{says}")
+        };
+        assert!(rule.contains(says), "{rule}");
+    };
+    let whole = Limits::default();
+    let small = Limits {
+        answer_bytes: 100,
+        ..whole
+    };
+    refused(small, "more than 100").await;
+    let enough = Limits {
+        answer_bytes: 10 << 10,
+        state_bytes: 4,
+        ..whole
+    };
+    assert!(ask(enough).await.is_ok());
+    let no_state = Limits {
+        state_bytes: 3,
+        ..whole
+    };
+    refused(no_state, "a state has at most 3 bytes, not 4").await;
+    // The same for what is kept before the answer.
+    let kept = Arc::new(Kept::default());
+    let env = CallEnv {
+        state: Some(kept.clone()),
+        ..limited(no_state)
+    };
+    let told = note(&loaded, env, json!({"do": "state", "value": "four"})).await;
+    assert!(told["put"].as_str().unwrap().contains("Limit"), "{told}");
+    assert_eq!(*kept.0.lock().unwrap(), None);
 }
 
 /// A store that cannot be read or written now.

@@ -39,6 +39,32 @@ async fn a_plugin_says_what_it_is() {
 }
 
 #[tokio::test]
+async fn what_is_compiled_and_what_is_found_compiled_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || EngineOptions {
+        cache_dir: dir.path().to_owned(),
+        ..engine().options.clone()
+    };
+    let first = Engine::new(options()).unwrap();
+    let bad = first.load(Bytes::from_static(b"nothing")).await;
+    assert!(bad.is_err());
+    assert_eq!(first.stats().code, crate::CodeStats::default());
+    let loaded = first.load(wasm()).await.unwrap();
+    let code = first.stats().code;
+    assert_eq!((code.hits, code.misses), (0, 1));
+    assert_eq!((code.compiled.count(), code.failed.count()), (1, 0));
+    assert!(code.compiled.sum >= loaded.compile_time(), "{code:?}");
+    first.load(wasm()).await.unwrap();
+    assert_eq!(first.stats().code.hits, 1);
+    // Another host with the same directory finds it, too.
+    let second = Engine::new(options()).unwrap();
+    second.load(wasm()).await.unwrap();
+    let code = second.stats().code;
+    assert_eq!((code.hits, code.misses), (1, 0));
+    assert_eq!(code.compiled.count(), 0);
+}
+
+#[tokio::test]
 async fn packed_components_are_the_same_component() {
     let plain = loaded().await;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

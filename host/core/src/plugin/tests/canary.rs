@@ -16,6 +16,7 @@ pub(super) fn with_canary(attempt: Option<Attempt>) -> Observed {
     observed.canary = Some(ObservedCanary {
         source: Lookup::Found("9".to_owned()),
         attempt,
+        underway: None,
         active: None,
         stopped: false,
         recheck: None,
@@ -86,6 +87,16 @@ fn after_a_start_nothing_answers_for_the_objects_of_a_canary_before_it_was_looke
     }))
     .ok();
     assert_eq!(decide(&observed).steps, [load]);
+    // It is on its way: a moment is waited for, and no longer.
+    for (long_after, steps) in [(Some(4), vec![]), (None, vec![Step::Activate])] {
+        if let Some(canary) = &mut observed.canary {
+            canary.underway = underway(long_after);
+        }
+        assert_eq!(decide(&observed).steps, steps);
+    }
+    if let Some(canary) = &mut observed.canary {
+        canary.underway = None;
+    }
     let stable = candidate("sha256:stable").manifest;
     assert!(!may_serve_beside(&observed, &stable));
     if let Some(canary) = &mut observed.canary {

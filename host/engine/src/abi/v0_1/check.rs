@@ -3,15 +3,18 @@
 use std::net::IpAddr;
 
 use capstan_core::call::{Extra, STATE_BYTES_MAX, State};
+use serde::Serialize;
 use serde_json::Value;
+use wasmtime::Store;
 
 use super::imports::types::NamedJson;
+use crate::call::CallState;
 use crate::error::{BadAnswer, CallError};
 use crate::limit::{
-    JSON_BYTES_MAX, JSON_VALUES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, REASON_CHARS_MAX,
-    TEXT_BYTES_MAX,
+    HOSTCALL_FUEL_BYTES, JSON_BYTES_MAX, JSON_VALUES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX,
+    REASON_CHARS_MAX, TEXT_BYTES_MAX,
 };
-use crate::text::{clipped, json_values};
+use crate::text::{answer_bytes, clipped, json_values};
 
 pub(super) type Checked<T> = Result<T, BadAnswer>;
 
@@ -27,6 +30,23 @@ pub(super) fn rule(holds: bool, what: impl FnOnce() -> String) -> Checked<()> {
 /// A value as it is shown in a rule.
 pub(super) fn shown(text: &str) -> String {
     format!("{:?}", clipped(text, 64))
+}
+
+/// An answer as a whole, within what the plugin may answer. Up to [`HOSTCALL_FUEL_BYTES`] it was let through already.
+pub(super) fn size(answer: &impl Serialize, limit: usize) -> Checked<()> {
+    if limit >= HOSTCALL_FUEL_BYTES {
+        return Ok(());
+    }
+    let bytes = answer_bytes(answer);
+    rule(bytes <= limit, || {
+        format!("the answer has {bytes} bytes, more than {limit}")
+    })
+}
+
+/// The state of an answer, within what the plugin may keep.
+pub(super) fn state_of(store: &Store<CallState>, state: Option<&State>) -> Checked<()> {
+    let fits = |state: &State| store.data().capabilities.state.fits(state);
+    state.map_or(Ok(()), fits).map_err(BadAnswer)
 }
 
 /// JSON of any type, within its size.

@@ -75,7 +75,9 @@ pub(crate) fn ensure_cluster<'a>(
         let guest = guest(&roles, store, instance)?;
         let input = cluster_input(&input, wall)?;
         let answer = ask!(store, guest.call_ensure_cluster("input": input));
-        Ok(cluster_answer(answer.map_err(types::failure)?)?)
+        let answer = cluster_answer(answer.map_err(types::failure)?)?;
+        check::state_of(store, answer.state.as_ref())?;
+        Ok(answer)
     }
     .boxed()
 }
@@ -91,7 +93,9 @@ pub(crate) fn delete_cluster<'a>(
         let guest = guest(&roles, store, instance)?;
         let input = cluster_input(&input, wall)?;
         let answer = ask!(store, guest.call_delete_cluster("input": input));
-        Ok(deletion_answer(answer.map_err(types::failure)?)?)
+        let answer = deletion_answer(answer.map_err(types::failure)?)?;
+        check::state_of(store, answer.state.as_ref())?;
+        Ok(answer)
     }
     .boxed()
 }
@@ -107,7 +111,9 @@ pub(crate) fn ensure_machine<'a>(
         let guest = guest(&roles, store, instance)?;
         let input = machine_input(&input, wall)?;
         let answer = ask!(store, guest.call_ensure_machine("input": input));
-        Ok(machine_answer(answer.map_err(types::failure)?)?)
+        let answer = machine_answer(answer.map_err(types::failure)?)?;
+        check::state_of(store, answer.state.as_ref())?;
+        Ok(answer)
     }
     .boxed()
 }
@@ -123,7 +129,9 @@ pub(crate) fn delete_machine<'a>(
         let guest = guest(&roles, store, instance)?;
         let input = machine_input(&input, wall)?;
         let answer = ask!(store, guest.call_delete_machine("input": input));
-        Ok(deletion_answer(answer.map_err(types::failure)?)?)
+        let answer = deletion_answer(answer.map_err(types::failure)?)?;
+        check::state_of(store, answer.state.as_ref())?;
+        Ok(answer)
     }
     .boxed()
 }

@@ -82,7 +82,9 @@ pub(crate) fn plan<'a>(
         let guest = guest(&roles, store, instance)?;
         let facts = lower(&facts)?;
         let answer = ask!(store, guest.call_plan("facts": facts));
-        Ok(checked(answer.map_err(types::failure)?, &facts)?)
+        let answer = checked(answer.map_err(types::failure)?, &facts)?;
+        check::state_of(store, answer.state.as_ref())?;
+        Ok(answer)
     }
     .boxed()
 }

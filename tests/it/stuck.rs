@@ -273,10 +273,14 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
         let labels = |object: Value| object["metadata"]["labels"]["tier"].clone();
         let refused = kube.get(LOCAL_MACHINE, ns, &own).await.unwrap();
         assert_eq!(labels(refused), Value::Null);
+        // What was refused is tried again with the next change, and after some minutes without one.
         allow(kube, "no-tiers").await;
+        let change = json!({"spec": {"template": {"metadata": {"labels": {"tier": "b"}}}}});
+        kube.merge(MACHINE_DEPLOYMENT, ns, &cluster.deployment(), &change)
+            .await;
         eventually("the label is there once it may be", PATIENCE, async || {
             let labelled = labels(kube.get(LOCAL_MACHINE, ns, &own).await.ok_or("gone")?);
-            (labelled == "a").then_some(()).ok_or(labelled.to_string())
+            (labelled == "b").then_some(()).ok_or(labelled.to_string())
         })
         .await;
         cluster.delete(host).await;

@@ -85,7 +85,8 @@ async fn lines(args: &ServingArgs) -> anyhow::Result<Vec<Line>> {
         {
             continue;
         }
-        let plugin: Plugin = serde_json::from_value(object.value.clone())
+        let plugin: Plugin = object
+            .typed()
             .with_context(|| format!("Plugin {}", object.key))?;
         for kind in plugin.status.iter().flat_map(|status| &status.kinds) {
             let resource =

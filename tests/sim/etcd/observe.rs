@@ -1,5 +1,7 @@
 //! The control plane as the host sees it: Machines from its cache, members of etcd from their own answers.
 
+use std::sync::Arc;
+
 use capstan_api::condition::{self, Report};
 use capstan_api::name::ObjectKey;
 use capstan_api::{annotation, label};
@@ -178,13 +180,15 @@ fn member(world: &World, machine: &Machine, connected: bool) -> Member {
         node: if is_dropped {
             Lookup::Missing
         } else {
-            Lookup::Found(json!({"metadata": {"labels": {label::NODE_ROLE_CONTROL_PLANE: ""}}}))
+            Lookup::Found(
+                json!({"metadata": {"labels": {label::NODE_ROLE_CONTROL_PLANE: ""}}}).into(),
+            )
         },
         components: PODS
             .iter()
             .map(|type_| ComponentState {
                 condition_type: (*type_).to_owned(),
-                pod: pod(type_),
+                pod: pod(type_).map(Arc::new),
             })
             .collect(),
         datastore: Some("EtcdPodHealthy".to_owned()),

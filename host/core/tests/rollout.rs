@@ -16,7 +16,10 @@ mod stories;
 #[path = "rollout/world.rs"]
 mod world;
 
+use std::time::Duration;
+
 use capstan_core::call::strategy::{Answer, Facts, Target};
+use capstan_core::plan::Next;
 use world::{Random, World};
 
 /// How many worlds each property is tried on.
@@ -95,6 +98,18 @@ fn assert_bounds(world: &World, seed: u64) {
         available >= world.floor(),
         "seed {seed}: {available} available, {}",
         world.picture()
+    );
+}
+
+#[test]
+fn a_strategy_that_changes_nothing_is_asked_again_though_nothing_else_will_change() {
+    let mut world = World::settled(3, 1, 0);
+    assert_eq!(world.next_after_silence(), Next::Settled);
+    world.change_version("v1.36.0");
+    world.reconcile_deployment(&mut |_| Answer::default(), None);
+    assert_eq!(
+        world.next_after_silence(),
+        Next::CheckAfter(Duration::from_secs(60))
     );
 }
 

@@ -24,6 +24,9 @@ const RECHECK_MAX: Duration = Duration::from_secs(600);
 /// A strategy that failed is asked again after this time.
 const STRATEGY_RETRY: Duration = Duration::from_secs(15);
 
+/// A strategy that changes nothing, and does not say what it waits for, is asked again after this time.
+const IDLE_RETRY: Duration = Duration::from_secs(60);
+
 /// A missing template is looked for again after this time: its kind may not be watched.
 const TEMPLATE_RETRY: Duration = Duration::from_secs(30);
 
@@ -265,6 +268,8 @@ fn empty_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<Str
 
 fn next(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Next {
     let mut next = match verdict {
+        // It may have been a passing mistake, and nothing that is watched will change.
+        Verdict::Accepted(checked) if checked.is_idle() => Next::CheckAfter(IDLE_RETRY),
         Verdict::Accepted(checked) => checked.waiting().map_or(Next::Settled, |waiting| {
             Next::CheckAfter(waiting.check_after.clamp(RECHECK_MIN, RECHECK_MAX))
         }),

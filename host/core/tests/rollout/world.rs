@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use capstan_core::call::strategy::{Answer, Facts};
 use capstan_core::machine_deployment::{self as deployment, StrategyAnswer};
+use capstan_core::plan::Next;
 use capstan_core::rollout::facts::facts;
 use capstan_core::rollout::limits;
 use capstan_core::rollout::simulation::{Simulation, is_available, is_deleting};
@@ -93,6 +94,13 @@ impl World {
     /// The machines' JSON by name.
     pub(super) fn machine_values(&self) -> &BTreeMap<String, Value> {
         self.simulation.machines()
+    }
+
+    /// When the deployment is looked at again after a strategy that said nothing.
+    pub(super) fn next_after_silence(&self) -> Next {
+        let mut observed = self.observe();
+        observed.strategy.answer = StrategyAnswer::Answer(Box::default());
+        deployment::decide(&observed, self.simulation.now()).next
     }
 
     pub(super) fn change_version(&mut self, version: &str) {

@@ -150,7 +150,7 @@ impl Controller for ControlPlaneController {
     }
 
     fn forget(&self, _: &Ctx, locator: &Locator) {
-        self.identities.forget(&locator.key);
+        self.identities.forget(locator);
         self.in_cluster.forget(&locator.key);
     }
 

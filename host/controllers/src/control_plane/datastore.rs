@@ -12,6 +12,7 @@ use super::{Seen, annotate, writer};
 use crate::ctx::Ctx;
 use crate::etcd::{AlarmChange, Client, EtcdError, Identities, PortForward};
 use crate::event::{self, Event};
+use crate::object::Locator;
 use crate::workloads::Workload;
 
 /// Reason of failures of etcd.
@@ -153,7 +154,11 @@ async fn client(
     let cluster = seen.cluster.as_ref().ok_or("the Cluster went away")?;
     let authority = seen.authority.as_deref();
     let authority = authority.ok_or("the plugin names no certificate authority of etcd")?;
-    let tls = identities.of(ctx, &cluster.key, authority).await?;
+    let own = Locator {
+        kind: seen.object.group_kind(),
+        key: seen.object.key.clone(),
+    };
+    let tls = identities.of(ctx, &own, &cluster.key, authority).await?;
     let dial = Arc::new(PortForward(Arc::clone(&workload.api)));
     Ok(Client::new(dial, tls, ctx.tasks.clone()))
 }

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::ctx::Ctx;
+use crate::object::Locator;
 use crate::pki::{self, Pair};
 use crate::secrets::SecretData;
 
@@ -33,10 +34,10 @@ const KEPT_MAX: usize = 4096;
 /// Secret with a client certificate, for clusters whose etcd authority came without its key.
 const CLIENT: &str = "apiserver-etcd-client";
 
-/// Client certificates by Cluster.
+/// Client certificates by control plane.
 #[derive(Default)]
 pub struct Identities {
-    kept: Mutex<HashMap<ObjectKey, Kept>>,
+    kept: Mutex<HashMap<Locator, Kept>>,
 }
 
 struct Kept {
@@ -53,13 +54,14 @@ impl fmt::Debug for Identities {
 }
 
 impl Identities {
-    /// How to connect to the etcd of a cluster. `authority` is the purpose of the Secret with etcd's certificate authority.
+    /// How to connect to the etcd of a cluster, for its control plane. `authority` is the purpose of the Secret with etcd's certificate authority.
     ///
     /// # Errors
     /// What is missing or unreadable, by the name of its Secret.
     pub async fn of(
         &self,
         ctx: &Ctx,
+        control_plane: &Locator,
         cluster: &ObjectKey,
         authority: &str,
     ) -> Result<Arc<ClientConfig>, String> {
@@ -90,7 +92,7 @@ impl Identities {
         }
         let digest: [u8; 32] = digest.finalize().into();
         let now = ctx.now();
-        if let Some(kept) = self.lock().get(cluster)
+        if let Some(kept) = self.lock().get(control_plane)
             && kept.digest == digest
             && now.duration_since(kept.made) < RENEW_AFTER
         {
@@ -104,27 +106,29 @@ impl Identities {
         };
         let config = client_config(&ca.public, Some(&client), &[b"h2"])
             .map_err(|error| format!("the certificates of Secret {key} are not usable: {error}"))?;
+        let new = Kept {
+            digest,
+            made: now,
+            config: Arc::clone(&config),
+        };
+        self.keep(control_plane, new);
+        Ok(config)
+    }
+
+    fn keep(&self, control_plane: &Locator, new: Kept) {
         let mut kept = self.lock();
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(
-            cluster.clone(),
-            Kept {
-                digest,
-                made: now,
-                config: Arc::clone(&config),
-            },
-        );
-        Ok(config)
+        kept.insert(control_plane.clone(), new);
     }
 
-    /// Keeps nothing of a cluster any more.
-    pub fn forget(&self, cluster: &ObjectKey) {
-        self.lock().remove(cluster);
+    /// Keeps nothing of a control plane any more.
+    pub fn forget(&self, control_plane: &Locator) {
+        self.lock().remove(control_plane);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Kept>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Locator, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -230,5 +234,39 @@ impl ServerCertVerifier for AnyName {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_core::material::KeyAlgorithm;
+
+    use super::*;
+    use crate::kube_api::GroupKind;
+
+    #[test]
+    fn nothing_stays_of_a_control_plane_that_is_gone() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let ca = pki::certificate_authority("etcd", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let config = client_config(&ca.public, None, &[]).unwrap();
+        let of = |name: &str| Locator {
+            kind: GroupKind {
+                group: "controlplane.cluster.x-k8s.io".to_owned(),
+                kind: "KubeadmControlPlane".to_owned(),
+            },
+            key: ObjectKey::new("n", name),
+        };
+        let identities = Identities::default();
+        for name in ["a", "b"] {
+            let kept = Kept {
+                digest: [0; 32],
+                made: now,
+                config: Arc::clone(&config),
+            };
+            identities.keep(&of(name), kept);
+        }
+        identities.forget(&of("a"));
+        let left: Vec<Locator> = identities.lock().keys().cloned().collect();
+        assert_eq!(left, [of("b")]);
     }
 }

@@ -115,11 +115,12 @@ pub async fn plan(
     let mut machines: Vec<Object> = machines.into_iter().filter_map(Object::new).collect();
     machines.sort_by(|a, b| a.key.cmp(&b.key));
     let foreign: Vec<Foreign> = machines.iter().map(foreign_machine).collect();
+    let kind = text(&plugin.object, "/kind");
     let mut replaced = Vec::new();
     for machine in &machines {
         let member = member(ctx, &plugin, machine).await?;
         let why = match &member.outdated {
-            Ok(_) => outdated(&desired, Some(&typed), &member, ctx.now()),
+            Ok(_) => outdated(kind, &desired, Some(&typed), &member, ctx.now()),
             Err(failure) => return Err(failure.clone()),
         };
         if !why.is_empty() {
@@ -128,11 +129,7 @@ pub async fn plan(
         }
     }
     Ok(AdoptionPlan {
-        control_plane: format!(
-            "{} {}",
-            text(&plugin.object, "/kind"),
-            text(&plugin.object, "/metadata/name")
-        ),
+        control_plane: format!("{kind} {}", text(&plugin.object, "/metadata/name")),
         verdict: judge(&desired, &foreign, &material),
         replaced,
     })

@@ -87,6 +87,9 @@ pub struct MaterialState {
     pub unusable: Vec<String>,
     /// Why the kubeconfig proves nothing of the authority: it trusts another one. Only looked at when there are machines of others.
     pub other_authority: Option<String>,
+    /// What somebody else must provide and is gone now that the control plane is up, with the way out: no machine is made until it is back,
+    /// and everything else goes on.
+    pub lost: Vec<String>,
     /// The kubeconfig is missing, not ours yet, or due to be renewed.
     pub kubeconfig_due: bool,
     /// When the certificates in the secrets end, by the purpose of the secret.
@@ -296,19 +299,26 @@ impl ComponentState {
 }
 
 impl Member {
-    /// When the certificates of its API server end, as its bootstrap config or its Machine has it.
+    /// When the certificates of its API server end: as its Machine has it, else as its bootstrap config does (contract 3.3).
     #[must_use]
     pub fn certificates_end(&self) -> Option<Timestamp> {
-        let noted = self.config.found().and_then(|config| {
-            let annotations = config.pointer("/metadata/annotations")?;
+        let on_machine = || {
+            let annotations = self.machine.metadata.annotations.as_ref()?;
+            annotations
+                .get(annotation::CERTIFICATES_EXPIRY)?
+                .parse()
+                .ok()
+        };
+        let on_config = || {
+            let annotations = self.config.found()?.pointer("/metadata/annotations")?;
             let text = annotations.get(annotation::CERTIFICATES_EXPIRY)?.as_str()?;
             text.parse().ok()
-        });
-        let status = self.machine.status.as_ref();
-        noted.or_else(|| {
-            let date = status?.certificates_expiry_date.as_ref()?;
-            Some(date.0)
-        })
+        };
+        let in_status = || {
+            let status = self.machine.status.as_ref()?;
+            Some(status.certificates_expiry_date.as_ref()?.0)
+        };
+        on_machine().or_else(on_config).or_else(in_status)
     }
 
     /// Name.
@@ -461,15 +471,21 @@ impl Observed {
     #[must_use]
     pub fn outdated(&self, member: &Member, now: Timestamp) -> Vec<String> {
         match &self.desired {
-            Ok(desired) => outdated(desired, self.cluster.found(), member, now),
+            Ok(desired) => {
+                let kind = self.object.get("kind").and_then(Value::as_str);
+                let kind = kind.unwrap_or("control plane");
+                outdated(kind, desired, self.cluster.found(), member, now)
+            }
             Err(_) => Vec::new(),
         }
     }
 }
 
-/// Why a machine is not up to date: what the host sees itself, then what the plugin says. Empty when it is.
+/// Why a machine is not up to date: what the host sees itself, in Cluster API's words, then what the plugin says. Empty when it is. `kind` is
+/// that of the control plane.
 #[must_use]
 pub fn outdated(
+    kind: &str,
     desired: &Desired,
     cluster: Option<&Cluster>,
     member: &Member,
@@ -478,7 +494,7 @@ pub fn outdated(
     let mut why = Vec::new();
     let version = member.machine.spec.version.as_deref().unwrap_or_default();
     if version != desired.version {
-        why.push(format!("version {version}, {} is wanted", desired.version));
+        why.push(format!("Version {version}, {} required", desired.version));
     }
     if let Some(infra) = member.infra.found() {
         let cloned = |name: &str| {
@@ -500,7 +516,7 @@ pub fn outdated(
                 .get("kind")
                 .and_then(Value::as_str)
                 .unwrap_or("infrastructure");
-            why.push(format!("{kind} was made from another template"));
+            why.push(format!("{kind} is not up-to-date"));
         }
     }
     if let Some(after) = desired.rollout_after_ms
@@ -508,7 +524,7 @@ pub fn outdated(
         && after <= now.as_millisecond()
         && member.created().as_millisecond() < after
     {
-        why.push("it was made before the time after which all are to be replaced".to_owned());
+        why.push(format!("{kind} spec.rolloutAfter expired"));
     }
     if let (Some(days), Some(expiry)) = (
         desired.rollout_before_expiry_days,
@@ -516,7 +532,7 @@ pub fn outdated(
     ) {
         let left_s = expiry.duration_since(now).as_secs();
         if left_s < i64::from(days).saturating_mul(86_400) {
-            why.push("its certificates expire soon".to_owned());
+            why.push("Certificates will expire soon".to_owned());
         }
     }
     let record = cluster.and_then(|cluster| rotation::Record::of(cluster).ok()?);

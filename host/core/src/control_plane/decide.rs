@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use capstan_api::condition::combine::names;
 use capstan_api::reason::{common, kubeadm};
 use capstan_api::v1beta2::{ApiEndpoint, Cluster};
 use jiff::{SignedDuration, Timestamp};
@@ -243,7 +244,7 @@ fn delete(observed: &Observed) -> Plan<Step> {
         return Plan::settled()
             .waiting(
                 common::WAITING_FOR_WORKERS_DELETION,
-                observed.workers.join(", "),
+                machines(observed.workers.iter().map(String::as_str)),
             )
             .check_after(WAIT);
     }
@@ -263,8 +264,16 @@ fn delete(observed: &Observed) -> Plan<Step> {
     if observed.members.is_empty() {
         return Plan::of(steps);
     }
-    let names: Vec<&str> = observed.members.iter().map(Member::name).collect();
     Plan::of(steps)
-        .waiting(kubeadm::WAITING_FOR_MACHINE_DELETION, names.join(", "))
+        .waiting(
+            kubeadm::WAITING_FOR_MACHINE_DELETION,
+            machines(observed.members.iter().map(Member::name)),
+        )
         .check_after(WAIT)
+}
+
+/// What a deletion waits for, as a line of a list.
+fn machines<'a>(all: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = all.collect();
+    format!("* Machines: {}", names(&all))
 }

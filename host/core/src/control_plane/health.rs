@@ -9,10 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Member, Observed};
+use crate::drain::is_unreachable;
 use crate::lookup::Lookup;
 
 /// Without an answer for so long, nothing is known any more (contract: upstream `--remote-conditions-grace-period`).
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Taint of a Node that does not answer (Kubernetes: node lifecycle controller).
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 /// A machine that is coming up is given so long before every step of it is written down.
 const COMING_UP: SignedDuration = SignedDuration::from_secs(90);
@@ -80,10 +84,18 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
     if member.node_name().is_none() {
         return all(common::INSPECTION_FAILED, "waiting for the Machine's Node");
     }
+    let is_silent = is_silent(&member.node);
     let mut reports: Vec<Report> = member
         .components
         .iter()
-        .map(|component| pod_condition(&component.condition_type, &component.pod))
+        .map(|component| {
+            if is_silent {
+                Report::unknown(&component.condition_type, common::INSPECTION_FAILED)
+                    .with_message("the Node does not answer: what its Pod says may be old")
+            } else {
+                pod_condition(&component.condition_type, &component.pod)
+            }
+        })
         .collect();
     if member.datastore.is_some() {
         reports.push(super::etcd::condition(observed, member));
@@ -136,6 +148,17 @@ fn ready_condition(node: &Lookup<Arc<Value>>) -> Report {
         _ => Report::unknown(type_, common::INSPECTION_FAILED)
             .with_message("the Node does not answer"),
     }
+}
+
+/// Whether a Node has fallen silent: then its Pods say what they said before (contract 3.10).
+fn is_silent(node: &Lookup<Arc<Value>>) -> bool {
+    let Some(node) = node.found() else {
+        return false;
+    };
+    let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+    let mut taints = taints.into_iter().flatten();
+    is_unreachable(node)
+        || taints.any(|taint| taint.get("key").and_then(Value::as_str) == Some(UNREACHABLE))
 }
 
 /// What a static pod says about its component.

@@ -2,6 +2,7 @@
 
 use capstan_api::annotation;
 use capstan_api::condition::{self as conditions, ConditionStatus};
+use capstan_api::name::Version;
 use capstan_api::reason::{condition_type, machine as machine_reason};
 use jiff::{SignedDuration, Timestamp};
 
@@ -114,7 +115,9 @@ fn hook_of(observed: &Observed, member: &Member, now: Timestamp) -> Leaving {
     if !waits_for_hook(member) {
         return Leaving::default();
     }
-    if let Some(other) = other_hook(member) {
+    if is_last(member)
+        && let Some(other) = other_hook(member)
+    {
         return Leaving::wait(format!(
             "Machine {}: the hook {other} comes first",
             member.name()
@@ -188,8 +191,9 @@ pub fn orphan(observed: &Observed, now: Timestamp) -> Leaving {
         && let Some(why) = danger(observed, view, first)
     {
         return Leaving::wait(format!(
-            "the etcd member {} has no Machine and stays: {why}",
-            first.name
+            "the etcd member {} has no Machine and stays: {why}. Bring back one that is not healthy; or, when this one is gone for good, run \
+             `etcdctl member remove {:x}` in the Pod of a healthy one",
+            first.name, first.id
         ));
     }
     Leaving::steps(remove(observed, first, now))
@@ -333,7 +337,17 @@ fn waits_for_hook(member: &Member) -> bool {
         .is_some_and(|it| it.reason == machine_reason::WAITING_FOR_PRE_TERMINATE_HOOK)
 }
 
-/// A hook of somebody else. Ours is the last one: without its etcd member the machine's API server does not work any more.
+/// The first minor version of Kubernetes whose kubelets need the machine's own API server.
+const LAST_SINCE: (u64, u64) = (1, 31);
+
+/// Whether ours is the last hook of the machine (contract 3.10 step 9): without its etcd member its API server does not work any more, and with
+/// that no kubelet that knows no other.
+fn is_last(member: &Member) -> bool {
+    let version = member.machine.spec.version.as_deref().unwrap_or_default();
+    Version::parse(version).map_or(true, |version| (version.major, version.minor) >= LAST_SINCE)
+}
+
+/// A hook of somebody else.
 fn other_hook(member: &Member) -> Option<&str> {
     let annotations = member.machine.metadata.annotations.as_ref()?;
     let mut names = annotations.keys().map(String::as_str);

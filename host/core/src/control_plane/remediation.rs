@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::leave::{self, HandOver};
-use super::{Member, Observed, Step, etcd, health};
+use super::{Member, Observed, Step, etcd, health, size};
 use crate::lookup::Lookup;
 
 /// After so long without a failure the count of retries starts anew (contract: `minHealthyPeriodSeconds`).
@@ -280,9 +280,16 @@ fn no_other(observed: &Observed, member: &Member) -> Option<String> {
 
 fn check(observed: &Observed, member: &Member, now: Timestamp) -> Result<Record, Refusal> {
     let record = check_retries(observed, member, now)?;
+    // A machine that nothing can take the place of stays, as little as it may be worth.
+    if let Some(why) = size::cannot_make(observed) {
+        return Err(Refusal::deferred(why));
+    }
     if !observed.is_initialized() {
         // There is nothing yet that could be lost.
         return Ok(record);
+    }
+    if let Some(why) = size::lacks_material(observed) {
+        return Err(Refusal::deferred(why));
     }
     if let Some(why) = no_other(observed, member) {
         return Err(Refusal::impossible(why));

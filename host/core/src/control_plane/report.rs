@@ -247,6 +247,7 @@ fn lacking(observed: &Observed, material: &MaterialState, was_made: bool) -> Vec
         lacking.push(message);
     }
     lacking.extend(material.unusable.iter().cloned());
+    lacking.extend(material.lost.iter().cloned());
     lacking
 }
 
@@ -583,9 +584,7 @@ fn deleting(observed: &Observed, plan: &Plan<Step>) -> Report {
         return Report::no(type_, common::NOT_DELETING);
     }
     match plan.waits.first() {
-        Some(wait) => {
-            Report::yes(type_, &wait.on).with_message(format!("Machines: {}", wait.message))
-        }
+        Some(wait) => Report::yes(type_, &wait.on).with_message(wait.message.clone()),
         None => Report::yes(type_, common::DELETION_COMPLETED),
     }
 }

@@ -63,13 +63,14 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
             "spec.replicas 0 is not possible: delete the control plane instead".to_owned(),
         );
     }
-    if current <= wanted && wanted < REPLICAS_WITHOUT_SURGE_MIN {
+    let makes_room = current <= wanted;
+    if makes_room && wanted < REPLICAS_WITHOUT_SURGE_MIN {
         return Size::Wait(format!(
             "maxSurge 0 needs at least {REPLICAS_WITHOUT_SURGE_MIN} machines: set \
              spec.rollout.strategy.rollingUpdate.maxSurge to 1"
         ));
     }
-    shrink(observed, &outdated, now)
+    shrink(observed, &outdated, makes_room, now)
 }
 
 fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {
@@ -97,10 +98,14 @@ fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestam
     Size::Do(steps)
 }
 
-fn shrink(observed: &Observed, outdated: &[&Member], now: Timestamp) -> Size {
+/// One machine less: for good, or to make room for another.
+fn shrink(observed: &Observed, outdated: &[&Member], makes_room: bool, now: Timestamp) -> Size {
     let Some(member) = choose(observed, outdated, now) else {
         return Size::Keep;
     };
+    if makes_room && let Some(why) = lacks_material(observed) {
+        return Size::Wait(why);
+    }
     let others = || {
         observed
             .members
@@ -114,6 +119,10 @@ fn shrink(observed: &Observed, outdated: &[&Member], now: Timestamp) -> Size {
         return Size::Wait(format!("Machine {} stays: {why}", member.name()));
     }
     let mut steps = Vec::new();
+    if makes_room {
+        // What keeps the next machine from joining has to show while this one is still there.
+        steps.extend(in_cluster::before_rollout(observed, now));
+    }
     match leave::hand_over(observed, member, now) {
         HandOver::No => {}
         HandOver::Do(step) => steps.push(step),
@@ -131,8 +140,8 @@ fn shrink(observed: &Observed, outdated: &[&Member], now: Timestamp) -> Size {
     Size::Do(steps)
 }
 
-/// What is in the way of changing the number of machines in either direction (contract 3.10: preflight).
-fn blocked(observed: &Observed) -> Option<String> {
+/// What keeps every machine from being made, be it the first or a replacement.
+pub(super) fn cannot_make(observed: &Observed) -> Option<String> {
     if let Some(verdict) = adoption::verdict(observed) {
         if verdict.refused.is_empty() {
             return Some(format!(
@@ -164,6 +173,26 @@ fn blocked(observed: &Observed) -> Option<String> {
             template.kind, template.name
         ));
     }
+    None
+}
+
+/// Which Secrets a machine that joins would miss.
+pub(super) fn lacks_material(observed: &Observed) -> Option<String> {
+    let material = observed.material.found()?;
+    let missing = (!material.missing.is_empty())
+        .then(|| format!("certificates are missing: {}", material.missing.join(", ")));
+    let all: Vec<String> = missing
+        .into_iter()
+        .chain(material.lost.iter().cloned())
+        .collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// What is in the way of changing the number of machines in either direction (contract 3.10: preflight).
+fn blocked(observed: &Observed) -> Option<String> {
+    if let Some(why) = cannot_make(observed) {
+        return Some(why);
+    }
     if observed.members.is_empty() {
         return None;
     }
@@ -194,13 +223,8 @@ fn blocked(observed: &Observed) -> Option<String> {
 
 /// What is in the way of one more machine. In the place of one that was given up it may come beside others that are not well.
 fn unfit_to_grow(observed: &Observed, is_replacement: bool, now: Timestamp) -> Option<String> {
-    if let Lookup::Found(material) = &observed.material
-        && !material.missing.is_empty()
-    {
-        return Some(format!(
-            "certificates are missing: {}",
-            material.missing.join(", ")
-        ));
+    if let Some(why) = lacks_material(observed) {
+        return Some(why);
     }
     let why: Vec<String> = observed
         .members

@@ -391,8 +391,15 @@ fn deletion_waits_for_workers_and_then_deletes_all_machines() {
         .find(|c| c.type_ == condition_type::DELETING)
         .unwrap();
     assert_eq!(deleting.reason, common::WAITING_FOR_WORKERS_DELETION);
+    assert_eq!(deleting.message, "* Machines: w");
     assert!(!waiting.finished);
+    seen.workers = ["w1", "w2", "w3", "w4", "w5"].map(str::to_owned).to_vec();
+    assert_eq!(
+        message_of(&reported(&seen), "Deleting"),
+        "* Machines: w1, w2, w3, ... (2 more)"
+    );
     seen.workers.clear();
+    assert_eq!(message_of(&reported(&seen), "Deleting"), "* Machines: a, b");
     let steps = decide(&seen, now()).steps;
     let deleted = |name: &str| {
         steps
@@ -490,6 +497,51 @@ fn the_end_of_certificates_is_noted_and_rolls_in_time() {
 }
 
 #[test]
+fn the_machines_own_end_of_certificates_comes_before_its_configs() {
+    let mut member = member("a", "a");
+    let ends = |member: &Member| member.certificates_end().map(|end| end.to_string());
+    assert_eq!(ends(&member), None);
+    let status = member.machine.status.as_mut().unwrap();
+    status.certificates_expiry_date = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        "2026-04-01T00:00:00Z".parse().unwrap(),
+    ));
+    assert_eq!(ends(&member).as_deref(), Some("2026-04-01T00:00:00Z"));
+    let noted = json!({annotation::CERTIFICATES_EXPIRY: "2026-03-01T00:00:00Z"});
+    member.config = Lookup::Found(json!({"metadata": {"annotations": noted}}).into());
+    assert_eq!(ends(&member).as_deref(), Some("2026-03-01T00:00:00Z"));
+    let own = member.machine.metadata.annotations.as_mut().unwrap();
+    own.insert(
+        annotation::CERTIFICATES_EXPIRY.to_owned(),
+        "2026-02-01T00:00:00Z".to_owned(),
+    );
+    assert_eq!(ends(&member).as_deref(), Some("2026-02-01T00:00:00Z"));
+}
+
+#[test]
+fn why_a_machine_is_outdated_is_said_in_cluster_apis_words() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    let mut wanted = desired(1);
+    wanted.version = "v1.36.1".to_owned();
+    wanted.rollout_after_ms = Some(u64::try_from(now().as_millisecond()).unwrap());
+    wanted.rollout_before_expiry_days = Some(30);
+    seen.desired = Ok(wanted);
+    let own = &mut seen.members[0];
+    own.infra = Lookup::Found(
+        json!({"kind": "LocalMachine", "metadata": {"annotations": {annotation::CLONED_FROM_NAME: "older"}}})
+            .into(),
+    );
+    let noted = json!({annotation::CERTIFICATES_EXPIRY: "2026-01-20T00:00:00Z"});
+    own.config = Lookup::Found(json!({"metadata": {"annotations": noted}}).into());
+    let expected = [
+        "Version v1.36.0, v1.36.1 required",
+        "LocalMachine is not up-to-date",
+        "KubeadmControlPlane spec.rolloutAfter expired",
+        "Certificates will expire soon",
+    ];
+    assert_eq!(seen.outdated(&seen.members[0], now()), expected);
+}
+
+#[test]
 fn a_plugin_that_fails_changes_nothing_and_is_heard() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.desired = Err(Failure::terminal(
@@ -544,4 +596,5 @@ mod membership;
 mod propagation;
 mod rotation;
 mod scale;
+mod successor;
 mod waiting;

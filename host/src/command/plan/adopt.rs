@@ -96,12 +96,12 @@ mod tests {
             },
             replaced: vec![Replacement {
                 machine: "b".to_owned(),
-                why: vec!["version v1, v2 is wanted".to_owned()],
+                why: vec!["Version v1, v2 required".to_owned()],
             }],
         };
         assert_eq!(
             shown(&plan),
-            "KubeadmControlPlane cp takes over: a, b\nthen replaces b: version v1, v2 is wanted\n"
+            "KubeadmControlPlane cp takes over: a, b\nthen replaces b: Version v1, v2 required\n"
         );
         plan.verdict.refused.push("Machine a: because".to_owned());
         plan.replaced.clear();

@@ -103,6 +103,39 @@ fn a_pod_that_goes_that_runs_or_that_cannot_be_seen() {
 }
 
 #[test]
+fn what_pods_say_is_not_believed_of_a_node_that_is_silent() {
+    let ready = |status: &str| json!([{"type": "Ready", "status": status}]);
+    let taint = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
+    let judged = |conditions: Value, taints: Value| {
+        let mut member = member("a", "a");
+        member.node = Lookup::Found(
+            json!({"spec": {"taints": taints}, "status": {"conditions": conditions}}).into(),
+        );
+        PODS.map(|type_| said(member.clone(), type_).1)
+    };
+    assert_eq!(judged(ready("True"), json!([])), [kubeadm::RUNNING; 4]);
+    assert_eq!(
+        judged(ready("False"), json!([])),
+        [kubeadm::RUNNING; 4],
+        "it still tells"
+    );
+    assert_eq!(
+        judged(ready("Unknown"), json!([])),
+        [common::INSPECTION_FAILED; 4]
+    );
+    assert_eq!(judged(ready("True"), taint), [common::INSPECTION_FAILED; 4]);
+    let mut silent = member("a", "a");
+    silent.node = Lookup::Found(json!({"status": {"conditions": ready("Unknown")}}).into());
+    assert_eq!(
+        said(silent.clone(), "EtcdMemberHealthy").0,
+        ConditionStatus::True,
+        "the member was asked itself"
+    );
+    let seen = running(3, vec![silent]);
+    assert!(matches!(size_of(&seen), Size::Wait(why) if why.contains("not all healthy")));
+}
+
+#[test]
 fn a_node_has_kubeadms_label_and_the_taint_unless_the_config_leaves_it_out() {
     let key = label::NODE_ROLE_CONTROL_PLANE;
     let judged = |node: Value, config: Lookup<Arc<Value>>| {

@@ -147,6 +147,11 @@ fn another_hook_comes_before_ours() {
     assert!(steps(&seen).is_empty());
     let why = leave::decide(&seen, now()).wait.unwrap();
     assert!(why.contains("/other comes first"), "{why}");
+    // Kubelets of older versions talk to any API server.
+    seen.members[1].machine.spec.version = Some("v1.30.14".to_owned());
+    assert!(
+        matches!(steps(&seen).as_slice(), [Step::RemoveEtcdMember { id: 2, .. }, hook] if drops_hook(hook, "b"))
+    );
 }
 
 #[test]
@@ -183,6 +188,9 @@ fn a_member_without_a_machine_is_removed_when_that_is_safe() {
             .iter()
             .any(|s| matches!(s, Step::RemoveEtcdMember { .. }))
     );
+    let said = reported(&seen);
+    let message = message_of(&said, "EtcdClusterHealthy");
+    assert!(message.contains("`etcdctl member remove 9`"), "{message}");
     let mut seen = three();
     view(&mut seen).members.push(etcd_member(9, "joins"));
     seen.members.push(member("d", "b"));

@@ -81,6 +81,31 @@ fn a_cluster_that_is_up_never_gets_new_certificates() {
 }
 
 #[test]
+fn what_others_provide_is_watched_over_in_a_cluster_that_is_up() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    let gone =
+        "Secret n/c-apiserver-etcd-client does not exist: create it with tls.crt and tls.key";
+    seen.material = Lookup::Found(MaterialState {
+        lost: vec![gone.to_owned()],
+        kubeconfig_due: true,
+        ..MaterialState::default()
+    });
+    let steps = decide(&seen, now()).steps;
+    let makes = |step: &Step| matches!(step, Step::CreateMachine { .. });
+    assert!(!steps.iter().any(makes), "{steps:?}");
+    let renews = |step: &Step| matches!(step, Step::EnsureKubeconfig { .. });
+    assert!(steps.iter().any(renews), "that needs none of it: {steps:?}");
+    let said = reported(&seen);
+    assert_eq!(
+        status_of(&said, "CertificatesAvailable"),
+        ConditionStatus::False
+    );
+    assert_eq!(message_of(&said, "CertificatesAvailable"), gone);
+    assert!(message_of(&said, "ScalingUp").contains(gone));
+}
+
+#[test]
 fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
     let mut seen = running(3, vec![member("a", "a")]);
     seen.initialized = Lookup::Missing;

@@ -101,14 +101,11 @@ fn file(file: File) -> Node {
 
 fn time(question: &Question<'_>) -> Option<(String, Node)> {
     let ntp = question.spec.get("ntp")?;
-    let mut fields = serde_json::Map::new();
-    fields.insert(
-        "enabled".to_owned(),
-        json!(ntp.get("enabled").and_then(Value::as_bool).unwrap_or(false)),
-    );
-    if let Some(servers) = ntp.get("servers") {
-        fields.insert("servers".to_owned(), servers.clone());
-    }
+    // What is not given is cloud-init's default: servers alone switch it on.
+    let given = ["enabled", "servers"].into_iter();
+    let fields: serde_json::Map<String, Value> = given
+        .filter_map(|field| Some((field.to_owned(), ntp.get(field)?.clone())))
+        .collect();
     Some(("ntp".to_owned(), Node::from(fields)))
 }
 

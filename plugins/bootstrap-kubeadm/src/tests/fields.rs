@@ -237,6 +237,11 @@ fn worker_cases() -> Vec<Case> {
             json!({"ntp": {"enabled": true, "servers": ["0.pool.example.com", "fd00::123"]}}),
         ),
         worker(
+            "ntp-servers-only",
+            json!({"ntp": {"servers": ["0.pool.example.com"]}}),
+        ),
+        worker("ntp-off", json!({"ntp": {"enabled": false}})),
+        worker(
             "windows",
             json!({
                 "files": [{"path": "C:\\etc\\node.ps1", "content": "Write-Output \"C:\\run\"\r\n"}],

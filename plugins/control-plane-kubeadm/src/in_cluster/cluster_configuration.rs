@@ -195,23 +195,29 @@ fn newer_only(fields: &mut Fields, spec: &Value) {
         let days = cluster(spec, field).and_then(Value::as_u64)?;
         Some(json!(format!("{}h0m0s", days.saturating_mul(24))))
     };
-    let values = [
+    // What is taken back is gone, so that kubeadm of the next machine takes its own default. How long the authority was meant to last is what
+    // the cluster is: no machine makes another one.
+    let settings = [
         (
             "certificateValidityPeriod",
             days("certificateValidityPeriodDays"),
-        ),
-        (
-            "caCertificateValidityPeriod",
-            days("caCertificateValidityPeriodDays"),
         ),
         (
             "encryptionAlgorithm",
             cluster(spec, "encryptionAlgorithm").cloned(),
         ),
     ];
-    for (name, value) in values {
-        if let Some(value) = value {
-            fields.insert(name.to_owned(), value);
+    for (name, value) in settings {
+        match value {
+            Some(value) => {
+                fields.insert(name.to_owned(), value);
+            }
+            None => {
+                fields.remove(name);
+            }
         }
+    }
+    if let Some(authority) = days("caCertificateValidityPeriodDays") {
+        fields.insert("caCertificateValidityPeriod".to_owned(), authority);
     }
 }

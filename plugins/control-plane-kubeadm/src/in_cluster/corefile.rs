@@ -15,6 +15,9 @@ struct Gone {
 /// The oldest version that the table below is complete for: kubeadm of Kubernetes 1.17 and newer.
 const KNOWN_SINCE: Release = (1, 6, 0);
 
+/// The newest minor version that the table below is complete for.
+pub(super) const KNOWN_UNTIL: (u64, u64) = (1, 14);
+
 /// CoreDNS has taken these away since [`KNOWN_SINCE`]; what it only ignores, it still reads.
 const GONE: [Gone; 5] = [
     Gone {

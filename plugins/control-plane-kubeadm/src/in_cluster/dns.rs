@@ -79,6 +79,12 @@ fn check(deployment: &Value, tag: Option<&str>) -> Result<(), Failure> {
             "CoreDNS does not go back from {current} to {tag}: name {current} or newer"
         )));
     }
+    if (to.0, to.1) > corefile::KNOWN_UNTIL {
+        let (major, minor) = corefile::KNOWN_UNTIL;
+        return Err(refused(format!(
+            "whether CoreDNS {tag} reads the Corefile is not known here: name one of {major}.{minor} or older"
+        )));
+    }
     let map = workload::get(&config_maps(), &in_system(NAME))?;
     let obstacles = corefile::obstacles(text(&map, "/data/Corefile"), from, to);
     if obstacles.is_empty() {

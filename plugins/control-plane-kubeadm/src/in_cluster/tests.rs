@@ -122,6 +122,10 @@ fn a_setting_that_is_taken_back_leaves_the_map() {
         json!({"ControlPlaneKubeletLocalMode": true})
     );
     assert_eq!(now["imageRepository"], "registry.k8s.io");
+    for taken_back in ["certificateValidityPeriod", "encryptionAlgorithm"] {
+        assert_eq!(now.get(taken_back), None, "{taken_back}");
+    }
+    assert_eq!(now["caCertificateValidityPeriod"], "87600h0m0s");
 }
 
 #[test]
@@ -276,6 +280,15 @@ fn dns_goes_to_the_version_that_the_object_names() {
     let older = stable(json!({"dns": {"imageTag": "v1.12.0"}})).unwrap_err();
     assert_eq!(older.kind, FailureKind::Terminal);
     assert!(older.message.contains("dns.imageTag"), "{}", older.message);
+    let future = stable(json!({"dns": {"imageTag": "v1.15.0"}})).unwrap_err();
+    assert_eq!(
+        (future.kind, future.reason.as_str()),
+        (FailureKind::Terminal, "CoreDNSUpgradeRefused")
+    );
+    for part in ["CoreDNS v1.15.0", "1.14 or older", "skip-coredns"] {
+        assert!(future.message.contains(part), "{}", future.message);
+    }
+    assert_eq!(configuration(&host)["dns"]["imageTag"], "v1.14.2");
     assert_eq!(
         image(&host, "deployments", "coredns"),
         "m/dns/coredns:v1.14.2"

@@ -183,6 +183,13 @@ pub(super) fn control_planes() -> Vec<Case> {
             })),
             "certificatesExpiryDays must be below",
         ),
+        // kubeadm's certificates are good for a year where nothing is said.
+        new(
+            "4.7",
+            of,
+            spec(json!({"rollout": {"before": {"certificatesExpiryDays": 365}}})),
+            "certificatesExpiryDays must be below",
+        ),
         new(
             "4.7",
             of,

@@ -199,7 +199,7 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
             kube.merge(LOCAL_MACHINE, NAME, "by-hand", &patch).await;
         };
         made_from(&json!("another")).await;
-        let expected = "by-hand: LocalMachine was made from another template".to_owned();
+        let expected = "by-hand: LocalMachine is not up-to-date".to_owned();
         assert_eq!(planned(host, VERSION_NEXT).await, (vec![], vec![expected]));
         made_from(&Value::Null).await;
         assert_eq!(planned(host, VERSION_NEXT).await, (vec![], vec![]));

@@ -4,7 +4,9 @@ use capstan_controllers::pki;
 use capstan_core::material::KeyAlgorithm;
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::TestHost;
-use capstan_tests::kube_client::{CLUSTER, CONTROL_PLANE, MACHINE, SECRET, condition, conditions};
+use capstan_tests::kube_client::{
+    CLUSTER, CONTROL_PLANE, Kube, MACHINE, SECRET, condition, conditions,
+};
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
 
@@ -100,6 +102,25 @@ fn secret(cluster: &TestCluster, purpose: &str, labels: &Value, data: &Value) ->
     })
 }
 
+/// Looks at a control plane again and again until it says this about its certificates: Secrets are not watched, and a settled control plane
+/// is looked at now and then.
+async fn comes_to_say(kube: &Kube, cluster: &TestCluster, words: &str) {
+    let name = cluster.control_plane();
+    let mut looks = 0;
+    eventually("the loss is noticed", PATIENCE, async || {
+        looks += 1;
+        let look = json!({"metadata": {"annotations": {"test/look": looks.to_string()}}});
+        kube.merge(CONTROL_PLANE, &cluster.namespace, &name, &look)
+            .await;
+        let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
+        let said = condition(&plane.unwrap(), "CertificatesAvailable");
+        (said.status == "False" && said.message.starts_with(words))
+            .then_some(())
+            .ok_or(said.message)
+    })
+    .await;
+}
+
 /// Who brings certificates that cannot be used is told so before there is a machine, and what helps, helps.
 #[test]
 fn certificates_that_cannot_be_used_are_named_before_there_is_a_machine() {
@@ -142,21 +163,9 @@ fn certificates_that_cannot_be_used_are_named_before_there_is_a_machine() {
         // Once the cluster is up, an authority that is lost is not made anew: nobody would trust it.
         kube.delete(SECRET, &cluster.namespace, "bad-certs-etcd")
             .await;
+        let said = "missing: bad-certs-etcd; put these Secrets back";
+        comes_to_say(kube, &cluster, said).await;
         let name = cluster.control_plane();
-        let mut looks = 0;
-        eventually("the loss is noticed", PATIENCE, async || {
-            // Secrets are not watched, and a settled control plane is looked at now and then.
-            looks += 1;
-            let look = json!({"metadata": {"annotations": {"test/look": looks.to_string()}}});
-            kube.merge(CONTROL_PLANE, &cluster.namespace, &name, &look)
-                .await;
-            let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
-            let said = condition(&plane.unwrap(), "CertificatesAvailable").message;
-            said.starts_with("missing: bad-certs-etcd; put these Secrets back")
-                .then_some(())
-                .ok_or(said)
-        })
-        .await;
         kube.scale(CONTROL_PLANE, &cluster.namespace, &name, 3)
             .await;
         eventually("no machine is made without it", PATIENCE, async || {
@@ -181,5 +190,58 @@ fn certificates_that_cannot_be_used_are_named_before_there_is_a_machine() {
         .await;
         let brought = kube.get(SECRET, &cluster.namespace, "bad-certs-ca").await;
         assert!(brought.is_some());
+    });
+}
+
+/// The Secrets of an external etcd are watched over for as long as machines may join.
+#[test]
+fn an_external_etcds_secret_that_is_lost_is_named_and_nothing_joins_without_it() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let mut cluster = TestCluster::new("lost-etcd", "lost-etcd", 0);
+        cluster.cluster_configuration = json!({"etcd": {"external": {
+            "endpoints": ["https://10.0.0.9:2379"], "caFile": "/a", "certFile": "/b", "keyFile": "/c",
+        }}});
+        namespace(kube, &cluster.namespace).await;
+        let now = jiff::Timestamp::now();
+        let ca = pki::certificate_authority("etcd", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let client = pki::client_certificate(&ca, "apiserver", "etcd", now).unwrap();
+        let none = json!({});
+        for (purpose, data) in [
+            ("etcd", json!({"tls.crt": ca.public})),
+            (
+                "apiserver-etcd-client",
+                json!({"tls.crt": client.public, "tls.key": client.private}),
+            ),
+        ] {
+            kube.apply(SECRET, &secret(&cluster, purpose, &none, &data))
+                .await;
+        }
+        cluster.create(kube).await;
+        cluster.available(host, 0).await;
+        let name = cluster.control_plane();
+        let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
+        let listed = plane.unwrap()["status"]["certificates"].to_string();
+        for purpose in ["\"etcd\"", "\"apiserver-etcd-client\""] {
+            assert!(listed.contains(purpose), "{purpose}: {listed}");
+        }
+
+        let lost = "lost-etcd-apiserver-etcd-client";
+        kube.delete(SECRET, &cluster.namespace, lost).await;
+        let said =
+            format!("Secret lost-etcd/{lost} does not exist: create it with tls.crt and tls.key");
+        comes_to_say(kube, &cluster, &said).await;
+        kube.scale(CONTROL_PLANE, &cluster.namespace, &name, 3)
+            .await;
+        eventually("no machine is made without it", PATIENCE, async || {
+            let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
+            let message = condition(&plane.unwrap(), "ScalingUp").message;
+            message.contains(&said).then_some(()).ok_or(message)
+        })
+        .await;
+        assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 1);
+        kube.delete(CLUSTER, &cluster.namespace, &cluster.name)
+            .await;
     });
 }

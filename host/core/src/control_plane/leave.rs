@@ -115,9 +115,7 @@ fn hook_of(observed: &Observed, member: &Member, now: Timestamp) -> Leaving {
     if !waits_for_hook(member) {
         return Leaving::default();
     }
-    if is_last(member)
-        && let Some(other) = other_hook(member)
-    {
+    if let Some(other) = other_hook(member) {
         return Leaving::wait(format!(
             "Machine {}: the hook {other} comes first",
             member.name()
@@ -347,8 +345,11 @@ fn is_last(member: &Member) -> bool {
     Version::parse(version).map_or(true, |version| (version.major, version.minor) >= LAST_SINCE)
 }
 
-/// A hook of somebody else.
+/// A hook of somebody else that comes before ours.
 fn other_hook(member: &Member) -> Option<&str> {
+    if !is_last(member) {
+        return None;
+    }
     let annotations = member.machine.metadata.annotations.as_ref()?;
     let mut names = annotations.keys().map(String::as_str);
     names.find(|name| {

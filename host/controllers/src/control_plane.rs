@@ -635,10 +635,11 @@ fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         .unwrap_or_default()
 }
 
+/// An object that a Machine refers to, if there is one.
+type Referenced = Option<(Resource, Arc<Object>)>;
+
 /// An object of a cached kind, as a lookup.
-fn looked_up(
-    found: Result<Option<(Resource, Arc<Object>)>, Failure>,
-) -> (Lookup<Arc<Value>>, Option<(Resource, Arc<Object>)>) {
+fn looked_up(found: Result<Referenced, Failure>) -> (Lookup<Arc<Value>>, Referenced) {
     match found {
         Ok(Some((resource, object))) => (
             Lookup::Found(object.value.clone()),

@@ -87,7 +87,7 @@ fn a_pod_that_goes_that_runs_or_that_cannot_be_seen() {
         Lookup::Found(json!({"status": {"phase": phase, "conditions": done}}))
     };
     let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
-    assert_eq!(with_pod(Lookup::Found(going.into())).1, common::DELETING);
+    assert_eq!(with_pod(Lookup::Found(going)).1, common::DELETING);
     for unknown in [
         phase("Unknown", json!([])),
         Lookup::Unknown("no answer".to_owned()),

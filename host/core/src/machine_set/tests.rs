@@ -66,94 +66,83 @@ fn preflight_checks_hold_new_machines_and_can_be_skipped() {
     assert!(failures(&old).is_empty());
 }
 
+/// What is said of workers of a version below a control plane of v1.36.3, after a change.
+fn said(version: &str, change: impl Fn(&mut Observed)) -> Vec<String> {
+    let mut seen = below("v1.36.3", version);
+    change(&mut seen);
+    failures(&seen)
+}
+
+fn set_plane(seen: &mut Observed, field: &str, value: Value) {
+    let Lookup::Found(plane) = &mut seen.control_plane else {
+        return;
+    };
+    Arc::make_mut(plane)[field] = value;
+}
+
+fn set_topology(seen: &mut Observed, version: &str) {
+    let Lookup::Found(cluster) = &mut seen.cluster else {
+        return;
+    };
+    let topology = json!({"version": version, "classRef": {"name": "x"}});
+    cluster.spec.topology = Some(serde_json::from_value(topology).expect("a topology"));
+}
+
+fn failed(check: &str, why: &str) -> [String; 1] {
+    [format!("{why} (\"{check}\" preflight check failed)")]
+}
+
 #[test]
-fn each_preflight_check_holds_by_itself() {
-    let plane = |seen: &mut Observed, field: &str, value: Value| {
-        let Lookup::Found(plane) = &mut seen.control_plane else {
-            return;
-        };
-        Arc::make_mut(plane)[field] = value;
-    };
-    assert!(
-        failures(&below("v1.36.3", "v1.33.0")).is_empty(),
-        "three minor versions are allowed"
-    );
-    let kubeadm = |seen: &mut Observed| {
-        seen.set.spec.template.spec.bootstrap.config_ref = Some(ContractVersionedObjectReference {
-            api_group: "bootstrap.cluster.x-k8s.io".to_owned(),
-            kind: "KubeadmConfigTemplate".to_owned(),
-            name: "t".to_owned(),
-        });
-    };
-    let topology = |seen: &mut Observed, version: &str| {
-        let Lookup::Found(cluster) = &mut seen.cluster else {
-            return;
-        };
-        let topology = json!({"version": version, "classRef": {"name": "x"}});
-        cluster.spec.topology = Some(serde_json::from_value(topology).expect("a topology"));
-    };
-    let said = |version: &str, change: &dyn Fn(&mut Observed)| -> Vec<String> {
-        let mut seen = below("v1.36.3", version);
-        change(&mut seen);
-        failures(&seen)
-    };
-    let provisioning = said("v1.36.3", &|seen| plane(seen, "status", json!({})));
-    assert_eq!(
-        provisioning,
-        ["Plane is provisioning (\"ControlPlaneIsStable\" preflight check failed)"]
-    );
-    let upgrading = said("v1.36.3", &|seen| {
-        plane(
-            seen,
-            "status",
-            json!({"versions": [{"version": "v1.35.0", "replicas": 1}]}),
-        );
+fn workers_wait_until_the_control_plane_is_stable() {
+    let check = "ControlPlaneIsStable";
+    let provisioning = said("v1.36.3", |seen| set_plane(seen, "status", json!({})));
+    assert_eq!(provisioning, failed(check, "Plane is provisioning"));
+    let upgrading = said("v1.36.3", |seen| {
+        let older = json!({"versions": [{"version": "v1.35.0", "replicas": 1}]});
+        set_plane(seen, "status", older);
     });
-    assert_eq!(
-        upgrading,
-        ["Plane is upgrading to v1.36.3 (\"ControlPlaneIsStable\" preflight check failed)"]
-    );
-    let pending = said("v1.36.3", &|seen| topology(seen, "v1.37.0"));
-    assert_eq!(
-        pending,
-        [
-            "Plane has a pending version upgrade to v1.37.0 (\"ControlPlaneIsStable\" preflight check failed)"
-        ]
-    );
-    let step = said("v1.36.3", &|seen| {
-        topology(seen, "v1.37.0");
+    assert_eq!(upgrading, failed(check, "Plane is upgrading to v1.36.3"));
+    let pending = said("v1.36.3", |seen| set_topology(seen, "v1.37.0"));
+    let why = "Plane has a pending version upgrade to v1.37.0";
+    assert_eq!(pending, failed(check, why));
+    let step = said("v1.36.3", |seen| {
+        set_topology(seen, "v1.37.0");
         let step = json!({annotation::TOPOLOGY_UPGRADE_STEP: "v1.36.3"});
-        plane(seen, "metadata", json!({"name": "p", "annotations": step}));
+        set_plane(seen, "metadata", json!({"name": "p", "annotations": step}));
     });
     assert!(
         step.is_empty(),
-        "a step of several is no pending upgrade: {step:?}"
+        "a step of several is not pending: {step:?}"
     );
-    let other_minor = said("v1.35.0", &kubeadm);
-    assert_eq!(
-        other_minor,
-        [
-            "MachineSet version (v1.35.0) and control plane version (v1.36.3) have different minor versions, kubeadm cannot join \
-          (\"KubeadmVersionSkew\" preflight check failed)"
-        ]
-    );
-    let differs = said("v1.36.2", &|seen| topology(seen, "v1.36.3"));
-    assert_eq!(
-        differs,
-        [
-            "MachineSet version (v1.36.2) differs from the control plane version (v1.36.3) \
-          (\"ControlPlaneVersionSkew\" preflight check failed)"
-        ]
-    );
-    let skipped = said("v1.35.0", &|seen| {
+}
+
+#[test]
+fn versions_of_workers_fit_the_control_planes() {
+    let three_older = said("v1.33.0", |_| {});
+    assert!(three_older.is_empty(), "{three_older:?}");
+    let kubeadm = |seen: &mut Observed| {
+        let template = ContractVersionedObjectReference {
+            api_group: "bootstrap.cluster.x-k8s.io".to_owned(),
+            kind: "KubeadmConfigTemplate".to_owned(),
+            name: "t".to_owned(),
+        };
+        seen.set.spec.template.spec.bootstrap.config_ref = Some(template);
+    };
+    let why = "MachineSet version (v1.35.0) and control plane version (v1.36.3) have different minor versions, kubeadm cannot join";
+    assert_eq!(said("v1.35.0", kubeadm), failed("KubeadmVersionSkew", why));
+    let skipped = said("v1.35.0", |seen| {
         kubeadm(seen);
-        let template = json!({"metadata": {"annotations": {annotation::SKIP_PREFLIGHT_CHECKS: "KubeadmVersionSkew"}}});
+        let checks = json!({annotation::SKIP_PREFLIGHT_CHECKS: "KubeadmVersionSkew"});
+        let template = json!({"metadata": {"annotations": checks}});
         seen.bootstrap_template = Some(Lookup::Found(Arc::new(template)));
     });
     assert!(
         skipped.is_empty(),
         "the bootstrap template may leave checks out: {skipped:?}"
     );
+    let differs = said("v1.36.2", |seen| set_topology(seen, "v1.36.3"));
+    let why = "MachineSet version (v1.36.2) differs from the control plane version (v1.36.3)";
+    assert_eq!(differs, failed("ControlPlaneVersionSkew", why));
 }
 
 #[test]

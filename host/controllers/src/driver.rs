@@ -32,9 +32,6 @@ const _: () = assert!(
     "a plugin's call outlasts the reconcile"
 );
 
-/// How soon a lost race is looked at again: the winner's object is on its way.
-const CONFLICT_RETRY: Duration = Duration::from_millis(50);
-
 /// A terminal or denied failure is looked at again after this time all the same: what it depends on may not be watched.
 const STUCK_RETRY: Duration = Duration::from_secs(300);
 
@@ -166,7 +163,8 @@ impl<C: Controller> Driver<C> {
                 "success"
             }
             Pass::Conflict => {
-                self.queue.add_after(locator.clone(), CONFLICT_RETRY);
+                let after = self.queue.conflicted(locator);
+                self.queue.add_after(locator.clone(), after);
                 "conflict"
             }
             Pass::Failed(failure) => {

@@ -218,10 +218,11 @@ impl MachineDeploymentController {
                 )
                 .await
             }
-            Step::MarkMachines(names) => {
+            Step::MarkMachines(names) | Step::UnmarkMachines(names) => {
+                let patch = mark_patch(matches!(step, Step::MarkMachines(_)));
                 for name in names {
                     let marked = ctx
-                        .change(&self.writer(), &kinds::MACHINE, &named(name), &mark_patch())
+                        .change(&self.writer(), &kinds::MACHINE, &named(name), &patch)
                         .await;
                     marked.or_else(ignore_gone(ctx, &named(name)))?;
                 }

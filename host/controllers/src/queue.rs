@@ -14,6 +14,10 @@ use crate::object::Locator;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// How soon a lost race is looked at again: 50 ms, since the winner's object is on its way, doubling up to 2 s for a watch that lags.
+const CONFLICT_FIRST: Duration = Duration::from_millis(50);
+const CONFLICT_MAX: Duration = Duration::from_secs(2);
+
 /// Objects that want to be looked at.
 pub struct Queue {
     settle: Duration,
@@ -32,6 +36,7 @@ struct Inner {
     working: BTreeSet<Locator>,
     again: BTreeSet<Locator>,
     failures: HashMap<Locator, u32>,
+    conflicts: HashMap<Locator, u32>,
     sequence: u64,
 }
 
@@ -128,13 +133,15 @@ impl Queue {
     /// How long to wait after one more failure in a row.
     #[must_use]
     pub fn failed(&self, locator: &Locator) -> Duration {
-        let mut inner = self.lock();
-        let failures = inner.failures.entry(locator.clone()).or_default();
-        let wait = BACKOFF_FIRST
-            .saturating_mul(1 << (*failures).min(10))
-            .min(BACKOFF_MAX);
-        *failures = failures.saturating_add(1);
-        wait
+        let failures = &mut self.lock().failures;
+        doubled(failures, locator, BACKOFF_FIRST, BACKOFF_MAX)
+    }
+
+    /// How long to wait after one more lost race in a row.
+    #[must_use]
+    pub fn conflicted(&self, locator: &Locator) -> Duration {
+        let conflicts = &mut self.lock().conflicts;
+        doubled(conflicts, locator, CONFLICT_FIRST, CONFLICT_MAX)
     }
 
     /// How often the object has failed in a row.
@@ -149,13 +156,16 @@ impl Queue {
 
     /// The object succeeded: its next failure is its first.
     pub fn succeeded(&self, locator: &Locator) {
-        self.lock().failures.remove(locator);
+        let mut inner = self.lock();
+        inner.failures.remove(locator);
+        inner.conflicts.remove(locator);
     }
 
     /// The object is gone: nothing of it stays.
     pub fn forget(&self, locator: &Locator) {
         let mut inner = self.lock();
         inner.failures.remove(locator);
+        inner.conflicts.remove(locator);
         if let Some(due) = inner.due.remove(locator) {
             inner.delayed.remove(&due);
         }
@@ -171,6 +181,19 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The wait after one more in a row.
+fn doubled(
+    counts: &mut HashMap<Locator, u32>,
+    locator: &Locator,
+    first: Duration,
+    most: Duration,
+) -> Duration {
+    let count = counts.entry(locator.clone()).or_default();
+    let wait = first.saturating_mul(1 << (*count).min(10)).min(most);
+    *count = count.saturating_add(1);
+    wait
 }
 
 impl Inner {
@@ -244,6 +267,19 @@ mod tests {
                 name: name.to_owned(),
             },
         }
+    }
+
+    #[test]
+    fn lost_races_in_a_row_are_looked_at_less_and_less_often() {
+        let queue = Queue::new(Duration::ZERO);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            waits.push(queue.conflicted(&locator("a")).as_millis());
+        }
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        queue.succeeded(&locator("a"));
+        assert_eq!(queue.conflicted(&locator("a")).as_millis(), 50);
+        assert_eq!(queue.failures(&locator("a")), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -114,6 +114,33 @@ fn a_strategy_that_changes_nothing_is_asked_again_though_nothing_else_will_chang
 }
 
 #[test]
+fn a_mark_is_taken_back_from_a_machine_that_is_available_again() {
+    let mut world = World::settled(3, 1, 0);
+    world.change_version("v1.36.0");
+    let first = world.machine_values().keys().next().unwrap().clone();
+    let marks = |world: &World| {
+        let all = world.machine_values().values();
+        let marked = |m: &&serde_json::Value| {
+            m["metadata"]["annotations"]["cluster.x-k8s.io/delete-machine"] == "upgrade-strategy"
+        };
+        all.filter(marked).count()
+    };
+    let naming = |names: Vec<String>| {
+        move |_: &Facts| Answer {
+            delete_first: names.clone(),
+            ..Answer::default()
+        }
+    };
+    world.reconcile_deployment(&mut naming(vec![first.clone()]), None);
+    assert_eq!(marks(&world), 1);
+    // Named again, it stays; not named any more, it goes.
+    world.reconcile_deployment(&mut naming(vec![first]), None);
+    assert_eq!(marks(&world), 1);
+    world.reconcile_deployment(&mut naming(Vec::new()), None);
+    assert_eq!(marks(&world), 0);
+}
+
+#[test]
 fn a_rolling_update_keeps_its_bounds_at_every_step_and_ends() {
     for seed in 0..SEEDS {
         let mut random = Random::new(seed);

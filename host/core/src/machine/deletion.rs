@@ -257,8 +257,8 @@ fn node_stage(observed: &Observed, now: Timestamp) -> Option<Stage> {
     // What began before hooks before termination were waited for is not gone back to. A Node that has joined since is drained
     // all the same.
     let over = |began: Option<&Time>| {
-        // Times are written in whole seconds: what began and ended within one has ended.
-        let is_before = |began: &Time| terminating.is_some_and(|since| began.0 <= since.0);
+        // Times are whole seconds: within one it is not known what was first, and a Node that joins late must not go undrained.
+        let is_before = |began: &Time| terminating.is_some_and(|since| began.0 < since.0);
         infra_gone_or_going || began.is_some_and(is_before)
     };
     let drain_over = over(times.node_drain_start_time.as_ref())

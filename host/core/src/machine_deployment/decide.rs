@@ -13,13 +13,18 @@ use super::verdict::{Verdict, verdict};
 use crate::clone::kind_of_template;
 use crate::plan::{Next, Plan, STEPS_MAX};
 use crate::rollout::check::Checked;
-use crate::rollout::count::{annotation as annotation_of, has_annotation, name};
+use crate::rollout::count::{
+    annotation as annotation_of, has_annotation, is_available, is_deleting, name,
+};
 use crate::rollout::extra::Memory;
 use crate::rollout::limits;
 
 /// Bounds of how soon a waiting strategy is asked again.
 const RECHECK_MIN: Duration = Duration::from_secs(1);
 const RECHECK_MAX: Duration = Duration::from_secs(600);
+
+/// Value of the annotation that makes machines go first when it is set for a strategy. People's marks, of any other value, stay.
+const MARK: &str = "upgrade-strategy";
 
 /// A strategy that failed is asked again after this time.
 const STRATEGY_RETRY: Duration = Duration::from_secs(15);
@@ -46,6 +51,8 @@ pub enum Step {
     KeepState(Memory),
     /// Mark machines, by name, to go first.
     MarkMachines(Vec<String>),
+    /// Take the marks of machines, by name, back: they are not to go first any more.
+    UnmarkMachines(Vec<String>),
     /// Create the current MachineSet.
     CreateSet(Value),
     /// Change a MachineSet.
@@ -85,6 +92,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
         let unmarked = unmarked(observed, checked.delete_first());
         if !unmarked.is_empty() {
             steps.push(Step::MarkMachines(unmarked));
+        }
+        let no_longer = no_longer_marked(observed, checked);
+        if !no_longer.is_empty() {
+            steps.push(Step::UnmarkMachines(no_longer));
         }
         if let Current::New { name } = observed.current(now) {
             steps.push(Step::CreateSet(desired::new_set(
@@ -190,6 +201,32 @@ fn unmarked(observed: &Observed, machines: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// Machines that were marked for a strategy which names them no longer, and that are available: they would go before others that are not.
+/// In a set that has machines to remove the marks stay, since they say which.
+fn no_longer_marked(observed: &Observed, checked: &Checked) -> Vec<String> {
+    let mut names = Vec::new();
+    for seen in &observed.sets {
+        let stay = seen
+            .machines
+            .iter()
+            .filter(|machine| !is_deleting(&machine.metadata));
+        let target = checked
+            .target(seen.name())
+            .map_or(0, |target| target.replicas);
+        let wanted = usize::try_from(target.min(seen.desired())).unwrap_or(usize::MAX);
+        if stay.clone().count() > wanted {
+            continue;
+        }
+        let marked = stay.filter(|machine| {
+            let mark = annotation_of(&machine.metadata, annotation::DELETE_MACHINE);
+            mark == Some(MARK) && is_available(machine)
+        });
+        names.extend(marked.map(|machine| name(&machine.metadata).to_owned()));
+    }
+    names.retain(|name| !checked.delete_first().contains(name));
+    names
+}
+
 /// Adoption, in-place fields and replicas of existing sets, one patch each: the current set first, then the oldest.
 fn patch_sets(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Vec<Step> {
     let sets = observed
@@ -291,10 +328,11 @@ fn next(observed: &Observed, verdict: &Verdict, now: Timestamp) -> Next {
     next
 }
 
-/// The merge patch that marks a machine.
+/// The merge patch that marks a machine, or takes the mark back.
 #[must_use]
-pub fn mark_patch() -> Value {
+pub fn mark_patch(is_marked: bool) -> Value {
     let mut annotations = Map::new();
-    annotations.insert(annotation::DELETE_MACHINE.to_owned(), json!("true"));
+    let mark = is_marked.then_some(MARK);
+    annotations.insert(annotation::DELETE_MACHINE.to_owned(), json!(mark));
     json!({"metadata": {"annotations": annotations}})
 }

@@ -267,13 +267,15 @@ impl Simulation {
 
     fn perform_deployment(&mut self, step: deployment::Step) -> Result<(), Error> {
         use deployment::Step;
+        let is_marked = matches!(step, Step::MarkMachines(_));
         match step {
             Step::OwnTemplate { .. } => {}
             Step::PatchDeployment(patch) => self.patch_deployment(&patch),
             Step::KeepState(memory) => self.patch_deployment(&memory.patch()),
-            Step::MarkMachines(names) => {
+            Step::MarkMachines(names) | Step::UnmarkMachines(names) => {
+                let patch = mark_patch(is_marked);
                 for name in names {
-                    merge(found(&mut self.machines, "Machine", &name)?, &mark_patch());
+                    merge(found(&mut self.machines, "Machine", &name)?, &patch);
                 }
             }
             Step::CreateSet(set) => {

@@ -470,15 +470,16 @@ fn what_was_over_when_hooks_before_termination_began_is_over_for_the_next_host()
     let now = Timestamp::UNIX_EPOCH;
     let mut observed = deleting();
     annotate(&mut observed, &format!("{PRE_TERMINATE}/b"));
-    // A Node without pods: the drain and the wait for hooks began in the same second.
-    started(
-        &mut observed,
-        MachineDeletionStatus {
-            node_drain_start_time: Some(Time(now)),
-            wait_for_pre_terminate_hook_start_time: Some(Time(now)),
-            ..MachineDeletionStatus::default()
-        },
-    );
+    let times = |drain_s: i64| MachineDeletionStatus {
+        node_drain_start_time: Timestamp::from_second(drain_s).ok().map(Time),
+        wait_for_pre_terminate_hook_start_time: Timestamp::from_second(9).ok().map(Time),
+        ..MachineDeletionStatus::default()
+    };
+    // There were no volumes: nothing says that they were looked at.
+    started(&mut observed, times(8));
     let waits = Stage::PreTerminateHook(vec![format!("{PRE_TERMINATE}/b")]);
     assert_eq!(stage(&observed, now), waits);
+    // The Node may have joined after the hooks were waited for, in the same second.
+    started(&mut observed, times(9));
+    assert_eq!(stage(&observed, now), Stage::Drain("n".to_owned()));
 }

@@ -55,6 +55,8 @@ pub struct Watchman {
     sets: BTreeMap<ObjectKey, Vec<(Duration, i64)>>,
     /// When each Machine, by UID, was last Available.
     available: BTreeMap<String, Duration>,
+    /// When each Machine, by UID, became Available last.
+    available_since: BTreeMap<String, Duration>,
     paused: BTreeMap<ObjectKey, Duration>,
     /// Machines that people deleted, by UID, and when.
     deleted_by_people: BTreeMap<String, Duration>,
@@ -294,6 +296,10 @@ impl State {
             }
             "Machine" => {
                 let was = written.old.as_ref().is_some_and(|old| is_available(old));
+                if !was && is_available(new) {
+                    let since = &mut self.watchman.available_since;
+                    since.insert(uid(new).to_owned(), now);
+                }
                 if was || is_available(new) {
                     self.watchman.available.insert(uid(new).to_owned(), now);
                 }

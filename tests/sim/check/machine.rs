@@ -9,7 +9,7 @@ use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
 use serde_json::Value;
 
-use super::{STALE, UNSEEN, cluster_of, is_available, is_remediated};
+use super::{RECONCILE, STALE, UNSEEN, cluster_of, is_available, is_remediated};
 use crate::cloud::Phase;
 use crate::object::{
     annotation as annotation_of, controller, is_condition, is_deleting, key, label as label_of,
@@ -194,6 +194,11 @@ impl State {
             return;
         }
         let now = self.now();
+        // One that was not available may go; it may have become so since that was decided, and no host can know (seed 5419).
+        let since = self.watchman.available_since.get(uid(machine));
+        if since.is_none_or(|since| now.saturating_sub(*since) < RECONCILE) {
+            return;
+        }
         let limits = self.watchman.limits(&deployment, now);
         let fewest = limits
             .iter()

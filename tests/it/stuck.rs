@@ -253,15 +253,14 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
         deny(kube, "no-tiers", &rule, &unless, "no tiers here").await;
         let label = json!({"metadata": {"labels": {"tier": "a"}}});
         let dry = format!("{}?dryRun=All", LOCAL_MACHINE.path(ns, Some(&own)));
-        eventually("the policy holds", PATIENCE, async || {
+        let refusal = async || {
             let patch = "application/merge-patch+json";
-            match kube
-                .send(http::Method::PATCH, &dry, patch, Some(&label))
-                .await
-            {
-                Err(refusal) if refusal.message.contains("no tiers here") => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
+            let answer = kube.send(http::Method::PATCH, &dry, patch, Some(&label));
+            answer.await.err().map(|refusal| refusal.message)
+        };
+        eventually("the policy holds", PATIENCE, async || {
+            let said = refusal().await.unwrap_or_default();
+            said.contains("no tiers here").then_some(()).ok_or(said)
         })
         .await;
         // The label goes to the Machine that is there, and to its refused object, in place; the second Machine comes all the same.
@@ -275,6 +274,10 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
         assert_eq!(labels(refused), Value::Null);
         // What was refused is tried again with the next change, and after some minutes without one.
         allow(kube, "no-tiers").await;
+        eventually("the policy is gone", PATIENCE, async || {
+            refusal().await.map_or(Ok(()), Err)
+        })
+        .await;
         let change = json!({"spec": {"template": {"metadata": {"labels": {"tier": "b"}}}}});
         kube.merge(MACHINE_DEPLOYMENT, ns, &cluster.deployment(), &change)
             .await;

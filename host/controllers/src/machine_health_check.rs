@@ -109,6 +109,7 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         Some((
             status("InfrastructureReady"),
             status("ControlPlaneInitialized"),
+            status("RemoteConnectionProbe"),
         ))
     };
     if facts(&change.old) == facts(&change.new) {
@@ -257,6 +258,10 @@ fn nodes_of(ctx: &Ctx, cluster: &Lookup<Cluster>, key: &ObjectKey) -> Result<(),
         .map_or(&[][..], |status| &status.conditions);
     if !capstan_api::condition::is_true(conditions, "ControlPlaneInitialized") {
         return Ok(());
+    }
+    // What Nodes said before their cluster fell silent is no ground to replace Machines: others may be broken as well.
+    if capstan_api::condition::is_false(conditions, "RemoteConnectionProbe") {
+        return Err(format!("the workload cluster {key} does not answer"));
     }
     match ctx.workloads.get(key) {
         Some(workload) if workload.nodes.is_synced() => Ok(()),

@@ -42,6 +42,27 @@ async fn deny(kube: &Kube, name: &str, rule: &Value, unless: &str, message: &str
     kube.apply(POLICY_BINDING, &binding).await;
 }
 
+/// Why the server refuses a request of this method, path and type; `None` when it does not.
+async fn refusal(
+    kube: &Kube,
+    (method, path, content): (http::Method, &str, &str),
+    body: &Value,
+) -> Option<String> {
+    let answer = kube.send(method, path, content, Some(body)).await;
+    answer.err().map(|refusal| refusal.message)
+}
+
+/// Waits until it is refused with these words.
+async fn denied(kube: &Kube, request: (http::Method, &str, &str), body: &Value, words: &str) {
+    eventually("the policy holds", PATIENCE, async || {
+        let said = refusal(kube, request.clone(), body)
+            .await
+            .unwrap_or_default();
+        said.contains(words).then_some(()).ok_or(said)
+    })
+    .await;
+}
+
 async fn allow(kube: &Kube, name: &str) {
     kube.delete(POLICY_BINDING, "", name).await;
     kube.delete(POLICY, "", name).await;
@@ -201,18 +222,9 @@ fn a_set_that_may_not_make_machines_says_so_in_an_event() {
                 "infrastructureRef": {"apiGroup": "i.example", "kind": "None", "name": "none"},
             },
         });
-        eventually("the policy holds", PATIENCE, async || {
-            let path = format!("{}?dryRun=All", MACHINE.path(ns, None));
-            let json = "application/json";
-            match kube
-                .send(http::Method::POST, &path, json, Some(&probe))
-                .await
-            {
-                Err(refusal) if refusal.message.contains("no more machines here") => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+        let path = format!("{}?dryRun=All", MACHINE.path(ns, None));
+        let creation = (http::Method::POST, path.as_str(), "application/json");
+        denied(kube, creation, &probe, "no more machines here").await;
         kube.scale(MACHINE_DEPLOYMENT, ns, &cluster.deployment(), 2)
             .await;
         eventually("an event says why", PATIENCE, async || {
@@ -253,16 +265,9 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
         deny(kube, "no-tiers", &rule, &unless, "no tiers here").await;
         let label = json!({"metadata": {"labels": {"tier": "a"}}});
         let dry = format!("{}?dryRun=All", LOCAL_MACHINE.path(ns, Some(&own)));
-        let refusal = async || {
-            let patch = "application/merge-patch+json";
-            let answer = kube.send(http::Method::PATCH, &dry, patch, Some(&label));
-            answer.await.err().map(|refusal| refusal.message)
-        };
-        eventually("the policy holds", PATIENCE, async || {
-            let said = refusal().await.unwrap_or_default();
-            said.contains("no tiers here").then_some(()).ok_or(said)
-        })
-        .await;
+        let labelling = "application/merge-patch+json";
+        let labelling = (http::Method::PATCH, dry.as_str(), labelling);
+        denied(kube, labelling.clone(), &label, "no tiers here").await;
         // The label goes to the Machine that is there, and to its refused object, in place; the second Machine comes all the same.
         let change =
             json!({"spec": {"replicas": 2, "template": {"metadata": {"labels": {"tier": "a"}}}}});
@@ -275,7 +280,9 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
         // What was refused is tried again with the next change, and after some minutes without one.
         allow(kube, "no-tiers").await;
         eventually("the policy is gone", PATIENCE, async || {
-            refusal().await.map_or(Ok(()), Err)
+            refusal(kube, labelling.clone(), &label)
+                .await
+                .map_or(Ok(()), Err)
         })
         .await;
         let change = json!({"spec": {"template": {"metadata": {"labels": {"tier": "b"}}}}});

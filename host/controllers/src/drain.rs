@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::ctx::{Ctx, failure};
 use crate::event::Event;
 use crate::kinds;
-use crate::kube_api::{ApiError, KubeApi, Patch, Resource, Selection};
+use crate::kube_api::{ApiError, KubeApi, Patch, Selection, list_all};
 use crate::machine::typed;
 use crate::workloads::Workload;
 
@@ -179,12 +179,12 @@ async fn pods_on(
         fields: Some(format!("spec.nodeName={node}")),
         ..Selection::default()
     };
-    let pods = list(api, &kinds::POD, &selection).await?;
+    let pods = list_all(api, &kinds::POD, &selection, PAGE).await?;
     if pods.is_empty() {
         return Ok(Vec::new());
     }
     let namespaces = if with_namespaces {
-        list(api, &kinds::NAMESPACE, &Selection::default()).await?
+        list_all(api, &kinds::NAMESPACE, &Selection::default(), PAGE).await?
     } else {
         Vec::new()
     };
@@ -238,23 +238,6 @@ fn daemon_set_of(pod: &Value) -> Option<String> {
         o.get("controller") == Some(&json!(true)) && o.get("kind") == Some(&json!("DaemonSet"))
     })?;
     owner.get("name").and_then(Value::as_str).map(str::to_owned)
-}
-
-async fn list(
-    api: &dyn KubeApi,
-    resource: &Resource,
-    selection: &Selection,
-) -> Result<Vec<Value>, ApiError> {
-    let mut items = Vec::new();
-    let mut next = None;
-    loop {
-        let page = api.list(resource, selection, PAGE, next.as_deref()).await?;
-        items.extend(page.items);
-        next = page.next;
-        if next.is_none() {
-            return Ok(items);
-        }
-    }
 }
 
 /// Evicts what is to be evicted now. What the server refused: why, and the pods.
@@ -374,7 +357,7 @@ pub async fn attached(
         Err(error) => return Err(failed(error)),
     };
     let everything = Selection::default();
-    let attachments = list(api, &kinds::VOLUME_ATTACHMENT, &everything)
+    let attachments = list_all(api, &kinds::VOLUME_ATTACHMENT, &everything, PAGE)
         .await
         .map_err(failed)?;
     if volume::attached(&object, &attachments).is_empty() {
@@ -387,7 +370,7 @@ pub async fn attached(
     let left_alone = judge
         .left_alone(&pods)
         .map_err(|why| Failure::transient("DrainRefused", format!("{doing}: {why}")))?;
-    let volumes = list(api, &kinds::PERSISTENT_VOLUME, &everything)
+    let volumes = list_all(api, &kinds::PERSISTENT_VOLUME, &everything, PAGE)
         .await
         .map_err(failed)?;
     Ok(volume::waited_for(&volume::Seen {

@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use crate::attempt::{self, Attempts};
 use crate::controller::{Controller, Primary, Report, Spec};
-use crate::ctx::{Ctx, Writer, failure};
+use crate::ctx::{Ctx, Writer, failure, is_lost_race};
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::metrics::Metrics;
@@ -353,7 +353,7 @@ impl<C: Controller> Reconcile<'_, C> {
             )
         };
         match outcome.failed {
-            Some((_, failure)) if failure.reason == "Conflict" => Err(Stop::Conflict),
+            Some((_, failure)) if is_lost_race(&failure) => Err(Stop::Conflict),
             Some((step, failure)) => {
                 tracing::debug!(?step, "step failed");
                 Err(failure.into())
@@ -391,7 +391,7 @@ impl<C: Controller> Reconcile<'_, C> {
             {
                 Ok(effect) => outcome.done.push((step.clone(), effect)),
                 Err(failure) => {
-                    let ends = !self.driver.controller.goes_on() || failure.reason == "Conflict";
+                    let ends = !self.driver.controller.goes_on() || is_lost_race(&failure);
                     outcome.failed.get_or_insert((step.clone(), failure));
                     if ends {
                         break;

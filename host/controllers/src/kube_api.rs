@@ -203,6 +203,30 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
 
+/// Objects per page of a list, as many as API servers' own clients ask for: 500 Machines are about 4 MB.
+pub const PAGE: u32 = 500;
+
+/// All objects of a list, page by page.
+///
+/// # Errors
+/// The first refusal.
+pub async fn list_all(
+    api: &dyn KubeApi,
+    resource: &Resource,
+    selection: &Selection,
+    page: u32,
+) -> Result<Vec<Value>, ApiError> {
+    let (mut objects, mut next) = (Vec::new(), None::<String>);
+    loop {
+        let page = api.list(resource, selection, page, next.as_deref()).await?;
+        objects.extend(page.items);
+        next = page.next;
+        if next.is_none() {
+            return Ok(objects);
+        }
+    }
+}
+
 /// One API server.
 pub trait KubeApi: Send + Sync + 'static {
     /// One page of a list.

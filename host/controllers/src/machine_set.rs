@@ -24,7 +24,7 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, owner_reference};
+use crate::ctx::{Ctx, Writer, is_lost_race, owner_reference};
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::machine::{shared, typed};
@@ -421,11 +421,6 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
 /// Whether a merge patch makes its writer the controller of an object.
 pub(crate) fn adopts(patch: &Value) -> bool {
     patch.pointer("/metadata/ownerReferences").is_some()
-}
-
-/// A lost race is looked at again at once: news to nobody.
-fn is_lost_race(failure: &Failure) -> bool {
-    failure.reason == "Conflict"
 }
 
 /// The Cluster of an object.

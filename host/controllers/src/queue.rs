@@ -191,9 +191,14 @@ fn doubled(
     most: Duration,
 ) -> Duration {
     let count = counts.entry(locator.clone()).or_default();
-    let wait = first.saturating_mul(1 << (*count).min(10)).min(most);
+    let wait = backoff(first, most, *count);
     *count = count.saturating_add(1);
     wait
+}
+
+/// The wait that begins with `first`, after so many of them twice as long each, up to `most`.
+pub(crate) fn backoff(first: Duration, most: Duration, before: u32) -> Duration {
+    first.saturating_mul(1 << before.min(10)).min(most)
 }
 
 impl Inner {

@@ -21,10 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ctx::{Ctx, failure};
 use crate::kinds;
-use crate::kube_api::{ApiError, Resource, Selection};
-
-/// Page size of lists.
-const PAGE: u32 = 500;
+use crate::kube_api::{ApiError, PAGE, Resource, Selection, list_all};
 
 /// The change that is looked at.
 #[derive(Clone, Debug, Default)]
@@ -239,19 +236,6 @@ pub(crate) async fn list(
     resource: &Resource,
     selection: &Selection,
 ) -> Result<Vec<Value>, Failure> {
-    let mut objects = Vec::new();
-    let mut next: Option<String> = None;
-    loop {
-        let page = ctx
-            .api
-            .list(resource, selection, PAGE, next.as_deref())
-            .await;
-        let page =
-            page.map_err(|error| failure(&format!("listing {}", resource.plural), &error))?;
-        objects.extend(page.items);
-        next = page.next;
-        if next.is_none() {
-            return Ok(objects);
-        }
-    }
+    let answer = list_all(&*ctx.api, resource, selection, PAGE).await;
+    answer.map_err(|error| failure(&format!("listing {}", resource.plural), &error))
 }

@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use crate::kube_api::{ApiError, KubeApi, Resource, Selection, WatchEvent};
+use crate::kube_api::{ApiError, KubeApi, PAGE, Resource, Selection, WatchEvent};
 use crate::object::Object;
 use crate::store::{Change, Store};
-
-/// Objects per page of a list: 500 Machines are about 4 MB.
-const PAGE: u32 = 500;
 
 /// Waits after failures: doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(200);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What is left of so many seconds since then; `None` when they are over. Kubernetes keeps times in whole seconds, so parts of one do not
 /// count.
@@ -14,6 +15,12 @@ pub fn left(since: Timestamp, seconds: i64, now: Timestamp) -> Option<Duration> 
         .ok()
         .filter(|left| *left > 0)
         .map(Duration::from_secs)
+}
+
+/// Whether something that began then lasts longer than so many seconds; what has not begun does not.
+#[must_use]
+pub fn lasts(since: Option<&Time>, seconds: i64, now: Timestamp) -> bool {
+    since.is_some_and(|since| now.duration_since(since.0).as_secs() > seconds)
 }
 
 #[cfg(test)]

@@ -3,22 +3,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::{Plugin, PluginCanaryState};
 use capstan_controllers::kinds;
-use capstan_controllers::kube_api::{KubeApi, Resource, Selection, management};
+use capstan_controllers::kube_api::{KubeApi, PAGE, Resource, Selection, list_all, management};
 use capstan_controllers::object::Object;
 use capstan_controllers::plugins::cluster_of;
 use capstan_core::plugin::answers_for;
 use serde::Serialize;
 
 use crate::output::Output;
-
-/// Objects on one page: as many as API servers' own clients ask for.
-const PAGE: u32 = 500;
 
 /// Which plugin.
 #[derive(Debug, clap::Args)]
@@ -71,13 +67,13 @@ async fn lines(args: &ServingArgs) -> anyhow::Result<Vec<Line>> {
         namespace: Some(args.host_namespace.clone()),
         ..Selection::default()
     };
-    let clusters = list(&api, &kinds::CLUSTER, &all).await?;
+    let clusters = list(&*api, &kinds::CLUSTER, &all).await?;
     let clusters: BTreeMap<ObjectKey, Object> = clusters
         .into_iter()
         .map(|cluster| (cluster.key.clone(), cluster))
         .collect();
     let mut lines = Vec::new();
-    for object in list(&api, &kinds::PLUGIN, &own).await? {
+    for object in list(&*api, &kinds::PLUGIN, &own).await? {
         if args
             .plugin
             .as_ref()
@@ -91,7 +87,7 @@ async fn lines(args: &ServingArgs) -> anyhow::Result<Vec<Line>> {
         for kind in plugin.status.iter().flat_map(|status| &status.kinds) {
             let resource =
                 Resource::namespaced(&kind.group, &kind.version, &kind.kind, &kind.plural);
-            let objects = list(&api, &resource, &all).await?;
+            let objects = list(&*api, &resource, &all).await?;
             lines.extend(of_kind(&plugin, &kind.kind, &objects, &clusters));
         }
     }
@@ -99,20 +95,13 @@ async fn lines(args: &ServingArgs) -> anyhow::Result<Vec<Line>> {
 }
 
 async fn list(
-    api: &Arc<dyn KubeApi>,
+    api: &dyn KubeApi,
     resource: &Resource,
     selection: &Selection,
 ) -> anyhow::Result<Vec<Object>> {
-    let (mut all, mut next) = (Vec::new(), None::<String>);
-    loop {
-        let page = api.list(resource, selection, PAGE, next.as_deref()).await;
-        let page = page.with_context(|| format!("listing {}", resource.plural))?;
-        all.extend(page.items.into_iter().filter_map(Object::new));
-        next = page.next;
-        if next.is_none() {
-            return Ok(all);
-        }
-    }
+    let all = list_all(api, resource, selection, PAGE).await;
+    let all = all.with_context(|| format!("listing {}", resource.plural))?;
+    Ok(all.into_iter().filter_map(Object::new).collect())
 }
 
 /// Who answers for these objects, by what the Plugin and its status say.

@@ -11,6 +11,8 @@ use capstan_engine::Loaded;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use crate::queue::backoff;
+
 /// How soon what failed for a passing reason is tried again; each further time twice as late.
 const PAUSE_FIRST: Duration = Duration::from_secs(10);
 
@@ -175,9 +177,7 @@ fn shown(at: Timestamp) -> String {
 }
 
 fn pause(failures: u32) -> Duration {
-    PAUSE_FIRST
-        .saturating_mul(1 << failures.saturating_sub(1).min(10))
-        .min(PAUSE_MAX)
+    backoff(PAUSE_FIRST, PAUSE_MAX, failures.saturating_sub(1))
 }
 
 /// What is left of a time that began then.

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::deletion::{self, Stage};
 use super::{Effect, Known, NodeLookup, Observed, Step, hook, text};
-use crate::deadline;
+use crate::deadline::{self, lasts};
 use crate::drain::{LONG_DRAIN_S, likely_due_to};
 use crate::lookup::Lookup;
 use crate::plan::{Next, Outcome};
@@ -635,13 +635,11 @@ fn collapse_control_plane(parts: Vec<Part>) -> Vec<Part> {
 
 /// The deletion in one line; when it takes long, with what holds it.
 fn deletion_line(observed: &Observed, stage: &Stage, said: &str, now: Timestamp) -> String {
-    let lasts = |since: Option<&Time>, seconds: i64| {
-        since.is_some_and(|since| now.duration_since(since.0).as_secs() > seconds)
-    };
     let reason = stage.reason();
     if !lasts(
         observed.machine.metadata.deletion_timestamp.as_ref(),
         LONG_DELETION_S,
+        now,
     ) {
         return format!("Machine deletion in progress, stage: {reason}");
     }
@@ -650,7 +648,7 @@ fn deletion_line(observed: &Observed, stage: &Stage, said: &str, now: Timestamp)
     let drained_since = status
         .and_then(|status| status.deletion.as_ref())
         .and_then(|times| times.node_drain_start_time.as_ref());
-    if matches!(stage, Stage::Drain(_)) && lasts(drained_since, LONG_DRAIN_S) {
+    if matches!(stage, Stage::Drain(_)) && lasts(drained_since, LONG_DRAIN_S, now) {
         line.push_str(&likely_due_to(said));
     }
     line

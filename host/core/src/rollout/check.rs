@@ -353,12 +353,22 @@ fn occupied(set: &MachineSetFacts, replicas: u32) -> u32 {
         .max(u32::try_from(set.machines.len()).unwrap_or(u32::MAX))
 }
 
+/// The most machines that there may be.
+fn ceiling(facts: &Facts) -> u32 {
+    facts.replicas.saturating_add(facts.max_surge)
+}
+
+/// The fewest machines that must be available.
+fn floor(facts: &Facts) -> u32 {
+    facts.replicas.saturating_sub(facts.max_unavailable)
+}
+
 fn check_surge(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
     let grows = pairs(facts, targets).any(|(set, target)| target.replicas > set.desired_replicas);
     let total = pairs(facts, targets).fold(0_u32, |total, (set, target)| {
         total.saturating_add(occupied(set, target.replicas))
     });
-    let ceiling = facts.replicas.saturating_add(facts.max_surge);
+    let ceiling = ceiling(facts);
     if grows && total > ceiling {
         return Err(Violation::AboveSurge {
             total,
@@ -388,7 +398,7 @@ fn check_floor(facts: &Facts, targets: &[Target], first: &BTreeSet<&str>) -> Res
     let left = u32::try_from(available)
         .unwrap_or(u32::MAX)
         .saturating_sub(then);
-    let floor = facts.replicas.saturating_sub(facts.max_unavailable);
+    let floor = floor(facts);
     if then > already && left < floor {
         return Err(Violation::BelowFloor {
             available: left,
@@ -428,7 +438,7 @@ fn check_staying(facts: &Facts, targets: &[Target]) -> Result<(), Violation> {
         };
         stay.saturating_add(target.replicas.min(most))
     });
-    let floor = facts.replicas.saturating_sub(facts.max_unavailable);
+    let floor = floor(facts);
     if stay < floor && pairs(facts, targets).any(|pair| removes(&pair)) {
         return Err(Violation::TooFewStay {
             staying: stay,

@@ -5,9 +5,9 @@ use capstan_api::condition::{self, Report};
 use capstan_api::reason::{self, common, condition_type};
 use capstan_api::v1beta2::Machine;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::count;
+use crate::deadline::lasts;
 use crate::drain::{LONG_DRAIN_S, likely_due_to};
 use crate::machine::report::LONG_DELETION_S;
 
@@ -78,13 +78,11 @@ pub fn slow_deletions<'a>(
     machines: impl IntoIterator<Item = &'a Machine>,
     now: Timestamp,
 ) -> Option<String> {
-    let lasts = |since: Option<&Time>, seconds: i64| {
-        since.is_some_and(|since| now.duration_since(since.0).as_secs() > seconds)
-    };
     let slow = machines.into_iter().filter(|machine| {
         lasts(
             machine.metadata.deletion_timestamp.as_ref(),
             LONG_DELETION_S,
+            now,
         )
     });
     let mut names = Vec::new();
@@ -96,7 +94,7 @@ pub fn slow_deletions<'a>(
         let deleting = condition::get(count::conditions(machine), condition_type::DELETING);
         let is_draining =
             deleting.filter(|deleting| deleting.reason == reason::machine::DRAINING_NODE);
-        if let Some(draining) = is_draining.filter(|_| lasts(drained_since, LONG_DRAIN_S)) {
+        if let Some(draining) = is_draining.filter(|_| lasts(drained_since, LONG_DRAIN_S, now)) {
             drains.push_str(&draining.message);
         }
     }

@@ -279,6 +279,10 @@ fn what_is_taken_away_is_gone_also_while_a_registry_does_not_answer() {
         let source = json!({"configMap": null, "oci": {"image": image, "plainHTTP": true}});
         configure(kube, json!({"source": source})).await;
         let _asked = silent.accept().await.unwrap();
+        said(kube, "it waits for the registry", |object| {
+            condition(object, "Verified").reason == "Loading"
+        })
+        .await;
         configure(kube, json!({"grants": null})).await;
         let mut turn = 0_u32;
         eventually("calls are refused", PATIENCE, async || {

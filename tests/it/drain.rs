@@ -1,6 +1,7 @@
 //! Drains: pods go in the order that rules give, budgets and waits are respected and named, volumes are waited for.
 
 use capstan_tests::cluster::TestCluster;
+use capstan_tests::control_plane;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     BUDGET, EVENT, Kube, MACHINE, MACHINE_DEPLOYMENT, MACHINE_DRAIN_RULE, NODE, PERSISTENT_VOLUME,
@@ -320,6 +321,60 @@ fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
         for reason in ["SuccessfulDrainNode", "NodeVolumesDetached"] {
             assert!(!told.contains(&&json!(reason)), "{told:?}");
         }
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn what_cannot_be_done_to_a_node_is_told_in_events() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("drain-fails", "drain-fails", 1);
+        cluster.create(kube).await;
+        cluster.available(host, 1).await;
+        let machine = workers(host, &cluster).await.remove(0);
+        let (ns, machine_name) = (&cluster.namespace, name(&machine));
+        let workload = cluster.workload(kube).await;
+        let node = node_of(&machine);
+        attach(&workload, &node).await;
+        let holds = json!({"cluster.x-k8s.io/drain": "wait-completed"});
+        pod(&workload, &node, "never", holds).await;
+        let machines = kube.list(MACHINE, ns).await;
+        let is_plane =
+            |m: &&Value| !m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null();
+        let plane = machines.iter().find(is_plane).map(name).unwrap();
+        let plane = control_plane::instance(host, &cluster, &plane).await;
+        let annotate = async |key: &str, value: Value| {
+            let patch = json!({"metadata": {"annotations": {key: value}}});
+            kube.merge(MACHINE, ns, &machine_name, &patch).await;
+        };
+        let hook = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/hold";
+        annotate(hook, json!("test")).await;
+        kube.delete(MACHINE, ns, &machine_name).await;
+        let steps = [
+            ("never", "FailedDrainNode", "exclude-node-draining"),
+            (
+                "for-ever",
+                "FailedWaitForVolumeDetach",
+                "exclude-wait-for-node-volume-detach",
+            ),
+        ];
+        for (held_by, failed, exclude) in steps {
+            deletion_says(host, &machine, &[held_by]).await;
+            host.cloud.act(&plane, "stop-api-server").await;
+            has_event(host, &cluster, failed).await;
+            host.cloud.act(&plane, "start-api-server").await;
+            deletion_says(host, &machine, &[held_by]).await;
+            annotate(&format!("machine.cluster.x-k8s.io/{exclude}"), json!("")).await;
+        }
+        deletion_says(host, &machine, &["hold"]).await;
+        host.cloud.act(&plane, "stop-api-server").await;
+        annotate(hook, Value::Null).await;
+        has_event(host, &cluster, "FailedDeleteNode").await;
+        // It is given up after its time.
+        goes(host, &machine).await;
+        host.cloud.act(&plane, "start-api-server").await;
         cluster.delete(host).await;
     });
 }

@@ -355,7 +355,11 @@ fn an_external_controller_is_asked_by_a_request_that_goes_when_the_machine_recov
         on_machine("RemediationTemplateNotFound").await;
         kube.apply(CRD, &definition("reboottemplates", "RebootTemplate"))
             .await;
-        kube.apply(CRD, &definition("reboots", "Reboot")).await;
+        // Its provider asks for a field that the template does not have.
+        let mut strict = definition("reboots", "Reboot");
+        let schema = &mut strict["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        schema["required"] = json!(["how"]);
+        kube.apply(CRD, &strict).await;
         let template = json!({
             "apiVersion": REBOOT_TEMPLATE.api_version, "kind": "RebootTemplate",
             "metadata": {"namespace": cluster.namespace, "name": "reboot"},
@@ -366,6 +370,8 @@ fn an_external_controller_is_asked_by_a_request_that_goes_when_the_machine_recov
             answer.map(drop).map_err(|refusal| refusal.message)
         })
         .await;
+        on_machine("RemediationRequestCreationFailed").await;
+        kube.apply(CRD, &definition("reboots", "Reboot")).await;
         on_machine("WaitingForRemediation").await;
         let request = kube
             .get(REBOOT, &cluster.namespace, &name(&machine))

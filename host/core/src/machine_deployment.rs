@@ -39,3 +39,6 @@ pub fn is_outdated_revision(deployment: &MachineDeployment, set: &MachineSet) ->
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

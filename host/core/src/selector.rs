@@ -2,61 +2,62 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
-/// The operators that there are.
-const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 /// Whether the labels match. An empty selector matches everything.
 ///
 /// # Errors
-/// The operator that is none.
+/// As [`check`].
 pub fn selects(
     selector: &LabelSelector,
     labels: &BTreeMap<String, String>,
 ) -> Result<bool, String> {
+    check(selector)?;
     let equal = selector
         .match_labels
         .iter()
         .flatten()
         .all(|(key, value)| labels.get(key) == Some(value));
-    for requirement in selector.match_expressions.iter().flatten() {
+    let holds = |requirement: &LabelSelectorRequirement| {
         let value = labels.get(&requirement.key);
-        let listed = value.is_some_and(|value| {
-            requirement
-                .values
-                .iter()
-                .flatten()
-                .any(|wanted| wanted == value)
-        });
-        let holds = match requirement.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
+        let listed = || value.is_some_and(|value| values(requirement).contains(value));
+        match requirement.operator.as_str() {
+            "In" => listed(),
+            "NotIn" => !listed(),
             "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            other => return Err(format!("{other:?} is not an operator of a label selector")),
-        };
-        if !holds {
-            return Ok(false);
+            _ => value.is_none(),
         }
-    }
-    Ok(equal)
+    };
+    let mut requirements = selector.match_expressions.iter().flatten();
+    Ok(equal && requirements.all(holds))
 }
 
-/// Whether a selector can be read at all, whatever it is applied to.
+fn values(requirement: &LabelSelectorRequirement) -> &[String] {
+    requirement.values.as_deref().unwrap_or_default()
+}
+
+/// Whether a selector can be read at all, whatever it is applied to (Kubernetes' `LabelSelectorAsSelector`).
 ///
 /// # Errors
-/// The operator that is none.
+/// The operator that is none, or that has values and takes none, or the reverse.
 pub fn check(selector: &LabelSelector) -> Result<(), String> {
-    let mut operators = selector
-        .match_expressions
-        .iter()
-        .flatten()
-        .map(|requirement| requirement.operator.as_str());
-    match operators.find(|operator| !OPERATORS.contains(operator)) {
-        Some(other) => Err(format!("{other:?} is not an operator of a label selector")),
-        None => Ok(()),
-    }
+    let mut requirements = selector.match_expressions.iter().flatten();
+    requirements.try_for_each(|requirement| {
+        let operator = requirement.operator.as_str();
+        let takes_values = match operator {
+            "In" | "NotIn" => true,
+            "Exists" | "DoesNotExist" => false,
+            other => return Err(format!("{other:?} is not an operator of a label selector")),
+        };
+        if takes_values == values(requirement).is_empty() {
+            let must = if takes_values { "needs" } else { "takes no" };
+            let key = &requirement.key;
+            return Err(format!(
+                "the operator {operator} of key {key:?} {must} values"
+            ));
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -85,5 +86,13 @@ mod tests {
         assert_eq!(check(expression("a", "Exists", &[])), Ok(true));
         assert_eq!(check(expression("a", "DoesNotExist", &[])), Ok(false));
         assert!(check(expression("a", "Near", &[])).is_err());
+        assert_eq!(
+            check(expression("a", "In", &[])),
+            Err("the operator In of key \"a\" needs values".to_owned())
+        );
+        assert_eq!(
+            check(expression("b", "Exists", &["1"])),
+            Err("the operator Exists of key \"b\" takes no values".to_owned())
+        );
     }
 }

@@ -261,3 +261,37 @@ fn a_drain_is_looked_at_less_often_the_longer_it_takes() {
         [2, 5, 10, 20]
     );
 }
+
+#[test]
+fn many_pods_and_many_refusals_are_a_few_lines() {
+    let named = |names: &[&str]| names.iter().map(|name| format!("ns/{name}")).collect();
+    let drain = Drain {
+        terminating: named(&["a", "b", "c", "d", "e"]),
+        completing: named(&["f", "g"]),
+        later: named(&["h"]),
+        completing_later: named(&["i"]),
+        ..Drain::default()
+    };
+    let refused: BTreeMap<Refusal, Vec<String>> = (0..7)
+        .map(|n| (Refusal::Other(format!("no {n}")), vec![format!("ns/{n}")]))
+        .collect();
+    let lines = describe(&drain, &refused);
+    let [first, .., others, completing, later, last] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(
+        first,
+        "* Pods ns/a, ns/b, ns/c, ... (2 more): deletionTimestamp set, but still not removed from the Node"
+    );
+    assert_eq!(lines.len(), 1 + 5 + 4, "{lines:?}");
+    assert_eq!(others, "* 2 Pods with other issues");
+    assert_eq!(completing, "* Pods ns/f, ns/g: waiting for completion");
+    assert_eq!(
+        later,
+        "After above Pods have been removed from the Node, the following Pods will be evicted: ns/h"
+    );
+    assert_eq!(
+        last,
+        "After above Pods have been removed from the Node, waiting for the following Pods to complete without eviction: ns/i"
+    );
+}

@@ -396,6 +396,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_names_who_keeps_its_machine() {
+        let (mut observed, node) = with_node();
+        let owner = |kind: &str, controller: bool| {
+            serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": kind, "name": "o", "uid": kind, "controller": controller,
+            }))
+            .expect("an owner")
+        };
+        let said = |observed: &Observed| {
+            let annotations =
+                patch(observed, &node).expect("differs")["metadata"]["annotations"].clone();
+            [annotation::OWNER_KIND, annotation::OWNER_NAME].map(|key| annotations[key].clone())
+        };
+        observed.machine.metadata.owner_references = Some(vec![owner("Inventory", false)]);
+        assert_eq!(said(&observed), [Value::Null, Value::Null]);
+        let owners = observed
+            .machine
+            .metadata
+            .owner_references
+            .get_or_insert_default();
+        owners.push(owner("MachineSet", true));
+        assert_eq!(said(&observed), [json!("MachineSet"), json!("o")]);
+    }
+
+    #[test]
     fn annotations_of_the_nodes_domain_go_over() {
         let (mut observed, node) = with_node();
         let own = [

@@ -2,15 +2,18 @@
 //!
 //! Contract: upstream `core/reconcilers/machine/machine_controller_status.go`.
 
+mod node;
+mod ready;
+
 use std::time::Duration;
 
 use capstan_api::annotation;
-use capstan_api::condition::combine::{Class, Fallback, Part, Reasons, mirror, summary};
+use capstan_api::condition::combine::{Fallback, mirror};
 use capstan_api::condition::{self, Report};
 use capstan_api::machine_hook::MachineHookPhase as Phase;
 use capstan_api::v1beta2::{
-    ConditionPolarity as Polarity, ConditionStatus, MachineAddress, MachineDeletionStatus,
-    MachineInitializationStatus, MachineNodeReference, MachinePhase, MachineStatus,
+    MachineAddress, MachineDeletionStatus, MachineInitializationStatus, MachineNodeReference,
+    MachinePhase, MachineStatus,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -18,14 +21,9 @@ use serde_json::Value;
 
 use super::deletion::{self, Stage};
 use super::{Effect, Known, NodeLookup, Observed, Step, hook, text};
-use crate::deadline::{self, lasts};
-use crate::drain::{LONG_DRAIN_S, likely_due_to};
 use crate::lookup::Lookup;
 use crate::plan::{Next, Outcome};
 use crate::rollout::count;
-
-/// How long a connection may be silent before what it said counts as unknown (upstream `--remote-conditions-grace-period`).
-const CONNECTION_GRACE_S: i64 = 300;
 
 /// A deletion that takes longer than this explains itself in `Ready`.
 pub(crate) const LONG_DELETION_S: i64 = 15 * 60;
@@ -98,7 +96,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>, now: Timesta
     let sooner = [
         moved_on.then_some(Duration::ZERO),
         has_to_wait.then_some(TURN_RECHECK),
-        until_available(observed, &merged, now),
+        ready::until_available(observed, &merged, now),
     ];
     let next = sooner.into_iter().flatten().min().map(Next::CheckAfter);
     Reported {
@@ -199,15 +197,15 @@ fn conditions(
         Report::no("Updating", "NotUpdating"),
         deleting(observed, stage, outcome),
     ];
-    reports.extend(node_conditions(observed, known, before, now));
+    reports.extend(node::conditions(observed, known, before, now));
     reports.extend(up_to_date(observed));
     if stage.is_some() {
         reports.extend(hook_conditions(observed, outcome, now));
     }
     let merged = condition::merge(before, reports.clone(), None, now);
-    let ready = ready(observed, &merged, stage, now);
+    let ready = ready::ready(observed, &merged, stage, now);
     let merged = condition::merge(&merged, [ready.clone()], None, now);
-    reports.push(available(observed, &merged, now));
+    reports.push(ready::available(observed, &merged, now));
     reports.push(ready);
     (reports, merged)
 }
@@ -283,188 +281,6 @@ fn infrastructure_ready(observed: &Observed, known: &Known) -> Report {
         }
         Lookup::Unknown(why) => Report::unknown(TYPE, "InternalError").with_message(why.clone()),
     }
-}
-
-/// `NodeReady` and `NodeHealthy`.
-fn node_conditions(
-    observed: &Observed,
-    known: &Known,
-    before: &[Condition],
-    now: Timestamp,
-) -> Vec<Report> {
-    let both = |status: ConditionStatus, reason: &str, message: String| {
-        ["NodeReady", "NodeHealthy"]
-            .map(|name| Report::new(name, status, reason).with_message(message.clone()))
-            .to_vec()
-    };
-    if let Some(waiting) = waiting_for_node(observed, known) {
-        return both(ConditionStatus::Unknown, "InspectionFailed", waiting);
-    }
-    if let NodeLookup::One(node) = &observed.node {
-        return vec![node_ready(node), node_healthy(node)];
-    }
-    let connection = &observed.connection;
-    if !connection.connected {
-        let silent = connection
-            .last_success
-            .max(connection.since)
-            .is_none_or(|last| now.duration_since(last).as_secs() >= CONNECTION_GRACE_S);
-        let known_before = condition::get(before, "NodeHealthy").is_some();
-        if !silent && known_before {
-            // Within the grace period, what was last seen stands.
-            return Vec::new();
-        }
-        let message = connection.last_success.map_or_else(
-            || "Remote connection not established yet".to_owned(),
-            |last| format!("Last successful probe at {last}"),
-        );
-        return both(ConditionStatus::Unknown, "ConnectionDown", message);
-    }
-    if let NodeLookup::Several(names) = &observed.node {
-        let id = known.provider_id.as_deref().unwrap_or_default();
-        let message = format!(
-            "Nodes {} have the same spec.providerID {id}",
-            names.join(", ")
-        );
-        return both(ConditionStatus::Unknown, "InternalError", message);
-    }
-    let had = observed
-        .machine
-        .status
-        .as_ref()
-        .and_then(|s| s.node_ref.as_ref());
-    match had {
-        Some(node) if observed.is_deleting() => both(
-            ConditionStatus::False,
-            "NodeDeleted",
-            format!("Node {} has been deleted", node.name),
-        ),
-        Some(node) => both(
-            ConditionStatus::False,
-            "NodeDeleted",
-            format!(
-                "Node {} has been deleted while the Machine still exists",
-                node.name
-            ),
-        ),
-        None if observed.is_deleting() => both(
-            ConditionStatus::Unknown,
-            "NodeDoesNotExist",
-            "Node does not exist".to_owned(),
-        ),
-        None => both(
-            ConditionStatus::Unknown,
-            "InspectionFailed",
-            format!(
-                "Waiting for a Node with spec.providerID {} to exist",
-                known.provider_id.as_deref().unwrap_or_default()
-            ),
-        ),
-    }
-}
-
-/// What has to happen before a Node can be looked for.
-fn waiting_for_node(observed: &Observed, known: &Known) -> Option<String> {
-    let initialization = observed
-        .cluster
-        .found()
-        .and_then(|c| c.status.as_ref()?.initialization.clone())
-        .unwrap_or_default();
-    if initialization.infrastructure_provisioned != Some(true) {
-        return Some(
-            "Waiting for Cluster status.initialization.infrastructureProvisioned to be true"
-                .to_owned(),
-        );
-    }
-    if initialization.control_plane_initialized != Some(true)
-        && !matches!(observed.node, NodeLookup::One(_))
-    {
-        return Some("Waiting for Cluster control plane to be initialized".to_owned());
-    }
-    if known.provider_id.is_none() {
-        let kind = &observed.machine.spec.infrastructure_ref.kind;
-        return Some(format!("Waiting for {kind} to report spec.providerID"));
-    }
-    None
-}
-
-fn node_condition<'a>(node: &'a Value, name: &str) -> Option<&'a Value> {
-    let listed = node
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)?;
-    listed.iter().find(|c| text(c, "/type") == Some(name))
-}
-
-fn node_ready(node: &Value) -> Report {
-    let Some(ready) = node_condition(node, "Ready") else {
-        return Report::unknown("NodeReady", "NodeReadyUnknown")
-            .with_message("* Node.Ready: Condition not yet reported");
-    };
-    let message = || {
-        let words = text(ready, "/message")
-            .or_else(|| text(ready, "/reason"))
-            .unwrap_or("Condition is not True");
-        format!("* Node.Ready: {words}")
-    };
-    let report = match text(ready, "/status") {
-        Some("True") => Report::yes("NodeReady", "NodeReady"),
-        Some("False") => Report::no("NodeReady", "NodeNotReady").with_message(message()),
-        _ => Report::unknown("NodeReady", "NodeReadyUnknown").with_message(message()),
-    };
-    // Since when is the Node's to say: a health check counts from then, whoever looks.
-    let since = text(ready, "/lastTransitionTime").and_then(|since| since.parse().ok());
-    Report {
-        transition: since,
-        ..report
-    }
-}
-
-fn node_healthy(node: &Value) -> Report {
-    const TYPES: [(&str, &str); 4] = [
-        ("Ready", "True"),
-        ("MemoryPressure", "False"),
-        ("DiskPressure", "False"),
-        ("PIDPressure", "False"),
-    ];
-    let mut class = Class::Info;
-    let mut lines: Vec<(&str, String)> = Vec::new();
-    for (name, good) in TYPES {
-        let found = node_condition(node, name);
-        let (part, words) = match found.and_then(|c| text(c, "/status")) {
-            Some(status) if status == good => continue,
-            Some("True" | "False") => (
-                Class::Issue,
-                found
-                    .and_then(|c| text(c, "/message"))
-                    .unwrap_or("Condition is not met"),
-            ),
-            Some(_) => (
-                Class::Unknown,
-                found
-                    .and_then(|c| text(c, "/message"))
-                    .unwrap_or("Condition is unknown"),
-            ),
-            None => (Class::Unknown, "Condition not yet reported"),
-        };
-        class = class.min(part);
-        lines.push((name, words.to_owned()));
-    }
-    let same =
-        lines.len() == TYPES.len() && lines.windows(2).all(|w| matches!(w, [a, b] if a.1 == b.1));
-    let message = match lines.first() {
-        Some((_, words)) if same => format!("* Node.AllConditions: {words}"),
-        _ => lines
-            .iter()
-            .map(|(name, words)| format!("* Node.{name}: {words}"))
-            .collect::<Vec<_>>()
-            .join("\n"),
-    };
-    let report = match class {
-        Class::Issue => Report::no("NodeHealthy", "NodeNotHealthy"),
-        Class::Unknown => Report::unknown("NodeHealthy", "NodeHealthyUnknown"),
-        Class::Info => Report::yes("NodeHealthy", "NodeHealthy"),
-    };
-    report.with_message(message)
 }
 
 fn up_to_date(observed: &Observed) -> Option<Report> {
@@ -548,140 +364,6 @@ fn hook_conditions(
             hook::report(&after.deletion.hooks, phase, &pending, now)
         })
         .collect()
-}
-
-const GONE: [&str; 4] = [
-    "ObjectDeleted",
-    "ObjectDoesNotExist",
-    "NodeDeleted",
-    "NodeDoesNotExist",
-];
-
-fn ready(
-    observed: &Observed,
-    conditions: &[Condition],
-    stage: Option<&Stage>,
-    now: Timestamp,
-) -> Report {
-    let mut parts = vec![Part::of(conditions, "Deleting", Polarity::Negative)];
-    if let (Some(part), Some(stage)) = (parts.first_mut(), stage) {
-        let said = condition::get(conditions, "Deleting").map_or("", |c| c.message.as_str());
-        part.message = deletion_line(observed, stage, said, now);
-    }
-    parts.push(Part::of(conditions, "Updating", Polarity::Negative));
-    for name in ["BootstrapConfigReady", "InfrastructureReady", "NodeHealthy"] {
-        let part = Part::of(conditions, name, Polarity::Positive);
-        let gone =
-            condition::get(conditions, name).is_some_and(|c| GONE.contains(&c.reason.as_str()));
-        parts.push(if stage.is_some() && gone {
-            part.as_info()
-        } else {
-            part
-        });
-    }
-    parts.push(Part::if_reported(
-        conditions,
-        "HealthCheckSucceeded",
-        Polarity::Positive,
-    ));
-    for gate in &observed.machine.spec.readiness_gates {
-        let polarity = gate.polarity.unwrap_or(Polarity::Positive);
-        parts.push(Part::of(conditions, &gate.condition_type, polarity));
-    }
-    summary(
-        "Ready",
-        &collapse_control_plane(parts),
-        &Reasons {
-            on_true: "Ready",
-            on_false: "NotReady",
-            on_unknown: "ReadyUnknown",
-        },
-    )
-}
-
-/// Control-plane components about which the same is said are one line.
-fn collapse_control_plane(parts: Vec<Part>) -> Vec<Part> {
-    let is_component = |part: &Part| {
-        ["APIServer", "ControllerManager", "Scheduler"]
-            .iter()
-            .any(|p| part.type_.starts_with(p))
-            || part.type_ == "EtcdPodHealthy"
-    };
-    let bad: Vec<&Part> = parts
-        .iter()
-        .filter(|p| is_component(p) && matches!(p.class, Some(Class::Issue | Class::Unknown)))
-        .collect();
-    let same = bad.len() > 1
-        && bad
-            .windows(2)
-            .all(|w| matches!(w, [a, b] if a.message == b.message && a.class == b.class));
-    if !same {
-        return parts;
-    }
-    let mut collapsed: Vec<Part> = Vec::new();
-    let mut done = false;
-    for mut part in parts {
-        if is_component(&part) && matches!(part.class, Some(Class::Issue | Class::Unknown)) {
-            if done {
-                continue;
-            }
-            done = true;
-            part.type_ = "Control plane components".to_owned();
-        }
-        collapsed.push(part);
-    }
-    collapsed
-}
-
-/// The deletion in one line; when it takes long, with what holds it.
-fn deletion_line(observed: &Observed, stage: &Stage, said: &str, now: Timestamp) -> String {
-    let reason = stage.reason();
-    if !lasts(
-        observed.machine.metadata.deletion_timestamp.as_ref(),
-        LONG_DELETION_S,
-        now,
-    ) {
-        return format!("Machine deletion in progress, stage: {reason}");
-    }
-    let mut line = format!("Machine deletion in progress since more than 15m, stage: {reason}");
-    let status = observed.machine.status.as_ref();
-    let drained_since = status
-        .and_then(|status| status.deletion.as_ref())
-        .and_then(|times| times.node_drain_start_time.as_ref());
-    if matches!(stage, Stage::Drain(_)) && lasts(drained_since, LONG_DRAIN_S, now) {
-        line.push_str(&likely_due_to(said));
-    }
-    line
-}
-
-/// Since when the Machine is ready.
-fn ready_since(conditions: &[Condition]) -> Option<Timestamp> {
-    condition::get(conditions, "Ready")
-        .filter(|c| c.status == "True")
-        .map(|c| c.last_transition_time.0)
-}
-
-fn available(observed: &Observed, conditions: &[Condition], now: Timestamp) -> Report {
-    let Some(since) = ready_since(conditions) else {
-        return Report::no("Available", "NotReady");
-    };
-    let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
-    if now.duration_since(since).as_secs() >= needed {
-        Report::yes("Available", "Available")
-    } else {
-        Report::no("Available", "WaitingForMinReadySeconds")
-    }
-}
-
-/// How long a ready Machine still has to be ready before it is available; `None` when nothing will change by waiting.
-fn until_available(
-    observed: &Observed,
-    conditions: &[Condition],
-    now: Timestamp,
-) -> Option<Duration> {
-    let since = ready_since(conditions)?;
-    let needed = i64::from(observed.machine.spec.min_ready_seconds.unwrap_or(0));
-    deadline::left(since, needed, now)
 }
 
 #[cfg(test)]

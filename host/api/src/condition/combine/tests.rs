@@ -152,6 +152,44 @@ fn aggregate_groups_names_and_folds_the_rest() {
 }
 
 #[test]
+fn aggregate_counts_what_it_does_not_spell_out() {
+    let line = |names: [&'static str; 5], status: &str| {
+        let sources = names.map(|name| Source {
+            kind: "Machine",
+            name,
+            is_control_plane: false,
+            condition: Some(condition("Ready", status, "R", &format!("says {name}"))),
+        });
+        let ready = aggregate(
+            "MachinesReady",
+            "Ready",
+            &sources,
+            Polarity::Positive,
+            &READY,
+        );
+        let last = ready.message.lines().last().map(str::to_owned);
+        (ready.status, last.unwrap_or_default())
+    };
+    let all = ["a", "b", "c", "d", "e"];
+    let told = |status, words: &str| (status, words.to_owned());
+    assert_eq!(
+        line(all, "True"),
+        told(ConditionStatus::True, "And 2 Machines with additional info")
+    );
+    assert_eq!(
+        line(all, "False"),
+        told(ConditionStatus::False, "And 2 Machines with other issues")
+    );
+    assert_eq!(
+        line(all, "Unknown"),
+        told(
+            ConditionStatus::Unknown,
+            "And 2 Machines with status unknown"
+        )
+    );
+}
+
+#[test]
 fn aggregate_of_negative_polarity_is_true_when_one_source_is() {
     let reasons = Reasons {
         on_true: "ScalingUp",

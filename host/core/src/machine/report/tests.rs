@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use capstan_api::v1beta2::{Cluster, ClusterInitializationStatus, ClusterStatus, Machine};
+use capstan_api::v1beta2::{
+    Cluster, ClusterInitializationStatus, ClusterStatus, ConditionStatus, Machine,
+};
 use serde_json::json;
 
 use super::*;
@@ -525,4 +527,158 @@ fn a_machine_takes_over_from_the_clusters_control_plane_whatever_its_group() {
         .filter_map(|owner| owner["kind"].as_str())
         .collect();
     assert_eq!(kinds, ["Inventory", "Machine"]);
+}
+
+/// Status, reason and message of a condition.
+fn told(observed: &Observed, name: &str) -> (ConditionStatus, String, String) {
+    let reported = reported(observed);
+    let said = said(&reported, name);
+    (said.status, said.reason.clone(), said.message.clone())
+}
+
+fn no(reason: &str, message: &str) -> (ConditionStatus, String, String) {
+    (
+        ConditionStatus::False,
+        reason.to_owned(),
+        message.to_owned(),
+    )
+}
+
+fn unknown(reason: &str, message: &str) -> (ConditionStatus, String, String) {
+    (
+        ConditionStatus::Unknown,
+        reason.to_owned(),
+        message.to_owned(),
+    )
+}
+
+#[test]
+fn objects_that_were_there_are_deleted_and_others_do_not_exist() {
+    let mut seen = observed();
+    let done = json!({"infrastructureProvisioned": true, "bootstrapDataSecretCreated": true});
+    let status = seen.machine.status.get_or_insert_default();
+    status.initialization = serde_json::from_value(done).ok();
+    seen.infra = Lookup::Missing;
+    seen.bootstrap = Some(Lookup::Missing);
+    assert_eq!(
+        told(&seen, "InfrastructureReady"),
+        no(
+            "ObjectDeleted",
+            "InfraMachine m has been deleted while the Machine still exists"
+        )
+    );
+    assert_eq!(
+        told(&seen, "BootstrapConfigReady"),
+        no("ObjectDoesNotExist", "Config m does not exist")
+    );
+    seen.machine.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    assert_eq!(
+        told(&seen, "InfrastructureReady"),
+        no("ObjectDeleted", "InfraMachine m has been deleted")
+    );
+    assert_eq!(
+        told(&seen, "BootstrapConfigReady"),
+        no("ObjectDeleted", "Config m has been deleted")
+    );
+    seen.machine.status = None;
+    assert_eq!(
+        told(&seen, "InfrastructureReady"),
+        no("ObjectDoesNotExist", "InfraMachine m does not exist")
+    );
+}
+
+#[test]
+fn a_node_that_is_gone_was_deleted_or_never_was() {
+    let mut seen = observed();
+    seen.node = NodeLookup::None;
+    let waiting = "Waiting for a Node with spec.providerID x://1 to exist";
+    assert_eq!(
+        told(&seen, "NodeReady"),
+        unknown("InspectionFailed", waiting)
+    );
+    seen.machine.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    let never = unknown("NodeDoesNotExist", "Node does not exist");
+    assert_eq!(told(&seen, "NodeReady"), never);
+    seen.machine.status.get_or_insert_default().node_ref = Some(MachineNodeReference {
+        name: "n".to_owned(),
+    });
+    let deleted = no("NodeDeleted", "Node n has been deleted");
+    assert_eq!(told(&seen, "NodeHealthy"), deleted);
+    seen.machine.metadata.deletion_timestamp = None;
+    let deleted = no(
+        "NodeDeleted",
+        "Node n has been deleted while the Machine still exists",
+    );
+    assert_eq!(told(&seen, "NodeHealthy"), deleted);
+}
+
+/// A Machine whose Node says this.
+fn with_node_conditions(conditions: Value) -> Observed {
+    let mut seen = observed();
+    let node = json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}});
+    seen.node = NodeLookup::One(node.into());
+    seen
+}
+
+#[test]
+fn a_node_that_does_not_say_whether_it_is_ready_is_unknown() {
+    let silent = with_node_conditions(json!([]));
+    let words = "* Node.Ready: Condition not yet reported";
+    assert_eq!(
+        told(&silent, "NodeReady"),
+        unknown("NodeReadyUnknown", words)
+    );
+    let all = "* Node.AllConditions: Condition not yet reported";
+    assert_eq!(
+        told(&silent, "NodeHealthy"),
+        unknown("NodeHealthyUnknown", all)
+    );
+    let lost = "Kubelet stopped posting node status.";
+    let lost = with_node_conditions(json!(
+        ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
+            .map(|type_| json!({"type": type_, "status": "Unknown", "message": lost}))
+    ));
+    let words = "* Node.Ready: Kubelet stopped posting node status.";
+    assert_eq!(told(&lost, "NodeReady"), unknown("NodeReadyUnknown", words));
+    let all = "* Node.AllConditions: Kubelet stopped posting node status.";
+    assert_eq!(
+        told(&lost, "NodeHealthy"),
+        unknown("NodeHealthyUnknown", all)
+    );
+    let early = with_node_conditions(json!([
+        {"type": "Ready", "status": "False", "reason": "KubeletNotReady"},
+    ]));
+    assert_eq!(
+        told(&early, "NodeReady"),
+        no("NodeNotReady", "* Node.Ready: KubeletNotReady")
+    );
+}
+
+#[test]
+fn components_of_a_control_plane_with_the_same_trouble_are_one_line() {
+    const GATES: [&str; 4] = [
+        "APIServerPodHealthy",
+        "ControllerManagerPodHealthy",
+        "SchedulerPodHealthy",
+        "EtcdPodHealthy",
+    ];
+    let mut seen = observed();
+    seen.machine.spec.readiness_gates = GATES
+        .map(|gate| serde_json::from_value(json!({"conditionType": gate})).expect("a gate"))
+        .into();
+    let mut say = |messages: [&str; 4]| {
+        let status = seen.machine.status.get_or_insert_default();
+        let reports = GATES.iter().zip(messages).map(|(gate, message)| {
+            Report::new(gate, ConditionStatus::Unknown, "Unseen").with_message(message)
+        });
+        status.conditions = condition::merge(&[], reports, None, Timestamp::UNIX_EPOCH);
+        told(&seen, "Ready").2
+    };
+    let same = "Node n is unreachable";
+    assert_eq!(
+        say([same; 4]),
+        "* Control plane components: Node n is unreachable"
+    );
+    let lines = say([same, same, same, "Pod etcd does not exist"]);
+    assert_eq!(lines.lines().count(), 4, "{lines}");
 }

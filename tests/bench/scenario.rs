@@ -11,7 +11,7 @@ use capstan_tests::cluster::{TestCluster, VERSION_NEXT};
 use capstan_tests::eventually;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, Kube, MACHINE, MACHINE_DEPLOYMENT, condition, conditions, name,
+    CLUSTER, Kube, MACHINE, MACHINE_DEPLOYMENT, condition, conditions, is_control_plane, name,
 };
 use capstan_tests::process::HostProcess;
 use serde_json::{Value, json};
@@ -213,7 +213,7 @@ impl Bench<'_> {
 }
 
 fn is_ready(machine: &Value, version: Option<&str>) -> bool {
-    let is_worker = machine["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null();
+    let is_worker = !is_control_plane(machine);
     let is_new = version.is_none_or(|version| machine["spec"]["version"] == version);
     machine["metadata"]["deletionTimestamp"].is_null()
         && condition(machine, "Available").status == "True"

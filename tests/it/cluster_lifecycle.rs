@@ -120,11 +120,7 @@ fn a_deleted_machine_is_replaced() {
         let cluster = TestCluster::new("replaced", "replaced", 2);
         cluster.create(host.kube()).await;
         cluster.available(host, 2).await;
-        let machines = host.kube().list(MACHINE, &cluster.namespace).await;
-        let workers = machines
-            .iter()
-            .filter(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
-        let victim = name(workers.into_iter().next().unwrap());
+        let victim = name(&cluster.workers(host.kube()).await[0]);
         host.kube()
             .delete(MACHINE, &cluster.namespace, &victim)
             .await;

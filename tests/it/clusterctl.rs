@@ -8,7 +8,8 @@ use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     CLUSTER, CLUSTER_RESOURCE_SET, CLUSTER_RESOURCE_SET_BINDING, CONFIG_MAP, CONTROL_PLANE,
     IP_ADDRESS, IP_ADDRESS_CLAIM, Kind, Kube, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT,
-    MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, PROVIDER, SECRET, condition, conditions, name,
+    MACHINE_HEALTH_CHECK, MACHINE_SET, NODE, PROVIDER, SECRET, condition, conditions,
+    is_control_plane, name,
 };
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::{PATIENCE, eventually, run};
@@ -183,10 +184,7 @@ fn clusterctl_restarts_pauses_and_resumes_rollouts() {
         };
         let machines = async |of_plane: bool| {
             let all = kube.list(MACHINE, ns).await;
-            let label = "cluster.x-k8s.io/control-plane";
-            let mine = all
-                .iter()
-                .filter(|m| m["metadata"]["labels"].get(label).is_some() == of_plane);
+            let mine = all.iter().filter(|m| is_control_plane(m) == of_plane);
             let mut names: Vec<String> = mine.map(name).collect();
             names.sort();
             names

@@ -27,12 +27,6 @@ async fn pod(workload: &Kube, node: &str, name: &str, labels: Value) {
     .await;
 }
 
-async fn workers(host: &TestHost, cluster: &TestCluster) -> Vec<Value> {
-    let mut machines = host.kube().list(MACHINE, &cluster.namespace).await;
-    machines.retain(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
-    machines
-}
-
 fn node_of(machine: &Value) -> String {
     machine["status"]["nodeRef"]["name"]
         .as_str()
@@ -60,28 +54,6 @@ async fn deletion_says(host: &TestHost, machine: &Value, words: &[&str]) -> Valu
     .await
 }
 
-async fn goes(host: &TestHost, machine: &Value) {
-    let namespace = machine["metadata"]["namespace"].as_str().unwrap();
-    eventually("the Machine goes", PATIENCE, async || {
-        match host.kube().get(MACHINE, namespace, &name(machine)).await {
-            None => Ok(()),
-            Some(object) => Err(conditions(&object)),
-        }
-    })
-    .await;
-}
-
-async fn has_event(host: &TestHost, cluster: &TestCluster, reason: &str) {
-    eventually(&format!("an event {reason}"), PATIENCE, async || {
-        let events = host.kube().list(EVENT, &cluster.namespace).await;
-        let found = events.iter().any(|event| event["reason"] == reason);
-        found
-            .then_some(())
-            .ok_or(format!("{} other events", events.len()))
-    })
-    .await;
-}
-
 #[test]
 fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
     run(async {
@@ -90,7 +62,7 @@ fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
         let cluster = TestCluster::new("drained", "drained", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
         for (pod_name, app) in [
@@ -157,7 +129,7 @@ fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
             .send(Method::PATCH, &path, content, Some(&done))
             .await
             .unwrap();
-        goes(host, &machine).await;
+        cluster.loses(host.kube(), &name(&machine)).await;
         let left: Vec<String> = workload
             .list(POD, "default")
             .await
@@ -186,7 +158,7 @@ fn volumes_are_waited_for_except_those_of_pods_that_stay() {
         let cluster = TestCluster::new("volumes", "volumes", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
         let stays = json!({
@@ -249,8 +221,8 @@ fn volumes_are_waited_for_except_those_of_pods_that_stay() {
         );
         assert!(held["status"]["deletion"]["waitForNodeVolumeDetachStartTime"].is_string());
         workload.delete(VOLUME_ATTACHMENT, "", "pv-held").await;
-        goes(host, &machine).await;
-        has_event(host, &cluster, "NodeVolumesDetached").await;
+        cluster.loses(host.kube(), &name(&machine)).await;
+        cluster.has_event(host.kube(), "NodeVolumesDetached").await;
         cluster.delete(host).await;
     });
 }
@@ -283,7 +255,7 @@ fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
         let cluster = TestCluster::new("excluded", "excluded", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let (ns, machine_name) = (&cluster.namespace, name(&machine));
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
@@ -314,7 +286,7 @@ fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
         let pod = workload.get(POD, "default", "never").await.unwrap();
         assert!(pod["metadata"]["deletionTimestamp"].is_null());
         exclude("exclude-wait-for-node-volume-detach").await;
-        goes(host, &machine).await;
+        cluster.loses(host.kube(), &name(&machine)).await;
         let events = kube.list(EVENT, ns).await;
         let told = events.iter().map(|event| &event["reason"]);
         let told: Vec<&Value> = told.collect();
@@ -333,17 +305,14 @@ fn what_cannot_be_done_to_a_node_is_told_in_events() {
         let cluster = TestCluster::new("drain-fails", "drain-fails", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let (ns, machine_name) = (&cluster.namespace, name(&machine));
         let workload = cluster.workload(kube).await;
         let node = node_of(&machine);
         attach(&workload, &node).await;
         let holds = json!({"cluster.x-k8s.io/drain": "wait-completed"});
         pod(&workload, &node, "never", holds).await;
-        let machines = kube.list(MACHINE, ns).await;
-        let is_plane =
-            |m: &&Value| !m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null();
-        let plane = machines.iter().find(is_plane).map(name).unwrap();
+        let plane = name(&cluster.control_plane_machines(kube).await[0]);
         let plane = control_plane::instance(host, &cluster, &plane).await;
         let annotate = async |key: &str, value: Value| {
             let patch = json!({"metadata": {"annotations": {key: value}}});
@@ -363,7 +332,7 @@ fn what_cannot_be_done_to_a_node_is_told_in_events() {
         for (held_by, failed, exclude) in steps {
             deletion_says(host, &machine, &[held_by]).await;
             host.cloud.act(&plane, "stop-api-server").await;
-            has_event(host, &cluster, failed).await;
+            cluster.has_event(host.kube(), failed).await;
             host.cloud.act(&plane, "start-api-server").await;
             deletion_says(host, &machine, &[held_by]).await;
             annotate(&format!("machine.cluster.x-k8s.io/{exclude}"), json!("")).await;
@@ -371,9 +340,9 @@ fn what_cannot_be_done_to_a_node_is_told_in_events() {
         deletion_says(host, &machine, &["hold"]).await;
         host.cloud.act(&plane, "stop-api-server").await;
         annotate(hook, Value::Null).await;
-        has_event(host, &cluster, "FailedDeleteNode").await;
+        cluster.has_event(host.kube(), "FailedDeleteNode").await;
         // It is given up after its time.
-        goes(host, &machine).await;
+        cluster.loses(host.kube(), &name(&machine)).await;
         host.cloud.act(&plane, "start-api-server").await;
         cluster.delete(host).await;
     });
@@ -387,7 +356,7 @@ fn a_node_that_is_unreachable_holds_neither_its_pods_nor_its_volumes() {
         let cluster = TestCluster::new("unreachable", "unreachable", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
         let slow = json!({
@@ -418,8 +387,8 @@ fn a_node_that_is_unreachable_holds_neither_its_pods_nor_its_volumes() {
             (*grace == 1).then_some(()).ok_or(grace.to_string())
         })
         .await;
-        goes(host, &machine).await;
-        has_event(host, &cluster, "SuccessfulDrainNode").await;
+        cluster.loses(host.kube(), &name(&machine)).await;
+        cluster.has_event(host.kube(), "SuccessfulDrainNode").await;
         cluster.delete(host).await;
     });
 }
@@ -432,7 +401,7 @@ fn a_timeout_ends_a_drain_that_pods_hold() {
         let cluster = TestCluster::new("drain-timeout", "drain-timeout", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let workload = cluster.workload(kube).await;
         pod(
             &workload,
@@ -459,7 +428,7 @@ fn a_timeout_ends_a_drain_that_pods_hold() {
             &timeout,
         )
         .await;
-        goes(host, &machine).await;
+        cluster.loses(host.kube(), &name(&machine)).await;
         cluster.delete(host).await;
     });
 }
@@ -475,7 +444,7 @@ fn hundreds_of_pods_on_many_machines_are_drained() {
         cluster.create(kube).await;
         cluster.available(host, WORKERS).await;
         let workload = cluster.workload(kube).await;
-        let machines = workers(host, &cluster).await;
+        let machines = cluster.workers(host.kube()).await;
         for machine in &machines {
             let node = node_of(machine);
             for index in 0..PODS {
@@ -496,7 +465,7 @@ fn hundreds_of_pods_on_many_machines_are_drained() {
         )
         .await;
         eventually("all workers are gone", PATIENCE, async || {
-            let left = workers(host, &cluster).await;
+            let left = cluster.workers(host.kube()).await;
             let first = left.first().map(conditions).unwrap_or_default();
             left.is_empty()
                 .then_some(())

@@ -3,7 +3,7 @@
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    EVENT, Kind, MACHINE, MACHINE_HEALTH_CHECK, NODE, condition, conditions, name,
+    Kind, MACHINE, MACHINE_HEALTH_CHECK, NODE, condition, conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use http::Method;
@@ -63,12 +63,6 @@ async fn set_broken(host: &TestHost, cluster: &TestCluster, machine: &Value, sta
         .unwrap();
 }
 
-async fn workers(host: &TestHost, cluster: &TestCluster) -> Vec<Value> {
-    let mut machines = host.kube().list(MACHINE, &cluster.namespace).await;
-    machines.retain(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
-    machines
-}
-
 /// Waits until a check says this of a condition.
 async fn says(
     host: &TestHost,
@@ -90,17 +84,6 @@ async fn says(
             .ok_or(conditions(&object))
     })
     .await
-}
-
-async fn has_event(host: &TestHost, namespace: &str, reason: &str) {
-    eventually(&format!("an event {reason}"), PATIENCE, async || {
-        let events = host.kube().list(EVENT, namespace).await;
-        let found = events.iter().any(|event| event["reason"] == reason);
-        found
-            .then_some(())
-            .ok_or(format!("{} other events", events.len()))
-    })
-    .await;
 }
 
 #[test]
@@ -138,7 +121,7 @@ fn an_unhealthy_worker_is_replaced_by_its_machine_set() {
             healthy.then_some(()).ok_or(status.to_string())
         })
         .await;
-        let before = workers(host, &cluster).await;
+        let before = cluster.workers(host.kube()).await;
         for machine in &before {
             let said = condition(machine, "HealthCheckSucceeded");
             assert_eq!(
@@ -149,20 +132,26 @@ fn an_unhealthy_worker_is_replaced_by_its_machine_set() {
         let lost = name(&before[0]);
         set_broken(host, &cluster, &before[0], "True").await;
         eventually("it is replaced", PATIENCE, async || {
-            let now: Vec<String> = workers(host, &cluster).await.iter().map(name).collect();
+            let now: Vec<String> = cluster
+                .workers(host.kube())
+                .await
+                .iter()
+                .map(name)
+                .collect();
             (now.len() == 2 && !now.contains(&lost))
                 .then_some(())
                 .ok_or(format!("{now:?}"))
         })
         .await;
         assert!(
-            workers(host, &cluster)
+            cluster
+                .workers(host.kube())
                 .await
                 .iter()
                 .any(|m| name(m) == name(&before[1]))
         );
         cluster.available(host, 2).await;
-        has_event(host, &cluster.namespace, "MachineMarkedUnhealthy").await;
+        cluster.has_event(kube, "MachineMarkedUnhealthy").await;
         cluster.delete(host).await;
     });
 }
@@ -175,7 +164,7 @@ fn too_many_unhealthy_workers_are_left_alone() {
         let cluster = TestCluster::new("short-circuit", "short-circuit", 2);
         cluster.create(kube).await;
         cluster.available(host, 2).await;
-        let before = workers(host, &cluster).await;
+        let before = cluster.workers(host.kube()).await;
         for machine in &before {
             set_broken(host, &cluster, machine, "True").await;
         }
@@ -186,7 +175,7 @@ fn too_many_unhealthy_workers_are_left_alone() {
         )
         .await;
         eventually("both are marked", PATIENCE, async || {
-            let now = workers(host, &cluster).await;
+            let now = cluster.workers(host.kube()).await;
             let marked = now
                 .iter()
                 .filter(|m| condition(m, "HealthCheckSucceeded").reason == "UnhealthyNode");
@@ -204,9 +193,9 @@ fn too_many_unhealthy_workers_are_left_alone() {
         )
         .await;
         assert_eq!(object["status"]["remediationsAllowed"], 0);
-        has_event(host, &cluster.namespace, "RemediationRestricted").await;
+        cluster.has_event(kube, "RemediationRestricted").await;
         // One recovers: the other one is few enough.
-        let restricted: Vec<Value> = workers(host, &cluster).await;
+        let restricted: Vec<Value> = cluster.workers(host.kube()).await;
         assert!(
             restricted
                 .iter()
@@ -220,7 +209,12 @@ fn too_many_unhealthy_workers_are_left_alone() {
         set_broken(host, &cluster, &before[0], "False").await;
         let lost = name(&before[1]);
         eventually("the one that is left is replaced", PATIENCE, async || {
-            let now: Vec<String> = workers(host, &cluster).await.iter().map(name).collect();
+            let now: Vec<String> = cluster
+                .workers(host.kube())
+                .await
+                .iter()
+                .map(name)
+                .collect();
             (now.len() == 2 && !now.contains(&lost) && now.contains(&name(&before[0])))
                 .then_some(())
                 .ok_or(format!("{now:?}"))
@@ -238,7 +232,7 @@ fn two_checks_of_one_machine_say_so_and_annotations_are_obeyed() {
         let cluster = TestCluster::new("two-checks", "two-checks", 2);
         cluster.create(kube).await;
         cluster.available(host, 2).await;
-        let machines = workers(host, &cluster).await;
+        let machines = cluster.workers(host.kube()).await;
         let (skipped, asked) = (name(&machines[0]), name(&machines[1]));
         let annotate = |key: &str| json!({"metadata": {"annotations": {key: ""}}});
         kube.merge(
@@ -292,7 +286,12 @@ fn two_checks_of_one_machine_say_so_and_annotations_are_obeyed() {
             "the one that was asked for is replaced",
             PATIENCE,
             async || {
-                let now: Vec<String> = workers(host, &cluster).await.iter().map(name).collect();
+                let now: Vec<String> = cluster
+                    .workers(host.kube())
+                    .await
+                    .iter()
+                    .map(name)
+                    .collect();
                 (now.len() == 2 && !now.contains(&asked) && now.contains(&skipped))
                     .then_some(())
                     .ok_or(format!("{now:?}"))
@@ -330,7 +329,7 @@ fn an_external_controller_is_asked_by_a_request_that_goes_when_the_machine_recov
         let cluster = TestCluster::new("external", "external", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = workers(host, &cluster).await.remove(0);
+        let machine = cluster.workers(host.kube()).await.remove(0);
         let reference = json!({"apiVersion": REBOOT_TEMPLATE.api_version, "kind": "RebootTemplate", "name": "reboot"});
         let object = check(&cluster, "workers", json!({"templateRef": reference}));
         kube.apply(MACHINE_HEALTH_CHECK, &object).await;

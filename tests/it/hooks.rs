@@ -56,10 +56,7 @@ async fn bind(
 }
 
 async fn a_worker(host: &TestHost, cluster: &TestCluster) -> Value {
-    let machines = host.kube().list(MACHINE, &cluster.namespace).await;
-    let is_worker =
-        |m: &&Value| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null();
-    machines.iter().find(is_worker).unwrap().clone()
+    cluster.workers(host.kube()).await.remove(0)
 }
 
 /// Waits until the Machine says this.
@@ -74,17 +71,6 @@ async fn says(host: &TestHost, machine: &Value, type_: &str, reason: &str) -> Va
             .ok_or(conditions(&object))
     })
     .await
-}
-
-async fn goes(host: &TestHost, machine: &Value) {
-    let namespace = machine["metadata"]["namespace"].as_str().unwrap();
-    eventually("the Machine goes", PATIENCE, async || {
-        match host.kube().get(MACHINE, namespace, &name(machine)).await {
-            None => Ok(()),
-            Some(object) => Err(conditions(&object)),
-        }
-    })
-    .await;
 }
 
 /// A cluster with one worker.
@@ -199,7 +185,7 @@ fn bound_hooks_are_asked_in_order_beside_foreign_annotations() {
             .await;
         assert!(infra.unwrap()["metadata"]["deletionTimestamp"].is_null());
         endpoint.answers("/last", 204);
-        goes(&host, &machine).await;
+        cluster.loses(kube, &name(&machine)).await;
         assert_eq!(endpoint.asked(), ["/b-first", "/a-second", "/last"]);
         let events = kube.list(EVENT, &cluster.namespace).await;
         for reason in ["HookWaiting", "HookProceeded"] {
@@ -253,7 +239,7 @@ fn silence_failure_and_the_end_of_the_cluster_mean_what_the_operator_said() {
         assert_eq!(condition(&hook, "Ready").reason, "PluginNotFound");
         // A binding that goes lets go.
         kube.delete(MACHINE_HOOK, NAMESPACE, "missing").await;
-        goes(&host, &machine).await;
+        cluster.loses(kube, &name(&machine)).await;
         cluster.available(&host, 1).await;
         // Hooks before the drain are left out when the Cluster goes; one before termination is left out on request.
         for hook in ["slow", "refused"] {
@@ -343,7 +329,7 @@ fn a_machine_waits_while_a_workload_of_its_cluster_has_too_few_ready_replicas() 
             "{message}"
         );
         replicas_ready(&workload, "shop", 2).await;
-        goes(&host, &machine).await;
+        cluster.loses(kube, &name(&machine)).await;
         kube.delete(MACHINE_HOOK, NAMESPACE, "shop-is-whole").await;
         cluster.delete(&host).await;
     });
@@ -409,7 +395,7 @@ fn a_machine_waits_for_a_snapshot_of_its_instance_which_is_taken_once() {
             .await;
         assert!(infra.unwrap()["metadata"]["deletionTimestamp"].is_null());
         endpoint.replies(&path, 200, r#"{"state": "available"}"#);
-        goes(&host, &machine).await;
+        cluster.loses(kube, &name(&machine)).await;
         let asked = endpoint.asked();
         let made = asked.iter().filter(|path| *path == "/snapshots").count();
         assert_eq!(made, 1, "{asked:?}");

@@ -15,11 +15,9 @@ fn new_version() -> Value {
 async fn rolled(host: &TestHost, cluster: &TestCluster, workers: u32) {
     let kube = host.kube();
     eventually("all workers have the new version", PATIENCE, async || {
-        let machines = kube.list(MACHINE, &cluster.namespace).await;
-        let workers = machines
-            .iter()
-            .filter(|m| m["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null());
+        let workers = cluster.workers(kube).await;
         let old: Vec<String> = workers
+            .iter()
             .filter(|m| m["spec"]["version"] != VERSION_NEXT)
             .map(name)
             .collect();

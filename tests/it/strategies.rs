@@ -5,7 +5,7 @@ use std::process::Command;
 use capstan_tests::cluster::{TestCluster, VERSION, VERSION_NEXT};
 use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{
-    self as kube, MACHINE, MACHINE_DEPLOYMENT, NODE, condition, conditions, name,
+    self as kube, MACHINE_DEPLOYMENT, NODE, condition, conditions, name,
 };
 use capstan_tests::watcher::{Bounds, RolloutWatcher};
 use capstan_tests::{PATIENCE, eventually, run, wasm};
@@ -69,11 +69,9 @@ async fn change(host: &TestHost, cluster: &TestCluster, patch: &Value) {
 
 /// Workers of a version.
 async fn workers(host: &TestHost, cluster: &TestCluster, version: &str) -> Vec<Value> {
-    let mut machines = host.kube().list(MACHINE, &cluster.namespace).await;
+    let mut machines = cluster.workers(host.kube()).await;
     machines.retain(|machine| {
-        machine["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null()
-            && machine["spec"]["version"] == version
-            && machine["metadata"]["deletionTimestamp"].is_null()
+        machine["spec"]["version"] == version && machine["metadata"]["deletionTimestamp"].is_null()
     });
     machines
 }

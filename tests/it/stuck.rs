@@ -102,10 +102,7 @@ async fn told(host: &TestHost, namespace: &str, object: &str, words: &[&str], to
 }
 
 async fn a_worker(host: &TestHost, cluster: &TestCluster) -> Value {
-    let machines = host.kube().list(MACHINE, &cluster.namespace).await;
-    let label = "cluster.x-k8s.io/deployment-name";
-    let worker = |machine: &&Value| machine["metadata"]["labels"].get(label).is_some();
-    machines.iter().find(worker).unwrap().clone()
+    cluster.workers(host.kube()).await.remove(0)
 }
 
 #[test]

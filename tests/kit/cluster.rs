@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use crate::eventually::{PATIENCE, eventually};
 use crate::host::TestHost;
 use crate::kube_client::{
-    self as kube, BOOTSTRAP_CONFIG, BOOTSTRAP_TEMPLATE, CLUSTER, CONTROL_PLANE, Kind, Kube,
+    self as kube, BOOTSTRAP_CONFIG, BOOTSTRAP_TEMPLATE, CLUSTER, CONTROL_PLANE, EVENT, Kind, Kube,
     LOCAL_CLUSTER, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_SET,
-    NODE, SECRET, condition, conditions, name,
+    NODE, SECRET, condition, conditions, is_control_plane, name,
 };
 
 /// The Kubernetes version that workers begin with.
@@ -239,6 +239,45 @@ impl TestCluster {
         eventually(&what, PATIENCE, async || {
             self.is_available(host.kube(), workers).await
         })
+        .await;
+    }
+
+    /// Its Machines of the control plane.
+    pub async fn control_plane_machines(&self, kube: &Kube) -> Vec<Value> {
+        let mut machines = kube.list(MACHINE, &self.namespace).await;
+        machines.retain(is_control_plane);
+        machines
+    }
+
+    /// Its other Machines.
+    pub async fn workers(&self, kube: &Kube) -> Vec<Value> {
+        let mut machines = kube.list(MACHINE, &self.namespace).await;
+        machines.retain(|machine| !is_control_plane(machine));
+        machines
+    }
+
+    /// Waits until its namespace has an event of this reason; answers it.
+    pub async fn has_event(&self, kube: &Kube, reason: &str) -> Value {
+        eventually(&format!("an event {reason}"), PATIENCE, async || {
+            let events = kube.list(EVENT, &self.namespace).await;
+            let found = events.iter().find(|event| event["reason"] == reason);
+            found
+                .cloned()
+                .ok_or(format!("{} other events", events.len()))
+        })
+        .await
+    }
+
+    /// Waits until one of its Machines is gone.
+    pub async fn loses(&self, kube: &Kube, machine: &str) {
+        eventually(
+            &format!("Machine {machine} goes"),
+            PATIENCE,
+            async || match kube.get(MACHINE, &self.namespace, machine).await {
+                None => Ok(()),
+                Some(object) => Err(conditions(&object)),
+            },
+        )
         .await;
     }
 

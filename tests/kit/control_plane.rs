@@ -6,7 +6,7 @@ use crate::cluster::TestCluster;
 use crate::etcd::TestEtcd;
 use crate::eventually::{PATIENCE, eventually};
 use crate::host::TestHost;
-use crate::kube_client::{CONTROL_PLANE, MACHINE, condition, conditions, name};
+use crate::kube_client::{CONTROL_PLANE, MACHINE, condition, conditions, is_control_plane, name};
 
 /// The control plane object.
 pub async fn object(host: &TestHost, cluster: &TestCluster) -> Value {
@@ -62,9 +62,7 @@ pub async fn is_settled(host: &TestHost, cluster: &TestCluster, wanted: u32) -> 
 /// As many Machines as wanted, all of them with a Node and ready.
 async fn are_there(host: &TestHost, cluster: &TestCluster, wanted: u32) -> Result<(), String> {
     let all = host.kube().list(MACHINE, &cluster.namespace).await;
-    let of_control_plane = all.iter().filter(|machine| {
-        !machine["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null()
-    });
+    let of_control_plane = all.iter().filter(|machine| is_control_plane(machine));
     let machines: Vec<&Value> = of_control_plane.collect();
     let is_ready = |machine: &&&Value| {
         machine["metadata"]["deletionTimestamp"].is_null()

@@ -17,7 +17,7 @@ use capstan_core::lookup::Lookup;
 
 pub use self::real::RealEtcd;
 use crate::cluster::TestCluster;
-use crate::kube_client::{Kube, MACHINE, SECRET};
+use crate::kube_client::{Kube, MACHINE, SECRET, is_control_plane};
 
 /// Members of one etcd, and a client for them.
 pub struct TestEtcd {
@@ -48,11 +48,9 @@ impl TestEtcd {
         let tls = client_config(&ca.public, Some(&user), &[b"h2"]).unwrap();
         let machines = kube.list(MACHINE, &cluster.namespace).await;
         let nodes = machines.iter().filter_map(|machine| {
-            let is_control_plane =
-                !machine["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null();
             machine["status"]["nodeRef"]["name"]
                 .as_str()
-                .filter(|_| is_control_plane)
+                .filter(|_| is_control_plane(machine))
         });
         let addresses = nodes.map(|node| Address {
             name: node.to_owned(),

@@ -349,6 +349,11 @@ pub fn conditions(object: &Value) -> String {
     lines.collect::<Vec<_>>().join("; ")
 }
 
+/// Whether a Machine is its cluster's control plane's.
+pub fn is_control_plane(machine: &Value) -> bool {
+    !machine["metadata"]["labels"]["cluster.x-k8s.io/control-plane"].is_null()
+}
+
 /// An object's name.
 pub fn name(object: &Value) -> String {
     object["metadata"]["name"]

@@ -334,7 +334,7 @@ impl Prepared {
         let ticks = Arc::new(AtomicU64::new(0));
         let guest = run.complete(env, facts, ticks.clone(), body);
         let guest = guest.instrument(span.clone());
-        let task = AbortOnDrop(guests.spawn(Fair::new(guest, ticks, self.long_turns.clone())));
+        let task = AbortOnDrop(guests.spawn(Fair::new(guest, ticks, self.thread_turns.clone())));
         let (result, instantiate) = match tokio::time::timeout(wall, task.join()).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {

@@ -30,6 +30,10 @@ pub const CALLS_MAX: usize = 128;
 /// tick, one of a Python guest a third.
 pub const SHORT_TICKS: u64 = 3;
 
+/// How long the calls of a plugin may hold a thread as a rule, until they step aside, wait for the host or end, before all of them count as
+/// long: half a tick. Calls of Go guests take 3 to 4 ms.
+pub const HOLD_USUAL_MAX: Duration = Duration::from_millis(5);
+
 /// How long a call may wait for its turn before it is refused as busy: long enough to ride out a burst, short enough that a
 /// controller's worker is not lost to one slow plugin.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(10);

@@ -47,7 +47,7 @@ pub(crate) struct Prepared {
     turns: Mutex<(usize, Arc<Semaphore>)>,
     pub(crate) own: Arc<Own>,
     pub(crate) own_bytes: Arc<OwnBytes>,
-    pub(crate) long_turns: PluginTurns,
+    pub(crate) thread_turns: PluginTurns,
     /// Processor time of all its calls.
     pub(crate) ticks: Arc<AtomicU64>,
 }
@@ -355,7 +355,7 @@ impl Engine {
             turns: Mutex::new((0, Arc::new(Semaphore::new(0)))),
             own: Arc::default(),
             own_bytes: Arc::default(),
-            long_turns: self.turns.of_plugin(),
+            thread_turns: self.turns.of_plugin(),
             ticks: Arc::default(),
         });
         let manifest = describe(&prepared).await?;

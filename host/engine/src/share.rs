@@ -7,11 +7,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
-use crate::limit::SHORT_TICKS;
+use crate::limit::{HOLD_USUAL_MAX, SHORT_TICKS};
 
 /// Places for calls in flight. A plugin gets one more only while it has fewer than are free: alone it can have half of them, with one
 /// like it a third, and however many want all, as much as each has stays free for whoever comes.
@@ -81,9 +83,12 @@ impl Drop for Place {
     }
 }
 
-/// Who computes next of the calls that compute long: plugins one after the other, and of each its calls one after the other.
+/// Who computes next of calls that share some of the threads: plugins one after the other, and of each its calls one after the other.
 #[derive(Debug)]
-pub(crate) struct Turns(Mutex<Line>);
+pub(crate) struct Turns {
+    threads: usize,
+    line: Mutex<Line>,
+}
 
 #[derive(Debug)]
 struct Line {
@@ -103,18 +108,30 @@ struct Ticket {
 /// The turns of one plugin.
 #[derive(Clone, Debug)]
 pub(crate) struct PluginTurns {
-    turns: Arc<Turns>,
+    /// Of the calls of all plugins that compute long.
+    long: Arc<Turns>,
+    /// Of its own calls that do not: as many as there are threads, so that a burst of them is not a line that others stand behind.
+    short: Arc<Turns>,
     plugin: u64,
+    /// For how many microseconds its calls hold a thread as a rule, until they step aside, wait for the host, or end.
+    held_us: Arc<AtomicU64>,
 }
 
 impl Turns {
     /// Calls that compute long have all threads but one, so that short ones find one that is free within a tick.
     pub(crate) fn new(threads: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Line {
-            free: threads.saturating_sub(1).max(1),
-            plugins: VecDeque::new(),
-            known: 0,
-        })))
+        Self::of(threads, threads.saturating_sub(1).max(1))
+    }
+
+    fn of(threads: usize, free: usize) -> Arc<Self> {
+        Arc::new(Self {
+            threads,
+            line: Mutex::new(Line {
+                free,
+                plugins: VecDeque::new(),
+                known: 0,
+            }),
+        })
     }
 
     /// The turns of one more plugin.
@@ -122,14 +139,41 @@ impl Turns {
         let mut line = self.line();
         line.known = line.known.wrapping_add(1);
         PluginTurns {
-            turns: self.clone(),
+            long: self.clone(),
+            short: Self::of(self.threads, self.threads),
             plugin: line.known,
+            held_us: Arc::default(),
         }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl PluginTurns {
+    /// Where a call waits that has used so many ticks. A plugin whose calls hold threads for long is not asked which of the next ones will.
+    fn of_call(&self, ticks: u64) -> &Arc<Turns> {
+        let held = Duration::from_micros(self.held_us.load(Ordering::Relaxed));
+        if ticks >= SHORT_TICKS || held > HOLD_USUAL_MAX {
+            &self.long
+        } else {
+            &self.short
+        }
+    }
+
+    /// Takes note of how long a call has held its thread. The last time weighs as much as all before it.
+    fn held(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let before = self.held_us.load(Ordering::Relaxed);
+        self.held_us.store(before.midpoint(us), Ordering::Relaxed);
+    }
+}
+
+/// Processor time of this thread, which others that run meanwhile are no part of.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Line {
@@ -188,13 +232,13 @@ pub(crate) fn step_aside() -> impl Future<Output = ()> + Send {
     })
 }
 
-/// Runs a guest: at once while it is short, and from its [`SHORT_TICKS`] on only in its turn. A turn lasts until the guest steps
-/// aside, which it does at every tick, or waits for the host.
+/// Runs a guest in its turn: among its plugin's own calls while it is short, and from its [`SHORT_TICKS`] on among all that compute long.
+/// A turn lasts until the guest steps aside, which it does at every tick, or waits for the host.
 pub(crate) struct Fair<F> {
     guest: Pin<Box<F>>,
     ticks: Arc<AtomicU64>,
     turns: PluginTurns,
-    ticket: Option<Arc<Ticket>>,
+    ticket: Option<(Arc<Turns>, Arc<Ticket>)>,
 }
 
 impl<F> Fair<F> {
@@ -208,9 +252,13 @@ impl<F> Fair<F> {
         }
     }
 
-    fn join(&mut self) -> Arc<Ticket> {
-        let turns = &self.turns;
-        let join = || turns.turns.line().join(turns.plugin);
+    fn join(&mut self) -> (Arc<Turns>, Arc<Ticket>) {
+        let (turns, ticks) = (&self.turns, &self.ticks);
+        let join = || {
+            let shared = turns.of_call(ticks.load(Ordering::Relaxed));
+            let ticket = shared.line().join(turns.plugin);
+            (shared.clone(), ticket)
+        };
         self.ticket.get_or_insert_with(join).clone()
     }
 }
@@ -220,36 +268,37 @@ impl<F: Future> Future for Fair<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let before = self.ticks.load(Ordering::Relaxed);
-        if before < SHORT_TICKS {
-            return self.guest.as_mut().poll(cx);
-        }
-        let ticket = self.join();
+        let (turns, ticket) = self.join();
         ticket.waker.register(cx.waker());
-        self.turns.turns.line().call();
+        turns.line().call();
         if !ticket.is_called.load(Ordering::Acquire) {
             return Poll::Pending;
         }
+        let began = thread_time();
         let polled = self.guest.as_mut().poll(cx);
+        self.turns.held(thread_time().saturating_sub(began));
         self.ticket = None;
         if polled.is_pending() && self.ticks.load(Ordering::Relaxed) > before {
             // It goes on as soon as it may: it is in the line again before its turn is anybody's.
-            self.join().waker.register(cx.waker());
+            self.join().1.waker.register(cx.waker());
         }
-        self.turns.turns.line().release();
+        turns.line().release();
         polled
     }
 }
 
 impl<F> Drop for Fair<F> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.turns.turns.line().leave(&ticket);
+        if let Some((turns, ticket)) = self.ticket.take() {
+            turns.line().leave(&ticket);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[test]
@@ -289,10 +338,11 @@ mod tests {
     /// A guest that computes for ever, and notes each tick of it.
     fn endless(
         name: char,
+        ticks: u64,
         seen: &Arc<Mutex<String>>,
         turns: &PluginTurns,
     ) -> Fair<impl Future<Output = ()>> {
-        let ticks = Arc::new(AtomicU64::new(SHORT_TICKS));
+        let ticks = Arc::new(AtomicU64::new(ticks));
         let (used, seen) = (ticks.clone(), seen.clone());
         let guest = async move {
             loop {
@@ -309,8 +359,9 @@ mod tests {
         let turns = Turns::new(2);
         let seen = Arc::new(Mutex::new(String::new()));
         let (many, one) = (turns.of_plugin(), turns.of_plugin());
-        let mut calls: Vec<_> = "abc".chars().map(|c| endless(c, &seen, &many)).collect();
-        calls.push(endless('x', &seen, &one));
+        let long = |name, turns| endless(name, SHORT_TICKS, &seen, turns);
+        let mut calls: Vec<_> = "abc".chars().map(|c| long(c, &many)).collect();
+        calls.push(long('x', &one));
         for _ in 0..40 {
             for call in &mut calls {
                 assert!(futures::poll!(call).is_pending());
@@ -332,5 +383,42 @@ mod tests {
             ),
             (1, 0)
         );
+    }
+
+    /// What was computed when each of so many new calls has been polled once.
+    fn burst(turns: &PluginTurns) -> usize {
+        let seen = Arc::new(Mutex::new(String::new()));
+        let mut calls: Vec<_> = (0..16).map(|_| endless('a', 0, &seen, turns)).collect();
+        for call in &mut calls {
+            assert!(call.now_or_never().is_none());
+        }
+        seen.lock().unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_new_calls_takes_no_more_than_all_threads() {
+        let turns = Turns::new(3);
+        let (bursting, other) = (turns.of_plugin(), turns.of_plugin());
+        assert_eq!(burst(&bursting), 3);
+        let long = Arc::new(AtomicU64::new(SHORT_TICKS));
+        assert_eq!(Fair::new(async { 1 }, long, other).await, 1);
+    }
+
+    #[tokio::test]
+    async fn calls_of_a_plugin_that_holds_threads_for_long_leave_one_free_from_the_first_on() {
+        let turns = Turns::new(3);
+        let plugin = turns.of_plugin();
+        for _ in 0..3 {
+            assert_eq!(burst(&plugin), 3);
+            plugin.held(HOLD_USUAL_MAX);
+        }
+        plugin.held(HOLD_USUAL_MAX * 40);
+        assert_eq!(burst(&plugin), 2);
+        assert_eq!(burst(&turns.of_plugin()), 3);
+        // It is forgiven as soon as its calls are short again.
+        for _ in 0..32 {
+            plugin.held(Duration::ZERO);
+        }
+        assert_eq!(burst(&plugin), 3);
     }
 }

@@ -11,7 +11,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::bootstrap as wit;
-use super::{Outcome, Roles, ask, imports, material, role, types};
+use super::{Outcome, Roles, ask, imports, lowered, material, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 use crate::limit::{BOOTSTRAP_BYTES_MAX, LIST_ENTRIES_MAX};
@@ -69,7 +69,7 @@ pub(crate) fn requirements<'a>(
 ) -> Outcome<'a, Vec<Requirement>> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = bootstrap_input(&input, wall)?;
+        let input = lowered(input, |input| bootstrap_input(input, wall))?;
         let answer = ask!(store, guest.call_requirements("input": input));
         Ok(material::requirements(answer.map_err(types::failure)?)?)
     }
@@ -86,7 +86,7 @@ pub(crate) fn render<'a>(
 ) -> Outcome<'a, BootstrapAnswer> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = bootstrap_input(&input, wall)?;
+        let input = lowered(input, |input| bootstrap_input(input, wall))?;
         let given = material::given(given);
         let answer = ask!(store, guest.call_render("input": input, "material": given));
         let secrets = &store.data().capabilities.secrets;

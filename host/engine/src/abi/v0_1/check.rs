@@ -217,7 +217,9 @@ pub(super) fn pairs(field: &str, pairs: Vec<(String, String)>) -> Checked<Vec<(S
 
 /// JSON text of an object for the guest.
 pub(super) fn json_text(field: &str, value: &Value) -> Result<String, CallError> {
-    let text = value.to_string();
+    let mut text = value.to_string();
+    // It stays for as long as the call does, and has grown by doubling.
+    text.shrink_to_fit();
     if text.len() > JSON_BYTES_MAX {
         return Err(CallError::BadInput {
             rule: format!(

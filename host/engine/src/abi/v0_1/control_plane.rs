@@ -16,7 +16,7 @@ use wasmtime::component::Instance;
 use super::bootstrap::role_of;
 use super::check::{self, Checked};
 use super::exports::control_plane as wit;
-use super::{Outcome, Roles, ask, material, role, types};
+use super::{Outcome, Roles, ask, lowered, material, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
@@ -74,7 +74,7 @@ macro_rules! function {
         ) -> Outcome<'a, $answer> {
             async move {
                 let guest = guest(&roles, store, instance)?;
-                let input = $lower(&input, wall)?;
+                let input = lowered(input, |input| $lower(input, wall))?;
                 let answer = ask!(store, guest.$call("input": input));
                 Ok($lift(answer.map_err(types::failure)?)?)
             }

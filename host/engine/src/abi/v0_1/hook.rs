@@ -9,7 +9,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::pre_delete_hook as wit;
-use super::{Outcome, Roles, ask, role, types};
+use super::{Outcome, Roles, ask, lowered, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
@@ -55,7 +55,7 @@ pub(crate) fn run<'a>(
 ) -> Outcome<'a, Verdict> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = hook_input(&input, wall)?;
+        let input = lowered(input, |input| hook_input(input, wall))?;
         let answer = ask!(store, guest.call_run("input": input));
         Ok(verdict(answer.map_err(types::failure)?)?)
     }

@@ -11,7 +11,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::infrastructure as wit;
-use super::{Outcome, Roles, ask, role, types};
+use super::{Outcome, Roles, ask, lowered, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
@@ -73,7 +73,7 @@ pub(crate) fn ensure_cluster<'a>(
 ) -> Outcome<'a, ClusterAnswer> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = cluster_input(&input, wall)?;
+        let input = lowered(input, |input| cluster_input(input, wall))?;
         let answer = ask!(store, guest.call_ensure_cluster("input": input));
         let answer = cluster_answer(answer.map_err(types::failure)?)?;
         check::state_of(store, answer.state.as_ref())?;
@@ -91,7 +91,7 @@ pub(crate) fn delete_cluster<'a>(
 ) -> Outcome<'a, DeletionAnswer> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = cluster_input(&input, wall)?;
+        let input = lowered(input, |input| cluster_input(input, wall))?;
         let answer = ask!(store, guest.call_delete_cluster("input": input));
         let answer = deletion_answer(answer.map_err(types::failure)?)?;
         check::state_of(store, answer.state.as_ref())?;
@@ -109,7 +109,7 @@ pub(crate) fn ensure_machine<'a>(
 ) -> Outcome<'a, MachineAnswer> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = machine_input(&input, wall)?;
+        let input = lowered(input, |input| machine_input(input, wall))?;
         let answer = ask!(store, guest.call_ensure_machine("input": input));
         let answer = machine_answer(answer.map_err(types::failure)?)?;
         check::state_of(store, answer.state.as_ref())?;
@@ -127,7 +127,7 @@ pub(crate) fn delete_machine<'a>(
 ) -> Outcome<'a, DeletionAnswer> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let input = machine_input(&input, wall)?;
+        let input = lowered(input, |input| machine_input(input, wall))?;
         let answer = ask!(store, guest.call_delete_machine("input": input));
         let answer = deletion_answer(answer.map_err(types::failure)?)?;
         check::state_of(store, answer.state.as_ref())?;

@@ -11,7 +11,7 @@ use wasmtime::component::Instance;
 
 use super::check::{self, Checked};
 use super::exports::upgrade_strategy as wit;
-use super::{Outcome, Roles, ask, role, types};
+use super::{Outcome, Roles, ask, lowered, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
 
@@ -80,7 +80,7 @@ pub(crate) fn plan<'a>(
 ) -> Outcome<'a, Answer> {
     async move {
         let guest = guest(&roles, store, instance)?;
-        let facts = lower(&facts)?;
+        let facts = lowered(facts, lower)?;
         let answer = ask!(store, guest.call_plan("facts": facts));
         let answer = checked(answer.map_err(types::failure)?, &facts)?;
         check::state_of(store, answer.state.as_ref())?;

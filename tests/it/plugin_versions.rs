@@ -185,6 +185,25 @@ fn a_canary_serves_its_namespaces_is_promoted_and_rolled_back_by_one_field() {
         .await;
         answers(kube, "canary-a", true).await;
 
+        // Nor does it need a source: not one that is gone, and not a registry that does not answer.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let image = format!("{}/team/probe:1", silent.local_addr().unwrap());
+        let registry = json!({"configMap": null, "oci": {"image": image, "plainHTTP": true}});
+        kube.delete(CONFIG_MAP, NAMESPACE, "probe-next").await;
+        for source in [json!({}), registry] {
+            configure(kube, json!({"canary": {"source": source}})).await;
+            host.kill();
+            host.run_in_process().await;
+            answers(kube, "canary-a", true).await;
+            answers(kube, "canary-b", false).await;
+            let object = plugin(kube, PROBE).await.unwrap();
+            let status = &object["status"]["canary"];
+            assert_eq!(
+                (&status["state"], &status["digest"]),
+                (&json!("Serving"), canary)
+            );
+        }
+
         configure(kube, json!({"canary": null})).await;
         said(kube, "it is gone", |o| o["status"]["canary"].is_null()).await;
         answers(kube, "canary-a", false).await;

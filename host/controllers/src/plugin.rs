@@ -335,7 +335,10 @@ impl PluginController {
     async fn versions(&self, ctx: &Ctx, key: &ObjectKey, plugin: &Plugin) -> Versions {
         self.remember(key, |memory| memory.prune(plugin));
         let canary = match &plugin.spec.canary {
-            Some(canary) => Some(self.version(ctx, key, &canary.source).await),
+            Some(canary) => Some(match self.kept_canary(key, canary) {
+                Some(version) => version,
+                None => self.version(ctx, key, &canary.source).await,
+            }),
             None => None,
         };
         Versions {

@@ -206,6 +206,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether there is something to be had for this digest.
+    pub(crate) fn has_source(&self, digest: &str) -> bool {
+        self.source_path(digest).is_some_and(|path| path.exists())
+    }
+
     /// A component that was kept, with its signatures. Whether it is what its digest says is for the caller to see.
     pub(crate) fn source(&self, digest: &str) -> Option<(Vec<u8>, Vec<Signature>)> {
         let path = self.source_path(digest)?;

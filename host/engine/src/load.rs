@@ -380,6 +380,12 @@ impl Engine {
         }))
     }
 
+    /// Whether a component with this digest is kept. Whether it can be used, only [`Engine::load_kept`] finds out.
+    #[must_use]
+    pub fn keeps(&self, digest: &str) -> bool {
+        self.cache.has_source(digest)
+    }
+
     /// A component that was loaded before, by this host or an earlier one with the same cache, and need not be in any source any more.
     /// `None` when it is not kept. It must still be what `policy` asks for.
     pub async fn load_kept(

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use capstan_api::plugin::{Plugin, PluginVersionState};
+use capstan_api::name::ObjectKey;
+use capstan_api::plugin::{Plugin, PluginCanary, PluginVersionState};
+use capstan_core::lookup::Lookup;
 use capstan_core::plan::Failure;
 use capstan_core::plugin::Observed;
 use capstan_engine::Loaded;
 
+use super::work::Version;
 use super::{PluginController, claim, key_of};
 use crate::ctx::Ctx;
 
@@ -34,6 +37,30 @@ pub(super) fn last_good(plugin: &Plugin, lost: Option<&str>) -> Option<String> {
 }
 
 impl PluginController {
+    /// A canary that is named by its digest is had from what this host has or keeps, and its source is not even looked for: it may be gone,
+    /// may have something else by now, or may be a registry that does not answer. `None` when it has to come from its source.
+    pub(super) fn kept_canary(&self, key: &ObjectKey, canary: &PluginCanary) -> Option<Version> {
+        let digest = canary.digest.as_ref()?;
+        let known = self.remember(key, |memory| {
+            let loading = memory.canary.as_ref()?;
+            match &loading.result {
+                Ok(loaded) if loaded.digest() == digest => Some(Ok(loading.version.clone())),
+                _ => (loading.pinned.as_ref() == Some(digest)).then_some(Err(())),
+            }
+        });
+        let version = match known {
+            Some(Ok(version)) => version,
+            // What is kept was tried.
+            Some(Err(())) => return None,
+            None => self.engine.keeps(digest).then(|| digest.clone())?,
+        };
+        Some(Version {
+            lookup: Lookup::Found(version),
+            underway: None,
+            again: None,
+        })
+    }
+
     /// Lets a component answer calls that this host keeps from an earlier time.
     pub(super) async fn restore(
         &self,

@@ -49,7 +49,7 @@ pub(super) struct Request {
     pub(super) slot: Slot,
     pub(super) source: PluginSource,
     pub(super) pinned: Option<String>,
-    /// Version of the source that was seen.
+    /// Version of the source that was seen; the pinned digest itself for what this host keeps.
     pub(super) version: String,
 }
 
@@ -206,24 +206,25 @@ impl Work {
     }
 
     async fn load(&self, request: &Request) -> Made {
-        let loaded = self.attempt(request).await;
-        let Err(why) = loaded else {
-            return loaded;
-        };
-        // A canary that is named by its digest is had from what the host keeps when its source has gone on.
-        let pinned = request.pinned.as_deref();
-        let Some(pinned) = pinned.filter(|_| request.slot == Slot::Canary) else {
-            return Err(why);
-        };
-        let policy = self.engine.sources().policy;
-        let keys = self.keys().await.map_err(|failure| of_failure(&failure))?;
-        match self.engine.load_kept(pinned, policy, keys).await {
-            Ok(Some(kept)) => Ok((kept, None)),
-            Ok(None) | Err(_) => Err(why),
+        match &request.pinned {
+            Some(pinned) if *pinned == request.version => self.kept(pinned).await,
+            _ => self.fetched(request).await,
         }
     }
 
-    async fn attempt(&self, request: &Request) -> Made {
+    /// What the host keeps, whatever has become of its source.
+    async fn kept(&self, digest: &str) -> Made {
+        let policy = self.engine.sources().policy;
+        let keys = self.keys().await.map_err(|failure| of_failure(&failure))?;
+        let kept = self.engine.load_kept(digest, policy, keys).await;
+        let loaded = kept.map_err(|error| problem(&error))?.ok_or_else(|| {
+            let why = format!("{digest} is not kept by this host any more");
+            Problem::new("Verified", reason::SOURCE_NOT_FOUND, why)
+        })?;
+        Ok((loaded, None))
+    }
+
+    async fn fetched(&self, request: &Request) -> Made {
         let options = self.engine.sources();
         let registries = &self.shared.registries;
         let from = &request.source;

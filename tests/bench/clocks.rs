@@ -1,8 +1,8 @@
 //! Where the host says that its time goes: its own counters of reconciles and of plugin calls, which include waiting for servers.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+
+use capstan_tests::process::metrics;
 
 /// Counters of seconds that are told.
 const SECONDS: [&str; 2] = [
@@ -16,25 +16,10 @@ const LINES: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clocks(BTreeMap<String, f64>);
 
-/// The port of the host's admin endpoints, as its log says it.
-pub(crate) fn admin_port(log: &str) -> Option<u16> {
-    let (_, rest) = log.split_once("admin")?;
-    let (_, rest) = rest.split_once("127.0.0.1:")?;
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
-}
-
 impl Clocks {
     /// As they are now; none when the host does not answer, which the scenario itself will show.
     pub(crate) fn read(port: u16) -> Self {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok(text)
-        };
-        let text = ask().unwrap_or_default();
+        let text = metrics(port).unwrap_or_default();
         let lines = text.lines().filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             let is_told = SECONDS.iter().any(|counter| name.starts_with(counter));

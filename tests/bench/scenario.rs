@@ -13,10 +13,9 @@ use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     CLUSTER, Kube, MACHINE, MACHINE_DEPLOYMENT, condition, conditions, is_control_plane, name,
 };
-use capstan_tests::process::HostProcess;
+use capstan_tests::process::{HostProcess, admin_port};
 use serde_json::{Value, json};
 
-use crate::clocks;
 use crate::measure::{Processes, Row, Stopwatch};
 use crate::{Arguments, Load};
 
@@ -53,7 +52,7 @@ pub(crate) async fn run(arguments: &Arguments, load: Load) -> Vec<Row> {
     let log = program.log_path();
     host.runs_as(program);
     host.plugins_ready().await;
-    let port = clocks::admin_port(&std::fs::read_to_string(log).unwrap()).unwrap_or_default();
+    let port = admin_port(&std::fs::read_to_string(log).unwrap()).unwrap_or_default();
     let bench = Bench {
         kube: host.kube(),
         clusters: clusters(load),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use capstan_engine::limit::{
     COMPILE_ADDRESS_SPACE_BYTES, COMPILE_CPU, COMPILED_BYTES_MAX, COMPILER_BYTES_MIN,
@@ -9,7 +10,7 @@ use capstan_engine::limit::{
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{CLUSTER, Kind, PLUGIN};
-use capstan_tests::process::HostProcess;
+use capstan_tests::process::{HostProcess, admin_port, metrics};
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -122,6 +123,41 @@ fn begun(process: &HostProcess) -> usize {
     log.lines().filter(|line| line.contains("spins")).count()
 }
 
+/// Calls of all other plugins so far, and how many seconds they took together.
+fn calls_of_others(process: &HostProcess) -> (f64, f64) {
+    let port = admin_port(&process.log()).unwrap();
+    let text = metrics(port).unwrap();
+    let all = |name: &str| -> f64 {
+        let lines = text.lines().filter(|line| {
+            let of_probe = line.contains(&format!("plugin=\"{PROBE}\""));
+            line.starts_with(name) && line.contains("plugin=") && !of_probe
+        });
+        let values = lines.map(|line| line.rsplit_once(' ').unwrap().1);
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    };
+    let name = "capstan_plugin_call_duration_seconds";
+    (
+        all(&format!("{name}_count{{")),
+        all(&format!("{name}_sum{{")),
+    )
+}
+
+/// The times at which the Lease is renewed, until this has ended and there are two.
+async fn renewals(host: &TestHost, has_ended: &AtomicBool) -> Vec<Timestamp> {
+    let mut times: Vec<Timestamp> = Vec::new();
+    eventually("the lease is renewed", PATIENCE, async || {
+        let now = lease(host).await;
+        let time = now["renewTime"].as_str().unwrap().parse().unwrap();
+        if times.last() != Some(&time) {
+            times.push(time);
+        }
+        let is_enough = has_ended.load(Ordering::Relaxed) && times.len() > 1;
+        is_enough.then_some(()).ok_or(now.to_string())
+    })
+    .await;
+    times
+}
+
 /// A limit of a process, as the kernel says it.
 fn limit(limits: &str, name: &str) -> Option<String> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
@@ -180,16 +216,25 @@ fn calls_that_never_end_keep_neither_the_lease_nor_other_clusters_waiting() {
         })
         .await;
         let before = lease(&host).await;
+        let (calls_before, seconds_before) = calls_of_others(&process);
+        let has_ended = AtomicBool::new(false);
         let cluster = TestCluster::new("contained", "contained", 1);
-        cluster.create(host.kube()).await;
-        cluster.available(&host, 1).await;
-        let time = |lease: &Value| lease["renewTime"].as_str().unwrap().parse::<Timestamp>();
-        eventually("the lease is renewed", PATIENCE, async || {
-            let now = lease(&host).await;
-            let is_later = time(&now).unwrap() > time(&before).unwrap();
-            is_later.then_some(()).ok_or(now.to_string())
-        })
-        .await;
+        let work = async {
+            cluster.create(host.kube()).await;
+            cluster.available(&host, 1).await;
+            has_ended.store(true, Ordering::Relaxed);
+        };
+        let (times, ()) = futures::join!(renewals(&host, &has_ended), work);
+        let (calls, seconds) = calls_of_others(&process);
+        let (calls, seconds) = (calls - calls_before, seconds - seconds_before);
+        let pauses = times.windows(2).map(|two| two[1].duration_since(two[0]));
+        println!(
+            "while {CALLS} calls computed: {calls} calls of other plugins, {:.1} ms each; the Lease was renewed {} times, at most {} ms apart",
+            seconds / calls * 1000.0,
+            times.len() - 1,
+            pauses.map(|pause| pause.as_millis()).max().unwrap()
+        );
+        assert!(calls > 0.0, "other plugins were called");
         let after = lease(&host).await;
         for field in ["holderIdentity", "leaseTransitions", "acquireTime"] {
             assert_eq!(after[field], before[field], "{field}");

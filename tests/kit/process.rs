@@ -1,5 +1,7 @@
 //! The host as a process of its own, which can be killed at any instruction.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Child;
 
 use capstan_local::control_plane::ControlPlane;
@@ -7,6 +9,23 @@ use capstan_local::process::{self, Record, Spec};
 
 use crate::host::{NAMESPACE, USER};
 use crate::wasm;
+
+/// The port of the host's admin endpoints, as its log says it.
+pub fn admin_port(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("admin")?;
+    let (_, rest) = rest.split_once("127.0.0.1:")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// What the host counts, as Prometheus reads it.
+pub fn metrics(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// A running `capstan run`. Dropping it kills it.
 pub struct HostProcess {

@@ -35,6 +35,7 @@ mod plugin_loading;
 mod plugin_rights;
 mod plugin_sources;
 mod plugin_versions;
+mod quickstart;
 mod readme;
 mod records;
 mod resource_sets;

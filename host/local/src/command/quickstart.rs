@@ -53,6 +53,9 @@ pub struct QuickstartArgs {
     /// What the machines are: real ones (machines), ones that exist only as far as their APIs show (light), or real ones where this host can run them.
     #[arg(long, value_enum, default_value_t)]
     pub backend: BackendChoice,
+    /// Log every API request to control-plane/audit.log.
+    #[arg(long)]
+    pub audit: bool,
     /// How long nothing may change before it is given up, in seconds.
     #[arg(long, default_value_t = 300)]
     pub patience_s: u64,
@@ -187,7 +190,7 @@ async fn start(
     let up = UpArgs {
         home: args.home.clone(),
         port: None,
-        audit: false,
+        audit: args.audit,
         backend,
         unsafe_no_fsync: false,
     };

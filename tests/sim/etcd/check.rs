@@ -19,8 +19,10 @@ pub(super) struct Basis {
     ill: Vec<String>,
     /// Machines that a health check had given up.
     given_up: Vec<String>,
-    /// Machines that wait for their member to be removed, while etcd could not do without it.
+    /// Machines that wait for their member to be removed, while etcd could not do without it, or another one has no vote yet.
     held: Vec<String>,
+    /// Machines whose member, if there is one, had no vote.
+    voteless: Vec<String>,
     /// Machines that were being deleted, as the host was told.
     going: Vec<String>,
     /// Machines that were not, as the host was told.
@@ -45,12 +47,20 @@ impl Basis {
             let others = world.members.iter().filter(is_others);
             let known = others.clone().filter(|member| world.reaches(member));
             let waits = capstan_api::condition::is_true(&own.conditions, "Deleting");
-            own.deleted.is_some() && waits && known.count() * 2 <= others.count()
+            let is_learner = |member: &Member| member.learner && member.machine != own.name;
+            let is_needed = known.count() * 2 <= others.count();
+            own.deleted.is_some() && waits && (is_needed || world.members.iter().any(is_learner))
         };
+        let is_voteless = |own: &&Machine| {
+            let mut members = world.members.iter();
+            !members.any(|member| member.machine == own.name && !member.learner)
+        };
+        let voteless = world.machines.iter().filter(is_voteless);
         let held = world.machines.iter().filter(is_held);
         Self {
             given_up: given_up.map(|own| own.name.clone()).collect(),
             held: held.map(|own| own.name.clone()).collect(),
+            voteless: voteless.map(|own| own.name.clone()).collect(),
             voting: voting
                 .map(|member| (member.id, world.works(member), world.reaches(member)))
                 .collect(),
@@ -67,6 +77,10 @@ impl Basis {
     fn has_majority(&self) -> bool {
         let working = self.voting.iter().filter(|(_, works, _)| *works).count();
         working * 2 > self.voting.len()
+    }
+
+    fn has_vote(&self, id: u64) -> bool {
+        self.voting.iter().any(|(voting, _, _)| *voting == id)
     }
 
     /// Whether a majority is known to work without this member, and with so many more that do not work yet. What the host cannot
@@ -151,16 +165,18 @@ impl Life {
         if !basis.has_majority() {
             violated("while etcd has lost its majority".to_owned());
         }
-        // One without a vote has none to lose.
-        let vote = member.filter(|member| !member.learner);
+        // One without a vote has none to lose. If it got one since the look, its machine waits with it: its removal is decided anew.
+        let vote = member.filter(|member| basis.has_vote(member.id));
         if let Some(vote) = vote
             && !basis.is_safe(Some(vote.id), 0)
         {
             violated("and etcd cannot do without its member".to_owned());
         }
-        // One that is not well may go first where another waits for just that.
+        // One that is not well, or never got a vote, may go first where another waits for just that.
+        let is_voteless = is_given_up && basis.voteless.iter().any(|own| own == name);
+        let is_in_the_way = basis.is_ill(name) || is_voteless;
         let counts =
-            |going: &&String| *going != name && !(basis.is_ill(name) && basis.held.contains(going));
+            |going: &&String| *going != name && !(is_in_the_way && basis.held.contains(going));
         if let Some(going) = basis.going.iter().find(counts) {
             violated(format!("while {going} goes"));
         }

@@ -352,7 +352,7 @@ impl World {
     }
 
     /// Whether only people can help: each machine that is not well is needed, since without its member those that are known to work are
-    /// no majority. What the host cannot reach it must not count on.
+    /// no majority, or since somebody has deleted all others that are well. What the host cannot reach it must not count on.
     pub fn is_left_to_people(&self) -> bool {
         let is_ill = |own: &&Machine| own.body == Body::Gone || self.is_known_ill(own);
         let mut ill = self.machines.iter().filter(is_ill).peekable();
@@ -362,7 +362,9 @@ impl World {
                 .iter()
                 .filter(|member| !member.learner && member.machine != machine.name);
             let known = voting.clone().filter(|member| self.reaches(member));
-            known.count() * 2 <= voting.count()
+            let stays =
+                |own: &Machine| own.name != machine.name && own.deleted.is_none() && !is_ill(&own);
+            known.count() * 2 <= voting.count() || !self.machines.iter().any(stays)
         };
         ill.peek().is_some() && ill.all(is_needed)
     }

@@ -136,8 +136,12 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
         });
         let alive = observed.members.iter().filter(|m| !m.is_deleting()).count();
         return match named {
-            // Noted, but not deleted yet: a crash came between, or it has recovered.
-            Some(member) if !member.is_deleting() && member.waits_for_owner() => {
+            // Noted, but not deleted yet: a crash came between, or it has recovered, or what was true then is not any more.
+            Some(member)
+                if !member.is_deleting()
+                    && member.waits_for_owner()
+                    && check(observed, member, now).is_ok() =>
+            {
                 go(observed, member, record.clone(), now)
             }
             Some(member) if !member.is_deleting() => clear(),
@@ -204,11 +208,18 @@ fn next_dead(
     remedy
 }
 
-/// Whether a machine has a Node, and its member of etcd is not known to be well.
+/// Whether the member of a machine is in the way of others: it is not known to be well, or of a machine without a Node, it has no vote
+/// yet. One that never catches up would never get one.
 fn is_dead(observed: &Observed, member: &Member) -> bool {
-    member.datastore.is_some()
-        && member.node_name().is_some()
-        && etcd::condition(observed, member).status != ConditionStatus::True
+    if member.datastore.is_none() {
+        return false;
+    }
+    if member.node_name().is_some() {
+        return etcd::condition(observed, member).status != ConditionStatus::True;
+    }
+    let view = observed.etcd.found();
+    let own = view.and_then(|view| etcd::member_of(observed, view, member));
+    own.is_some_and(|own| own.is_learner || own.name.is_empty())
 }
 
 /// What stands against it.
@@ -457,10 +468,16 @@ pub fn condition(observed: &Observed, wanted: usize, now: Timestamp) -> Report {
         return no;
     }
     if let Some(record) = in_progress(observed) {
-        return Report::yes(type_, common::REMEDIATING).with_message(format!(
+        let mut said = format!(
             "Machine {} is being replaced since {}, retry {}",
             record.machine, record.timestamp, record.retry_count
-        ));
+        );
+        // Machines that go hold everything else up, and no other condition need say so: there may be as many as wanted, all up to date.
+        if let Some(why) = leave::decide(observed, now).wait {
+            said.push_str(": ");
+            said.push_str(&why);
+        }
+        return Report::yes(type_, common::REMEDIATING).with_message(said);
     }
     match decide(observed, wanted, now) {
         Remedy {

@@ -321,3 +321,69 @@ fn a_learner_is_no_loss_to_a_majority_that_can_spare_no_vote() {
     view(&mut seen).has_quorum = false;
     assert!(deletes(&seen).is_empty());
 }
+
+#[test]
+fn a_deletion_that_waits_for_a_learner_without_a_node_lets_it_go_first() {
+    let waits = || Report::yes("Deleting", "WaitingForPreTerminateHook");
+    let mut seen = named(&["a", "b", "c"]);
+    seen.desired = Ok(desired(1));
+    seen.members[1] = with_condition(deleting(seen.members[1].clone()), waits());
+    if let Some(status) = seen.members[2].machine.status.as_mut() {
+        status.node_ref = None;
+    }
+    view(&mut seen).members[2].is_learner = true;
+    assert!(leave::is_held(&seen, &seen.members[1]));
+    assert!(deletes(&seen).is_empty(), "it may still catch up");
+    seen.members[2] = given_up(seen.members[2].clone());
+    assert_eq!(deletes(&seen), ["c"], "it never will");
+    seen.members[2] = with_condition(deleting(seen.members[2].clone()), waits());
+    let removed = |seen: &Observed| {
+        let steps = decide(seen, now()).steps.into_iter();
+        let ids = steps.filter_map(|step| match step {
+            Step::RemoveEtcdMember { id, .. } => Some(id),
+            _ => None,
+        });
+        ids.collect::<Vec<u64>>()
+    };
+    assert_eq!(removed(&seen), [3]);
+    seen.members.pop();
+    view(&mut seen).members.pop();
+    assert_eq!(removed(&seen), [2]);
+    // With a vote, it would be missed.
+    let mut seen = named(&["a", "b", "c"]);
+    seen.members[1] = with_condition(deleting(seen.members[1].clone()), waits());
+    seen.members[2] = given_up(seen.members[2].clone());
+    if let Some(status) = seen.members[2].machine.status.as_mut() {
+        status.node_ref = None;
+    }
+    assert!(deletes(&seen).is_empty());
+}
+
+#[test]
+fn a_replacement_that_etcd_cannot_spare_says_what_brings_it_on() {
+    let mut seen = named(&["a", "b", "c"]);
+    let record = remediation::Record {
+        machine: "a".to_owned(),
+        timestamp: now(),
+        retry_count: 0,
+    };
+    seen.object["metadata"]["annotations"] =
+        json!({annotation::REMEDIATION_IN_PROGRESS: record.text()});
+    let goes = Report::yes("Deleting", "WaitingForPreTerminateHook");
+    seen.members[0] = with_condition(deleting(given_up(seen.members[0].clone())), goes);
+    view(&mut seen).members[0].answer = Lookup::Unknown("no answer within 10 s".to_owned());
+    let said = |seen: &Observed| message_of(&reported(seen), "Remediating").to_owned();
+    assert!(said(&seen).ends_with("retry 0"), "{}", said(&seen));
+    // Its kubelet died after the first one was deleted: there are as many machines as wanted, and all are of the right version.
+    view(&mut seen).members[1].answer = Lookup::Unknown("no answer within 10 s".to_owned());
+    seen.members[1] = given_up(seen.members[1].clone());
+    assert!(deletes(&seen).is_empty());
+    let said = said(&seen);
+    assert!(
+        said.ends_with(
+            "Machine a stays: of 2 voting etcd members 1 would be known to be healthy, 2 are needed for a majority. Bring one back \
+             whose member is not healthy"
+        ),
+        "{said}"
+    );
+}

@@ -326,6 +326,36 @@ fn a_remediation_goes_on_where_a_crash_left_it_and_ends_with_the_replacement() {
 }
 
 #[test]
+fn a_remediation_that_a_crash_left_is_taken_back_where_etcd_cannot_spare_the_member_any_more() {
+    let mut seen = three();
+    seen.members[0] = given_up(seen.members[0].clone());
+    noted(&mut seen, "a", 0);
+    view(&mut seen).members[1].answer = Lookup::Unknown("no answer within 10 s".to_owned());
+    let done = steps(&seen);
+    let [Step::Annotate { annotations }] = done.as_slice() else {
+        panic!("{done:?}")
+    };
+    assert_eq!(
+        annotations[annotation::REMEDIATION_IN_PROGRESS],
+        json!(null)
+    );
+    seen.object["metadata"]["annotations"] = json!({});
+    let remedy = remediation::decide(&seen, 3, now());
+    let (_, said) = remedy.refused.unwrap();
+    assert!(
+        said.message.contains("lose its majority"),
+        "{}",
+        said.message
+    );
+    assert!(
+        remedy
+            .steps
+            .iter()
+            .all(|step| matches!(step, Step::ReportMachine { .. }))
+    );
+}
+
+#[test]
 fn a_replacement_may_come_beside_another_machine_that_is_not_well() {
     let mut seen = running(
         5,

@@ -136,7 +136,7 @@ fn entry(file: File) -> Result<Json, Refusal> {
             Part::Text("data:;base64,".to_owned()),
             Part::Secret {
                 handle,
-                // What is base64 already only has to keep out of the JSON's way.
+                // What is base64 already only has to keep out of the JSON's way: the host leaves out the white space of a URL.
                 encoding: if encoding == Some("base64") {
                     SecretEncoding::JsonString
                 } else {

@@ -9,6 +9,8 @@ use crate::call::bootstrap::{Part, SecretEncoding};
 
 /// Upper bound of rendered bootstrap data: what fits into a Secret with room for its metadata.
 pub const DATA_BYTES_MAX: usize = 1_000_000;
+/// What a URL begins with behind which base64 follows ends with this (RFC 2397).
+const BASE64_URL: &[u8] = b";base64,";
 /// Deepest indentation of a secret.
 const INDENT_MAX: u32 = 64;
 
@@ -50,7 +52,8 @@ pub enum JoinError {
 ///
 /// An indented secret continues where the text before it has come to: every line of it is preceded by the spaces, empty
 /// lines stay empty, and a line end at its end is left to the text that follows. Inside of a JSON string the line ends at its
-/// end are left out.
+/// end are left out; behind the head of a URL with base64 so is all white space, which means nothing there: who reads such a URL
+/// stumbles over base64 that is wrapped in lines.
 ///
 /// # Errors
 /// Names the part, never its bytes.
@@ -89,7 +92,12 @@ fn put_secret(
         SecretEncoding::Base64 => data.extend_from_slice(BASE64.encode(bytes).as_bytes()),
         SecretEncoding::JsonString => {
             let text = std::str::from_utf8(bytes).map_err(|_| JoinError::NotJson { part })?;
-            let quoted = Value::from(text.trim_end_matches('\n')).to_string();
+            let text = if data.ends_with(BASE64_URL) {
+                text.split_ascii_whitespace().collect()
+            } else {
+                text.trim_end_matches('\n').to_owned()
+            };
+            let quoted = Value::from(text).to_string();
             let inside = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
             data.extend_from_slice(inside.unwrap_or_default().as_bytes());
         }
@@ -128,6 +136,27 @@ fn put_secret(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_that_is_wrapped_in_lines_is_one_url() {
+        let bytes: &[u8] = b"aGVs\r\nbG8=\n";
+        let joined = |before: &str| {
+            let secret = Part::Secret(SecretHandle(1), SecretEncoding::JsonString);
+            let parts = [
+                Part::Text(before.to_owned()),
+                secret,
+                Part::Text("\"".to_owned()),
+            ];
+            let data = join(&parts, |_| Some(bytes)).unwrap();
+            String::from_utf8(data).unwrap()
+        };
+        assert_eq!(joined("\"data:;base64,"), "\"data:;base64,aGVsbG8=\"");
+        assert_eq!(
+            joined("\"data:text/plain;base64,"),
+            "\"data:text/plain;base64,aGVsbG8=\""
+        );
+        assert_eq!(joined("\""), "\"aGVs\\r\\nbG8=\"", "any other text stays");
+    }
 
     #[test]
     fn secrets_are_put_into_text_as_asked() {

@@ -203,7 +203,12 @@ fn an_external_etcds_secret_that_is_lost_is_named_and_nothing_joins_without_it()
         cluster.cluster_configuration = json!({"etcd": {"external": {
             "endpoints": ["https://10.0.0.9:2379"], "caFile": "/a", "certFile": "/b", "keyFile": "/c",
         }}});
-        namespace(kube, &cluster.namespace).await;
+        cluster.create(kube).await;
+        let words = [
+            "Secret lost-etcd/lost-etcd-etcd does not exist: create it with tls.crt",
+            "Secret lost-etcd/lost-etcd-apiserver-etcd-client does not exist: create it with tls.crt and tls.key",
+        ];
+        assert_eq!(says(host, &cluster, &words).await, 0);
         let now = jiff::Timestamp::now();
         let ca = pki::certificate_authority("etcd", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
         let client = pki::client_certificate(&ca, "apiserver", "etcd", now).unwrap();
@@ -218,7 +223,6 @@ fn an_external_etcds_secret_that_is_lost_is_named_and_nothing_joins_without_it()
             kube.apply(SECRET, &secret(&cluster, purpose, &none, &data))
                 .await;
         }
-        cluster.create(kube).await;
         cluster.available(host, 0).await;
         let name = cluster.control_plane();
         let plane = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
@@ -243,5 +247,56 @@ fn an_external_etcds_secret_that_is_lost_is_named_and_nothing_joins_without_it()
         assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 1);
         kube.delete(CLUSTER, &cluster.namespace, &cluster.name)
             .await;
+    });
+}
+
+/// A Cluster whose endpoint leads to another one's API server has one machine and no more: nobody takes that server's word for it.
+#[test]
+fn an_endpoint_that_answers_with_another_clusters_authority_is_named_and_nothing_joins() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let other = TestCluster::new("right-end", "right-end", 0);
+        other.create(kube).await;
+        other.available(host, 0).await;
+        let found = kube.get(CLUSTER, &other.namespace, &other.name).await;
+        let endpoint = found.unwrap()["spec"]["controlPlaneEndpoint"].clone();
+        let mut cluster = TestCluster::new("wrong-end", "wrong-end", 0);
+        cluster.control_planes = 3;
+        namespace(kube, &cluster.namespace).await;
+        for (kind, mut object) in cluster.objects() {
+            if kind == CLUSTER {
+                object["spec"]["controlPlaneEndpoint"] = endpoint.clone();
+            }
+            kube.apply(kind, &object).await;
+        }
+        let said = format!(
+            "the server at {}:{} shows a certificate that Secret wrong-end-ca does not vouch for: correct the Secret or \
+             spec.controlPlaneEndpoint",
+            endpoint["host"].as_str().unwrap(),
+            endpoint["port"]
+        );
+        let name = cluster.control_plane();
+        for (kind, name, type_) in [
+            (CLUSTER, &cluster.name, "RemoteConnectionProbe"),
+            (CONTROL_PLANE, &name, "ControlPlaneComponentsHealthy"),
+        ] {
+            eventually("it is said what is wrong", PATIENCE, async || {
+                let object = kube.get(kind, &cluster.namespace, name).await;
+                let object = object.ok_or("there is none")?;
+                let condition = condition(&object, type_);
+                (condition.status != "True" && condition.message.contains(&said))
+                    .then_some(())
+                    .ok_or(conditions(&object))
+            })
+            .await;
+        }
+        assert_eq!(kube.list(MACHINE, &cluster.namespace).await.len(), 1);
+        let found = kube.get(CONTROL_PLANE, &cluster.namespace, &name).await;
+        let status = &found.unwrap()["status"];
+        assert_ne!(status["initialization"]["controlPlaneInitialized"], true);
+        cluster.delete(host).await;
+        other.available(host, 0).await;
+        other.delete(host).await;
     });
 }

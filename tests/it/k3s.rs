@@ -108,6 +108,29 @@ fn three_servers_come_roll_are_remediated_and_go() {
             kube.apply(kind, &object).await;
         }
         settled(&host, "three servers").await;
+        for (change, words) in [
+            (
+                json!({"replicas": 2}),
+                "must be odd without config.datastore",
+            ),
+            (
+                json!({"version": "v1.99.0+k3s1"}),
+                "one minor version at a time",
+            ),
+            (
+                json!({"config": {"datastore": {"name": "a", "key": "b"}}}),
+                "may not gain or lose its datastore",
+            ),
+        ] {
+            let mut plane = kube.get(PLANE, NAME, NAME).await.unwrap();
+            for (field, value) in change.as_object().unwrap() {
+                plane["spec"][field] = value.clone();
+            }
+            plane["metadata"] = json!({"namespace": NAME, "name": NAME});
+            let refusal = kube.try_apply(PLANE, &plane).await.unwrap_err();
+            assert_eq!(refusal.code, 422, "{}", refusal.message);
+            assert!(refusal.message.contains(words), "{}", refusal.message);
+        }
         let mut domains: Vec<String> = machines(&host)
             .await
             .iter()

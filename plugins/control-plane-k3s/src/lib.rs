@@ -76,10 +76,17 @@ fn spec() -> Schema {
         "deletion",
         any_object().describe("How long each step of a deletion may take."),
     );
-    let rule = json!([{
-        "rule": "self.replicas % 2 == 1 || (has(self.config) && has(self.config.datastore))",
-        "message": "replicas must be odd unless config.datastore names an external datastore", "fieldPath": ".replicas",
-    }]);
+    let minor = |of: &str| format!("int({of}.version.split('.')[1])");
+    let external = |of: &str| format!("(has({of}.config) && has({of}.config.datastore))");
+    let rule = |rule: String, field: &str, message: &str| json!({"rule": rule, "fieldPath": field, "message": message});
+    let odd = format!("self.replicas % 2 == 1 || {}", external("self"));
+    let next = format!("{} <= {} + 1", minor("self"), minor("oldSelf"));
+    let same = format!("{} == {}", external("self"), external("oldSelf"));
+    let rules = json!([
+        rule(odd, ".replicas", "must be odd without config.datastore"),
+        rule(next, ".version", "goes up by one minor version at a time"),
+        rule(same, ".config", "may not gain or lose its datastore"),
+    ]);
     object()
         .field("replicas", integer().range(1, 7).default(1))
         .required(
@@ -98,7 +105,7 @@ fn spec() -> Schema {
             "remediation",
             any_object().describe("maxRetry, retryPeriodSeconds, minHealthyPeriodSeconds."),
         )
-        .with("x-kubernetes-validations", rule)
+        .with("x-kubernetes-validations", rules)
 }
 
 /// Fields of a K3sConfig that rules speak of; its own schema has the rest.

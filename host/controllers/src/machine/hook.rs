@@ -199,6 +199,9 @@ async fn answer(ctx: &Ctx, observed: &Observed, hook: &Hook) -> Answer {
         },
         // It never came to be asked: that must not end in `onFailure: Proceed`.
         Err(CallError::Busy { .. }) => Answer::Busy(busy(&hook.plugin)),
+        Err(error @ (CallError::Crowded { .. } | CallError::BreakerOpen { .. })) => {
+            Answer::Busy(format!("plugin {}: {error}", hook.plugin))
+        }
         Err(error) => Answer::Failed(error.failure()),
     }
 }

@@ -1,6 +1,7 @@
 //! What must be true after every step of the host, whatever goes wrong around it. Decisions may be made on what was true a while
 //! ago, so limits that people change are taken at their most generous of the last minutes.
 
+mod hook;
 mod machine;
 mod order;
 mod verdict;
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_api::annotation;
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
@@ -17,8 +19,8 @@ use serde_json::Value;
 
 use crate::kinds as sim;
 use crate::object::{
-    controller, flag, is_condition, is_deleting, key, label as label_of, list, name, number, text,
-    uid,
+    annotation as annotation_of, controller, flag, is_condition, is_deleting, key,
+    label as label_of, list, name, number, text, uid,
 };
 use crate::store::Written;
 use crate::world::{Actor, Server, State, Write};
@@ -60,8 +62,12 @@ pub struct Watchman {
     paused: BTreeMap<ObjectKey, Duration>,
     /// Machines that people deleted, by UID, and when.
     deleted_by_people: BTreeMap<String, Duration>,
-    /// Machines that the host was told of, by UID.
-    known: BTreeSet<String>,
+    /// Machines that people marked to go first, by UID.
+    marked_by_people: BTreeSet<String>,
+    /// When each Machine, by UID, was made.
+    made: BTreeMap<String, Duration>,
+    /// Machines that the host was told of, by UID, and since when.
+    known: BTreeMap<String, Duration>,
     /// Machines that the host was told are going, by UID, and since when.
     known_to_go: BTreeMap<String, Duration>,
     host_writes: Vec<String>,
@@ -88,7 +94,7 @@ impl Watchman {
     /// The host is told of an object.
     fn host_learns(&mut self, object: &Value, now: Duration) {
         if object["kind"] == "Machine" {
-            self.known.insert(uid(object).to_owned());
+            self.known.entry(uid(object).to_owned()).or_insert(now);
             if is_deleting(object) {
                 self.known_to_go
                     .entry(uid(object).to_owned())
@@ -132,10 +138,27 @@ impl Watchman {
         all.get(first..).unwrap_or_default().to_vec()
     }
 
+    /// Whether every decision of now knows of this Machine.
+    fn must_count(&self, machine: &Value, now: Duration) -> bool {
+        self.known
+            .get(uid(machine))
+            .is_some_and(|since| now.saturating_sub(*since) > RECONCILE)
+    }
+
     /// How many Machines a set wanted at times that a decision may come from.
     fn wanted(&self, set: &ObjectKey, now: Duration) -> impl Iterator<Item = i64> {
+        self.wanted_within(set, now, STALE)
+    }
+
+    /// How many Machines a set wanted within this time.
+    fn wanted_within(
+        &self,
+        set: &ObjectKey,
+        now: Duration,
+        within: Duration,
+    ) -> impl Iterator<Item = i64> {
         let all = self.sets.get(set).map_or(&[][..], Vec::as_slice);
-        let from = now.saturating_sub(STALE);
+        let from = now.saturating_sub(within);
         let first = all
             .partition_point(|(since, _)| *since < from)
             .saturating_sub(1);
@@ -237,14 +260,8 @@ impl State {
         match server {
             Server::Management => {
                 self.remember(written);
-                if write.actor == Actor::User
-                    && write.verb == "delete"
-                    && let Some(machine) =
-                        written.old.as_ref().filter(|old| old["kind"] == "Machine")
-                {
-                    let now = self.now();
-                    let gone = uid(machine).to_owned();
-                    self.watchman.deleted_by_people.insert(gone, now);
+                if write.actor == Actor::User && write.resource.kind == "Machine" {
+                    self.remember_people(write.verb, written);
                 }
                 if let Some(gone) = written.old.as_ref().filter(|_| written.new.is_none()) {
                     self.check_gone(&Arc::clone(gone));
@@ -274,11 +291,16 @@ impl State {
         };
         match text(new, "/kind") {
             "MachineDeployment" => {
+                let is_rolling = text(new, "/spec/rollout/strategy/type") != "OnDelete";
+                let limit = |field, default| match is_rolling {
+                    true => limit(new, field, default),
+                    false => 0,
+                };
                 let limits = Limits {
                     since: now,
                     replicas: number(new, "/spec/replicas").unwrap_or(1),
-                    surge: limit(new, "maxSurge", 1),
-                    unavailable: limit(new, "maxUnavailable", 0),
+                    surge: limit("maxSurge", 1),
+                    unavailable: limit("maxUnavailable", 0),
                 };
                 self.watchman
                     .deployments
@@ -295,6 +317,8 @@ impl State {
                     .push((now, replicas));
             }
             "Machine" => {
+                let made = &mut self.watchman.made;
+                made.entry(uid(new).to_owned()).or_insert(now);
                 let was = written.old.as_ref().is_some_and(|old| is_available(old));
                 if !was && is_available(new) {
                     let since = &mut self.watchman.available_since;
@@ -312,6 +336,23 @@ impl State {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What people do with Machines is no fault of the host's.
+    fn remember_people(&mut self, verb: &str, written: &Written) {
+        let now = self.now();
+        if verb == "delete"
+            && let Some(machine) = &written.old
+        {
+            let gone = uid(machine).to_owned();
+            self.watchman.deleted_by_people.insert(gone, now);
+        }
+        if let Some(machine) = &written.new
+            && annotation_of(machine, annotation::DELETE_MACHINE).is_some()
+        {
+            let marked = uid(machine).to_owned();
+            self.watchman.marked_by_people.insert(marked);
         }
     }
 
@@ -384,6 +425,10 @@ impl State {
         self.check_pause(write, written);
         let kind = write.resource.kind.as_str();
         match (kind, write.verb, &written.old, &written.new) {
+            ("MachineSet", "create" | "patch", old, Some(new)) => {
+                let (old, new) = (old.clone(), Arc::clone(new));
+                self.check_raise(old.as_deref(), &new);
+            }
             ("Machine", "create", _, Some(new)) => {
                 self.watchman.machines_made += 1;
                 let new = Arc::clone(new);
@@ -395,6 +440,16 @@ impl State {
                 self.check_is_explained(&old);
                 self.check_floor(&old);
                 self.check_budget(&old);
+            }
+            ("Machine", "patch", Some(old), Some(new)) => {
+                let (old, new) = (Arc::clone(old), Arc::clone(new));
+                self.check_records(&old, &new);
+            }
+            ("SimRemediation", "create", _, Some(new)) => {
+                self.check_is_asked_of_others(&Arc::clone(new));
+            }
+            ("SimRemediation", "delete", Some(old), _) => {
+                self.check_is_taken_back(&Arc::clone(old));
             }
             ("Machine", "patch-status", Some(old), Some(new)) => {
                 let given_up =
@@ -490,3 +545,6 @@ impl State {
         .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

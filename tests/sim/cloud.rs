@@ -7,15 +7,14 @@ use std::time::Duration;
 use capstan_core::call::infrastructure::{
     ClusterAnswer, ClusterInput, DeletionAnswer, MachineAnswer, MachineInput,
 };
-use capstan_core::call::{Deletion, Endpoint, PluginFailure, PluginFailureKind, Progress, Waiting};
+use capstan_core::call::{Deletion, Endpoint, Progress, Waiting};
 use capstan_engine::{CallEnv, CallError, Native};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::object::{name, text, uid};
-use crate::random::Random;
+use crate::plugin::call;
 use crate::world::World;
 
 /// Where an instance is.
@@ -77,35 +76,6 @@ impl Cloud {
     }
 }
 
-/// What a call does beside what it should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
-    Honest,
-    /// Answers after so long.
-    Late(Duration),
-    /// Traps before it has done anything.
-    TrapsBefore,
-    /// Traps after it has done everything.
-    TrapsAfter,
-    /// Says that it failed, before it has done anything.
-    Fails,
-    /// Answers what must be refused.
-    Lies(u64),
-}
-
-fn mood(random: &mut Random, rate: u32) -> Mood {
-    if !random.happens(rate) {
-        return Mood::Honest;
-    }
-    match random.below(6) {
-        0 => Mood::Late(random.millis(100, 40_000)),
-        1 => Mood::TrapsBefore,
-        2 => Mood::TrapsAfter,
-        3 => Mood::Fails,
-        _ => Mood::Lies(random.below(4)),
-    }
-}
-
 /// The plugin.
 pub struct SimulatedInfrastructure {
     world: Arc<World>,
@@ -116,67 +86,6 @@ impl SimulatedInfrastructure {
     #[must_use]
     pub fn new(world: Arc<World>) -> Self {
         Self { world }
-    }
-
-    /// Makes one call: `act` asks the cloud, `lie` spoils the answer.
-    async fn call<T>(
-        &self,
-        env: CallEnv,
-        what: &str,
-        act: impl FnOnce(&World) -> T,
-        lie: impl FnOnce(&mut T, u64),
-    ) -> Result<T, CallError> {
-        let (mood, takes) = {
-            let mut state = self.world.lock();
-            let rate = state.rates().plugin;
-            let mood = mood(&mut state.plugins, rate);
-            (mood, state.plugins.millis(5, 80))
-        };
-        let takes = if let Mood::Late(late) = mood {
-            late
-        } else {
-            takes
-        };
-        let limit = env.limits.wall;
-        if takes > limit {
-            sleep(limit).await;
-            // Nobody waits for the answer any more, but the cloud may have heard the question.
-            if takes.as_millis() % 2 == 0 {
-                drop(act(&self.world));
-                self.world
-                    .note(&format!("plugin {what} for {}: too late", env.object));
-            }
-            return Err(CallError::Deadline { limit });
-        }
-        sleep(takes).await;
-        let trap = || CallError::Trap {
-            message: "unreachable".to_owned(),
-            backtrace_last_line: String::new(),
-        };
-        match mood {
-            Mood::TrapsBefore => return Err(trap()),
-            Mood::Fails => {
-                return Err(CallError::Plugin(PluginFailure {
-                    kind: PluginFailureKind::Transient,
-                    reason: "CloudBusy".to_owned(),
-                    message: "the cloud has no time".to_owned(),
-                    retry_after: None,
-                }));
-            }
-            _ => {}
-        }
-        let mut answer = act(&self.world);
-        self.world
-            .note(&format!("plugin {what} for {}: {mood:?}", env.object));
-        self.world.changed();
-        match mood {
-            Mood::TrapsAfter => Err(trap()),
-            Mood::Lies(how) => {
-                lie(&mut answer, how);
-                Ok(answer)
-            }
-            _ => Ok(answer),
-        }
     }
 }
 
@@ -326,8 +235,9 @@ impl Native for SimulatedInfrastructure {
                 }
                 _ => answer.progress = Progress::Waiting(waiting("Forgetful")),
             };
-            self.call(
-                env,
+            call(
+                &self.world,
+                &env,
                 "ensure-cluster",
                 |world| ensure_cluster(world, &input),
                 lie,
@@ -346,8 +256,9 @@ impl Native for SimulatedInfrastructure {
             let lie = |answer: &mut DeletionAnswer, _| {
                 answer.deletion = Deletion::Waiting(waiting("Forgetful"));
             };
-            self.call(
-                env,
+            call(
+                &self.world,
+                &env,
                 "delete-cluster",
                 |world| delete_cluster(world, &input),
                 lie,
@@ -371,8 +282,9 @@ impl Native for SimulatedInfrastructure {
                 }
                 _ => answer.progress = Progress::Waiting(waiting("Forgetful")),
             };
-            self.call(
-                env,
+            call(
+                &self.world,
+                &env,
                 "ensure-machine",
                 |world| ensure_machine(world, &input),
                 lie,
@@ -391,8 +303,9 @@ impl Native for SimulatedInfrastructure {
             let lie = |answer: &mut DeletionAnswer, _| {
                 answer.deletion = Deletion::Waiting(waiting("Forgetful"));
             };
-            self.call(
-                env,
+            call(
+                &self.world,
+                &env,
                 "delete-machine",
                 |world| delete_machine(world, &input),
                 lie,

@@ -15,11 +15,15 @@ use capstan_core::call::manifest::{Manifest, OwnedKind, PluginKind};
 use capstan_engine::{
     Ceiling, Compiler, Engine, EngineOptions, Grants, Limits, Loaded, Native, SourceOptions,
 };
+use capstan_strategy_tests::ask::ask;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use upgrade_on_delete::OnDelete;
+use upgrade_rolling_update::RollingUpdate;
 
 use crate::cloud::SimulatedInfrastructure;
+use crate::hook::SimulatedHook;
 use crate::kinds;
 use crate::server::HostApi;
 use crate::strategy::SimulatedStrategy;
@@ -157,7 +161,22 @@ fn plugins(world: &Arc<World>) -> Vec<ActivePlugin> {
             "upgrade-rolling-update",
             PluginKind::UpgradeStrategy,
             Vec::new(),
-            Arc::new(SimulatedStrategy::new(Arc::clone(world))),
+            Arc::new(SimulatedStrategy::new(
+                Arc::clone(world),
+                ask::<RollingUpdate>,
+            )),
+        ),
+        active(
+            "upgrade-on-delete",
+            PluginKind::UpgradeStrategy,
+            Vec::new(),
+            Arc::new(SimulatedStrategy::new(Arc::clone(world), ask::<OnDelete>)),
+        ),
+        active(
+            "pre-delete-sim",
+            PluginKind::PreDeleteHook,
+            Vec::new(),
+            Arc::new(SimulatedHook::new(Arc::clone(world))),
         ),
     ]
 }

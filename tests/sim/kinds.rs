@@ -29,6 +29,10 @@ kinds! {
     SIM_MACHINE = INFRASTRUCTURE, "SimMachine", "simmachines";
     /// Its template.
     SIM_MACHINE_TEMPLATE = INFRASTRUCTURE, "SimMachineTemplate", "simmachinetemplates";
+    /// Request to an external remediator, which is no plugin.
+    SIM_REMEDIATION = INFRASTRUCTURE, "SimRemediation", "simremediations";
+    /// Its template.
+    SIM_REMEDIATION_TEMPLATE = INFRASTRUCTURE, "SimRemediationTemplate", "simremediationtemplates";
     /// Bootstrap config of a provider that is not a plugin.
     SIM_CONFIG = BOOTSTRAP, "SimConfig", "simconfigs";
     /// Its template.
@@ -39,11 +43,13 @@ kinds! {
 
 /// All of them.
 #[must_use]
-pub fn all() -> [&'static Resource; 6] {
+pub fn all() -> [&'static Resource; 8] {
     [
         &SIM_CLUSTER,
         &SIM_MACHINE,
         &SIM_MACHINE_TEMPLATE,
+        &SIM_REMEDIATION,
+        &SIM_REMEDIATION_TEMPLATE,
         &SIM_CONFIG,
         &SIM_CONFIG_TEMPLATE,
         &SIM_CONTROL_PLANE,
@@ -53,7 +59,8 @@ pub fn all() -> [&'static Resource; 6] {
 /// The definition of a kind, as far as anybody looks at it.
 #[must_use]
 pub fn definition(resource: &Resource) -> Value {
-    let provider = if resource.group == INFRASTRUCTURE {
+    let is_remediators = resource.kind.starts_with("SimRemediation");
+    let provider = if resource.group == INFRASTRUCTURE && !is_remediators {
         "infrastructure-sim"
     } else {
         "somebody-else"

@@ -2,6 +2,7 @@
 //! the collection of garbage. Looks at the world once a second, while there can be something to do.
 
 mod nodes;
+mod remediator;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -163,6 +164,7 @@ fn look(state: &mut State, memory: &mut Memory) {
     configs(state, memory);
     nodes::nodes(state, memory);
     nodes::pods(state, memory);
+    remediator::help(state, memory);
     let next = memory.due.values().filter(|due| **due > now).min();
     let until = next.copied().unwrap_or(Duration::MAX);
     memory.idle = (asked == memory.due.len()).then_some((sight, until));

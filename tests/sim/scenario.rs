@@ -1,5 +1,7 @@
 //! What people and misfortune do to a world, and when: a list that follows from the seed and can be shortened.
 
+mod beset;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +19,8 @@ use crate::object::{is_deleting, key, name, number, text, uid};
 use crate::random::Random;
 use crate::store::{Definition, Store, Written};
 use crate::world::{Actor, Server, State, Write};
+
+pub use beset::{Binding, LastPods};
 
 /// Namespace of the Cluster.
 pub const NAMESPACE: &str = "ns";
@@ -63,6 +67,10 @@ pub enum Deed {
     BreakSome(u64, u32),
     /// Somebody deletes the Machines whose instances are broken; only where a health check may refuse to.
     Mend,
+    /// Somebody deletes the Machines that are not of the wanted version; only where nothing else does.
+    Renew,
+    /// One of the bound hooks is bound no more.
+    Unbind(u64),
     /// The MachineDeployment is deleted.
     DeleteDeployment,
     /// The Cluster is deleted.
@@ -93,6 +101,14 @@ pub struct Plan {
     pub health_check: Option<u32>,
     /// How many of them may be unhealthy for any to be replaced; absent for all.
     pub unhealthy: Option<u32>,
+    /// Machines are replaced only as somebody deletes them.
+    pub on_delete: bool,
+    /// Machines that are unhealthy are not replaced: somebody else is asked to help.
+    pub asks_others: bool,
+    /// Hooks that are bound to Machines.
+    pub hooks: Vec<Binding>,
+    /// Whether pods are drained by rules, and what becomes of the last.
+    pub last_pods: Option<LastPods>,
     /// In order of time.
     pub steps: Vec<Step>,
     /// When everything stops going wrong.
@@ -113,6 +129,18 @@ impl fmt::Display for Plan {
             self.unhealthy,
             self.rates
         )?;
+        if self.on_delete {
+            writeln!(f, "  Machines are replaced as they are deleted")?;
+        }
+        if self.asks_others {
+            writeln!(f, "  somebody else is asked to help Machines")?;
+        }
+        if let Some(last) = self.last_pods {
+            writeln!(f, "  the last pods: {last:?}")?;
+        }
+        for (number, hook) in self.hooks.iter().enumerate() {
+            writeln!(f, "  hook h{number}: {hook:?}")?;
+        }
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(
                 f,
@@ -181,6 +209,10 @@ impl Plan {
             limits: limits(&mut random),
             health_check,
             unhealthy: None,
+            on_delete: false,
+            asks_others: false,
+            hooks: Vec::new(),
+            last_pods: None,
             steps,
             calm_at: last + Duration::from_secs(random.between(60, 900)),
             quiet: if random.happens(250) { DAY } else { QUIET },
@@ -188,33 +220,8 @@ impl Plan {
         if plan.health_check.is_some() {
             plan.sicken(&mut Random::new(seed).fork(10));
         }
+        plan.beset(&mut Random::new(seed).fork(11));
         plan
-    }
-
-    /// Lets many machines break at once, in some worlds more than the health check replaces: a budget shows only where it is short.
-    fn sicken(&mut self, random: &mut Random) {
-        let end_s = self.calm_at.as_secs().max(600);
-        if random.happens(600) {
-            self.replicas = u32::try_from(random.between(3, 6)).unwrap_or(3);
-            let count = u32::try_from(random.between(2, 4)).unwrap_or(2);
-            self.steps.push(Step {
-                at: Duration::from_millis(random.between(300_000, end_s * 1000)),
-                deed: Deed::BreakSome(random.draw(), count),
-            });
-        }
-        if random.happens(400) {
-            self.unhealthy = Some(u32::try_from(random.between(1, 2)).unwrap_or(1));
-        }
-        self.steps.sort_by_key(|step| step.at);
-        let last = self.steps.last().map_or(Duration::ZERO, |step| step.at);
-        self.calm_at = self.calm_at.max(last);
-        if self.unhealthy.is_some() {
-            self.calm_at += Duration::from_secs(random.between(300, 900));
-            self.steps.push(Step {
-                at: self.calm_at,
-                deed: Deed::Mend,
-            });
-        }
     }
 }
 
@@ -296,10 +303,23 @@ fn objects(plan: &Plan) -> Vec<(&'static Resource, Value)> {
                 "nodeStartupTimeoutSeconds": 1200,
                 "unhealthyNodeConditions": [condition("Unknown"), condition("False")],
             },
-            "remediation": {"triggerIf": {"unhealthyLessThanOrEqualTo":
-                plan.unhealthy.map_or_else(|| json!("100%"), |most| json!(most))}},
+            "remediation": {
+                "triggerIf": {"unhealthyLessThanOrEqualTo":
+                    plan.unhealthy.map_or_else(|| json!("100%"), |most| json!(most))},
+                "templateRef": plan.asks_others.then(|| json!({
+                    "apiVersion": sim::SIM_REMEDIATION_TEMPLATE.api_version(),
+                    "kind": "SimRemediationTemplate", "name": DEPLOYMENT,
+                })),
+            },
         }});
         objects.push((&*kinds::MACHINE_HEALTH_CHECK, check));
+        objects.push((
+            &*sim::SIM_REMEDIATION_TEMPLATE,
+            json!({"metadata": {"name": DEPLOYMENT}, "spec": {"template": {"spec": {}}}}),
+        ));
+    }
+    if let Some(last) = plan.last_pods {
+        objects.extend(last.rules());
     }
     objects
 }
@@ -307,11 +327,16 @@ fn objects(plan: &Plan) -> Vec<(&'static Resource, Value)> {
 fn deployment(plan: &Plan) -> Value {
     let template =
         |kind: &str, group: &str| json!({"apiGroup": group, "kind": kind, "name": DEPLOYMENT});
+    let strategy = if plan.on_delete {
+        json!({"type": "OnDelete"})
+    } else {
+        json!({"type": "RollingUpdate", "rollingUpdate": {
+            "maxSurge": plan.limits.0, "maxUnavailable": plan.limits.1,
+        }})
+    };
     json!({"metadata": {"name": DEPLOYMENT}, "spec": {
         "clusterName": CLUSTER, "replicas": plan.replicas,
-        "rollout": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {
-            "maxSurge": plan.limits.0, "maxUnavailable": plan.limits.1,
-        }}},
+        "rollout": {"strategy": strategy},
         "remediation": {"maxInFlight": plan.health_check},
         "selector": {"matchLabels": labels()},
         "template": {"metadata": {"labels": labels()}, "spec": {
@@ -348,6 +373,10 @@ impl State {
         }
         for (resource, object) in objects(plan) {
             self.user_creates(resource, NAMESPACE, &object);
+        }
+        for (number, hook) in plan.hooks.iter().enumerate() {
+            let own = crate::host::NAMESPACE;
+            self.user_creates(&kinds::MACHINE_HOOK, own, &hook.object(number));
         }
     }
 
@@ -422,6 +451,8 @@ impl State {
                     self.user_patches(of_deployment, &deployment, patch);
                 }
             }
+            // The other type has no limits.
+            Deed::Limits(..) if self.is_on_delete() => {}
             Deed::Limits(surge, unavailable) => {
                 let patch = json!({"spec": {"rollout": {"strategy": {"rollingUpdate": {
                     "maxSurge": surge, "maxUnavailable": unavailable,
@@ -494,6 +525,16 @@ impl State {
             Deed::Break(luck) => self.some_instances_break(*luck, 1),
             Deed::BreakSome(luck, count) => self.some_instances_break(*luck, *count),
             Deed::Mend => self.user_deletes_broken(),
+            Deed::Renew => self.user_deletes_outdated(),
+            Deed::Unbind(luck) => {
+                let hooks = self.management.all(&kinds::MACHINE_HOOK);
+                let hooks: Vec<ObjectKey> = hooks.map(|hook| key(hook)).collect();
+                let count = u64::try_from(hooks.len()).unwrap_or(1).max(1);
+                let at = usize::try_from(luck % count).unwrap_or_default();
+                if let Some(hook) = hooks.get(at) {
+                    self.user_deletes(&kinds::MACHINE_HOOK, hook);
+                }
+            }
             Deed::DeleteDeployment => self.user_deletes(of_deployment, &deployment),
             Deed::DeleteCluster => self.user_deletes(&kinds::CLUSTER, &cluster),
             // The host's life is not in the world's hands.
@@ -540,6 +581,26 @@ impl State {
         });
         let broken: Vec<ObjectKey> = broken.map(|machine| key(machine)).collect();
         for machine in broken {
+            self.user_deletes(&kinds::MACHINE, &machine);
+        }
+    }
+
+    fn is_on_delete(&self) -> bool {
+        let mut all = self.management.all(&kinds::MACHINE_DEPLOYMENT);
+        all.any(|deployment| text(deployment, "/spec/rollout/strategy/type") == "OnDelete")
+    }
+
+    fn user_deletes_outdated(&mut self) {
+        let deployment = ObjectKey::new(NAMESPACE, DEPLOYMENT);
+        let Ok(deployment) = self.management.get(&kinds::MACHINE_DEPLOYMENT, &deployment) else {
+            return;
+        };
+        let version = text(&deployment, "/spec/template/spec/version");
+        let all = self.management.all(&kinds::MACHINE);
+        let outdated = all
+            .filter(|machine| !is_deleting(machine) && text(machine, "/spec/version") != version);
+        let outdated: Vec<ObjectKey> = outdated.map(|machine| key(machine)).collect();
+        for machine in outdated {
             self.user_deletes(&kinds::MACHINE, &machine);
         }
     }

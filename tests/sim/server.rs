@@ -25,7 +25,7 @@ use crate::world::{Actor, Server, State, World, Write};
 const WATCH_SECONDS: u64 = 290;
 
 /// How long a pod takes to end after its eviction, at most.
-const POD_GRACE_S: i64 = 30;
+pub const POD_GRACE_S: i64 = 30;
 
 /// A client of one server, as the host has it.
 pub struct HostApi {

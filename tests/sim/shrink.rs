@@ -97,6 +97,23 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             ..plan.clone()
         });
     }
+    for number in 0..plan.hooks.len() {
+        let mut fewer = plan.clone();
+        fewer.hooks.remove(number);
+        candidates.push(fewer);
+    }
+    if plan.last_pods.is_some() {
+        candidates.push(Plan {
+            last_pods: None,
+            ..plan.clone()
+        });
+    }
+    if plan.asks_others {
+        candidates.push(Plan {
+            asks_others: false,
+            ..plan.clone()
+        });
+    }
     if plan.replicas > 1 {
         candidates.push(Plan {
             replicas: plan.replicas - 1,

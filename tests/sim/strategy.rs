@@ -1,28 +1,29 @@
-//! The shipped upgrade strategy as the host calls it, sometimes failing, trapping, or answering what must be refused.
+//! The shipped upgrade strategies of Cluster API's two types as the host calls it, sometimes failing, trapping, or answering what must be refused.
 
 use std::sync::Arc;
 
 use capstan_core::call::strategy::{Answer, Facts};
 use capstan_core::machine_deployment::StrategyAnswer;
 use capstan_engine::{CallEnv, CallError, Native};
-use capstan_strategy_tests::ask::ask;
+use capstan_strategy_tests::ask::Strategy;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::sleep;
-use upgrade_rolling_update::RollingUpdate;
 
+use crate::plugin::trap;
 use crate::world::World;
 
-/// The plugin `upgrade-rolling-update`.
+/// The plugin of a strategy.
 pub struct SimulatedStrategy {
     world: Arc<World>,
+    strategy: Strategy,
 }
 
 impl SimulatedStrategy {
     /// A plugin for this world.
     #[must_use]
-    pub fn new(world: Arc<World>) -> Self {
-        Self { world }
+    pub fn new(world: Arc<World>, strategy: Strategy) -> Self {
+        Self { world, strategy }
     }
 }
 
@@ -34,17 +35,13 @@ impl Native for SimulatedStrategy {
                 let rate = state.rates().plugin;
                 let takes = state.plugins.millis(1, 20);
                 let goes_wrong = state.plugins.happens(rate);
-                (takes, goes_wrong.then(|| state.plugins.below(4)))
+                (takes, goes_wrong.then(|| state.plugins.below(5)))
             };
             sleep(takes).await;
-            let trap = |message: &str| CallError::Trap {
-                message: message.to_owned(),
-                backtrace_last_line: String::new(),
-            };
             if how == Some(0) {
                 return Err(trap("unreachable"));
             }
-            let mut answer = match ask::<RollingUpdate>(&facts) {
+            let mut answer = match (self.strategy)(&facts) {
                 StrategyAnswer::Answer(answer) => *answer,
                 other => return Err(trap(&format!("{other:?}"))),
             };
@@ -60,7 +57,16 @@ impl Native for SimulatedStrategy {
                         target.replicas = 0;
                     }
                 }
-                Some(3) => answer.delete_first.push("nobody".to_owned()),
+                // Only the one that may grow at all.
+                Some(3) => {
+                    for target in &mut answer.targets {
+                        let mut sets = facts.machine_sets.iter();
+                        if sets.any(|set| set.current && set.name == target.machine_set) {
+                            target.replicas = facts.replicas.saturating_add(facts.max_surge + 1);
+                        }
+                    }
+                }
+                Some(4) => answer.delete_first.push("nobody".to_owned()),
                 _ => {}
             }
             Ok(answer)

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::check::Watchman;
 use crate::cloud::Cloud;
 use crate::fault::Rates;
+use crate::hook::Hooks;
 use crate::object::{list, text};
 use crate::random::Random;
 use crate::store::{Store, Written};
@@ -98,6 +99,8 @@ pub struct State {
     pub workloads: BTreeMap<ObjectKey, Workload>,
     /// The cloud.
     pub cloud: Cloud,
+    /// What hooks were asked.
+    pub hooks: Hooks,
     /// What must stay true.
     pub watchman: Watchman,
 }
@@ -278,6 +281,7 @@ impl World {
             down_until: Duration::ZERO,
             workloads: BTreeMap::new(),
             cloud: Cloud::default(),
+            hooks: Hooks::default(),
             watchman: Watchman::default(),
         };
         Arc::new(Self {

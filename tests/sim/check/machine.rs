@@ -13,30 +13,82 @@ use super::{RECONCILE, STALE, UNSEEN, cluster_of, is_available, is_remediated};
 use crate::cloud::Phase;
 use crate::object::{
     annotation as annotation_of, controller, is_condition, is_deleting, key, label as label_of,
-    name, number, text, uid,
+    list, name, number, text, uid,
 };
 use crate::world::State;
 
 /// How soon everybody knows of a broken machine: its Node is Unknown, and two late events have told of it.
 const KNOWN_BROKEN: Duration = Duration::from_secs(120);
 
+/// The MachineDeployment of a MachineSet or a Machine.
+fn deployment_of(object: &Value) -> Option<ObjectKey> {
+    let name = label_of(object, label::DEPLOYMENT_NAME)?;
+    Some(ObjectKey::new(text(object, "/metadata/namespace"), name))
+}
+
 impl State {
-    pub(super) fn check_ceiling(&mut self, machine: &Value) {
-        let Some(deployment) = label_of(machine, label::DEPLOYMENT_NAME) else {
+    /// The most Machines that a MachineDeployment may have: replicas and surge, at their most generous of the last minutes.
+    fn ceiling(&self, deployment: &ObjectKey) -> Option<i64> {
+        let limits = self.watchman.limits(deployment, self.now());
+        let most = limits.iter().map(|limits| limits.replicas + limits.surge);
+        most.max()
+    }
+
+    /// The MachineSets of a MachineDeployment that stay.
+    fn sets_of<'a>(&'a self, deployment: &'a ObjectKey) -> impl Iterator<Item = &'a Arc<Value>> {
+        let sets = self.management.all(&kinds::MACHINE_SET);
+        sets.filter(move |set| deployment_of(set).as_ref() == Some(deployment) && !is_deleting(set))
+    }
+
+    /// No MachineSet is told to have more if there could then be more Machines than the ceiling: what each set is to have, or has
+    /// and must still get rid of. That is where the ceiling is kept. A set makes up for Machines that people or health checks take
+    /// away, to what it was told and no further, and may so be above a ceiling that people lowered while nothing could shrink.
+    pub(super) fn check_raise(&mut self, old: Option<&Value>, set: &Value) {
+        let replicas = |set: &Value| number(set, "/spec/replicas").unwrap_or_default();
+        if replicas(set) <= old.map_or(0, replicas) {
+            return;
+        }
+        let Some(deployment) = deployment_of(set) else {
             return;
         };
-        let deployment = ObjectKey::new(text(machine, "/metadata/namespace"), deployment);
-        let limits = self.watchman.limits(&deployment, self.now());
-        let most = limits
-            .iter()
-            .map(|limits| limits.replicas + limits.surge)
-            .max();
+        let Some(most) = self.ceiling(&deployment) else {
+            return;
+        };
+        let now = self.now();
+        let occupied = self.sets_of(&deployment).map(|set| {
+            let machines = self.management.all(&kinds::MACHINE).filter(|machine| {
+                controller(machine) == Some(uid(set)) && self.watchman.must_count(machine, now)
+            });
+            replicas(set).max(i64::try_from(machines.count()).unwrap_or(i64::MAX))
+        });
+        let total: i64 = occupied.sum();
+        if total > most {
+            self.violated(format!(
+                "MachineSet {} is told to have {}, and MachineDeployment {deployment} could then have {total} Machines, at most {most} are allowed",
+                key(set),
+                replicas(set)
+            ));
+        }
+    }
+
+    /// A Machine is made within the ceiling, or at least within what all sets together were told to have
+    /// ([`Self::check_raise`] holds that to the ceiling).
+    pub(super) fn check_ceiling(&mut self, machine: &Value) {
+        let Some(deployment) = deployment_of(machine) else {
+            return;
+        };
+        let now = self.now();
+        let told: i64 = self
+            .sets_of(&deployment)
+            .filter_map(|set| self.watchman.wanted_within(&key(set), now, RECONCILE).max())
+            .sum();
+        let most = self.ceiling(&deployment).map(|most| most.max(told));
         let machines = self.machines_of(&deployment);
         // Of its own Machines a set must know; of another's only what it was told.
         let set = label_of(machine, label::SET_NAME);
         let counts = |other: &&Arc<Value>| {
             let is_own = label_of(other, label::SET_NAME) == set;
-            !is_deleting(other) && (is_own || self.watchman.known.contains(uid(other)))
+            !is_deleting(other) && (is_own || self.watchman.known.contains_key(uid(other)))
         };
         let alive = i64::try_from(machines.iter().filter(counts).count()).unwrap_or(i64::MAX);
         if most.is_some_and(|most| alive > most) {
@@ -102,6 +154,51 @@ impl State {
         }
     }
 
+    /// The Machine that an external remediator is asked to help.
+    fn machine_of_request(&self, request: &Value) -> Option<Arc<Value>> {
+        let owners = list(request, "/metadata/ownerReferences");
+        self.management.find(&kinds::MACHINE, |machine| {
+            owners
+                .iter()
+                .any(|owner| text(owner, "/uid") == uid(machine))
+        })
+    }
+
+    /// Somebody else is asked to help a Machine under the same conditions under which it would be replaced.
+    pub(super) fn check_is_asked_of_others(&mut self, request: &Value) {
+        match self.machine_of_request(request) {
+            Some(machine) => {
+                self.check_is_ill(&machine);
+                self.check_may_be_replaced(&machine);
+            }
+            None => self.violated(format!(
+                "SimRemediation {} is made for no Machine",
+                name(request)
+            )),
+        }
+    }
+
+    /// A request is taken back when the Machine is well again, and not while it is known to be broken.
+    pub(super) fn check_is_taken_back(&mut self, request: &Value) {
+        let Some(machine) = self.machine_of_request(request) else {
+            return;
+        };
+        let now = self.now();
+        let is_broken = self
+            .cloud
+            .of_machine(uid(&machine))
+            .any(|instance| match instance.phase {
+                Phase::Broken(since) => now.saturating_sub(since) > KNOWN_BROKEN,
+                _ => false,
+            });
+        if is_broken && !is_deleting(&machine) {
+            self.violated(format!(
+                "the request to help Machine {} is taken back and it is broken",
+                name(&machine)
+            ));
+        }
+    }
+
     /// A Machine is deleted because somebody wants fewer, or none.
     pub(super) fn check_is_explained(&mut self, machine: &Value) {
         let asked_for = annotation_of(machine, annotation::DELETE_MACHINE).is_some()
@@ -142,8 +239,7 @@ impl State {
         if !is_remediated(machine) || is_deleting(machine) {
             return;
         }
-        let deployment = label_of(machine, label::DEPLOYMENT_NAME).unwrap_or_default();
-        let deployment = ObjectKey::new(text(machine, "/metadata/namespace"), deployment);
+        let deployment = deployment_of(machine).unwrap_or_default();
         let Ok(found) = self.management.get(&kinds::MACHINE_DEPLOYMENT, &deployment) else {
             return;
         };
@@ -181,13 +277,31 @@ impl State {
         }
     }
 
+    /// How many Machines the deployment did not count when it told the set of this one to have fewer, although one that people marked
+    /// goes before them: the set replaced, in that moment, one that had just gone (seed 4199). Without these, nothing would go.
+    fn just_replaced(&self, machine: &Value) -> usize {
+        if !self.watchman.marked_by_people.contains(uid(machine)) {
+            return 0;
+        }
+        let now = self.now();
+        let all = self.management.all(&kinds::MACHINE);
+        let new = all.filter(|other| {
+            let made = self.watchman.made.get(uid(other));
+            controller(other) == controller(machine)
+                && !is_deleting(other)
+                && !is_available(other)
+                && made.is_some_and(|at| now.saturating_sub(*at) < RECONCILE)
+        });
+        new.count()
+    }
+
+    /// No Machine goes that would leave fewer available than the floor.
     pub(super) fn check_floor(&mut self, machine: &Value) {
         let asked_for = annotation_of(machine, annotation::REMEDIATE_MACHINE).is_some()
             || is_remediated(machine);
-        let Some(deployment) = label_of(machine, label::DEPLOYMENT_NAME) else {
+        let Some(deployment) = deployment_of(machine) else {
             return;
         };
-        let deployment = ObjectKey::new(text(machine, "/metadata/namespace"), deployment);
         let found = self.management.get(&kinds::MACHINE_DEPLOYMENT, &deployment);
         let is_going = found.is_ok_and(|deployment| is_deleting(&deployment));
         if asked_for || is_going || self.is_cluster_going(machine) || !is_available(machine) {
@@ -218,7 +332,8 @@ impl State {
         let taken = self.watchman.deleted_by_people.values();
         let taken = taken
             .filter(|at| now.saturating_sub(**at) <= UNSEEN)
-            .count();
+            .count()
+            .saturating_add(self.just_replaced(machine));
         let left = left.saturating_add(i64::try_from(taken).unwrap_or(i64::MAX));
         if left < fewest {
             self.violated(format!(

@@ -11,10 +11,14 @@ use super::cluster_of;
 use crate::cloud::{Instance, Phase};
 use crate::object::{
     annotation as annotation_of, controller, flag, has_annotation_of, is_condition, is_deleting,
-    name, number, text, uid,
+    label as label_of, name, number, text, uid,
 };
 use crate::store::Written;
 use crate::world::{State, Write};
+
+fn is_completed(pod: &Value) -> bool {
+    text(pod, "/status/phase") == "Succeeded"
+}
 
 impl State {
     fn machine_of(&self, infra: &Value) -> Option<Arc<Value>> {
@@ -32,22 +36,37 @@ impl State {
         if !is_deleting(&machine) {
             self.violated(format!("{its} is deleted and the Machine is not"));
         }
-        let is_going = self.is_cluster_going(&machine);
         if has_annotation_of(&machine, annotation::PRE_TERMINATE_HOOK_PREFIX) {
             self.violated(format!(
                 "{its} is deleted before its pre-terminate hook has succeeded"
             ));
         }
-        let node = text(&machine, "/status/nodeRef/name");
-        if is_going || node.is_empty() {
+        let what = format!("{its} is deleted");
+        self.check_hooks_are_over(&machine, "PreTerminate", &what);
+        self.check_is_drained(&machine, &what);
+    }
+
+    /// Goes on to something that comes after the drain and the volumes, and so after the hooks before them.
+    pub(super) fn check_is_drained(&mut self, machine: &Value, what: &str) {
+        // Nobody is asked any more, and no Node drained, about a Machine whose time for that was over before.
+        let is_over = ["nodeDrainStartTime", "waitForPreTerminateHookStartTime"];
+        let is_over = is_over
+            .iter()
+            .any(|time| !text(machine, &format!("/status/deletion/{time}")).is_empty());
+        if self.is_cluster_going(machine) {
+            if !is_over {
+                self.check_hooks_are_over(machine, "PreDrain", what);
+            }
             return;
         }
-        if has_annotation_of(&machine, annotation::PRE_DRAIN_HOOK_PREFIX) {
-            self.violated(format!(
-                "{its} is deleted before its pre-drain hook has succeeded"
-            ));
+        let node = text(machine, "/status/nodeRef/name");
+        if node.is_empty() {
+            return;
         }
-        let cluster = cluster_of(&machine).unwrap_or_default();
+        if has_annotation_of(machine, annotation::PRE_DRAIN_HOOK_PREFIX) {
+            self.violated(format!("{what} before its pre-drain hook has succeeded"));
+        }
+        let cluster = cluster_of(machine).unwrap_or_default();
         let Some(workload) = self.workloads.get(&cluster) else {
             return;
         };
@@ -56,29 +75,87 @@ impl State {
         };
         let is_unreachable = is_condition(&found, "Ready", "Unknown");
         let timeout = |field: &str| {
-            number(&machine, &format!("/spec/deletion/{field}")).unwrap_or_default() > 0
+            number(machine, &format!("/spec/deletion/{field}")).unwrap_or_default() > 0
         };
-        let has_pods = workload
-            .store
-            .all(&kinds::POD)
-            .any(|pod| text(pod, "/spec/nodeName") == node && !is_deleting(pod));
+        // That a pod goes is confirmed by its kubelet, and nobody waits for one that is silent.
+        let has_pods = workload.store.all(&kinds::POD).any(|pod| {
+            text(pod, "/spec/nodeName") == node
+                && self.is_waited_for(pod)
+                && !(is_unreachable && is_deleting(pod))
+        });
         let has_volumes = workload.store.all(&kinds::VOLUME_ATTACHMENT).any(|volume| {
             text(volume, "/spec/nodeName") == node && flag(volume, "/status/attached")
         });
-        let excluded = |what: &str| annotation_of(&machine, what).is_some();
+        let excluded = |what: &str| annotation_of(machine, what).is_some();
+        if !is_over {
+            self.check_hooks_are_over(machine, "PreDrain", what);
+        }
         if has_pods
             && !timeout("nodeDrainTimeoutSeconds")
             && !excluded(annotation::EXCLUDE_NODE_DRAINING)
         {
-            self.violated(format!("{its} is deleted and Node {node} is not drained"));
+            self.violated(format!("{what} and Node {node} is not drained"));
         }
         if has_volumes
             && !is_unreachable
             && !timeout("nodeVolumeDetachTimeoutSeconds")
             && !excluded(annotation::EXCLUDE_WAIT_FOR_NODE_VOLUME_DETACH)
         {
+            self.violated(format!("{what} and Node {node} has volumes attached"));
+        }
+    }
+
+    /// What MachineDrainRules say of a pod, by its label `app`: behaviour and order.
+    fn drain_rule(&self, pod: &Value) -> (String, i64) {
+        let app = label_of(pod, "app").unwrap_or_default();
+        let rule = self.management.find(&kinds::MACHINE_DRAIN_RULE, |rule| {
+            text(rule, "/spec/pods/0/selector/matchLabels/app") == app
+        });
+        rule.map_or_else(
+            || ("Drain".to_owned(), 0),
+            |rule| {
+                let order = number(&rule, "/spec/drain/order").unwrap_or_default();
+                (text(&rule, "/spec/drain/behavior").to_owned(), order)
+            },
+        )
+    }
+
+    /// Whether a drain is not complete while this pod is there.
+    fn is_waited_for(&self, pod: &Value) -> bool {
+        match self.drain_rule(pod).0.as_str() {
+            "Skip" => false,
+            "WaitCompleted" => !is_completed(pod),
+            _ => true,
+        }
+    }
+
+    /// A pod is evicted when it is its turn, and only if it is to be evicted at all.
+    fn check_eviction(&mut self, cluster: &ObjectKey, pod: &Value) {
+        let (behavior, order) = self.drain_rule(pod);
+        if behavior != "Drain" {
             self.violated(format!(
-                "{its} is deleted and Node {node} has volumes attached"
+                "pod {} is evicted and its rule says {behavior}",
+                name(pod)
+            ));
+        }
+        let node = text(pod, "/spec/nodeName");
+        let Some(workload) = self.workloads.get(cluster) else {
+            return;
+        };
+        let found = workload.store.get(&kinds::NODE, &ObjectKey::new("", node));
+        if found.is_ok_and(|node| is_condition(&node, "Ready", "Unknown")) {
+            return;
+        }
+        let earlier = workload.store.find(&kinds::POD, |other| {
+            text(other, "/spec/nodeName") == node
+                && self.is_waited_for(other)
+                && self.drain_rule(other).1 < order
+        });
+        if let Some(earlier) = earlier {
+            self.violated(format!(
+                "pod {} is evicted before {}",
+                name(pod),
+                name(&earlier)
             ));
         }
     }
@@ -107,6 +184,9 @@ impl State {
                 .old
                 .as_ref()
                 .is_some_and(|old| flag(old, "/spec/unschedulable"));
+        if write.verb == "evict" {
+            self.check_eviction(cluster, &object);
+        }
         let node = match (write.resource.kind.as_str(), write.verb) {
             ("Pod", "evict") => text(&object, "/spec/nodeName").to_owned(),
             ("Node", _) if is_cordon => name(&object).to_owned(),
@@ -138,6 +218,7 @@ impl State {
                 "Node {node} is drained before the pre-drain hook has succeeded"
             ));
         }
+        self.check_hooks_are_over(&machine, "PreDrain", &format!("Node {node} is drained"));
     }
 
     /// The host had an instance made.

@@ -87,6 +87,10 @@ impl State {
                 why.push(format!("there are {count} {what} for {clusters} Clusters"));
             }
         }
+        why.extend(self.hooks_not_settled());
+        if let Some(left) = self.management.all(&sim::SIM_REMEDIATION).next() {
+            why.push(format!("SimRemediation {} is still there", key(left)));
+        }
         why
     }
 

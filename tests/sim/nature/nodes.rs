@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_controllers::kinds;
-use capstan_controllers::kube_api::ApiError;
+use capstan_controllers::kube_api::{ApiError, Preconditions};
 use serde_json::{Value, json};
 
 use super::{Memory, cluster_key};
 use crate::cloud::{Instance, Phase};
-use crate::object::{is_deleting, key, name, text, uid};
+use crate::object::{is_deleting, key, label, name, text, uid};
+use crate::server::POD_GRACE_S;
 use crate::world::{Server, State};
 
 /// How long a kubelet is silent before its Node is Unknown.
@@ -97,8 +98,16 @@ fn join(state: &mut State, server: &Server, instance: &Instance) {
     );
     let pods = state.nature.below(4);
     for number in 0..pods {
+        let app = match number {
+            0 => "web",
+            1 => "late",
+            _ => "last",
+        };
         let pod = json!({
-            "metadata": {"name": format!("{}-{number}", instance.name), "labels": {"app": "web"}},
+            "metadata": {
+                "name": format!("{}-{number}", instance.name),
+                "labels": {"app": app},
+            },
             "spec": {"nodeName": instance.name, "containers": [{"name": "c", "image": "i"}]},
         });
         let key = ObjectKey::new("apps", name(&pod));
@@ -190,8 +199,38 @@ fn silent(state: &mut State, instances: &[Instance], memory: &mut Memory) {
     }
 }
 
+/// A pod that does its work and ends, or whose Node is silent for too long.
+fn complete(state: &mut State, memory: &mut Memory, server: &Server, pod: &Value, is_silent: bool) {
+    let (its, key) = (uid(pod), key(pod));
+    if is_deleting(pod) || text(pod, "/status/phase") == "Succeeded" {
+        return;
+    }
+    if is_silent {
+        if memory.is_due(state, &format!("lost {its}"), 300, 330) {
+            let none = Preconditions::default();
+            state.nature_writes(
+                server,
+                "node-controller",
+                "delete",
+                &kinds::POD,
+                &key,
+                |store, now| store.delete(&kinds::POD, &key, &none, now, POD_GRACE_S),
+            );
+        }
+    } else if memory.is_due(state, &format!("work {its}"), 30, 1_200) {
+        let done = json!({"status": {"phase": "Succeeded"}});
+        state.nature_patches(server, "kubelet", &kinds::POD, &key, Some("status"), done);
+    }
+}
+
 /// Pods that were evicted end, and then their volumes are detached. Pods of Nodes that are gone are collected.
 pub(super) fn pods(state: &mut State, memory: &mut Memory) {
+    let rules = state.management.all(&kinds::MACHINE_DRAIN_RULE);
+    let behaviors: Vec<String> = rules
+        .map(|rule| text(rule, "/spec/drain/behavior").to_owned())
+        .collect();
+    let stays = behaviors.iter().any(|behavior| behavior == "Skip");
+    let completes = behaviors.iter().any(|behavior| behavior == "WaitCompleted");
     let clusters: Vec<ObjectKey> = state.workloads.keys().cloned().collect();
     for cluster in clusters {
         let server = Server::Workload(cluster.clone());
@@ -209,6 +248,10 @@ pub(super) fn pods(state: &mut State, memory: &mut Memory) {
             let is_silent = found
                 .as_ref()
                 .is_ok_and(|node| crate::object::is_condition(node, "Ready", "Unknown"));
+            let is_last = label(&pod, "app") == Some("last");
+            if completes && is_last {
+                complete(state, memory, &server, &pod, is_silent);
+            }
             let ends = found.is_err() || (is_deleting(&pod) && !is_silent);
             if ends && memory.is_due(state, &format!("pod {}", uid(&pod)), 1, 30) {
                 state.nature_writes(
@@ -223,7 +266,7 @@ pub(super) fn pods(state: &mut State, memory: &mut Memory) {
                             .ok_or(ApiError::NotFound(String::new()))
                     },
                 );
-            } else {
+            } else if !(stays && is_last) && text(&pod, "/status/phase") != "Succeeded" {
                 busy.push(node);
             }
         }

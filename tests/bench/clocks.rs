@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use capstan_tests::process::metrics;
+use capstan_tests::process::scrape;
 
 /// Counters of seconds that are told.
 const SECONDS: [&str; 2] = [
@@ -19,7 +19,7 @@ pub(crate) struct Clocks(BTreeMap<String, f64>);
 impl Clocks {
     /// As they are now; none when the host does not answer, which the scenario itself will show.
     pub(crate) fn read(port: u16) -> Self {
-        let text = metrics(port).unwrap_or_default();
+        let text = scrape(port).unwrap_or_default();
         let lines = text.lines().filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             let is_told = SECONDS.iter().any(|counter| name.starts_with(counter));

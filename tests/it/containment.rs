@@ -10,7 +10,7 @@ use capstan_engine::limit::{
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::{NAMESPACE, TestHost};
 use capstan_tests::kube_client::{CLUSTER, Kind, PLUGIN};
-use capstan_tests::process::{HostProcess, admin_port, metrics};
+use capstan_tests::process::HostProcess;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -125,8 +125,7 @@ fn begun(process: &HostProcess) -> usize {
 
 /// Calls of all other plugins so far, and how many seconds they took together.
 fn calls_of_others(process: &HostProcess) -> (f64, f64) {
-    let port = admin_port(&process.log()).unwrap();
-    let text = metrics(port).unwrap();
+    let text = process.metrics().unwrap();
     let all = |name: &str| -> f64 {
         let lines = text.lines().filter(|line| {
             let of_probe = line.contains(&format!("plugin=\"{PROBE}\""));

@@ -28,6 +28,7 @@ mod installation;
 mod k3s;
 mod kubectl;
 mod machine;
+mod metrics;
 mod ownership;
 mod plan;
 mod plugin_capabilities;

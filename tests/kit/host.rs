@@ -272,6 +272,17 @@ impl TestHost {
         self.runs_as(process);
     }
 
+    /// The metrics of a host that is a process.
+    ///
+    /// # Errors
+    /// When it does not answer yet, or is none.
+    pub fn metrics(&self) -> Result<String, String> {
+        match &self.running {
+            Running::Process(process) => process.metrics(),
+            Running::InProcess(_) | Running::Nobody => Err("the host is no process".to_owned()),
+        }
+    }
+
     /// The host is this process from now on.
     pub fn runs_as(&mut self, process: HostProcess) {
         self.running = Running::Process(process);

@@ -10,23 +10,6 @@ use capstan_local::process::{self, Record, Spec};
 use crate::host::{NAMESPACE, USER};
 use crate::wasm;
 
-/// The port of the host's admin endpoints, as its log says it.
-pub fn admin_port(log: &str) -> Option<u16> {
-    let (_, rest) = log.split_once("admin")?;
-    let (_, rest) = rest.split_once("127.0.0.1:")?;
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
-}
-
-/// What the host counts, as Prometheus reads it.
-pub fn metrics(port: u16) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
 /// A running `capstan run`. Dropping it kills it.
 pub struct HostProcess {
     child: Child,
@@ -106,6 +89,15 @@ impl HostProcess {
         std::fs::read_to_string(&self.record.log).unwrap()
     }
 
+    /// The metrics that it serves now.
+    ///
+    /// # Errors
+    /// When it does not answer yet.
+    pub fn metrics(&self) -> Result<String, String> {
+        let port = admin_port(&self.log()).ok_or("its log does not say where")?;
+        scrape(port).map_err(|error| error.to_string())
+    }
+
     /// Where its log is.
     pub fn log_path(&self) -> std::path::PathBuf {
         self.record.log.clone()
@@ -138,6 +130,28 @@ impl HostProcess {
         let _: std::io::Result<()> = self.child.kill();
         let _: std::io::Result<_> = self.child.wait();
     }
+}
+
+/// The port of the admin endpoints of the host that wrote last into this log.
+#[must_use]
+pub fn admin_port(log: &str) -> Option<u16> {
+    let (_, rest) = log.rsplit_once("capstan starts")?;
+    let (_, rest) = rest.split_once("admin")?;
+    let (_, rest) = rest.split_once("127.0.0.1:")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// The metrics that the host with its admin endpoints at this port serves now.
+///
+/// # Errors
+/// When it does not answer.
+pub fn scrape(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl Drop for HostProcess {

@@ -5,7 +5,7 @@ mod serve;
 mod token;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,6 +19,7 @@ use rand::TryRng as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::certificates::End;
 use crate::ctx::{Ctx, failure};
 use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi};
@@ -84,6 +85,8 @@ pub struct Reports {
     url: PublicUrl,
     authority: Pair,
     key: Vec<u8>,
+    /// When the certificate of the endpoint ends, once it is served.
+    served_until: OnceLock<Timestamp>,
 }
 
 /// What one machine is told.
@@ -148,6 +151,7 @@ impl Reports {
             url,
             authority,
             key: token_key,
+            served_until: OnceLock::new(),
         })
     }
 
@@ -160,8 +164,21 @@ impl Reports {
         let certificate =
             certificate.map_err(|error| Failure::terminal(REASON, error.to_string()))?;
         let tls = serve::tls(&certificate).map_err(|why| Failure::terminal(REASON, why))?;
+        if let Some(end) = pki::first_not_after(&certificate.public) {
+            self.served_until.get_or_init(|| end);
+        }
         serve::start(Arc::clone(ctx), Arc::clone(self), listener, tls);
         Ok(())
+    }
+
+    /// When the endpoint's certificates end, by their names.
+    #[must_use]
+    pub fn ends(&self) -> Vec<End> {
+        let authority = pki::first_not_after(&self.authority.public);
+        let authority = authority.map(|end| ("bootstrap-report-ca".to_owned(), end));
+        let served = self.served_until.get();
+        let served = served.map(|end| ("bootstrap-report".to_owned(), *end));
+        authority.into_iter().chain(served).collect()
     }
 
     /// What the machine of a bootstrap config is told; nothing where somebody does not want it to be.
@@ -279,6 +296,29 @@ mod tests {
         ] {
             assert_eq!(Subject::read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_authority_and_what_is_served_end_at_times_of_their_own() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let authority =
+            pki::certificate_authority("reports", KeyAlgorithm::EcdsaP256, 30, now).unwrap();
+        let reports = Reports {
+            url: "https://a:1".parse().unwrap(),
+            authority,
+            key: Vec::new(),
+            served_until: OnceLock::new(),
+        };
+        let end = "2026-01-31T00:00:00Z".parse().unwrap();
+        let authority = ("bootstrap-report-ca".to_owned(), end);
+        assert_eq!(reports.ends(), std::slice::from_ref(&authority));
+        let served = pki::server_certificate(&reports.authority, "a", now).unwrap();
+        let end = pki::first_not_after(&served.public).unwrap();
+        reports.served_until.set(end).unwrap();
+        assert_eq!(
+            reports.ends(),
+            [authority, ("bootstrap-report".to_owned(), end)]
+        );
     }
 
     #[test]

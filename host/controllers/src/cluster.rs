@@ -299,6 +299,7 @@ impl Controller for ClusterController {
 
     fn forget(&self, ctx: &Ctx, locator: &Locator) {
         ctx.workloads.drop(&locator.key);
+        ctx.certificates.forget(&locator.key);
     }
 
     fn unobserved(&self, _: &Object, failure: &Failure) -> Vec<capstan_api::condition::Report> {
@@ -323,6 +324,7 @@ impl Controller for ClusterController {
         )
         .await;
         let connection = ctx.workloads.status(&object.key);
+        ctx.certificates.look(ctx, &object.key, &cluster).await;
         Ok(Observed {
             machines: members(ctx, &kinds::MACHINE, &object.key, shared).await?,
             sets: members(ctx, &kinds::MACHINE_SET, &object.key, typed).await?,

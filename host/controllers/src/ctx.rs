@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::bootstrap_report::Reports;
+use crate::certificates::Certificates;
 use crate::etcd::SnapshotStore;
 use crate::event::Events;
 use crate::fence::Fence;
@@ -59,6 +60,8 @@ pub struct Ctx {
     pub workloads: Workloads,
     /// Secrets of clusters, read when needed.
     pub secrets: Secrets,
+    /// When certificates of Clusters without a control plane object end.
+    pub certificates: Certificates,
     /// What plugins have told of objects lately.
     pub events: Events,
     /// The clock.
@@ -118,6 +121,7 @@ impl Ctx {
             plugins: Plugins::default(),
             workloads,
             secrets,
+            certificates: Certificates::default(),
             events: Events::default(),
             clock,
             tasks,

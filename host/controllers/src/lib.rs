@@ -7,6 +7,7 @@ pub mod adoption_plan;
 mod attempt;
 pub mod bootstrap;
 pub mod bootstrap_report;
+pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
 pub mod controller;

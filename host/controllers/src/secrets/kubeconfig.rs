@@ -127,10 +127,13 @@ fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
 /// When the Secret cannot be read.
 pub async fn end(ctx: &Ctx, cluster: &ObjectKey) -> Result<Option<Timestamp>, Failure> {
     let secret = read(ctx, cluster, KUBECONFIG).await?;
-    Ok(secret
-        .as_deref()
-        .and_then(client_certificate)
-        .and_then(|pem| pki::first_not_after(&pem)))
+    Ok(secret.as_deref().and_then(not_after))
+}
+
+/// When the certificate in a kubeconfig ends, if there is one.
+#[must_use]
+pub fn not_after(secret: &SecretData) -> Option<Timestamp> {
+    pki::first_not_after(&client_certificate(secret)?)
 }
 
 /// Why the kubeconfig says nothing about the cluster's authority: it trusts another one.

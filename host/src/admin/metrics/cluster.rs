@@ -1,7 +1,9 @@
-//! Metrics of workload clusters: when their certificates end, and how large their etcd is.
+//! Metrics of workload clusters: when their certificates, and the host's own, end, and how large their etcd is.
 
 use std::fmt;
 
+use capstan_api::label;
+use capstan_controllers::certificates::End;
 use capstan_controllers::ctx::Ctx;
 use capstan_core::control_plane::etcd::{Answer, View};
 use jiff::Timestamp;
@@ -11,20 +13,21 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::Value;
 
-/// When certificates of clusters end, as their control planes list them.
+/// When certificates end: of clusters, as their control planes list them or as they were seen, and of the endpoint for failed bootstraps.
 #[derive(Debug, Default)]
 pub(super) struct Certificates(Vec<Certificate>);
 
 #[derive(Debug)]
 struct Certificate {
     namespace: String,
+    cluster: String,
     control_plane: String,
     name: String,
     end_s: i64,
 }
 
 impl Certificates {
-    /// Of all control planes.
+    /// Of all control planes, of Clusters without one, and of the host.
     pub(super) fn read(ctx: &Ctx) -> Self {
         let mut all = Self::default();
         for resource in ctx.plugins.kinds_with(&["control-plane"]) {
@@ -35,6 +38,12 @@ impl Certificates {
                 all.add(&object.key.namespace, &object.key.name, &object.value);
             }
         }
+        for (cluster, ends) in ctx.certificates.all() {
+            all.add_ends(&cluster.namespace, &cluster.name, ends);
+        }
+        if let Some(reports) = &ctx.reports {
+            all.add_ends(&ctx.namespace, "", reports.ends());
+        }
         all
     }
 
@@ -42,6 +51,8 @@ impl Certificates {
         let listed = object
             .pointer("/status/certificates")
             .and_then(Value::as_array);
+        let labels = object.pointer("/metadata/labels");
+        let cluster = labels.and_then(|all| all.get(label::CLUSTER_NAME)?.as_str());
         for entry in listed.into_iter().flatten() {
             let text = |field: &str| entry.get(field).and_then(Value::as_str);
             let end = text("expirationDate").and_then(|end| end.parse::<Timestamp>().ok());
@@ -50,22 +61,36 @@ impl Certificates {
             };
             self.0.push(Certificate {
                 namespace: namespace.to_owned(),
+                cluster: cluster.unwrap_or_default().to_owned(),
                 control_plane: control_plane.to_owned(),
                 name: name.to_owned(),
                 end_s: end.as_second(),
             });
         }
     }
+
+    /// Of a Cluster without a control plane object, or of the host itself.
+    fn add_ends(&mut self, namespace: &str, cluster: &str, ends: Vec<End>) {
+        self.0
+            .extend(ends.into_iter().map(|(name, end)| Certificate {
+                namespace: namespace.to_owned(),
+                cluster: cluster.to_owned(),
+                control_plane: String::new(),
+                name,
+                end_s: end.as_second(),
+            }));
+    }
 }
 
 impl Collector for Certificates {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "When a certificate of a cluster ends, in seconds since the Unix epoch";
+        let help = "When a certificate ends, in seconds since the Unix epoch";
         let name = "capstan_certificate_expiration_timestamp_seconds";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for certificate in &self.0 {
             let labels = [
                 ("namespace", certificate.namespace.as_str()),
+                ("cluster", certificate.cluster.as_str()),
                 ("control_plane", certificate.control_plane.as_str()),
                 ("certificate", certificate.name.as_str()),
             ];
@@ -182,16 +207,25 @@ mod tests {
     #[test]
     fn the_end_of_each_certificate_is_a_line() {
         let mut all = Certificates::default();
-        let object = serde_json::json!({"status": {"certificates": [
+        let object = serde_json::json!({"metadata": {"labels": {"cluster.x-k8s.io/cluster-name": "c"}}, "status": {"certificates": [
             {"name": "ca", "expirationDate": "2036-01-01T00:00:00Z"}, {"name": "bad", "expirationDate": "soon"},
         ]}});
         all.add("n", "cp", &object);
+        let end = "2036-01-01T00:00:00Z".parse().unwrap();
+        all.add_ends("n", "alone", vec![("kubeconfig".to_owned(), end)]);
         let mut registry = Registry::default();
         registry.register_collector(Box::new(all));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
-        let line = "capstan_certificate_expiration_timestamp_seconds{namespace=\"n\",control_plane=\"cp\",certificate=\"ca\"} 2082758400";
-        assert!(text.contains(line), "{text}");
+        for labels in [
+            "namespace=\"n\",cluster=\"c\",control_plane=\"cp\",certificate=\"ca\"",
+            "namespace=\"n\",cluster=\"alone\",control_plane=\"\",certificate=\"kubeconfig\"",
+        ] {
+            let line = format!(
+                "capstan_certificate_expiration_timestamp_seconds{{{labels}}} 2082758400\n"
+            );
+            assert!(text.contains(&line), "{line}: {text}");
+        }
         assert!(!text.contains("bad"), "{text}");
     }
 

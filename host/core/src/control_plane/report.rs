@@ -395,6 +395,14 @@ fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<
             .collect();
         report.message = all.join("\n");
     }
+    // Who has deleted a machine is told here what it waits for: there may be as many as wanted, and nothing else under way.
+    let is_ill = report.status != ConditionStatus::True && observed.connected;
+    if is_ill
+        && !observed.is_deleting()
+        && let Some(why) = leave::hook(observed, now).wait
+    {
+        report.message.push_str(&format!("\n* {why}"));
+    }
     Some(report)
 }
 

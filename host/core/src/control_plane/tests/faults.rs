@@ -387,3 +387,24 @@ fn a_replacement_that_etcd_cannot_spare_says_what_brings_it_on() {
         "{said}"
     );
 }
+
+#[test]
+fn a_deleted_machine_that_etcd_cannot_spare_says_so_where_nothing_else_is_under_way() {
+    let mut seen = named(&["a", "b", "c"]);
+    for at in [0, 2] {
+        let goes = Report::yes("Deleting", "WaitingForPreTerminateHook");
+        seen.members[at] = with_condition(deleting(seen.members[at].clone()), goes);
+        view(&mut seen).members[at].answer = Lookup::Unknown("no answer within 10 s".to_owned());
+    }
+    assert!(leave::is_held(&seen, &seen.members[0]));
+    let told = reported(&seen);
+    let said = message_of(&told, "EtcdClusterHealthy");
+    assert!(
+        said.contains("\n* Machine a stays: of 2 voting etcd members 1 would be known"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("Bring one back whose member is not healthy"),
+        "{said}"
+    );
+}

@@ -77,11 +77,8 @@ impl State {
         let timeout = |field: &str| {
             number(machine, &format!("/spec/deletion/{field}")).unwrap_or_default() > 0
         };
-        // That a pod goes is confirmed by its kubelet, and nobody waits for one that is silent.
         let has_pods = workload.store.all(&kinds::POD).any(|pod| {
-            text(pod, "/spec/nodeName") == node
-                && self.is_waited_for(pod)
-                && !(is_unreachable && is_deleting(pod))
+            text(pod, "/spec/nodeName") == node && self.is_waited_for(pod) && !is_deleting(pod)
         });
         let has_volumes = workload.store.all(&kinds::VOLUME_ATTACHMENT).any(|volume| {
             text(volume, "/spec/nodeName") == node && flag(volume, "/status/attached")

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use capstan_controllers::kinds;
 use serde_json::Value;
 
 use super::Memory;
@@ -23,6 +24,14 @@ pub(super) fn help(state: &mut State, memory: &mut Memory) {
             continue;
         }
         let owners = list(&request, "/metadata/ownerReferences");
+        // One that goes is left alone.
+        let stays = state.management.find(&kinds::MACHINE, |machine| {
+            let is_its = |owner: &Value| text(owner, "/uid") == uid(machine);
+            owners.iter().any(is_its) && !is_deleting(machine)
+        });
+        if stays.is_none() {
+            continue;
+        }
         let instances = state.cloud.instances.values_mut();
         let broken = instances.filter(|instance| {
             let is_its = |owner: &Value| text(owner, "/uid") == instance.machine;

@@ -217,7 +217,7 @@ fn complete(state: &mut State, memory: &mut Memory, server: &Server, pod: &Value
                 |store, now| store.delete(&kinds::POD, &key, &none, now, POD_GRACE_S),
             );
         }
-    } else if memory.is_due(state, &format!("work {its}"), 30, 1_200) {
+    } else if memory.is_due(state, &format!("work {its}"), 30, 600) {
         let done = json!({"status": {"phase": "Succeeded"}});
         state.nature_patches(server, "kubelet", &kinds::POD, &key, Some("status"), done);
     }

@@ -61,10 +61,11 @@ impl Binding {
             order: u32::try_from(random.below(3)).unwrap_or_default(),
             timeout: random
                 .happens(500)
-                .then(|| (random.between(5, 300), random.happens(700))),
+                .then(|| (random.between(5, 100), random.happens(700))),
             may_fail: random.happens(500),
             on_cluster_deletion: random.pick(&["Default", "Run", "Skip"]).unwrap_or(&"Run"),
-            holds_s: random.below(600),
+            // A rollout lets machine after machine go, and must be over in time.
+            holds_s: random.below(150),
             is_elsewhere: random.happens(100),
         }
     }

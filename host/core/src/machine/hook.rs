@@ -416,10 +416,15 @@ pub fn records(text: Option<&str>) -> BTreeMap<String, Record> {
 #[must_use]
 pub fn record_patch(text: Option<&str>, resource_version: &str, turn: &Turn) -> Option<Value> {
     let mut all = records(text);
-    if all.get(&turn.hook) == Some(&turn.record) {
-        return None;
+    let mut record = turn.record.clone();
+    // Written by an earlier turn whose answer was lost: the clock runs on from there, and what is over stays so.
+    if let Some(written) = all.get(&turn.hook) {
+        record.since = written.since;
+        if written.done.is_some() || *written == record {
+            return None;
+        }
     }
-    all.insert(turn.hook.clone(), turn.record.clone());
+    all.insert(turn.hook.clone(), record);
     Some(json!({"metadata": {
         "resourceVersion": resource_version,
         "annotations": {annotation::HOOKS: json!(all).to_string()},

@@ -101,6 +101,24 @@ fn another_host_goes_on_with_what_was_written_down() {
 }
 
 #[test]
+fn what_is_written_already_is_not_begun_again() {
+    let written = |patch: Option<Value>| {
+        let patch = patch.expect("news");
+        let text = patch["metadata"]["annotations"][annotation::HOOKS].as_str();
+        text.expect("text").to_owned()
+    };
+    let hook = hook(json!({"timeoutSeconds": 60}));
+    let first = written(record_patch(None, "7", &hook.answered(&waiting(), at(0))));
+    let late = hook.answered(&waiting(), at(40));
+    assert_eq!(record_patch(Some(&first), "8", &late), None);
+    let done = hook.answered(&Answer::Proceed, at(50));
+    let done = written(record_patch(Some(&first), "8", &done));
+    let record = records(Some(&done)).remove("h").expect("is written");
+    assert_eq!((record.since, record.done), (at(0), Some(at(50))));
+    assert_eq!(record_patch(Some(&done), "9", &late), None);
+}
+
+#[test]
 fn a_timeout_blocks_or_lets_go_as_the_operator_said() {
     for (policy, lets_go) in [("Block", false), ("Proceed", true)] {
         let hook = hook(json!({"timeoutSeconds": 30, "onTimeout": policy}));

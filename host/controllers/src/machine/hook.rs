@@ -191,16 +191,20 @@ async fn answer(ctx: &Ctx, observed: &Observed, hook: &Hook) -> Answer {
     let Some(_held) = ctx.plugins.hold(CONTROLLER, WORKERS, &hook.plugin) else {
         return Answer::Busy(busy(&hook.plugin));
     };
-    match plugin.loaded.run_hook(env, input).await {
+    read(&hook.plugin, plugin.loaded.run_hook(env, input).await)
+}
+
+/// What a call says of the Machine. One that never came to be asked must not end in `onFailure: Proceed`.
+fn read(plugin: &str, said: Result<Verdict, CallError>) -> Answer {
+    match said {
         Ok(Verdict::Proceed) => Answer::Proceed,
         Ok(Verdict::Waiting(waiting)) => Answer::Waiting {
             words: waiting.message,
             check_after: waiting.check_after,
         },
-        // It never came to be asked: that must not end in `onFailure: Proceed`.
-        Err(CallError::Busy { .. }) => Answer::Busy(busy(&hook.plugin)),
+        Err(CallError::Busy { .. }) => Answer::Busy(busy(plugin)),
         Err(error @ (CallError::Crowded { .. } | CallError::BreakerOpen { .. })) => {
-            Answer::Busy(format!("plugin {}: {error}", hook.plugin))
+            Answer::Busy(format!("plugin {plugin}: {error}"))
         }
         Err(error) => Answer::Failed(error.failure()),
     }
@@ -208,4 +212,31 @@ async fn answer(ctx: &Ctx, observed: &Observed, hook: &Hook) -> Answer {
 
 fn busy(plugin: &str) -> String {
     format!("plugin {plugin} is busy with other Machines")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_was_never_asked_has_not_failed() {
+        let never = [
+            CallError::Busy {
+                waited: Duration::from_secs(1),
+            },
+            CallError::Crowded { budget_bytes: 1 },
+            CallError::BreakerOpen {
+                retry_after: Duration::from_secs(1),
+            },
+        ];
+        for error in never {
+            let answer = read("hook", Err(error));
+            assert!(matches!(answer, Answer::Busy(_)), "{answer:?}");
+        }
+        let limit = Duration::from_secs(1);
+        let late = read("hook", Err(CallError::Deadline { limit }));
+        assert!(matches!(late, Answer::Failed(_)), "{late:?}");
+    }
 }

@@ -340,6 +340,29 @@ fn too_many_unhealthy_machines_are_marked_and_not_replaced() {
 }
 
 #[test]
+fn an_external_controller_is_not_asked_for_too_many_machines() {
+    let mut spec = usual();
+    spec["remediation"] = json!({
+        "triggerIf": {"unhealthyLessThanOrEqualTo": 1},
+        "templateRef": {"apiVersion": "infra.io/v1", "kind": "RebootTemplate", "name": "t"},
+    });
+    let mut seen = observed(spec, vec![broken("a", 0), broken("b", 0)]);
+    let template = json!({
+        "apiVersion": "infra.io/v1", "kind": "RebootTemplate", "metadata": {"name": "t"},
+        "spec": {"template": {"spec": {}}},
+    });
+    seen.template = Some(Lookup::Found(template.into()));
+    let asks = |seen: &Observed| {
+        let steps = decide(seen, at(10_000)).steps;
+        let asks = steps.iter().filter(|step| matches!(step, Step::Ask(_)));
+        asks.count()
+    };
+    assert_eq!(asks(&seen), 0);
+    seen.targets.pop();
+    assert_eq!(asks(&seen), 1);
+}
+
+#[test]
 fn a_machine_that_recovered_is_healthy_again_and_a_settled_world_is_left_alone() {
     let mut seen = observed(usual(), vec![broken("a", 0)]);
     for second in [10_000, 10_001] {

@@ -1,12 +1,9 @@
 //! A cluster of one control-plane machine and two workers: becomes Available, scales, and goes without a trace.
 
-use capstan_controllers::pki;
-use capstan_core::material::KeyAlgorithm;
-use capstan_tests::cluster::{TestCluster, namespace};
+use capstan_tests::cluster::TestCluster;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, CONTROL_PLANE, LOCAL_CLUSTER, MACHINE, MACHINE_DEPLOYMENT, SECRET, condition,
-    conditions, name,
+    CLUSTER, CONTROL_PLANE, MACHINE, MACHINE_DEPLOYMENT, SECRET, condition, conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::json;
@@ -140,18 +137,7 @@ fn a_cluster_without_a_control_plane_object_gets_its_kubeconfig_from_its_authori
         let host = TestHost::shared().await;
         let (kube, ns) = (host.kube(), "no-control-plane");
         let cluster = TestCluster::new(ns, "alone", 0);
-        namespace(kube, ns).await;
-        for (kind, mut object) in cluster.objects() {
-            if kind == CLUSTER {
-                object["spec"]
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("controlPlaneRef");
-            }
-            if [CLUSTER, LOCAL_CLUSTER].contains(&kind) {
-                kube.apply(kind, &object).await;
-            }
-        }
+        cluster.create_alone(kube).await;
         eventually("it says which Secret is missing", PATIENCE, async || {
             let found = kube.get(CLUSTER, ns, "alone").await.ok_or("gone")?;
             let probe = condition(&found, "RemoteConnectionProbe").message;
@@ -161,17 +147,7 @@ fn a_cluster_without_a_control_plane_object_gets_its_kubeconfig_from_its_authori
                 .ok_or(conditions(&found))
         })
         .await;
-        let now = jiff::Timestamp::now();
-        let authority =
-            pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "cluster.x-k8s.io/secret",
-            "metadata": {
-                "namespace": ns, "name": "alone-ca", "labels": {"cluster.x-k8s.io/cluster-name": "alone"},
-            },
-            "stringData": {"tls.crt": authority.public, "tls.key": authority.private},
-        });
-        kube.apply(SECRET, &secret).await;
+        cluster.bring_authority(kube).await;
         let made = eventually("the kubeconfig is made", PATIENCE, async || {
             let found = kube.get(SECRET, ns, "alone-kubeconfig").await;
             found.ok_or("not yet".to_owned())

@@ -62,7 +62,7 @@ fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
         let cluster = TestCluster::new("drained", "drained", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
         for (pod_name, app) in [
@@ -129,7 +129,7 @@ fn budgets_orders_and_waits_hold_a_drain_and_are_named() {
             .send(Method::PATCH, &path, content, Some(&done))
             .await
             .unwrap();
-        cluster.loses(host.kube(), &name(&machine)).await;
+        cluster.loses(kube, &name(&machine)).await;
         let left: Vec<String> = workload
             .list(POD, "default")
             .await
@@ -158,7 +158,7 @@ fn volumes_are_waited_for_except_those_of_pods_that_stay() {
         let cluster = TestCluster::new("volumes", "volumes", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
         let stays = json!({
@@ -221,8 +221,8 @@ fn volumes_are_waited_for_except_those_of_pods_that_stay() {
         );
         assert!(held["status"]["deletion"]["waitForNodeVolumeDetachStartTime"].is_string());
         workload.delete(VOLUME_ATTACHMENT, "", "pv-held").await;
-        cluster.loses(host.kube(), &name(&machine)).await;
-        cluster.has_event(host.kube(), "NodeVolumesDetached").await;
+        cluster.loses(kube, &name(&machine)).await;
+        cluster.has_event(kube, "NodeVolumesDetached").await;
         cluster.delete(host).await;
     });
 }
@@ -255,7 +255,7 @@ fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
         let cluster = TestCluster::new("excluded", "excluded", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let (ns, machine_name) = (&cluster.namespace, name(&machine));
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
@@ -286,7 +286,7 @@ fn a_machine_can_be_excluded_from_the_drain_and_from_the_wait_for_volumes() {
         let pod = workload.get(POD, "default", "never").await.unwrap();
         assert!(pod["metadata"]["deletionTimestamp"].is_null());
         exclude("exclude-wait-for-node-volume-detach").await;
-        cluster.loses(host.kube(), &name(&machine)).await;
+        cluster.loses(kube, &name(&machine)).await;
         let events = kube.list(EVENT, ns).await;
         let told = events.iter().map(|event| &event["reason"]);
         let told: Vec<&Value> = told.collect();
@@ -305,7 +305,7 @@ fn what_cannot_be_done_to_a_node_is_told_in_events() {
         let cluster = TestCluster::new("drain-fails", "drain-fails", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let (ns, machine_name) = (&cluster.namespace, name(&machine));
         let workload = cluster.workload(kube).await;
         let node = node_of(&machine);
@@ -332,7 +332,7 @@ fn what_cannot_be_done_to_a_node_is_told_in_events() {
         for (held_by, failed, exclude) in steps {
             deletion_says(host, &machine, &[held_by]).await;
             host.cloud.act(&plane, "stop-api-server").await;
-            cluster.has_event(host.kube(), failed).await;
+            cluster.has_event(kube, failed).await;
             host.cloud.act(&plane, "start-api-server").await;
             deletion_says(host, &machine, &[held_by]).await;
             annotate(&format!("machine.cluster.x-k8s.io/{exclude}"), json!("")).await;
@@ -340,9 +340,9 @@ fn what_cannot_be_done_to_a_node_is_told_in_events() {
         deletion_says(host, &machine, &["hold"]).await;
         host.cloud.act(&plane, "stop-api-server").await;
         annotate(hook, Value::Null).await;
-        cluster.has_event(host.kube(), "FailedDeleteNode").await;
+        cluster.has_event(kube, "FailedDeleteNode").await;
         // It is given up after its time.
-        cluster.loses(host.kube(), &name(&machine)).await;
+        cluster.loses(kube, &name(&machine)).await;
         host.cloud.act(&plane, "start-api-server").await;
         cluster.delete(host).await;
     });
@@ -356,7 +356,7 @@ fn a_node_that_is_unreachable_holds_neither_its_pods_nor_its_volumes() {
         let cluster = TestCluster::new("unreachable", "unreachable", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let node = node_of(&machine);
         let workload = cluster.workload(kube).await;
         let slow = json!({
@@ -387,8 +387,8 @@ fn a_node_that_is_unreachable_holds_neither_its_pods_nor_its_volumes() {
             (*grace == 1).then_some(()).ok_or(grace.to_string())
         })
         .await;
-        cluster.loses(host.kube(), &name(&machine)).await;
-        cluster.has_event(host.kube(), "SuccessfulDrainNode").await;
+        cluster.loses(kube, &name(&machine)).await;
+        cluster.has_event(kube, "SuccessfulDrainNode").await;
         cluster.delete(host).await;
     });
 }
@@ -401,7 +401,7 @@ fn a_timeout_ends_a_drain_that_pods_hold() {
         let cluster = TestCluster::new("drain-timeout", "drain-timeout", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let workload = cluster.workload(kube).await;
         pod(
             &workload,
@@ -428,7 +428,7 @@ fn a_timeout_ends_a_drain_that_pods_hold() {
             &timeout,
         )
         .await;
-        cluster.loses(host.kube(), &name(&machine)).await;
+        cluster.loses(kube, &name(&machine)).await;
         cluster.delete(host).await;
     });
 }
@@ -444,7 +444,7 @@ fn hundreds_of_pods_on_many_machines_are_drained() {
         cluster.create(kube).await;
         cluster.available(host, WORKERS).await;
         let workload = cluster.workload(kube).await;
-        let machines = cluster.workers(host.kube()).await;
+        let machines = cluster.workers(kube).await;
         for machine in &machines {
             let node = node_of(machine);
             for index in 0..PODS {
@@ -465,7 +465,7 @@ fn hundreds_of_pods_on_many_machines_are_drained() {
         )
         .await;
         eventually("all workers are gone", PATIENCE, async || {
-            let left = cluster.workers(host.kube()).await;
+            let left = cluster.workers(kube).await;
             let first = left.first().map(conditions).unwrap_or_default();
             left.is_empty()
                 .then_some(())

@@ -121,7 +121,7 @@ fn an_unhealthy_worker_is_replaced_by_its_machine_set() {
             healthy.then_some(()).ok_or(status.to_string())
         })
         .await;
-        let before = cluster.workers(host.kube()).await;
+        let before = cluster.workers(kube).await;
         for machine in &before {
             let said = condition(machine, "HealthCheckSucceeded");
             assert_eq!(
@@ -132,12 +132,7 @@ fn an_unhealthy_worker_is_replaced_by_its_machine_set() {
         let lost = name(&before[0]);
         set_broken(host, &cluster, &before[0], "True").await;
         eventually("it is replaced", PATIENCE, async || {
-            let now: Vec<String> = cluster
-                .workers(host.kube())
-                .await
-                .iter()
-                .map(name)
-                .collect();
+            let now: Vec<String> = cluster.worker_names(kube).await;
             (now.len() == 2 && !now.contains(&lost))
                 .then_some(())
                 .ok_or(format!("{now:?}"))
@@ -164,7 +159,7 @@ fn too_many_unhealthy_workers_are_left_alone() {
         let cluster = TestCluster::new("short-circuit", "short-circuit", 2);
         cluster.create(kube).await;
         cluster.available(host, 2).await;
-        let before = cluster.workers(host.kube()).await;
+        let before = cluster.workers(kube).await;
         for machine in &before {
             set_broken(host, &cluster, machine, "True").await;
         }
@@ -175,7 +170,7 @@ fn too_many_unhealthy_workers_are_left_alone() {
         )
         .await;
         eventually("both are marked", PATIENCE, async || {
-            let now = cluster.workers(host.kube()).await;
+            let now = cluster.workers(kube).await;
             let marked = now
                 .iter()
                 .filter(|m| condition(m, "HealthCheckSucceeded").reason == "UnhealthyNode");
@@ -195,7 +190,7 @@ fn too_many_unhealthy_workers_are_left_alone() {
         assert_eq!(object["status"]["remediationsAllowed"], 0);
         cluster.has_event(kube, "RemediationRestricted").await;
         // One recovers: the other one is few enough.
-        let restricted: Vec<Value> = cluster.workers(host.kube()).await;
+        let restricted: Vec<Value> = cluster.workers(kube).await;
         assert!(
             restricted
                 .iter()
@@ -209,12 +204,7 @@ fn too_many_unhealthy_workers_are_left_alone() {
         set_broken(host, &cluster, &before[0], "False").await;
         let lost = name(&before[1]);
         eventually("the one that is left is replaced", PATIENCE, async || {
-            let now: Vec<String> = cluster
-                .workers(host.kube())
-                .await
-                .iter()
-                .map(name)
-                .collect();
+            let now: Vec<String> = cluster.worker_names(kube).await;
             (now.len() == 2 && !now.contains(&lost) && now.contains(&name(&before[0])))
                 .then_some(())
                 .ok_or(format!("{now:?}"))
@@ -232,7 +222,7 @@ fn two_checks_of_one_machine_say_so_and_annotations_are_obeyed() {
         let cluster = TestCluster::new("two-checks", "two-checks", 2);
         cluster.create(kube).await;
         cluster.available(host, 2).await;
-        let machines = cluster.workers(host.kube()).await;
+        let machines = cluster.workers(kube).await;
         let (skipped, asked) = (name(&machines[0]), name(&machines[1]));
         let annotate = |key: &str| json!({"metadata": {"annotations": {key: ""}}});
         kube.merge(
@@ -286,12 +276,7 @@ fn two_checks_of_one_machine_say_so_and_annotations_are_obeyed() {
             "the one that was asked for is replaced",
             PATIENCE,
             async || {
-                let now: Vec<String> = cluster
-                    .workers(host.kube())
-                    .await
-                    .iter()
-                    .map(name)
-                    .collect();
+                let now: Vec<String> = cluster.worker_names(kube).await;
                 (now.len() == 2 && !now.contains(&asked) && now.contains(&skipped))
                     .then_some(())
                     .ok_or(format!("{now:?}"))
@@ -329,7 +314,7 @@ fn an_external_controller_is_asked_by_a_request_that_goes_when_the_machine_recov
         let cluster = TestCluster::new("external", "external", 1);
         cluster.create(kube).await;
         cluster.available(host, 1).await;
-        let machine = cluster.workers(host.kube()).await.remove(0);
+        let machine = cluster.workers(kube).await.remove(0);
         let reference = json!({"apiVersion": REBOOT_TEMPLATE.api_version, "kind": "RebootTemplate", "name": "reboot"});
         let object = check(&cluster, "workers", json!({"templateRef": reference}));
         kube.apply(MACHINE_HEALTH_CHECK, &object).await;

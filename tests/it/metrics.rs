@@ -1,40 +1,17 @@
 //! What a running host measures of clusters: when certificates end, with a control plane object or without, and how its members of etcd are.
 
-use capstan_controllers::pki;
-use capstan_core::material::KeyAlgorithm;
-use capstan_tests::cluster::{TestCluster, namespace};
+use capstan_tests::cluster::TestCluster;
 use capstan_tests::control_plane;
 use capstan_tests::host::TestHost;
-use capstan_tests::kube_client::{
-    CLUSTER, CONTROL_PLANE, Kube, LOCAL_CLUSTER, MACHINE, SECRET, name,
-};
+use capstan_tests::kube_client::{CONTROL_PLANE, Kube, MACHINE, SECRET, name};
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::json;
 
 /// A Cluster without a control plane object, with the authority that somebody brings for it.
 async fn alone(kube: &Kube) -> TestCluster {
     let cluster = TestCluster::new("measured-alone", "alone", 0);
-    namespace(kube, &cluster.namespace).await;
-    for (kind, mut object) in cluster.objects() {
-        if kind == CLUSTER {
-            let spec = object["spec"].as_object_mut().unwrap();
-            spec.remove("controlPlaneRef");
-        }
-        if [CLUSTER, LOCAL_CLUSTER].contains(&kind) {
-            kube.apply(kind, &object).await;
-        }
-    }
-    let now = jiff::Timestamp::now();
-    let authority =
-        pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "cluster.x-k8s.io/secret",
-        "metadata": {
-            "namespace": cluster.namespace, "name": "alone-ca", "labels": {"cluster.x-k8s.io/cluster-name": "alone"},
-        },
-        "stringData": {"tls.crt": authority.public, "tls.key": authority.private},
-    });
-    kube.apply(SECRET, &secret).await;
+    cluster.create_alone(kube).await;
+    cluster.bring_authority(kube).await;
     cluster
 }
 

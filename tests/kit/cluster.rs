@@ -1,5 +1,7 @@
 //! A cluster of kubeadm machines in the local cloud: its objects, and what must become of them.
 
+use capstan_controllers::pki;
+use capstan_core::material::KeyAlgorithm;
 use serde_json::{Value, json};
 
 use crate::eventually::{PATIENCE, eventually};
@@ -242,6 +244,36 @@ impl TestCluster {
         .await;
     }
 
+    /// Creates the Cluster and its infrastructure, without a control plane object.
+    pub async fn create_alone(&self, kube: &Kube) {
+        namespace(kube, &self.namespace).await;
+        for (kind, mut object) in self.objects() {
+            if kind == CLUSTER {
+                let spec = object["spec"].as_object_mut().unwrap();
+                spec.remove("controlPlaneRef");
+            }
+            if [CLUSTER, LOCAL_CLUSTER].contains(&kind) {
+                kube.apply(kind, &object).await;
+            }
+        }
+    }
+
+    /// Brings an authority for it, as people do who make its control plane themselves.
+    pub async fn bring_authority(&self, kube: &Kube) {
+        let now = jiff::Timestamp::now();
+        let authority =
+            pki::certificate_authority("kubernetes", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "cluster.x-k8s.io/secret",
+            "metadata": {
+                "namespace": self.namespace, "name": format!("{}-ca", self.name),
+                "labels": {"cluster.x-k8s.io/cluster-name": self.name},
+            },
+            "stringData": {"tls.crt": authority.public, "tls.key": authority.private},
+        });
+        kube.apply(SECRET, &secret).await;
+    }
+
     /// Its Machines of the control plane.
     pub async fn control_plane_machines(&self, kube: &Kube) -> Vec<Value> {
         let mut machines = kube.list(MACHINE, &self.namespace).await;
@@ -254,6 +286,11 @@ impl TestCluster {
         let mut machines = kube.list(MACHINE, &self.namespace).await;
         machines.retain(|machine| !is_control_plane(machine));
         machines
+    }
+
+    /// The names of these.
+    pub async fn worker_names(&self, kube: &Kube) -> Vec<String> {
+        self.workers(kube).await.iter().map(name).collect()
     }
 
     /// Waits until its namespace has an event of this reason; answers it.

@@ -16,7 +16,7 @@ use capstan_controllers::metrics::Metrics;
 use capstan_controllers::tasks::Tasks;
 use capstan_controllers::workloads::RealConnect;
 use capstan_controllers::{install, registry};
-use capstan_engine::{Ceiling, Compiler, Engine, EngineOptions, Limits, SourceOptions};
+use capstan_engine::{Engine, EngineOptions, SourceOptions};
 use capstan_local::control_plane::ControlPlane;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -302,13 +302,9 @@ impl TestHost {
 /// An engine with compiled code from earlier runs: each test would otherwise compile every plugin.
 fn engine(sources: SourceOptions) -> Arc<Engine> {
     Engine::new(EngineOptions {
-        cache_dir: wasm::target_dir().join("kit-plugin-cache"),
-        compiler: Compiler::InProcessForTests,
-        ceilings: Limits::ceilings(),
-        ceiling: Ceiling::default(),
         sources,
-        guest_memory_bytes: 1 << 30,
         guest_threads: 2,
+        ..EngineOptions::for_tests(wasm::target_dir().join("kit-plugin-cache"))
     })
     .unwrap()
 }

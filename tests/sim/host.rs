@@ -12,9 +12,7 @@ use capstan_controllers::registry;
 use capstan_controllers::tasks::Tasks;
 use capstan_controllers::workloads::{Connect, ConnectError};
 use capstan_core::call::manifest::{Manifest, OwnedKind, PluginKind};
-use capstan_engine::{
-    Ceiling, Compiler, Engine, EngineOptions, Grants, Limits, Loaded, Native, SourceOptions,
-};
+use capstan_engine::{Engine, EngineOptions, Grants, Limits, Loaded, Native};
 use capstan_strategy_tests::ask::ask;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -90,15 +88,7 @@ fn engine() -> &'static Arc<Engine> {
     static ENGINE: OnceLock<(tempfile::TempDir, Arc<Engine>)> = OnceLock::new();
     let (_, engine) = ENGINE.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a directory for temporary files");
-        let engine = Engine::new(EngineOptions {
-            cache_dir: dir.path().join("plugins"),
-            compiler: Compiler::InProcessForTests,
-            ceilings: Limits::ceilings(),
-            ceiling: Ceiling::default(),
-            sources: SourceOptions::default(),
-            guest_memory_bytes: 1 << 30,
-            guest_threads: 1,
-        });
+        let engine = Engine::new(EngineOptions::for_tests(dir.path().join("plugins")));
         (dir, engine.expect("an engine"))
     });
     engine

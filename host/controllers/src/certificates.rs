@@ -3,18 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use capstan_api::contract::SecretPurpose;
 use capstan_api::name::ObjectKey;
 use capstan_api::v1beta2::Cluster;
-use capstan_core::material::{CERTIFICATE_KEY, CLUSTER_CA, KUBECONFIG, secret_key};
+use capstan_core::material::{CERTIFICATE_KEY, KUBECONFIG, secret_key};
 use jiff::Timestamp;
 
+use crate::control_plane;
 use crate::ctx::Ctx;
 use crate::kube_api::ApiError;
 use crate::pki;
+use crate::reference::reference_kind;
 use crate::secrets::kubeconfig;
 
 /// Purposes of the Secrets with authorities that the first machine's bootstrap config makes, or people bring.
-const AUTHORITIES: [&str; 3] = [CLUSTER_CA, "etcd", "proxy"];
+const AUTHORITIES: [SecretPurpose; 3] = [
+    SecretPurpose::ClusterCa,
+    SecretPurpose::EtcdCa,
+    SecretPurpose::FrontProxyCa,
+];
 
 /// A certificate's name and its end.
 pub type End = (String, Timestamp);
@@ -65,22 +72,18 @@ impl Certificates {
 
 /// Whether the Cluster has a control plane object of a kind that the host looks after: its status lists the certificates.
 fn is_listed(ctx: &Ctx, cluster: &Cluster) -> bool {
-    let Some(reference) = &cluster.spec.control_plane_ref else {
-        return false;
-    };
-    let kinds = ctx.plugins.kinds_with(&["control-plane"]);
-    let mut kinds = kinds.iter().map(crate::kube_api::Resource::group_kind);
-    kinds.any(|own| own.group == reference.api_group && own.kind == reference.kind)
+    let kind = cluster.spec.control_plane_ref.as_ref().map(reference_kind);
+    kind.is_some_and(|kind| ctx.plugins.role_of(&kind).as_deref() == Some(control_plane::ROLE))
 }
 
 async fn of(ctx: &Ctx, cluster: &ObjectKey) -> Result<Vec<End>, ApiError> {
     let mut ends = Vec::new();
     for purpose in AUTHORITIES {
-        let key = secret_key(cluster, purpose);
+        let key = secret_key(cluster, purpose.as_str());
         let secret = ctx.secrets.get(&*ctx.api, &key).await?;
         let public = secret.as_ref().and_then(|it| it.text(CERTIFICATE_KEY));
         let end = public.and_then(pki::first_not_after);
-        ends.extend(end.map(|end| (purpose.to_owned(), end)));
+        ends.extend(end.map(|end| (purpose.to_string(), end)));
     }
     let key = secret_key(cluster, KUBECONFIG);
     let secret = ctx.secrets.get(&*ctx.api, &key).await?;

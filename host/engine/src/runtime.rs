@@ -46,6 +46,22 @@ pub struct EngineOptions {
     pub guest_threads: usize,
 }
 
+impl EngineOptions {
+    /// What tests take: the compiler is in their process, nothing is forbidden, one thread and 1 GiB for guests.
+    #[must_use]
+    pub fn for_tests(cache_dir: PathBuf) -> Self {
+        Self {
+            cache_dir,
+            compiler: Compiler::InProcessForTests,
+            ceilings: Limits::ceilings(),
+            ceiling: Ceiling::default(),
+            sources: SourceOptions::default(),
+            guest_memory_bytes: 1 << 30,
+            guest_threads: 1,
+        }
+    }
+}
+
 /// What the host's operator says about sources of components.
 #[derive(Clone, Debug, Default)]
 pub struct SourceOptions {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use capstan_engine::{Ceiling, Compiler, Engine, EngineOptions, Limits, SourceOptions};
+use capstan_engine::{Engine, EngineOptions};
 
 /// What each component has that is neither code nor data of its guest.
 const PADDING_BYTES: usize = 8 << 20;
@@ -40,19 +40,6 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as our caller promised.
         unsafe { System.dealloc(pointer, layout) }
     }
-}
-
-fn engine(cache_dir: PathBuf) -> std::sync::Arc<Engine> {
-    Engine::new(EngineOptions {
-        cache_dir,
-        compiler: Compiler::InProcessForTests,
-        ceilings: Limits::ceilings(),
-        ceiling: Ceiling::default(),
-        sources: SourceOptions::default(),
-        guest_memory_bytes: 1 << 30,
-        guest_threads: 1,
-    })
-    .unwrap()
 }
 
 /// A provider with so many bytes more that cannot be packed any smaller.
@@ -89,7 +76,7 @@ fn gzip(wasm: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn the_bytes_of_large_sources_are_gone_when_they_are_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path().join("cache"));
+    let engine = Engine::new(EngineOptions::for_tests(dir.path().join("cache"))).unwrap();
     // What the first one of all leaves is the engine's.
     let first = engine.load(Bytes::from(padded(0, 0))).await.unwrap();
     let before = TAKEN.load(Ordering::Relaxed);

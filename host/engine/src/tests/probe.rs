@@ -12,9 +12,7 @@ use capstan_core::call::infrastructure::{
 use capstan_core::call::{Context, Mode, SecretHandle};
 use serde_json::{Value, json};
 
-use crate::{
-    CallEnv, CallError, Ceiling, Compiler, Engine, EngineOptions, Grants, HttpGrant, Limits, Loaded,
-};
+use crate::{CallEnv, CallError, Ceiling, Engine, EngineOptions, Grants, HttpGrant, Loaded};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -89,13 +87,9 @@ pub(super) fn engine_below(ceiling: Ceiling) -> Arc<Engine> {
 /// The same with so much memory for all calls together.
 pub(super) fn engine_with(ceiling: Ceiling, guest_memory_bytes: usize) -> Arc<Engine> {
     Engine::new(EngineOptions {
-        cache_dir: target().join("engine-test-cache"),
-        compiler: Compiler::InProcessForTests,
-        ceilings: Limits::ceilings(),
         ceiling,
-        sources: crate::SourceOptions::default(),
         guest_memory_bytes,
-        guest_threads: 1,
+        ..EngineOptions::for_tests(target().join("engine-test-cache"))
     })
     .unwrap()
 }

@@ -1,11 +1,14 @@
-//! A control plane that takes over a machine which was made without one: refused while it does not fit, and then as it is.
+//! A control plane that takes over machines which were made without one: refused while they do not fit, and then as they are.
+
+use std::fs;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use capstan_api::name::ObjectKey;
 use capstan_controllers::pki;
 use capstan_core::material::KeyAlgorithm;
 use capstan_tests::cluster::{TestCluster, VERSION_NEXT};
+use capstan_tests::control_plane;
+use capstan_tests::etcd::TestEtcd;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     CLUSTER, CONTROL_PLANE, LOCAL_CLUSTER, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, SECRET,
@@ -18,35 +21,79 @@ use crate::bootstrap::{bare_cluster, data, machine};
 
 const NAME: &str = "adopted";
 
-fn plane(version: &str) -> Value {
-    let template = json!({"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachineTemplate", "name": NAME});
+fn plane(name: &str, replicas: u32, version: &str) -> Value {
+    let template = json!({"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachineTemplate", "name": name});
     json!({
         "apiVersion": CONTROL_PLANE.api_version, "kind": "KubeadmControlPlane",
-        "metadata": {"namespace": NAME, "name": NAME},
+        "metadata": {"namespace": name, "name": name},
         "spec": {
-            "replicas": 1, "version": version,
+            "replicas": replicas, "version": version,
             "machineTemplate": {"spec": {"infrastructureRef": template}},
             "kubeadmConfigSpec": config(),
         },
     })
 }
 
-async fn control_plane(host: &TestHost, version: &str) {
-    host.kube().apply(CONTROL_PLANE, &plane(version)).await;
+/// The template that machines of the control plane are made from.
+async fn template(host: &TestHost, name: &str) {
+    let template = json!({
+        "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
+        "metadata": {"namespace": name, "name": name},
+        "spec": {"template": {"spec": {"instanceType": "small"}}},
+    });
+    host.kube().apply(LOCAL_MACHINE_TEMPLATE, &template).await;
 }
 
-/// What `capstan plan adopt` says: what is in the way, and which machine would be replaced why.
-async fn planned(host: &TestHost, version: &str) -> (Vec<String>, Vec<String>) {
-    let plan = host
-        .adoption_plan(&ObjectKey::new(NAME, NAME), plane(version))
-        .await;
-    let replaced = plan.replaced.iter();
-    let replaced = replaced.map(|it| format!("{}: {}", it.machine, it.why.join("; ")));
-    (plan.verdict.refused, replaced.collect())
+/// The Cluster gets this control plane.
+async fn refer(host: &TestHost, name: &str, plane: &Value) {
+    let reference = json!({"spec": {"controlPlaneRef": {
+        "apiGroup": "controlplane.cluster.x-k8s.io", "kind": "KubeadmControlPlane", "name": plane["metadata"]["name"],
+    }}});
+    host.kube().merge(CLUSTER, name, name, &reference).await;
 }
 
+async fn deleted(host: &TestHost, name: &str) {
+    host.kube().delete(CLUSTER, name, name).await;
+    eventually("the Cluster is gone", PATIENCE, async || {
+        let left = host.kube().get(CLUSTER, name, name).await;
+        left.map_or(Ok(()), |cluster| Err(conditions(&cluster)))
+    })
+    .await;
+}
+
+/// What `capstan plan adopt` says about a control plane that need not exist: its exit code, and the plan.
+fn planned(host: &TestHost, plane: &Value) -> (i32, Value) {
+    let name = plane["metadata"]["namespace"].as_str().unwrap();
+    let file = host.plane.dir().join(format!("{name}.json"));
+    fs::write(&file, plane.to_string()).unwrap();
+    let output = host.plan(&[
+        "adopt",
+        "-f",
+        file.to_str().unwrap(),
+        "--cluster",
+        name,
+        "-n",
+        name,
+        "-o",
+        "json",
+    ]);
+    let plan = serde_json::from_slice(&output.stdout);
+    let plan = plan.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), plan)
+}
+
+/// How machines are bootstrapped: the first, and those that join it.
 fn config() -> Value {
-    json!({"initConfiguration": {"nodeRegistration": {"kubeletExtraArgs": [{"name": "v", "value": "2"}]}}})
+    let registration = json!({"kubeletExtraArgs": [{"name": "v", "value": "2"}]});
+    json!({
+        "initConfiguration": {"nodeRegistration": registration},
+        "joinConfiguration": {"nodeRegistration": registration},
+    })
+}
+
+/// The part of it that a machine needs.
+fn part(name: &str) -> Value {
+    json!({name: config()[name]})
 }
 
 async fn plane_says(host: &TestHost, what: &str, is: impl Fn(&Value) -> bool) -> Value {
@@ -144,14 +191,9 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
         let host = TestHost::shared().await;
         let kube = host.kube();
         bare_cluster(kube, NAME).await;
-        machine(kube, NAME, "by-hand", config()).await;
+        machine(kube, NAME, "by-hand", part("initConfiguration")).await;
         data(kube, NAME, "by-hand").await;
-        let template = json!({
-            "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
-            "metadata": {"namespace": NAME, "name": NAME},
-            "spec": {"template": {"spec": {"instanceType": "small"}}},
-        });
-        kube.apply(LOCAL_MACHINE_TEMPLATE, &template).await;
+        template(host, NAME).await;
         let before = kube.get(MACHINE, NAME, "by-hand").await.unwrap();
         let instance = async || {
             let all = host.cloud.of_cluster("instances", NAME, NAME).await;
@@ -171,11 +213,14 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
         assert_eq!(controller_of(&kubeconfig), "Cluster");
 
         // Two minor versions apart: nothing is touched, and it is said why.
-        control_plane(host, "v1.34.0").await;
-        let reference = json!({"spec": {"controlPlaneRef": {
-            "apiGroup": "controlplane.cluster.x-k8s.io", "kind": "KubeadmControlPlane", "name": NAME,
-        }}});
-        kube.merge(CLUSTER, NAME, NAME, &reference).await;
+        let far = plane(NAME, 1, "v1.34.0");
+        let (code, plan) = planned(host, &far);
+        let refused = plan["refused"].to_string();
+        let is_said = ["Machine by-hand", "more than one minor version"];
+        let is_said = is_said.iter().all(|words| refused.contains(words));
+        assert!(code == 2 && is_said, "{code} {plan}");
+        kube.apply(CONTROL_PLANE, &far).await;
+        refer(host, NAME, &far).await;
         plane_says(host, "the refusal is said", |plane| {
             let said = condition(plane, "ScalingUp").message;
             said.contains("Machine by-hand") && said.contains("more than one minor version")
@@ -199,12 +244,19 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
             kube.merge(LOCAL_MACHINE, NAME, "by-hand", &patch).await;
         };
         made_from(&json!("another")).await;
-        let expected = "by-hand: LocalMachine is not up-to-date".to_owned();
-        assert_eq!(planned(host, VERSION_NEXT).await, (vec![], vec![expected]));
+        let right = plane(NAME, 1, VERSION_NEXT);
+        let (code, plan) = planned(host, &right);
+        assert_eq!((code, &plan["refused"]), (0, &json!([])), "{plan}");
+        let replaced = json!([{"machine": "by-hand", "why": ["LocalMachine is not up-to-date"]}]);
+        assert_eq!(plan["replaced"], replaced);
         made_from(&Value::Null).await;
-        assert_eq!(planned(host, VERSION_NEXT).await, (vec![], vec![]));
+        let (_, plan) = planned(host, &right);
+        assert_eq!(
+            (&plan["refused"], &plan["replaced"]),
+            (&json!([]), &json!([]))
+        );
 
-        control_plane(host, VERSION_NEXT).await;
+        kube.apply(CONTROL_PLANE, &right).await;
         let plane = plane_says(host, "the control plane has its machine", |plane| {
             plane["status"]["upToDateReplicas"] == 1
                 && plane["status"]["readyReplicas"] == 1
@@ -244,11 +296,50 @@ fn a_machine_that_was_made_by_hand_is_taken_over_as_it_is() {
             listed.iter().any(|certificate| certificate["name"] == "ca"),
             "{listed:?}"
         );
-        kube.delete(CLUSTER, NAME, NAME).await;
-        eventually("the Cluster is gone", PATIENCE, async || {
-            let left = kube.get(CLUSTER, NAME, NAME).await;
-            left.map_or(Ok(()), |cluster| Err(conditions(&cluster)))
-        })
-        .await;
+        deleted(host, NAME).await;
+    });
+}
+
+#[test]
+fn three_machines_with_their_members_are_taken_over_together() {
+    run(async {
+        let (host, name) = (TestHost::shared().await, "adopted-three");
+        let kube = host.kube();
+        bare_cluster(kube, name).await;
+        template(host, name).await;
+        let names = ["first", "second", "third"];
+        let parts = [
+            "initConfiguration",
+            "joinConfiguration",
+            "joinConfiguration",
+        ];
+        for (machine_name, its) in names.into_iter().zip(parts) {
+            machine(kube, name, machine_name, part(its)).await;
+            eventually("the machine has its Node", PATIENCE, async || {
+                let machine = kube.get(MACHINE, name, machine_name).await.unwrap();
+                let node = &machine["status"]["nodeRef"]["name"];
+                node.is_string().then_some(()).ok_or(conditions(&machine))
+            })
+            .await;
+        }
+        let cluster = TestCluster::new(name, name, 0);
+        let members = async || {
+            let view = TestEtcd::of_cluster(kube, &cluster).await.view().await;
+            let members = view.unwrap().members;
+            let ids = members.into_iter().map(|m| (m.name, m.id, m.is_learner));
+            ids.collect::<Vec<_>>()
+        };
+        let before = members().await;
+        assert_eq!(before.len(), 3);
+        let mut plane = plane(name, 3, VERSION_NEXT);
+        plane["metadata"]["name"] = json!(cluster.control_plane());
+        let (code, plan) = planned(host, &plane);
+        let found = (code, &plan["machines"], &plan["refused"], &plan["replaced"]);
+        assert_eq!(found, (0, &json!(names), &json!([]), &json!([])));
+        kube.apply(CONTROL_PLANE, &plane).await;
+        refer(host, name, &plane).await;
+        control_plane::settled(host, &cluster, 3).await;
+        assert_eq!(members().await, before, "no member came or went");
+        deleted(host, name).await;
     });
 }

@@ -1,26 +1,16 @@
 //! `capstan plan object`: controllers and plugins say what they would do while no host is at work, and nothing is done.
 
-use std::process::Command;
-
 use capstan_tests::cluster::TestCluster;
-use capstan_tests::host::{NAMESPACE, TestHost};
+use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     CLUSTER, LOCAL_CLUSTER, LOCAL_MACHINE, MACHINE_DEPLOYMENT, MACHINE_SET, name,
 };
-use capstan_tests::{run, wasm};
+use capstan_tests::run;
 use serde_json::{Value, json};
 
 /// What would be done with an object: the controllers' turns.
 fn plan(host: &TestHost, namespace: &str, object: &str) -> Vec<Value> {
-    let kubeconfig = host.plane.user_kubeconfig("planner", &["system:masters"]);
-    let output = Command::new(wasm::program())
-        .args(["plan", "object", object, "-n", namespace, "-o", "json"])
-        .args(["--host-namespace", NAMESPACE, "--kubeconfig"])
-        .arg(kubeconfig.unwrap())
-        .arg("--cache-dir")
-        .arg(host.plane.dir().join("plan-cache"))
-        .output()
-        .unwrap();
+    let output = host.plan(&["object", object, "-n", namespace, "-o", "json"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{object}: {errors}");
     serde_json::from_slice(&output.stdout).unwrap()

@@ -1,9 +1,7 @@
 //! Upgrade strategies on real servers: which one is asked, with which settings, and what becomes of answers that break a rule.
 
-use std::process::Command;
-
 use capstan_tests::cluster::{TestCluster, VERSION, VERSION_NEXT};
-use capstan_tests::host::{NAMESPACE, TestHost};
+use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     self as kube, MACHINE_DEPLOYMENT, NODE, condition, conditions, name,
 };
@@ -287,19 +285,7 @@ fn an_answer_that_breaks_a_rule_is_refused_whole_and_said() {
 
 /// Runs `capstan plan rollout`; the exit code and what it printed.
 fn plan(host: &TestHost, arguments: &[&str]) -> (i32, String) {
-    let kubeconfig = host
-        .plane
-        .user_kubeconfig("planner", &["system:masters"])
-        .unwrap();
-    let output = Command::new(wasm::program())
-        .args(["plan", "rollout"])
-        .args(arguments)
-        .args(["--host-namespace", NAMESPACE, "--kubeconfig"])
-        .arg(kubeconfig)
-        .arg("--cache-dir")
-        .arg(host.plane.dir().join("plan-cache"))
-        .output()
-        .unwrap();
+    let output = host.plan(&[&["rollout"], arguments].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap(), text + &errors)

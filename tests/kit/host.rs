@@ -1,12 +1,11 @@
 //! A host under test: its management cluster, its cloud, its plugins, and the controllers in the test's process.
 
 use std::net::Ipv4Addr;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use capstan_api::name::ObjectKey;
-use capstan_controllers::adoption_plan::{self, AdoptionPlan};
 use capstan_controllers::bootstrap_report::{PublicUrl, Reports};
 use capstan_controllers::ctx::{Clock, Ctx, SystemClock};
 use capstan_controllers::etcd::SnapshotStore;
@@ -207,18 +206,17 @@ impl TestHost {
         .await;
     }
 
-    /// What `capstan plan adopt` finds out about the machines of a cluster for this control plane.
-    pub async fn adoption_plan(&self, cluster: &ObjectKey, plane: Value) -> AdoptionPlan {
-        let ctx = Ctx::new(
-            Arc::new(RealApi::new(self.kube.client())),
-            Arc::new(RealConnect::default()),
-            Arc::new(SystemClock),
-            Tasks::default(),
-            NAMESPACE,
-        );
-        let engine = engine(SourceOptions::default());
-        Box::pin(adoption_plan::plan(&ctx, &engine, cluster, plane))
-            .await
+    /// Runs `capstan plan` with these arguments, as a person would.
+    pub fn plan(&self, arguments: &[&str]) -> Output {
+        let kubeconfig = self.plane.user_kubeconfig("planner", &["system:masters"]);
+        Command::new(wasm::program())
+            .arg("plan")
+            .args(arguments)
+            .args(["--host-namespace", NAMESPACE, "--kubeconfig"])
+            .arg(kubeconfig.unwrap())
+            .arg("--cache-dir")
+            .arg(self.plane.dir().join("plan-cache"))
+            .output()
             .unwrap()
     }
 

@@ -57,14 +57,27 @@ impl Stage {
     }
 }
 
+/// Whether this host can run real machines; says why when it cannot.
+async fn can_run(what: &str) -> bool {
+    let Err(reason) = Lab::is_possible().await else {
+        return true;
+    };
+    assert_ne!(
+        std::env::var("CAPSTAN_REAL_MACHINES").as_deref(),
+        Ok("required"),
+        "real machines are required here: {reason}"
+    );
+    eprintln!("SKIPPED: {what}: {reason}");
+    false
+}
+
 /// Runs an act of its own when this variable is set, and says why when it cannot: such acts take minutes.
 fn on_request(variable: &str, act: impl AsyncFnOnce(&Lab)) {
     if std::env::var_os(variable).is_none() {
         return;
     }
     run(async {
-        if let Err(reason) = Lab::is_possible().await {
-            eprintln!("SKIPPED: {variable}: {reason}");
+        if !can_run(variable).await {
             return;
         }
         let _alone = lab::alone();
@@ -100,16 +113,9 @@ fn a_real_machine_that_kubeadm_made_is_taken_over_on_request() {
 #[test]
 fn real_machines_make_clusters_that_work_break_and_go_without_a_trace() {
     run(async {
-        if let Err(reason) = Lab::is_possible().await {
-            assert_ne!(
-                std::env::var("CAPSTAN_REAL_MACHINES").as_deref(),
-                Ok("required"),
-                "real machines are required here: {reason}"
-            );
-            eprintln!("SKIPPED: tests on real machines: {reason}");
-            return;
+        if can_run("tests on real machines").await {
+            Box::pin(all_acts()).await;
         }
-        Box::pin(all_acts()).await;
     });
 }
 

@@ -27,6 +27,12 @@ pub async fn nodes_are_real(kubectl: &Kubectl, count: usize, [plane, worker]: [&
     }
 }
 
+/// A request that was not answered was cut off: whom it met, it trusted, and was trusted.
+pub fn did_not_fail_for_trust(why: &str) {
+    let words = ["x509", "Unauthorized", "certificate", "tls:"];
+    assert!(!words.iter().any(|word| why.contains(word)), "{why}");
+}
+
 /// Waits until all pods of the system are Ready, those that are on every Node on this many.
 pub async fn system_pods_run(kubectl: &Kubectl, nodes: usize) {
     eventually("system pods Ready", PATIENCE, async || {

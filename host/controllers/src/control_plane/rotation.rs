@@ -8,7 +8,7 @@ use capstan_api::name::ObjectKey;
 use capstan_api::{annotation, label};
 use capstan_core::call::material::Requirement;
 use capstan_core::control_plane::rotation::{
-    Hold, Record, SecretSeen, Seen as Rotation, Worker, asked, unrecorded,
+    Hold, Record, SecretSeen, Seen as Rotation, Worker, asked, given_up,
 };
 use capstan_core::lookup::Lookup;
 use capstan_core::material::{
@@ -87,8 +87,8 @@ pub(super) async fn look(
     let is_over = record
         .as_ref()
         .is_some_and(|record| !record.is_active() && asked.is_none_or(|id| id == record.id));
-    let is_left_over = unrecorded(&rotation.secrets, record.as_ref()).is_some();
-    if !is_left_over && (is_over || (asked.is_none() && noted.is_none())) {
+    let is_given_up = given_up(&rotation.secrets, record.as_ref(), asked).is_some();
+    if !is_given_up && (is_over || (asked.is_none() && noted.is_none())) {
         return rotation;
     }
     let extra = seen

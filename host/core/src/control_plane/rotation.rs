@@ -253,11 +253,18 @@ pub struct Seen {
     pub workers: Vec<Worker>,
 }
 
-/// The rotation that the Secrets hold certificates of, if the record is not about it.
+/// A rotation that the Secrets hold certificates of, which neither the record is about nor the operator asks for: it was given up before a record said
+/// that it had begun.
 #[must_use]
-pub fn unrecorded(secrets: &[SecretSeen], record: Option<&Record>) -> Option<String> {
+pub fn given_up(
+    secrets: &[SecretSeen],
+    record: Option<&Record>,
+    asked: Option<&str>,
+) -> Option<String> {
     let mut holds = secrets.iter().filter_map(|secret| secret.hold.as_ref());
-    let other = holds.find(|(_, id)| record.is_none_or(|record| record.id != *id));
+    let other = holds.find(|(_, id)| {
+        record.is_none_or(|record| record.id != *id) && asked.is_none_or(|asked| asked != id)
+    });
     other.map(|(_, id)| id.clone())
 }
 

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::size::{Size, size};
 use super::super::{MaterialState, Member, Observed, Step, health};
-use super::{Hold, Record, Stage, asked, unrecorded};
+use super::{Hold, Record, Stage, asked, given_up};
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
 
@@ -77,11 +77,11 @@ pub fn turn(observed: &Observed, now: Timestamp) -> Turn {
     };
     match (record, wanted) {
         (Some(record), _) if record.is_active() => active(observed, cluster, desired, record, now),
-        (Some(record), Some(id)) if record.id == id => Turn::Done(record),
-        (_, Some(id)) => begin(observed, id, now),
-        (record, None) => match left_over(observed, record.as_ref(), now) {
-            Some(back) => enter(observed, &back, false),
-            None => record.map_or(Turn::Idle, Turn::Done),
+        (record, wanted) => match (way_back(observed, record.as_ref(), now), record, wanted) {
+            (Some(back), _, _) => enter(observed, &back, false),
+            (None, Some(record), Some(id)) if record.id == id => Turn::Done(record),
+            (None, _, Some(id)) => begin(observed, id, now),
+            (None, record, None) => record.map_or(Turn::Idle, Turn::Done),
         },
     }
 }
@@ -105,18 +105,16 @@ fn fresh(id: &str, stage: Stage, undo: bool, now: Timestamp) -> Record {
     }
 }
 
-/// The way back from a rotation whose certificates are in the Secrets though no record says so: it was taken back before one did.
-fn left_over(observed: &Observed, record: Option<&Record>, now: Timestamp) -> Option<Record> {
+/// The way back from a rotation that was given up, which comes before another one.
+fn way_back(observed: &Observed, record: Option<&Record>, now: Timestamp) -> Option<Record> {
     let secrets = &observed.rotation.secrets;
-    let id = unrecorded(secrets, record)?;
-    let has_signed = secrets.iter().any(|secret| {
-        secret
-            .hold
-            .as_ref()
-            .is_some_and(|(hold, _)| *hold == Hold::NewSigns)
-    });
+    let id = given_up(secrets, record, asked(&observed.object))?;
+    let new_signs = (Hold::NewSigns, id);
+    let has_signed = secrets
+        .iter()
+        .any(|secret| secret.hold.as_ref() == Some(&new_signs));
     let stage = if has_signed { Stage::Sign } else { Stage::Done };
-    Some(fresh(&id, stage, true, now))
+    Some(fresh(&new_signs.1, stage, true, now))
 }
 
 fn begin(observed: &Observed, id: &str, now: Timestamp) -> Turn {

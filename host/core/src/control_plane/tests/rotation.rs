@@ -161,6 +161,11 @@ impl World {
                 }
                 _ => {
                     assert_eq!(hold, Hold::OldSigns, "nothing to do {hold:?} with");
+                    let one = Set::from([material.signer]);
+                    assert_eq!(
+                        material.trusted, one,
+                        "{id} begins in the middle of another"
+                    );
                     (material.signer, material.signer + 1)
                 }
             };
@@ -386,6 +391,25 @@ fn one_that_is_taken_back_at_once_replaces_no_machine_that_knows_nothing_of_it()
 }
 
 #[test]
+fn one_that_is_given_another_name_before_its_record_is_taken_back_first() {
+    for killed_after in 1..=SECRETS {
+        let mut world = World::new();
+        world.act(killed_after);
+        assert_eq!(world.record, None);
+        world.asked = Some("second");
+        world.finish();
+        let record = world.record.as_ref().unwrap();
+        assert_eq!((record.id.as_str(), record.undo), ("second", false));
+        assert_eq!(
+            world.said.first(),
+            Some(&(Stage::Done, true)),
+            "the first one is over"
+        );
+        assert_eq!(world.in_use().len(), 1);
+    }
+}
+
+#[test]
 fn taking_it_back_too_late_is_said_and_changes_nothing() {
     let mut world = until(Stage::Drop);
     world.asked = None;
@@ -478,15 +502,16 @@ fn what_is_stored_stays_readable() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Kills between any two writes, and a request that is taken away and put back at any time.
+    /// Kills between any two writes, and a request that is taken away, put back and renamed at any time.
     #[test]
-    fn nobody_meets_anybody_whom_he_does_not_trust(events in prop::collection::vec(0..12_u8, 1..160)) {
+    fn nobody_meets_anybody_whom_he_does_not_trust(events in prop::collection::vec(0..13_u8, 1..160)) {
         let mut world = World::new();
         for event in events {
             match event {
                 0 => world.asked = None,
                 1 | 2 => world.asked = Some("first"),
                 3..=6 => world.act(usize::from(event - 3)),
+                7 => world.asked = Some("second"),
                 _ => world.act(SECRETS),
             }
         }

@@ -69,6 +69,9 @@ impl Role {
     }
 }
 
+/// Group of the kinds of control planes, whoever brings them.
+pub const CONTROL_PLANE_GROUP: &str = "controlplane.cluster.x-k8s.io";
+
 /// Type of the Secrets that Cluster API makes.
 pub const SECRET_TYPE: &str = "cluster.x-k8s.io/secret";
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_api::contract::CONTROL_PLANE_GROUP;
 use serde_json::{Value, json};
 
 use crate::kube_api::Resource;
@@ -12,7 +13,7 @@ pub const INFRASTRUCTURE: &str = "infrastructure.cluster.x-k8s.io";
 /// As [`INFRASTRUCTURE`].
 pub const BOOTSTRAP: &str = "bootstrap.cluster.x-k8s.io";
 /// As [`INFRASTRUCTURE`].
-pub const CONTROL_PLANE: &str = "controlplane.cluster.x-k8s.io";
+pub const CONTROL_PLANE: &str = CONTROL_PLANE_GROUP;
 
 /// What a watch cache needs.
 pub const WATCH: &[&str] = &["list", "watch"];

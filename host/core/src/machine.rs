@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::v1beta2::{Cluster, Machine};
-use capstan_api::{annotation, label};
+use capstan_api::{annotation, contract, label};
 use jiff::Timestamp;
 use kube_object::*;
 use serde_json::{Value, json};
@@ -354,7 +354,7 @@ pub fn ownership_patch(observed: &Observed, object: &Value) -> Value {
             .map_or("", |(group, _)| group);
         let is_plane = plane.is_some_and(|p| p.api_group == group && p.kind == field("kind"));
         let temporary =
-            field("kind") == "MachineSet" || is_plane || group == "controlplane.cluster.x-k8s.io";
+            field("kind") == "MachineSet" || is_plane || group == contract::CONTROL_PLANE_GROUP;
         !temporary && field("uid") != uid
     });
     owners.push(json!({

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::contract::CONTROL_PLANE_GROUP;
 use crate::{annotation, label};
 
 /// The policies with their bindings.
@@ -11,6 +12,7 @@ pub(super) fn policies() -> Vec<Value> {
         machine(),
         group("machinesets"),
         group("machinedeployments"),
+        control_planes(),
     ]
     .into_iter()
     .flatten()
@@ -89,6 +91,45 @@ fn machine() -> [Value; 2] {
     )
 }
 
+/// Labels that Machines get, from this field.
+fn valid_labels(of: &str) -> Value {
+    json!({
+        "expression": "variables.labels.all(key, !format.qualifiedName().validate(key).hasValue() && !format.labelValue().validate(variables.labels[key]).hasValue())",
+        "message": format!("{of}.metadata.labels: a key or value is not a valid label"),
+    })
+}
+
+/// Annotations that Machines get, from this field.
+fn valid_annotations(of: &str) -> Value {
+    json!({
+        "expression": "variables.passedOn.all(key, !format.qualifiedName().validate(key.lowerAscii()).hasValue())",
+        "message": format!("{of}.metadata.annotations: a key is not a valid annotation key"),
+    })
+}
+
+/// What control planes of any kind, and templates of them, pass on to their Machines.
+fn control_planes() -> [Value; 2] {
+    let given = |name: &str| {
+        format!(
+            "object.?spec.?machineTemplate.?metadata.?{name}.orValue(object.?spec.?template.?spec.?machineTemplate.?metadata.?{name}.orValue({{}}))"
+        )
+    };
+    let variables = json!([
+        {"name": "labels", "expression": given("labels")},
+        {"name": "passedOn", "expression": given("annotations")},
+    ]);
+    let of = "spec.machineTemplate";
+    let validations = json!([valid_labels(of), valid_annotations(of)]);
+    let [mut policy, binding] = super::validating("controlplanes", &variables, &validations);
+    policy["spec"]["matchConstraints"] = json!({"resourceRules": [{
+        "apiGroups": [CONTROL_PLANE_GROUP],
+        "apiVersions": ["*"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["*"],
+    }]});
+    [policy, binding]
+}
+
 /// Annotations and template metadata of a group of Machines.
 fn group(plural: &str) -> [Value; 2] {
     let checks = annotation::SKIP_PREFLIGHT_CHECKS;
@@ -98,7 +139,7 @@ fn group(plural: &str) -> [Value; 2] {
         annotations(),
         {"name": "labels", "expression":
             "has(object.spec.template.metadata) && has(object.spec.template.metadata.labels) && object.spec.template.metadata.labels != null ? object.spec.template.metadata.labels : {}"},
-        {"name": "templateAnnotations", "expression":
+        {"name": "passedOn", "expression":
             "has(object.spec.template.metadata) && has(object.spec.template.metadata.annotations) && object.spec.template.metadata.annotations != null ? object.spec.template.metadata.annotations : {}"},
     ]);
     let is_size = |key: &str| {
@@ -118,14 +159,8 @@ fn group(plural: &str) -> [Value; 2] {
             "expression": format!("{} && {}", is_size(min), is_size(max)),
             "message": format!("annotations {min} and {max} must be whole numbers"),
         },
-        {
-            "expression": "variables.labels.all(key, !format.qualifiedName().validate(key).hasValue() && !format.labelValue().validate(variables.labels[key]).hasValue())",
-            "message": "spec.template.metadata.labels: a key or value is not a valid label",
-        },
-        {
-            "expression": "variables.templateAnnotations.all(key, !format.qualifiedName().validate(key.lowerAscii()).hasValue())",
-            "message": "spec.template.metadata.annotations: a key is not a valid annotation key",
-        },
+        valid_labels("spec.template"),
+        valid_annotations("spec.template"),
         {
             "expression": "!has(object.spec.selector.matchExpressions) || object.spec.selector.matchExpressions == null || object.spec.selector.matchExpressions.all(requirement, \
                 requirement.operator == 'Exists' ? requirement.key in variables.labels : \

@@ -118,6 +118,7 @@ pub(super) fn control_planes() -> Vec<Case> {
         )
     };
     let naming = |template: &str| spec(json!({"machineNaming": {"template": template}}));
+    let metadata = |metadata: Value| spec(json!({"machineTemplate": {"metadata": metadata}}));
     let machine = |machine: Value| spec(json!({"machineTemplate": {"spec": machine}}));
     let external = json!({"etcd": {"local": null, "external": {
         "endpoints": ["https://e:2379"], "caFile": "/ca", "certFile": "/cert", "keyFile": "/key",
@@ -160,6 +161,32 @@ pub(super) fn control_planes() -> Vec<Case> {
             of,
             spec(json!({"version": "v1.38.0"})),
             "may rise by one minor version",
+        ),
+        new(
+            "4.7",
+            of,
+            metadata(json!({"labels": {"no key": "a"}})),
+            "spec.machineTemplate.metadata.labels: a key or value is not a valid label",
+        ),
+        new(
+            "4.7",
+            of,
+            metadata(json!({"labels": {"key": "no value"}})),
+            "is not a valid label",
+        ),
+        new(
+            "4.7",
+            of,
+            metadata(json!({"annotations": {"no key": "a"}})),
+            "spec.machineTemplate.metadata.annotations: a key is not a valid annotation key",
+        ),
+        new(
+            "4.8",
+            "plane template",
+            spec(
+                json!({"template": {"spec": {"machineTemplate": {"metadata": {"labels": {"no key": "a"}}}}}}),
+            ),
+            "is not a valid label",
         ),
         new("4.7", of, surge(json!(2)), "must be 0 or 1"),
         new(

@@ -160,6 +160,12 @@ fn certificates_that_cannot_be_used_are_named_before_there_is_a_machine() {
             .await;
         cluster.available(host, 0).await;
 
+        // Whoever damages one of a cluster that is up is told so before another machine depends on it.
+        bring(&json!({"tls.crt": own.public, "tls.key": other.private})).await;
+        let said = format!("{key}tls.key does not belong to tls.crt");
+        comes_to_say(kube, &cluster, &said).await;
+        bring(&data).await;
+
         // Once the cluster is up, an authority that is lost is not made anew: nobody would trust it.
         kube.delete(SECRET, &cluster.namespace, "bad-certs-etcd")
             .await;

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::{Seen, write_failure, writer};
 use crate::controller::Adoption;
-use crate::ctx::{Ctx, owner_reference};
+use crate::ctx::{Ctx, failure, owner_reference};
 use crate::kinds;
 use crate::kube_api::Patch;
+use crate::object::Object;
 
 /// Takes over a Machine that still has no controller.
 pub(super) async fn machine(ctx: &Ctx, seen: &Seen, name: &str, uid: &str) -> Result<(), Failure> {
@@ -21,6 +22,7 @@ pub(super) async fn machine(ctx: &Ctx, seen: &Seen, name: &str, uid: &str) -> Re
             format!("Machine {name} has changed since it was looked at"),
         ));
     };
+    still_there(ctx, seen).await?;
     let adoption = Adoption {
         owners: vec![owner_reference(&seen.object, true)],
         ..Adoption::default()
@@ -46,4 +48,23 @@ pub(super) async fn machine(ctx: &Ctx, seen: &Seen, name: &str, uid: &str) -> Re
     patched
         .map(drop)
         .map_err(|error| write_failure(&format!("taking over Machine {name}"), &error))
+}
+
+/// Asks the server: a control plane that goes, or has gone, would take with it what it did not make (contract 3.10: adoption).
+async fn still_there(ctx: &Ctx, seen: &Seen) -> Result<(), Failure> {
+    let resource = ctx.resolve(&seen.object.group_kind())?;
+    let doing = format!("reading {} {}", resource.kind, seen.object.key);
+    let stored = ctx.api.get(&resource, &seen.object.key).await;
+    let stored = stored.map_err(|error| failure(&doing, &error))?;
+    let is_same = Object::new(stored).is_some_and(|o| o.uid == seen.object.uid && !o.is_deleting());
+    is_same.then_some(()).ok_or_else(|| {
+        let name = &seen.object.key.name;
+        Failure::transient(
+            "Conflict",
+            format!(
+                "{} {name} goes: it takes over nothing any more",
+                resource.kind
+            ),
+        )
+    })
 }

@@ -66,17 +66,18 @@ async fn look(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Result<MaterialState,
     let brought = brought(ctx, &cluster.key, &seen.requirements).await?;
     let ends = brought.iter().filter_map(|it| it.end(&cluster.key));
     state.certificates.extend(ends);
-    // Of a cluster that is up, the machines have shown what its certificates are worth.
+    let faults = faults_of(
+        &cluster.key,
+        &seen.requirements,
+        &found,
+        &brought,
+        ctx.now(),
+    );
+    // The machines of a cluster that is up have what they need; only another one would miss it.
     if seen.core.was_initialized() {
-        state.lost = brought.iter().filter_map(Brought::lack).collect();
+        state.lost = faults;
     } else {
-        state.unusable = faults_of(
-            &cluster.key,
-            &seen.requirements,
-            &found,
-            &brought,
-            ctx.now(),
-        );
+        state.unusable = faults;
     }
     let of_others = OfOthers::IsTaken;
     let kubeconfig = kubeconfig::state(ctx, &cluster.key, &seen.object.uid, of_others).await?;

@@ -108,11 +108,21 @@ fn signing_pair(ca: &SecretData) -> Option<Pair> {
     })
 }
 
+/// With what a kubeconfig gets in that has no certificate in itself. Nothing renews it, and nothing overwrites it.
+const CREDENTIALS: [&str; 6] = [
+    "token:",
+    "tokenFile:",
+    "password:",
+    "exec:",
+    "auth-provider:",
+    "client-certificate:",
+];
+
 /// Whether its certificate is past half its life or cannot be read. Other credentials are as good as who brought them says.
 fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
     match client_certificate(secret) {
         Some(pem) => pki::is_past_half_life(&pem, now),
-        None => !["token:", "password:"].iter().any(|key| {
+        None => !CREDENTIALS.iter().any(|key| {
             secret
                 .text(VALUE_KEY)
                 .and_then(|text| field(text, key))
@@ -339,8 +349,9 @@ mod tests {
             let text = format!("users:\n- name: u\n  user:\n    {user}\n");
             is_stale(&secret("kubeconfig", &[(VALUE_KEY, text.as_bytes())]), late)
         };
-        assert!(!with("token: t"));
-        assert!(!with("password: p"));
+        for key in CREDENTIALS {
+            assert!(!with(&format!("{key} something")), "{key}");
+        }
         assert!(with("client-certificate-data: garbage"));
         assert!(with(""), "nobody gets in with this");
     }

@@ -207,20 +207,23 @@ fn members(observed: &Observed, cluster: &Cluster, now: Timestamp, steps: &mut V
     }
 }
 
-/// What a crash left out. Only while nobody has used it yet.
+/// What a crash left out. Only while nobody has used it yet: a Machine that was restored, without its status and before what belongs to it, has
+/// its instance or its data already. And only what has the Machine's name, as all does that the host makes.
 fn complete(observed: &Observed, member: &Member) -> Option<Step> {
     if member.is_deleting() {
         return None;
     }
-    let initialization = member
-        .machine
-        .status
-        .as_ref()
-        .and_then(|status| status.initialization.as_ref());
+    let spec = &member.machine.spec;
+    let status = member.machine.status.as_ref();
+    let initialization = status.and_then(|status| status.initialization.as_ref());
     let config = member.config.is_missing()
-        && initialization.and_then(|i| i.bootstrap_data_secret_created) != Some(true);
+        && initialization.and_then(|i| i.bootstrap_data_secret_created) != Some(true)
+        && spec.bootstrap.data_secret_name.is_none()
+        && (spec.bootstrap.config_ref.as_ref()).is_some_and(|config| config.name == member.name());
     let infra = member.infra.is_missing()
-        && initialization.and_then(|i| i.infrastructure_provisioned) != Some(true);
+        && initialization.and_then(|i| i.infrastructure_provisioned) != Some(true)
+        && spec.provider_id.is_none()
+        && spec.infrastructure_ref.name == member.name();
     (config || infra).then(|| Step::CompleteMachine {
         name: member.name().to_owned(),
         role: role(observed),

@@ -1,8 +1,8 @@
 //! The number of a control plane's machines: when one is added, which one goes, and what is in the way.
 
 use capstan_api::annotation;
-use capstan_api::name::fnv32a;
-use capstan_api::v1beta2::Cluster;
+use capstan_api::name::{Version, fnv32a};
+use capstan_api::v1beta2::{Cluster, FailureDomain};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -55,6 +55,12 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
     if let Some(why) = blocked(observed) {
         return Size::Wait(why);
     }
+    let makes_room = !grows && current <= wanted;
+    if (grows || makes_room)
+        && let Some(why) = version_jump(observed, desired)
+    {
+        return Size::Wait(why);
+    }
     if grows {
         return grow(observed, cluster, desired, now);
     }
@@ -63,14 +69,13 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
             "spec.replicas 0 is not possible: delete the control plane instead".to_owned(),
         );
     }
-    let makes_room = current <= wanted;
     if makes_room && wanted < REPLICAS_WITHOUT_SURGE_MIN {
         return Size::Wait(format!(
             "maxSurge 0 needs at least {REPLICAS_WITHOUT_SURGE_MIN} machines: set \
              spec.rollout.strategy.rollingUpdate.maxSurge to 1"
         ));
     }
-    shrink(observed, &outdated, makes_room, now)
+    shrink(observed, cluster, &outdated, makes_room, now)
 }
 
 fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {
@@ -99,8 +104,14 @@ fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestam
 }
 
 /// One machine less: for good, or to make room for another.
-fn shrink(observed: &Observed, outdated: &[&Member], makes_room: bool, now: Timestamp) -> Size {
-    let Some(member) = choose(observed, outdated, now) else {
+fn shrink(
+    observed: &Observed,
+    cluster: &Cluster,
+    outdated: &[&Member],
+    makes_room: bool,
+    now: Timestamp,
+) -> Size {
+    let Some(member) = choose(observed, cluster, outdated, now) else {
         return Size::Keep;
     };
     if makes_room && let Some(why) = lacks_material(observed) {
@@ -251,6 +262,25 @@ fn unfit_to_grow(observed: &Observed, is_replacement: bool, now: Timestamp) -> O
     }
 }
 
+/// The machine that is too far behind the wanted version for a new one beside it. The server refuses such a change, but takes it in two.
+fn version_jump(observed: &Observed, desired: &Desired) -> Option<String> {
+    let wanted = Version::parse(&desired.version).ok()?;
+    observed.members.iter().find_map(|member| {
+        let text = member.machine.spec.version.as_deref()?;
+        let has = Version::parse(text).ok()?;
+        let next = has.minor.saturating_add(1);
+        let is_near = has.major == wanted.major && wanted.minor <= next;
+        (!is_near).then(|| {
+            format!(
+                "spec.version {} is more than one minor version above {text} of Machine {}: set spec.version to v{}.{next} first, and wait until all machines have it",
+                desired.version,
+                member.name(),
+                has.major,
+            )
+        })
+    })
+}
+
 /// What is wrong with a machine beside which others come or go.
 pub(super) fn unfit(observed: &Observed, member: &Member, now: Timestamp) -> Option<String> {
     if member.node_name().is_none() {
@@ -300,13 +330,16 @@ fn machine_name(observed: &Observed, desired: &Desired, now: Timestamp) -> Strin
         .unwrap_or_else(|_| crate::naming::with_ending(observed.name(), &endings.draw()))
 }
 
+/// The failure domains that are for control planes.
+fn suited(cluster: &Cluster) -> impl Iterator<Item = &FailureDomain> {
+    let status = cluster.status.as_ref();
+    let domains = status.map(|status| status.failure_domains.as_slice());
+    let domains = domains.unwrap_or_default().iter();
+    domains.filter(|domain| domain.control_plane == Some(true))
+}
+
 /// The failure domain for control planes with the fewest machines that are up to date, then with the fewest.
 fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Option<String> {
-    let domains = cluster
-        .status
-        .as_ref()
-        .map(|status| status.failure_domains.as_slice())
-        .unwrap_or_default();
     let count = |domain: &str, all: bool| {
         let here = observed
             .members
@@ -315,10 +348,7 @@ fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Opt
         here.filter(|m| all || observed.outdated(m, now).is_empty())
             .count()
     };
-    let suited = domains
-        .iter()
-        .filter(|domain| domain.control_plane == Some(true));
-    let best = suited.min_by_key(|domain| {
+    let best = suited(cluster).min_by_key(|domain| {
         (
             count(&domain.name, false),
             count(&domain.name, true),
@@ -329,9 +359,11 @@ fn failure_domain(observed: &Observed, cluster: &Cluster, now: Timestamp) -> Opt
 }
 
 /// The machine that goes first: one that somebody marked, else one that a health check gave up and whose components are not
-/// well, else one that is outdated, else any; the oldest of them in the failure domain with the most machines.
+/// well, else one that is outdated, else any; of them one in a failure domain that the Cluster does not have (any more), else the oldest in the
+/// failure domain with the most machines.
 fn choose<'a>(
     observed: &'a Observed,
+    cluster: &Cluster,
     outdated: &[&'a Member],
     now: Timestamp,
 ) -> Option<&'a Member> {
@@ -360,8 +392,13 @@ fn choose<'a>(
             .filter(|other| &other.machine.spec.failure_domain == domain)
             .count()
     };
+    let is_suited = |member: &Member| {
+        let domain = member.machine.spec.failure_domain.as_deref();
+        suited(cluster).any(|suited| Some(suited.name.as_str()) == domain)
+    };
     eligible.into_iter().min_by_key(|m| {
         (
+            is_suited(m),
             std::cmp::Reverse(crowd(m)),
             m.created(),
             m.name().to_owned(),

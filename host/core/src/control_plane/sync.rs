@@ -87,9 +87,12 @@ pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<
         parts = part_patches(member, desired, &labels, &before);
         let mut gone: Vec<String> = before.annotations.into_iter().collect();
         gone.push(PROPAGATED.to_owned());
+        let mut annotations = annotations(desired);
+        // Whoever took it away: without it the machine would go before its member.
+        annotations.insert(annotation::KCP_CLEANUP_HOOK.to_owned(), String::new());
         let metadata = json!({
             "labels": merge::map(&labels, before.labels),
-            "annotations": merge::map(&annotations(desired), gone),
+            "annotations": merge::map(&annotations, gone),
         });
         wanted.insert("metadata".to_owned(), metadata);
     }

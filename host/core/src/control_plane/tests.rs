@@ -451,6 +451,16 @@ fn what_a_crash_left_out_is_made() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.initialized = Lookup::Missing;
     seen.members[0].config = Lookup::Missing;
+    let own = &seen.members[0];
+    assert!(
+        !is_completed(&seen),
+        "what it refers to is somebody's: {:?}",
+        own.machine.spec.bootstrap
+    );
+    seen.members[0].machine.spec.bootstrap = serde_json::from_value(json!({"configRef": {
+        "apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfig", "name": "a",
+    }}))
+    .unwrap();
     let expected = Step::CompleteMachine {
         name: "a".to_owned(),
         role: Role::Init,
@@ -463,12 +473,34 @@ fn what_a_crash_left_out_is_made() {
         bootstrap_data_secret_created: Some(true),
         infrastructure_provisioned: None,
     });
-    assert!(
-        !decide(&seen, now())
-            .steps
-            .iter()
-            .any(|s| matches!(s, Step::CompleteMachine { .. }))
-    );
+    assert!(!is_completed(&seen));
+}
+
+fn is_completed(seen: &Observed) -> bool {
+    let steps = decide(seen, now()).steps;
+    steps
+        .iter()
+        .any(|s| matches!(s, Step::CompleteMachine { .. }))
+}
+
+#[test]
+fn a_machine_that_was_restored_before_its_parts_gets_no_others() {
+    let mut seen = running(1, vec![member("a", "a")]);
+    let restored = &mut seen.members[0];
+    (restored.infra, restored.config) = (Lookup::Missing, Lookup::Missing);
+    restored.machine.status = None;
+    restored.machine.spec = serde_json::from_value(json!({
+        "clusterName": "c", "version": "v1.36.0", "providerID": "local://a",
+        "bootstrap": {
+            "configRef": {"apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfig", "name": "a"},
+            "dataSecretName": "a",
+        },
+        "infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachine", "name": "a"},
+    }))
+    .unwrap();
+    assert!(!is_completed(&seen));
+    seen.members[0].machine.spec.provider_id = None;
+    assert!(is_completed(&seen), "it has no instance yet");
 }
 
 #[test]

@@ -55,6 +55,20 @@ fn settings_reach_existing_machines_in_place() {
 }
 
 #[test]
+fn the_hook_that_holds_a_machine_until_its_member_has_left_is_put_back() {
+    let mut seen = with_infra(&json!({"tier": "gold"}));
+    let annotations = &mut seen.members[0].machine.metadata.annotations;
+    annotations
+        .as_mut()
+        .unwrap()
+        .remove(annotation::KCP_CLEANUP_HOOK);
+    let put_back = json!({"metadata": {"annotations": {annotation::KCP_CLEANUP_HOOK: ""}}});
+    assert_eq!(patches(&seen), [(MemberPart::Machine, put_back)]);
+    seen.members[0] = deleting(seen.members[0].clone());
+    assert_eq!(patches(&seen), [], "one that goes was let go");
+}
+
+#[test]
 fn what_the_control_plane_gave_is_taken_back_and_nothing_else() {
     let mut seen = with_infra(&json!({"tier": "gold", "mine": "x"}));
     let machine = &mut seen.members[0].machine;

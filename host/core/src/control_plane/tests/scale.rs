@@ -176,6 +176,52 @@ fn without_a_datastore_the_oldest_of_the_fullest_domain_goes() {
 }
 
 #[test]
+fn a_machine_in_a_domain_that_the_cluster_has_no_more_goes_before_others() {
+    for gone in ["gone", "w"] {
+        let mut members = vec![member("a", "a"), member("b", "a"), member("c", gone)];
+        for member in &mut members {
+            member.datastore = None;
+            member.etcd = None;
+        }
+        assert_eq!(deleted(&size_of(&running(1, members))), Some("c"), "{gone}");
+    }
+}
+
+#[test]
+fn a_version_that_is_too_far_ahead_is_waited_with_and_the_way_is_named() {
+    for (has, replicas) in [("v1.34.2", 1), ("v1.34.2", 3), ("v0.36.0", 3)] {
+        let mut seen = running(
+            replicas,
+            vec![member("a", "a"), member("b", "b"), member("c", "a")],
+        );
+        if replicas == 1 {
+            seen.members.truncate(1);
+            seen.etcd = etcd_of(&seen.members);
+        }
+        for member in &mut seen.members {
+            member.machine.spec.version = Some(has.to_owned());
+        }
+        let first = if has == "v0.36.0" { "v0.37" } else { "v1.35" };
+        for surge in [1, 0] {
+            seen.desired.as_mut().unwrap().max_surge = surge;
+            let said = format!("above {has} of Machine a: set spec.version to {first} first");
+            assert!(
+                matches!(size_of(&seen), Size::Wait(why) if why.contains(&said)),
+                "{said}"
+            );
+        }
+        assert!(message_of(&reported(&seen), "RollingOut").contains("more than one minor version"));
+    }
+    // Fewer are possible at any time.
+    let mut seen = running(
+        1,
+        vec![member("a", "a"), member("b", "b"), member("c", "a")],
+    );
+    seen.members[1].machine.spec.version = Some("v1.34.2".to_owned());
+    assert_eq!(deleted(&size_of(&seen)), Some("b"));
+}
+
+#[test]
 fn a_marked_machine_goes_first() {
     let mut seen = running(
         1,

@@ -376,9 +376,12 @@ fn check_retries(observed: &Observed, member: &Member, now: Timestamp) -> Result
         return Err(Refusal {
             again: Duration::try_from(left).ok(),
             ..Refusal::deferred(format!(
-                "spec.remediation.retryPeriodSeconds: the last try was at {}, the next is in {} s",
+                "spec.remediation.retryPeriodSeconds: the last try was at {}, the next is at {}",
                 before.timestamp,
-                left.as_secs()
+                before
+                    .timestamp
+                    .saturating_add(retry_period)
+                    .unwrap_or(Timestamp::MAX)
             ))
         });
     }

@@ -417,7 +417,22 @@ impl Observed {
     /// Whether the control plane has been initialized: once true it stays (contract 2.6).
     #[must_use]
     pub fn is_initialized(&self) -> bool {
-        self.was_initialized() || (self.connected && self.initialized.found().is_some())
+        self.was_initialized()
+            || (self.connected && self.initialized.found().is_some() && self.has_initializer())
+    }
+
+    /// Whether there is a machine to join to. A first machine that goes again, or that is to be replaced, leaves nothing behind however far it
+    /// came: to say that it had would stay for ever, and the next machine would wait for it (contract: upstream `setControlPlaneInitialized`).
+    fn has_initializer(&self) -> bool {
+        match self.members.as_slice() {
+            // Machines of others are a cluster as well, and so is one that needs no machines.
+            [] => {
+                let needs_none = self.desired.as_ref().is_ok_and(|it| it.replicas == 0);
+                needs_none || !self.foreign.is_empty()
+            }
+            [only] => !only.is_deleting() && !only.waits_for_owner(),
+            _ => true,
+        }
     }
 
     /// Whether the status says so already.

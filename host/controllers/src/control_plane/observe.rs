@@ -352,7 +352,9 @@ async fn add_members(
         })
         .collect();
     machines.sort_by(|a, b| a.key.cmp(&b.key));
-    let is_asked = seen.core.is_initialized()
+    // What is said of the first machine depends on what it is, which is not known yet.
+    let may_be_initialized = seen.core.was_initialized() || seen.core.initialized.found().is_some();
+    let is_asked = may_be_initialized
         && seen
             .core
             .asks_about(machines.iter().map(|machine| machine.is_deleting()));

@@ -445,6 +445,7 @@ fn a_workload_cluster_that_goes_with_its_machines_is_not_asked_any_more() {
     assert_eq!(status_of(&reported, healthy), ConditionStatus::Unknown);
     assert!(message_of(&reported, healthy).contains(gone));
 }
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
 
 #[test]
 fn what_a_crash_left_out_is_made() {

@@ -252,3 +252,46 @@ fn an_outdated_machine_is_replaced_before_it_is_deleted() {
     seen.etcd = etcd_of(&seen.members);
     assert_eq!(deleted(&size_of(&seen)), Some("a"));
 }
+
+#[test]
+fn a_first_machine_that_goes_leaves_nothing_that_could_be_joined() {
+    let is_called_initialized = |seen: &Observed| {
+        let told = reported(seen);
+        let is = told.status.get("initialization").is_some();
+        assert_eq!(status_of(&told, "Initialized") == ConditionStatus::True, is);
+        is
+    };
+    let mut seen = running(3, vec![member("a", "a")]);
+    assert!(is_called_initialized(&seen));
+    // kubeadm was done in the moment in which somebody deleted it.
+    seen.members = vec![deleting(member("a", "a"))];
+    assert!(!is_called_initialized(&seen));
+    seen.members = vec![given_up(member("a", "a"))];
+    assert!(!is_called_initialized(&seen));
+    let deletes = |step: &Step| matches!(step, Step::DeleteMachine { .. });
+    assert!(decide(&seen, now()).steps.iter().any(deletes));
+    // The connection outlives the machine for a moment.
+    seen.members.clear();
+    assert!(!is_called_initialized(&seen));
+    let steps = decide(&seen, now()).steps;
+    let begins = |step: &Step| {
+        matches!(
+            step,
+            Step::CreateMachine {
+                role: Role::Init,
+                ..
+            }
+        )
+    };
+    assert!(steps.iter().any(begins), "{steps:?}");
+    // One of several leaves the others, and what has been said stays.
+    seen.members = vec![deleting(member("a", "a")), member("b", "a")];
+    assert!(is_called_initialized(&seen));
+    seen.members.pop();
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+    assert!(is_called_initialized(&seen));
+    // There are control planes without machines.
+    let mut seen = running(0, vec![]);
+    seen.etcd = Lookup::Missing;
+    assert!(is_called_initialized(&seen));
+}

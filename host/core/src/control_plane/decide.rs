@@ -140,8 +140,7 @@ fn next(
         plan.steps.extend(remediation::beside(observed, now).steps);
         return plan.waiting(common::SCALING_DOWN, why).check_after(WAIT);
     }
-    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
-    let remedy = remediation::decide(observed, wanted, now);
+    let remedy = remediation::decide(observed, now);
     plan.steps.extend(remedy.steps);
     if let Some(again) = remedy.again {
         plan = plan.check_after(again);

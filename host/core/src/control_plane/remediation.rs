@@ -121,7 +121,7 @@ fn candidates(observed: &Observed) -> Vec<&Member> {
 
 /// What to do.
 #[must_use]
-pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
+pub fn decide(observed: &Observed, now: Timestamp) -> Remedy {
     let running = in_progress(observed);
     let candidates = candidates(observed);
     if let Some(record) = &running {
@@ -134,7 +134,6 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
                 made.machine == record.machine && made.timestamp == record.timestamp
             })
         });
-        let alive = observed.members.iter().filter(|m| !m.is_deleting()).count();
         return match named {
             // Noted, but not deleted yet: a crash came between, or it has recovered, or what was true then is not any more.
             Some(member)
@@ -149,7 +148,7 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
                 blocks: true,
                 ..Remedy::default()
             },
-            None if is_replaced || alive >= wanted => clear(),
+            None if is_replaced || !may_grow(observed, now) => clear(),
             None => next_dead(observed, &candidates, Some(record), now),
         };
     }
@@ -164,6 +163,17 @@ pub fn decide(observed: &Observed, wanted: usize, now: Timestamp) -> Remedy {
     first.map_or_else(Remedy::default, |(member, refusal)| {
         refused(member, refusal)
     })
+}
+
+/// Whether the next machine may still come that the record of a remediation is for. Without it the tries of a rollout whose new machines
+/// fail would be counted from nothing each time, and never end.
+fn may_grow(observed: &Observed, now: Timestamp) -> bool {
+    let is_unknown = observed.members.iter().any(|m| m.outdated.is_err());
+    let alive = observed.members.iter().filter(|m| !m.is_deleting()).count();
+    match &observed.desired {
+        Ok(desired) => is_unknown || alive < size::grows_to(observed, desired, now),
+        Err(_) => true,
+    }
 }
 
 /// Beside a deletion that etcd does not allow: what keeps it from going on may be the member of a machine that was given up, and that
@@ -464,7 +474,7 @@ fn clear() -> Remedy {
 
 /// The condition `Remediating`.
 #[must_use]
-pub fn condition(observed: &Observed, wanted: usize, now: Timestamp) -> Report {
+pub fn condition(observed: &Observed, now: Timestamp) -> Report {
     let type_ = condition_type::REMEDIATING;
     let no = Report::no(type_, common::NOT_REMEDIATING);
     if observed.is_deleting() {
@@ -482,7 +492,7 @@ pub fn condition(observed: &Observed, wanted: usize, now: Timestamp) -> Report {
         }
         return Report::yes(type_, common::REMEDIATING).with_message(said);
     }
-    match decide(observed, wanted, now) {
+    match decide(observed, now) {
         Remedy {
             refused: Some((name, report)),
             ..

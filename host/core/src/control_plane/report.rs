@@ -66,7 +66,7 @@ pub fn report(
         scaling_down(observed, failure, now),
         machines_ready(observed),
         machines_up_to_date(observed, &looks),
-        remediation::condition(observed, wanted(observed), now),
+        remediation::condition(observed, now),
         deleting(observed, plan),
     ];
     conditions.extend(datastore(observed, &looks, now));

@@ -45,9 +45,7 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
     if wanted == 0 && current == 0 {
         return Size::Keep;
     }
-    let surge = usize::try_from(desired.max_surge).unwrap_or_default();
-    let grows =
-        current < wanted || (!outdated.is_empty() && current < wanted.saturating_add(surge));
+    let grows = current < grows_to(observed, desired, now);
     let shrinks = current > wanted || (!outdated.is_empty() && !grows);
     if !grows && !shrinks {
         return Size::Keep;
@@ -76,6 +74,18 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
         ));
     }
     shrink(observed, cluster, &outdated, makes_room, now)
+}
+
+/// How many machines there are before none is made any more: beside one that is outdated, as many more as the surge allows.
+pub(super) fn grows_to(observed: &Observed, desired: &Desired, now: Timestamp) -> usize {
+    let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
+    let surge = usize::try_from(desired.max_surge).unwrap_or_default();
+    let mut members = observed.members.iter();
+    if members.any(|member| !observed.outdated(member, now).is_empty()) {
+        wanted.saturating_add(surge)
+    } else {
+        wanted
+    }
 }
 
 fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {

@@ -209,6 +209,18 @@ fn deleting(mut member: Member) -> Member {
     member
 }
 
+/// Notes the remediation of a machine that is gone, a minute ago.
+fn noted(seen: &mut Observed, machine: &str, retry_count: i64) -> String {
+    let record = super::remediation::Record {
+        machine: machine.to_owned(),
+        timestamp: now() - SignedDuration::from_secs(60),
+        retry_count,
+    };
+    seen.object["metadata"]["annotations"] =
+        json!({annotation::REMEDIATION_IN_PROGRESS: record.text()});
+    record.text()
+}
+
 fn size_of(seen: &Observed) -> Size {
     size(
         seen,
@@ -433,6 +445,7 @@ fn a_workload_cluster_that_goes_with_its_machines_is_not_asked_any_more() {
     assert!(seen.asks_about([false, true]), "one still serves");
     assert!(!seen.asks_about([true, true]));
     assert!(!seen.asks_about([]));
+    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
     let gone = "not looked at";
     let mut going = deleting(member("a", "a"));
     going.node = Lookup::Unknown(gone.to_owned());
@@ -445,7 +458,6 @@ fn a_workload_cluster_that_goes_with_its_machines_is_not_asked_any_more() {
     assert_eq!(status_of(&reported, healthy), ConditionStatus::Unknown);
     assert!(message_of(&reported, healthy).contains(gone));
 }
-    seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
 
 #[test]
 fn what_a_crash_left_out_is_made() {
@@ -627,6 +639,7 @@ mod faults;
 mod in_cluster;
 mod membership;
 mod propagation;
+mod remediation;
 mod rotation;
 mod scale;
 mod successor;

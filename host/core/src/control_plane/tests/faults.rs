@@ -26,7 +26,7 @@ fn without_space_no_machine_goes_or_comes_and_it_says_what_to_do() {
     assert_eq!(deletes(&seen), ["b"]);
     view(&mut seen).members[1].alarms = vec!["NOSPACE".to_owned()];
     assert!(deletes(&seen).is_empty(), "it could not be drained");
-    let refused = remediation::decide(&seen, 3, now()).refused.unwrap().1;
+    let refused = remediation::decide(&seen, now()).refused.unwrap().1;
     assert_eq!(refused.reason, "CannotBeRemediated");
     assert!(
         refused.message.contains("etcdctl alarm disarm"),

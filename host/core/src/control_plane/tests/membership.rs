@@ -273,19 +273,8 @@ fn a_machine_that_etcd_needs_is_not_remediated() {
         !done.iter().any(|s| matches!(s, Step::DeleteMachine { .. })),
         "{done:?}"
     );
-    let remedy = remediation::decide(&seen, 3, now());
+    let remedy = remediation::decide(&seen, now());
     assert_eq!(remedy.refused.unwrap().1.reason, "CannotBeRemediated");
-}
-
-fn noted(seen: &mut Observed, machine: &str, retry_count: i64) -> String {
-    let record = remediation::Record {
-        machine: machine.to_owned(),
-        timestamp: now() - SignedDuration::from_secs(60),
-        retry_count,
-    };
-    seen.object["metadata"]["annotations"] =
-        json!({annotation::REMEDIATION_IN_PROGRESS: record.text()});
-    record.text()
 }
 
 #[test]
@@ -341,7 +330,7 @@ fn a_remediation_that_a_crash_left_is_taken_back_where_etcd_cannot_spare_the_mem
         json!(null)
     );
     seen.object["metadata"]["annotations"] = json!({});
-    let remedy = remediation::decide(&seen, 3, now());
+    let remedy = remediation::decide(&seen, now());
     let (_, said) = remedy.refused.unwrap();
     assert!(
         said.message.contains("lose its majority"),
@@ -384,7 +373,7 @@ fn retries_are_counted_spaced_and_ended() {
     seen.members[0] = again;
     let mut wanted = desired(3);
     let refusal = |seen: &Observed| {
-        let (_, report) = remediation::decide(seen, 3, now()).refused.unwrap();
+        let (_, report) = remediation::decide(seen, now()).refused.unwrap();
         (report.reason, report.message)
     };
     wanted.remediation = json!({"retryPeriodSeconds": 90});
@@ -393,7 +382,7 @@ fn retries_are_counted_spaced_and_ended() {
     assert_eq!(reason, "RemediationDeferred");
     assert!(message.ends_with("is at 2026-01-01T01:00:30Z"), "{message}");
     assert_eq!(
-        remediation::decide(&seen, 3, now()).again,
+        remediation::decide(&seen, now()).again,
         Some(std::time::Duration::from_secs(30))
     );
     wanted.remediation = json!({"maxRetry": 1});
@@ -402,12 +391,12 @@ fn retries_are_counted_spaced_and_ended() {
     wanted.remediation = json!({"maxRetry": 1, "minHealthyPeriodSeconds": 30});
     seen.desired = Ok(wanted.clone());
     assert!(
-        remediation::decide(&seen, 3, now()).refused.is_none(),
+        remediation::decide(&seen, now()).refused.is_none(),
         "another sequence"
     );
     wanted.remediation = json!({"maxRetry": 2});
     seen.desired = Ok(wanted);
-    let remedy = remediation::decide(&seen, 3, now());
+    let remedy = remediation::decide(&seen, now());
     assert!(
         matches!(&remedy.steps[0], Step::Annotate { annotations }
             if annotations.to_string().contains(r#"\"retryCount\":2"#)),
@@ -427,10 +416,10 @@ fn one_remediation_at_a_time() {
     );
     seen.members[0] = given_up(seen.members[0].clone());
     seen.members[1] = deleting(given_up(seen.members[1].clone()));
-    let remedy = remediation::decide(&seen, 5, now());
+    let remedy = remediation::decide(&seen, now());
     assert_eq!(remedy.refused.unwrap().1.reason, "RemediationDeferred");
     noted(&mut seen, "b", 0);
-    let remedy = remediation::decide(&seen, 5, now());
+    let remedy = remediation::decide(&seen, now());
     assert!(remedy.blocks && remedy.steps.is_empty());
 }
 
@@ -573,7 +562,6 @@ impl World {
         let machines = self.machines.iter().map(|(name, fate)| {
             let machine = member(name, "a");
             let machine = if fate.is_silent() {
-        seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
                 given_up(machine)
             } else {
                 machine
@@ -585,6 +573,7 @@ impl World {
             }
         });
         let mut seen = running(self.replicas, machines.collect());
+        seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
         let members = self.members.iter().map(|(id, name)| EtcdMember {
             answer: match self.machines.iter().find(|(machine, _)| machine == name) {
                 Some((_, fate)) if !fate.is_silent() => Lookup::Found(Answer::default()),

@@ -62,12 +62,12 @@ fn no_machine_is_given_up_that_nothing_can_take_the_place_of() {
     let refusal = |seen: &Observed| {
         let deletes = |step: &Step| matches!(step, Step::DeleteMachine { .. });
         assert!(!decide(seen, now()).steps.iter().any(deletes));
-        let (_, report) = remediation::decide(seen, 3, now()).refused.unwrap();
+        let (_, report) = remediation::decide(seen, now()).refused.unwrap();
         assert_eq!(report.reason, "RemediationDeferred");
         report.message
     };
     assert!(
-        remediation::decide(&whole, 3, now()).refused.is_none(),
+        remediation::decide(&whole, now()).refused.is_none(),
         "nothing is in the way"
     );
     let mut seen = whole.clone();
@@ -87,7 +87,7 @@ fn no_machine_is_given_up_that_nothing_can_take_the_place_of() {
     view(&mut seen).members[0].answer = Lookup::Unknown("silent".to_owned());
     seen.desired = Ok(desired(5));
     assert_eq!(
-        remediation::decide(&seen, 5, now()),
+        remediation::decide(&seen, now()),
         remediation::Remedy::default()
     );
     let mut seen = whole.clone();

@@ -2,7 +2,7 @@
 
 use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::{AlarmChange, EtcdError, SnapshotStore};
-use capstan_core::control_plane::etcd::{Alarm, EtcdMember, View};
+use capstan_core::control_plane::etcd::{Alarm, EtcdMember, View, lost_majority_of};
 use capstan_core::lookup::Lookup;
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::etcd::{RealEtcd, TestEtcd};
@@ -39,6 +39,7 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
                     && a.db_bytes > 0
                     && a.db_in_use_bytes > 0
                     && a.db_quota_bytes == 2 << 30
+                    && a.raft_index > 0
                     && a.version.starts_with("3.")
             })
         };
@@ -190,6 +191,90 @@ fn real_etcd_behaves_as_the_suite_says() {
         let alone = view(&real.etcd, "the majority is lost", |view| !view.has_quorum).await;
         assert_eq!(alone.members.len(), 2);
         assert!(alone.leader().is_none());
+    });
+}
+
+/// How far a member is.
+fn index(member: &EtcdMember) -> u64 {
+    member.answer.found().map_or(0, |answer| answer.raft_index)
+}
+
+/// `host/docs/etcd.md`, "A lost majority", with processes in place of static pods.
+#[test]
+fn of_a_lost_majority_the_member_that_is_named_goes_on_with_all_there_was() {
+    run(async {
+        let real = RealEtcd::start(5).await;
+        let etcd = &real.etcd;
+        let all = view(etcd, "five members with a leader", |view| {
+            view.members.len() == 5 && view.leader().is_some()
+        })
+        .await;
+        let (_, leading) = leader(&all);
+        let others: Vec<&str> = etcd.addresses.iter().map(|a| a.name.as_str()).collect();
+        let others: Vec<&str> = others.into_iter().filter(|n| *n != leading).collect();
+        let [wanted, .., late] = others[..] else {
+            panic!("{others:?}")
+        };
+        let value = vec![b'x'; 1 << 20];
+        let keys = |from: u32| (from..from + 20).map(|number| format!("/registry/{number}"));
+        for key in keys(0) {
+            real.put(&key, b"small").await;
+        }
+        // Of two that will be left, one misses the second half: more than what is on its way to it when the others are killed.
+        real.signal(late, "STOP");
+        for key in keys(20) {
+            real.put(&key, &value).await;
+        }
+        view(etcd, "all that run know the same", |view| {
+            let mut known = view.members.iter().filter(|m| m.name != late).map(index);
+            let first = known.next().unwrap();
+            first > 0 && known.all(|index| index == first)
+        })
+        .await;
+        let lost = [others[1], others[2], leading.as_str()];
+        for name in lost {
+            real.kill(name);
+        }
+        real.signal(late, "CONT");
+        let left = view(etcd, "two members that are no majority", |view| {
+            let answer = |name: &str| view.member(name).is_some_and(|m| index(m) > 0);
+            !view.has_quorum && answer(late) && answer(wanted)
+        })
+        .await;
+        assert!(index(left.member(late).unwrap()) < index(left.member(wanted).unwrap()));
+        let said = lost_majority_of(&left).unwrap();
+        let named = said.split("go on with ").nth(1).unwrap();
+        let (named, rest) = named.split_once(',').unwrap();
+        assert_eq!(named, wanted, "{said}");
+        assert!(
+            rest.contains(&format!("({late} still answers)")) && said.contains("3 of 5 members"),
+            "{said}"
+        );
+
+        real.kill(late);
+        real.kill(named);
+        real.again(named, &["--force-new-cluster"]);
+        let is_alone = |view: &View| {
+            view.has_quorum
+                && view.members.len() == 1
+                && view.leader().is_some_and(|leader| leader.name == wanted)
+        };
+        view(etcd, "a cluster of one", is_alone).await;
+        // The flag does not stay.
+        real.kill(named);
+        real.again(named, &[]);
+        view(etcd, "a cluster of one without the flag", is_alone).await;
+        for key in keys(0) {
+            assert_eq!(real.value(&key).await.as_deref(), Some(&b"small"[..]));
+        }
+        for key in keys(20) {
+            assert!(real.value(&key).await.as_ref() == Some(&value), "{key}");
+        }
+        real.put("/registry/new", b"new").await;
+        assert_eq!(
+            real.value("/registry/new").await.as_deref(),
+            Some(&b"new"[..])
+        );
     });
 }
 

@@ -10,6 +10,18 @@ use capstan_local::process::{self, Record, Spec};
 use crate::host::{NAMESPACE, USER};
 use crate::wasm;
 
+/// Sends a process a signal, such as `STOP`.
+///
+/// # Panics
+/// When that is not possible.
+pub fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-s", name, &pid])
+        .status();
+    assert!(sent.unwrap().success(), "SIG{name} to {pid}");
+}
+
 /// A running `capstan run`. Dropping it kills it.
 pub struct HostProcess {
     child: Child,
@@ -70,15 +82,8 @@ impl HostProcess {
     }
 
     /// Sends it a signal, such as `STOP`.
-    ///
-    /// # Panics
-    /// When that is not possible.
     pub fn signal(&self, name: &str) {
-        let pid = self.record.pid.to_string();
-        let sent = std::process::Command::new("kill")
-            .args(["-s", name, &pid])
-            .status();
-        assert!(sent.unwrap().success(), "SIG{name} to {pid}");
+        signal(self.record.pid, name);
     }
 
     /// What it has logged so far.

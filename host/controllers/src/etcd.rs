@@ -340,6 +340,7 @@ impl Client {
             db_bytes: u64::try_from(status.db_size).unwrap_or_default(),
             db_in_use_bytes: u64::try_from(status.db_size_in_use).unwrap_or_default(),
             db_quota_bytes: u64::try_from(status.db_size_quota).unwrap_or_default(),
+            raft_index: status.raft_index,
             errors: status
                 .errors
                 .into_iter()

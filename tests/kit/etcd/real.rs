@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 use super::TestEtcd;
 use crate::eventually::{PATIENCE, eventually};
-use crate::plain_http;
+use crate::{plain_http, process};
 
 /// Real etcd servers with TLS. Dropping it ends them.
 pub struct RealEtcd {
@@ -31,7 +31,10 @@ pub struct RealEtcd {
     pub etcd: TestEtcd,
     members: Vec<Member>,
     processes: Mutex<Vec<(String, Child)>>,
-    _dir: tempfile::TempDir,
+    program: PathBuf,
+    /// Files of TLS, each with its flag.
+    secrets: Vec<(&'static str, PathBuf)>,
+    dir: tempfile::TempDir,
 }
 
 impl Drop for RealEtcd {
@@ -148,32 +151,15 @@ impl RealEtcd {
             private: user.key_pem,
         };
         let tls = client_config(&authority.certificate_pem(), Some(&user), &[b"h2"]).unwrap();
-        let peers: Vec<String> = members.iter().map(Member::as_peer).collect();
-        let processes = members.iter().map(|member| {
-            let secure = format!("https://127.0.0.1:{}", member.client);
-            let plain = format!("http://127.0.0.1:{}", member.plain);
-            let process = command(&tools.etcd, dir.path(), &member.name)
-                .args(["--initial-cluster", &peers.join(",")])
-                .args(["--listen-peer-urls", &member.peer_url()])
-                .args(["--initial-advertise-peer-urls", &member.peer_url()])
-                .args(["--listen-client-urls", &format!("{secure},{plain}")])
-                .args(["--advertise-client-urls", &secure])
-                .args([
-                    Path::new("--cert-file"),
-                    &cert,
-                    Path::new("--key-file"),
-                    &key,
-                ])
-                .args([Path::new("--trusted-ca-file"), &ca])
-                .args([Path::new("--client-cert-file"), &own_cert])
-                .args([Path::new("--client-key-file"), &own_key])
-                .arg("--client-cert-auth")
-                .spawn()
-                .unwrap();
-            (member.name.clone(), process)
-        });
-        Self {
-            processes: Mutex::new(processes.collect()),
+        let secrets = [
+            ("--cert-file", cert),
+            ("--key-file", key),
+            ("--trusted-ca-file", ca),
+            ("--client-cert-file", own_cert),
+            ("--client-key-file", own_key),
+        ];
+        let etcd = Self {
+            processes: Mutex::default(),
             etcd: TestEtcd {
                 client: Client::new(Arc::new(Loopback), tls, Tasks::default()),
                 addresses: members
@@ -186,21 +172,75 @@ impl RealEtcd {
                     .collect(),
             },
             members,
-            _dir: dir,
+            program: tools.etcd,
+            secrets: secrets.to_vec(),
+            dir,
+        };
+        for member in &etcd.members {
+            etcd.begin(member, &[]);
         }
+        etcd
+    }
+
+    /// Starts a member on the data that it has, with these arguments besides its own.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn again(&self, name: &str, arguments: &[&str]) {
+        let member = self.members.iter().find(|member| member.name == name);
+        self.begin(member.unwrap(), arguments);
+    }
+
+    fn begin(&self, member: &Member, arguments: &[&str]) {
+        let peers: Vec<String> = self.members.iter().map(Member::as_peer).collect();
+        let secure = format!("https://127.0.0.1:{}", member.client);
+        let plain = format!("http://127.0.0.1:{}", member.plain);
+        let mut command = command(&self.program, self.dir.path(), &member.name);
+        command
+            .args(["--initial-cluster", &peers.join(",")])
+            .args(["--listen-peer-urls", &member.peer_url()])
+            .args(["--initial-advertise-peer-urls", &member.peer_url()])
+            .args(["--listen-client-urls", &format!("{secure},{plain}")])
+            .args(["--advertise-client-urls", &secure])
+            .arg("--client-cert-auth")
+            .args(arguments);
+        for (flag, path) in &self.secrets {
+            command.arg(flag).arg(path);
+        }
+        let process = command.spawn().unwrap();
+        let mut processes = self.processes.lock().unwrap();
+        processes.push((member.name.clone(), process));
     }
 
     /// Kills a member.
     pub fn kill(&self, name: &str) {
         let mut processes = self.processes.lock().unwrap();
-        for (_, process) in processes.iter_mut().filter(|(of, _)| of == name) {
-            process.kill().unwrap();
-            process.wait().unwrap();
+        processes.retain_mut(|(of, process)| {
+            let stays = of != name;
+            if !stays {
+                process.kill().unwrap();
+                process.wait().unwrap();
+            }
+            stays
+        });
+    }
+
+    /// Sends a member a signal, such as `STOP`.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let processes = self.processes.lock().unwrap();
+        for (_, process) in processes.iter().filter(|(of, _)| of == name) {
+            process::signal(process.id(), signal);
         }
     }
 
+    /// Asks the first member that runs.
     async fn ask(&self, path: &str, body: Value) -> Value {
-        let url = format!("http://127.0.0.1:{}{path}", self.members[0].plain);
+        let runs = |member: &&Member| {
+            let processes = self.processes.lock().unwrap();
+            processes.iter().any(|(of, _)| *of == member.name)
+        };
+        let member = self.members.iter().find(runs).unwrap();
+        let url = format!("http://127.0.0.1:{}{path}", member.plain);
         let answer = eventually("etcd answers", PATIENCE, async || {
             plain_http::send("POST", &url, None, Some(&body)).await
         })

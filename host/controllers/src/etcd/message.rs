@@ -65,6 +65,9 @@ pub(super) struct StatusResponse {
     /// 0 while there is none.
     #[prost(uint64, tag = "4")]
     pub(super) leader: u64,
+    /// How far the member knows that everything was agreed on.
+    #[prost(uint64, tag = "5")]
+    pub(super) raft_index: u64,
     #[prost(string, repeated, tag = "8")]
     pub(super) errors: Vec<String>,
     #[prost(int64, tag = "9")]

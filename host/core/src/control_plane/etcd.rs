@@ -4,8 +4,11 @@ use capstan_api::condition::{ConditionStatus, Report};
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::{common, condition_type, kubeadm};
 
+pub use self::recovery::{lost_majority, lost_majority_of, start_again};
 use super::{Member, Observed};
 use crate::lookup::Lookup;
+
+mod recovery;
 
 /// Where a member of etcd answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +46,6 @@ pub struct Alarm {
 /// The alarm of a member whose database has no room. While anybody has it, etcd takes no writes.
 const NO_SPACE: &str = "NOSPACE";
 
-/// What a person does when there is nothing left of a control plane.
-pub const START_AGAIN: &str =
-    "delete the Cluster, make it again, and restore the latest snapshot of etcd that you have";
-
 /// One member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EtcdMember {
@@ -75,6 +74,8 @@ pub struct Answer {
     pub db_in_use_bytes: u64,
     /// How large its database may become; 0 when it does not say, as before v3.6.
     pub db_quota_bytes: u64,
+    /// How far it knows that everything was agreed on; 0 when it does not say. A lost majority leaves no more than that.
+    pub raft_index: u64,
     /// What it complains about.
     pub errors: Vec<String>,
 }
@@ -86,6 +87,21 @@ impl View {
         self.members
             .iter()
             .find(|member| !name.is_empty() && member.name == name)
+    }
+
+    /// The member that knows most of what was agreed on: that with the highest raft index of all that vote and answer.
+    #[must_use]
+    pub fn furthest(&self) -> Option<&EtcdMember> {
+        let voting = self.members.iter().filter(|member| !member.is_learner);
+        let known = voting.filter_map(|member| {
+            let index = member.answer.found()?.raft_index;
+            (index > 0).then_some((index, member))
+        });
+        // Of two that know the same, always the same one.
+        let furthest = known.max_by(|(index, member), (other_index, other)| {
+            index.cmp(other_index).then(other.name.cmp(&member.name))
+        });
+        furthest.map(|(_, member)| member)
     }
 
     /// The leader.
@@ -366,85 +382,4 @@ pub fn orphans<'a>(observed: &'a Observed, view: &'a View) -> Vec<&'a EtcdMember
         .iter()
         .filter(|member| !has_machine(&member.name) && !is_starting(member));
     orphans.collect()
-}
-
-/// What there is to say when more members are lost than a majority can spare; `None` while that is not known. Steps for people:
-/// no machine is touched in this state.
-#[must_use]
-pub fn lost_majority(observed: &Observed) -> Option<String> {
-    let managed: Vec<&Member> = observed
-        .members
-        .iter()
-        .filter(|member| member.datastore.is_some())
-        .collect();
-    let (lost, all): (Vec<String>, usize) = match &observed.etcd {
-        Lookup::Found(view) if view.has_quorum => return None,
-        Lookup::Found(view) => {
-            let voting = view.members.iter().filter(|m| !m.is_learner);
-            let silent = voting.clone().filter(|m| m.answer.found().is_none());
-            (silent.map(|m| m.name.clone()).collect(), voting.count())
-        }
-        // Nobody can be asked; what is known of the machines remains.
-        Lookup::Missing | Lookup::Unknown(_) => {
-            let gone = managed.iter().filter(|member| is_gone(member));
-            let gone = gone.map(|member| member.name().to_owned());
-            (gone.collect(), managed.len())
-        }
-    };
-    let is_lost = !lost.is_empty() && lost.len().saturating_mul(2) >= all;
-    let is_blind = !observed.connected && observed.was_initialized();
-    let who = match &observed.etcd {
-        // They are electing a leader.
-        Lookup::Found(_) if !is_lost => return None,
-        Lookup::Missing | Lookup::Unknown(_) if !(is_lost && is_blind) => {
-            if !servers_miss_etcd(observed) {
-                return None;
-            }
-            "its API servers answer that etcd does not; which members are gone cannot be seen \
-             from here, and if all are well this passes within a minute"
-                .to_owned()
-        }
-        _ => format!(
-            "{} of {all} members are gone or do not answer ({})",
-            lost.len(),
-            lost.join(", ")
-        ),
-    };
-    let mut alive = managed
-        .iter()
-        .map(|member| member.name())
-        .filter(|name| is_lost && !lost.iter().any(|lost| lost == name));
-    let survivor = alive.next().unwrap_or("a machine whose member is left");
-    let has = if is_lost { "has" } else { "may have" };
-    Some(format!(
-        "etcd {has} lost its majority: {who}. Nothing is changed until it is back. To recover: bring one of them back; or, when \
-         they are lost for good, 1. save /var/lib/etcd of {survivor}, 2. add --force-new-cluster to the command in \
-         /etc/kubernetes/manifests/etcd.yaml there, wait until the etcd Pod runs, and take it out again, 3. delete the Machines \
-         of the lost members",
-    ))
-}
-
-/// Whether API servers pass on what etcd says when it can agree on nothing.
-fn servers_miss_etcd(observed: &Observed) -> bool {
-    let said = match &observed.etcd {
-        Lookup::Unknown(why) if observed.connected => Some(why),
-        _ if observed.connected => None,
-        _ => observed.connection_error.as_ref(),
-    };
-    observed.has_datastore() && said.is_some_and(|why| why.contains("etcdserver: "))
-}
-
-/// Whether a machine is known to be gone: its infrastructure was ready and is not any more.
-fn is_gone(member: &Member) -> bool {
-    let status = member.machine.status.as_ref();
-    let conditions = status
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    let was_provisioned = status
-        .and_then(|status| status.initialization.as_ref())
-        .and_then(|i| i.infrastructure_provisioned)
-        == Some(true);
-    was_provisioned
-        && (member.infra.is_missing()
-            || capstan_api::condition::is_false(conditions, condition_type::INFRASTRUCTURE_READY))
 }

@@ -294,7 +294,7 @@ fn no_other(observed: &Observed, member: &Member) -> Option<String> {
     };
     if observed.has_datastore() {
         why.push_str("; or, when it is lost for good, ");
-        why.push_str(etcd::START_AGAIN);
+        why.push_str(&etcd::start_again(observed));
     }
     Some(why)
 }

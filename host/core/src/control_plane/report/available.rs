@@ -71,7 +71,8 @@ fn way_out(observed: &Observed) -> String {
         format!(" at {}:{}", endpoint.host, endpoint.port)
     });
     let for_good = if observed.has_datastore() {
-        format!("; or, when all are lost for good, {}", etcd::START_AGAIN)
+        let again = etcd::start_again(observed);
+        format!("; or, when all are lost for good, {again}")
     } else {
         String::new()
     };

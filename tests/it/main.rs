@@ -6,6 +6,7 @@ mod api_server;
 mod autoscaler;
 mod bad_control_planes;
 mod bad_objects;
+mod begin_again;
 mod bootstrap;
 mod bootstrap_report;
 mod ca_rotation;

@@ -3,17 +3,16 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Stdio;
 
 use capstan_local::control_plane::ControlPlane;
 use capstan_local::progress::Progress;
 use capstan_local::toolchain;
 use capstan_tests::cluster::namespace;
 use capstan_tests::host::TestHost;
+use capstan_tests::page::{commands, document, follow, section};
 use capstan_tests::probe::{PROBE, probe_cluster};
 use capstan_tests::registry::Registry;
 use capstan_tests::{run, wasm};
-use tokio::process::Command;
 
 /// The line that a person begins with.
 const QUICKSTART: &str = "./dev quickstart --backend light\n";
@@ -27,40 +26,6 @@ cargo() {
 }
 cd "$CHECKOUT"
 "#;
-
-/// The commands of a text, in order.
-fn commands(text: &str) -> Vec<String> {
-    let blocks = text.split("```sh\n").skip(1);
-    blocks
-        .map(|block| block.split("```").next().unwrap().to_owned())
-        .collect()
-}
-
-fn document(path: &str) -> String {
-    std::fs::read_to_string(wasm::root().join(path)).unwrap()
-}
-
-/// Runs commands and answers what they printed.
-async fn follow(script: &str, variables: &[(&str, &Path)]) -> String {
-    let output = Command::new("bash")
-        .args(["-c", script])
-        .stdin(Stdio::null())
-        .env_remove("CARGO_TARGET_DIR")
-        .env("CARGO_NET_OFFLINE", "true")
-        .env(
-            "XDG_CACHE_HOME",
-            wasm::target_dir().join("plugin-test-cache"),
-        )
-        .envs(variables.iter().copied())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{complained}\n{said}");
-    said
-}
 
 fn link(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -92,12 +57,7 @@ fn the_readme_of_the_sdk_leads_from_nothing_to_a_provider_that_runs() {
         );
 
         let readme = document("sdk-guest/README.md");
-        let mut sections = readme.split("\n## ");
-        let mut blocks = commands(
-            sections
-                .find(|part| part.starts_with("From nothing"))
-                .unwrap(),
-        );
+        let mut blocks = commands(&section(&readme, "From nothing"));
         assert!(blocks.len() >= 5, "{blocks:?}");
         assert!(blocks[0].starts_with(QUICKSTART), "{}", blocks[0]);
         blocks[0] = blocks[0].replacen(QUICKSTART, "", 1);

@@ -27,6 +27,7 @@ pub mod installation;
 pub mod kube_client;
 pub mod kubectl;
 pub mod object_store;
+pub mod page;
 pub mod plain_http;
 pub mod probe;
 pub mod process;

@@ -18,6 +18,7 @@ mod figures;
 mod lab;
 mod ledger;
 mod program;
+mod restore;
 mod rollout;
 mod rotation;
 mod several;
@@ -108,6 +109,12 @@ fn control_planes_of_several_real_machines_live_on_request() {
 #[test]
 fn a_real_machine_that_kubeadm_made_is_taken_over_on_request() {
     on_request("CAPSTAN_MACHINE_ADOPTION", adoption::take_over);
+}
+
+/// Five minutes. `tests/it/etcd_snapshot.rs` shows the same with a real etcd alone each time.
+#[test]
+fn a_snapshot_is_restored_on_a_real_machine_on_request() {
+    on_request("CAPSTAN_MACHINE_RESTORE", restore::play);
 }
 
 #[test]

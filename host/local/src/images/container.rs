@@ -136,7 +136,15 @@ pub(super) fn images(
             continue;
         };
         let program = binaries.path(component)?;
-        images.push(image(name.clone(), component, program, &firewall));
+        let mut image = image(name.clone(), component, program, &firewall);
+        if component == "etcd" {
+            // Who restores a snapshot takes it from here.
+            let tool = Content::Disk(binaries.path("etcdutl")?.to_owned(), true);
+            image
+                .files
+                .insert("/usr/local/bin/etcdutl".to_owned(), tool);
+        }
+        images.push(image);
     }
     for (addon, program) in &binaries.addons {
         let name = wanted.named_as(addon.name, addon.version)?;

@@ -41,6 +41,7 @@ impl Recipe {
         let mut all = self.kubernetes.all().to_vec();
         all.extend([
             self.etcd,
+            catalog::ETCDUTL,
             self.coredns,
             catalog::CONTAINERD_DAEMON,
             catalog::CONTAINERD_SHIM,

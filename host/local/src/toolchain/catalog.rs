@@ -356,7 +356,7 @@ pub(crate) const REGISTRY: Binary = Binary {
     time: "about 2 minutes",
 };
 
-/// What restores snapshots of etcd, for tests of those that the host takes.
+/// What restores snapshots of etcd: part of its image, as of the one that kubeadm asks for, and for tests of those that the host takes.
 pub(crate) const ETCDUTL: Binary = Binary {
     name: "etcdutl",
     version: "v3.6.8",

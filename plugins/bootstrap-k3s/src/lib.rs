@@ -13,8 +13,8 @@ const TOKEN: &str = "k3s-token";
 const DATASTORE: &str = "datastore";
 const DIR: &str = "/etc/rancher/k3s";
 const TLS: &str = "/var/lib/rancher/k3s/server/tls";
-/// What fetches k3s and starts it as a service, unless the config names something else.
-const INSTALLER: &str = "curl -sfL https://get.k3s.io | sh -s -";
+/// What fetches k3s and starts it as a service, unless the config names something else. A shell that reads from a pipe knows of no failed download.
+const INSTALLER: &str = "file=$(mktemp) && curl -sfLo $file https://get.k3s.io && sh $file";
 
 /// A Secret's key.
 #[derive(Clone, Debug, Deserialize)]
@@ -223,6 +223,40 @@ mod tests {
             next.contains("server: https://192.0.2.10:6443\n") && !next.contains("cluster-init"),
             "{next}"
         );
+    }
+
+    #[test]
+    fn a_download_that_fails_is_no_success() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let first = data(Role::Init, json!({}));
+        let line = first.lines().last().unwrap().trim_start_matches("- ");
+        let success = dir.path().join("success");
+        let run: String = serde_json::from_str(line).unwrap();
+        let run = run
+            .replace(
+                "/run/cluster-api/bootstrap-success.complete",
+                success.to_str().unwrap(),
+            )
+            .replace("/run/cluster-api", dir.path().to_str().unwrap());
+        for (curl, code) in [
+            ("exit 22", 22),
+            ("echo 'exit 3' > $2", 3),
+            ("echo 'test $INSTALL_K3S_EXEC = server' > $2", 0),
+        ] {
+            let program = dir.path().join("curl");
+            std::fs::write(&program, format!("#!/bin/sh\n{curl}\n")).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&program, mode).unwrap();
+            let path = std::env::var("PATH").unwrap();
+            let ended = std::process::Command::new("sh")
+                .args(["-c", &run])
+                .env("PATH", format!("{}:{path}", dir.path().display()))
+                .env("TMPDIR", dir.path())
+                .status();
+            assert_eq!(ended.unwrap().code(), Some(code), "{curl}");
+            assert_eq!(success.exists(), code == 0, "{curl}");
+        }
     }
 
     #[test]

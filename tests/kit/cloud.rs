@@ -67,6 +67,17 @@ impl TestCloud {
         self.send("GET", "/v1/status", None).await
     }
 
+    /// Removals of members that the etcds of light clusters refused.
+    ///
+    /// # Errors
+    /// When the cloud does not answer.
+    pub async fn etcd_refusals(&self) -> Result<Vec<Value>, String> {
+        let text = self.call("GET", "/v1/status", None).await?;
+        let status: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let refusals = status["etcdRefusals"].as_array().cloned();
+        refusals.ok_or_else(|| "the cloud's status has no refusals".to_owned())
+    }
+
     /// What still exists, as words; `Ok` when nothing does.
     pub async fn is_empty(&self) -> Result<(), String> {
         let status = self.status().await;

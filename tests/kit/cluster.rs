@@ -1,5 +1,7 @@
 //! A cluster of kubeadm machines in the local cloud: its objects, and what must become of them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_controllers::pki;
 use capstan_core::material::KeyAlgorithm;
 use serde_json::{Value, json};
@@ -365,21 +367,44 @@ impl TestCluster {
         Ok(())
     }
 
+    /// The text under a key of one of its Secrets, which is named for its purpose.
+    ///
+    /// # Errors
+    /// When the server does not answer, or there is no such text.
+    pub async fn try_secret(
+        &self,
+        kube: &Kube,
+        purpose: &str,
+        key: &str,
+    ) -> Result<String, String> {
+        let name = format!("{}-{purpose}", self.name);
+        let secret = kube.try_get(SECRET, &self.namespace, &name).await;
+        let secret = secret.map_err(|refusal| format!("Secret {name}: {refusal}"))?;
+        let value = secret.and_then(|secret| {
+            let value = BASE64.decode(secret["data"][key].as_str()?).ok()?;
+            String::from_utf8(value).ok()
+        });
+        value.ok_or_else(|| format!("there is no {key} in Secret {name}"))
+    }
+
     /// The kubeconfig that its owner would take.
     pub async fn kubeconfig(&self, kube: &Kube) -> String {
-        use base64::Engine as _;
-        let secret = format!("{}-kubeconfig", self.name);
-        let secret = kube.get(SECRET, &self.namespace, &secret).await.unwrap();
-        let value = secret["data"]["value"].as_str().unwrap();
-        let text = base64::engine::general_purpose::STANDARD
-            .decode(value)
-            .unwrap();
-        String::from_utf8(text).unwrap()
+        let read = self.try_secret(kube, "kubeconfig", "value").await;
+        read.unwrap()
     }
 
     /// A client for its workload cluster.
     pub async fn workload(&self, kube: &Kube) -> Kube {
-        Kube::from_kubeconfig(&self.kubeconfig(kube).await).await
+        self.try_workload(kube).await.unwrap()
+    }
+
+    /// As [`TestCluster::workload`].
+    ///
+    /// # Errors
+    /// When its kubeconfig cannot be read.
+    pub async fn try_workload(&self, kube: &Kube) -> Result<Kube, String> {
+        let kubeconfig = self.try_secret(kube, "kubeconfig", "value").await?;
+        Ok(Kube::from_kubeconfig(&kubeconfig).await)
     }
 
     /// Compares the Nodes of the workload cluster with the Machines: as many, Ready, with the same provider IDs.

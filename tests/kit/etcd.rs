@@ -4,8 +4,6 @@ mod real;
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::identity::client_config;
 use capstan_controllers::etcd::{Client, PortForward};
@@ -17,7 +15,10 @@ use capstan_core::lookup::Lookup;
 
 pub use self::real::RealEtcd;
 use crate::cluster::TestCluster;
-use crate::kube_client::{Kube, MACHINE, SECRET, is_control_plane};
+use crate::kube_client::{Kube, MACHINE, is_control_plane};
+
+/// The name of tests in the certificates that etcds ask for.
+pub const CLIENT: &str = "test";
 
 /// Members of one etcd, and a client for them.
 pub struct TestEtcd {
@@ -30,23 +31,24 @@ pub struct TestEtcd {
 impl TestEtcd {
     /// The etcd of a cluster on the local cloud, through its API server's port-forward.
     pub async fn of_cluster(kube: &Kube, cluster: &TestCluster) -> Self {
-        let secret = format!("{}-etcd", cluster.name);
-        let secret = kube.get(SECRET, &cluster.namespace, &secret).await.unwrap();
-        let text = |key: &str| {
-            let value = BASE64
-                .decode(secret["data"][key].as_str().unwrap())
-                .unwrap();
-            String::from_utf8(value).unwrap()
-        };
+        Self::try_of_cluster(kube, cluster).await.unwrap()
+    }
+
+    /// As [`TestEtcd::of_cluster`].
+    ///
+    /// # Errors
+    /// When the management cluster does not answer.
+    pub async fn try_of_cluster(kube: &Kube, cluster: &TestCluster) -> Result<Self, String> {
         let ca = Pair {
-            public: text("tls.crt"),
-            private: text("tls.key"),
+            public: cluster.try_secret(kube, "etcd", "tls.crt").await?,
+            private: cluster.try_secret(kube, "etcd", "tls.key").await?,
         };
-        let user = client_certificate(&ca, "test", "test", jiff::Timestamp::now()).unwrap();
-        let workload = cluster.workload(kube).await;
+        let user = client_certificate(&ca, CLIENT, CLIENT, jiff::Timestamp::now()).unwrap();
+        let workload = cluster.try_workload(kube).await?;
         let dial = Arc::new(PortForward(Arc::new(RealApi::new(workload.client()))));
         let tls = client_config(&ca.public, Some(&user), &[b"h2"]).unwrap();
-        let machines = kube.list(MACHINE, &cluster.namespace).await;
+        let machines = kube.try_list(MACHINE, &cluster.namespace).await;
+        let machines = machines.map_err(|refusal| format!("listing Machines: {refusal}"))?;
         let nodes = machines.iter().filter_map(|machine| {
             machine["status"]["nodeRef"]["name"]
                 .as_str()
@@ -57,10 +59,10 @@ impl TestEtcd {
             pod: ObjectKey::new("kube-system", format!("etcd-{node}")),
             port: 2379,
         });
-        Self {
+        Ok(Self {
             addresses: addresses.collect(),
             client: Client::new(dial, tls, Tasks::default()),
-        }
+        })
     }
 
     /// The address of a member.

@@ -191,6 +191,17 @@ impl Stage {
     }
 }
 
+/// What faults have done until now, for who judges what the host does.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Machines whose members may go: a fault takes them, or their machines were given up.
+    excused: Vec<String>,
+    /// Machines whose members a fault itself takes out of etcd.
+    taken: Vec<String>,
+    /// Machines whose members are good for nothing.
+    broken: Vec<String>,
+}
+
 /// A cell that is being played.
 struct Play<'a> {
     cell: &'a Cell,
@@ -200,8 +211,7 @@ struct Play<'a> {
     /// UIDs of those that are not to be there any more.
     outdated: Vec<Value>,
     struck: Vec<Struck>,
-    excused: Arc<Mutex<Vec<String>>>,
-    broken: Arc<Mutex<Vec<String>>>,
+    known: Arc<Mutex<Known>>,
     kills: u32,
     /// What could be seen of the last step.
     last_step: String,
@@ -218,19 +228,16 @@ pub async fn run(stage: &mut Stage, at: usize, cell: &Cell) -> Outcome {
         wanted: cell.size,
         outdated: Vec::new(),
         struck: Vec::new(),
-        excused: Arc::default(),
-        broken: Arc::default(),
+        known: Arc::default(),
         kills: 0,
         last_step: String::new(),
     };
     Box::pin(play.make(stage.get())).await;
-    let (excused, broken) = (Arc::clone(&play.excused), Arc::clone(&play.broken));
-    let guard = Guard::start(stage.get().kube(), &play.cluster, excused, broken);
+    let guard = Guard::start(stage.get(), &play.cluster, Arc::clone(&play.known));
     play.begin(stage.get()).await;
     Box::pin(play.strike(stage.get())).await;
     let outcome = Box::pin(play.watch(stage)).await;
-    let wrong = guard.wrong();
-    drop(guard);
+    let wrong = guard.end().await;
     let outcome = match (wrong.is_empty(), outcome) {
         (true, outcome) => outcome,
         (false, outcome) => Outcome::Red(format!("{}; {outcome}", wrong.join("; "))),
@@ -297,14 +304,13 @@ impl Play<'_> {
     async fn strike(&mut self, host: &TestHost) {
         for fault in &self.cell.faults {
             let struck = fault
-                .strike(host, &self.cluster, self.cell.phase, &self.excused)
+                .strike(host, &self.cluster, self.cell.phase, &self.known)
                 .await;
-            self.excused
-                .lock()
-                .unwrap()
-                .extend(struck.given_up.iter().map(|(name, _)| name.clone()));
-            let broken = struck.broken.iter().cloned();
-            self.broken.lock().unwrap().extend(broken);
+            let mut known = self.known.lock().unwrap();
+            let given_up = struck.given_up.iter().map(|(name, _)| name.clone());
+            known.excused.extend(given_up);
+            known.broken.extend(struck.broken.iter().cloned());
+            drop(known);
             self.struck.push(struck);
         }
     }
@@ -363,10 +369,9 @@ impl Play<'_> {
             if is_due {
                 struck.heals_after = None;
                 let healed = &struck.broken;
-                self.broken
-                    .lock()
-                    .unwrap()
-                    .retain(|machine| !healed.contains(machine));
+                let mut known = self.known.lock().unwrap();
+                known.broken.retain(|machine| !healed.contains(machine));
+                drop(known);
                 for (id, cure) in struck.cures.drain(..) {
                     // Its machine may have been replaced.
                     drop(host.cloud.try_act(&id, cure).await);
@@ -469,7 +474,7 @@ impl Play<'_> {
             return false;
         }
         let given_up = self.given_up();
-        self.broken.lock().unwrap().clear();
+        self.known.lock().unwrap().broken.clear();
         for struck in &mut self.struck {
             struck.given_up.clear();
             for (id, cure) in struck.cures.drain(..) {

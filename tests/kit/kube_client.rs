@@ -1,5 +1,7 @@
 //! A client for tests: JSON in and out, independent of the client that is tested.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{Method, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -117,6 +119,12 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.message)
+    }
+}
+
 /// A client of one API server.
 #[derive(Clone)]
 pub struct Kube {
@@ -125,6 +133,9 @@ pub struct Kube {
 
 impl Kube {
     /// Speaks as the kubeconfig's user.
+    ///
+    /// # Panics
+    /// When it is not one.
     pub async fn from_kubeconfig(text: &str) -> Self {
         let kubeconfig = Kubeconfig::from_yaml(text).unwrap();
         let options = KubeConfigOptions::default();
@@ -175,14 +186,28 @@ impl Kube {
     /// # Panics
     /// When the server does not answer.
     pub async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        let answer = self.try_get(kind, namespace, name).await;
+        answer.unwrap_or_else(|refusal| panic!("reading {kind:?} {namespace}/{name}: {refusal:?}"))
+    }
+
+    /// As [`Kube::get`].
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn try_get(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Refusal> {
         let path = kind.path(namespace, Some(name));
         let answer = self
             .send(Method::GET, &path, "application/json", None)
             .await;
         match answer {
-            Ok(object) => Some(object),
-            Err(refusal) if refusal.code == 404 => None,
-            Err(refusal) => panic!("reading {path}: {refusal:?}"),
+            Ok(object) => Ok(Some(object)),
+            Err(refusal) if refusal.code == 404 => Ok(None),
+            Err(refusal) => Err(refusal),
         }
     }
 
@@ -191,14 +216,23 @@ impl Kube {
     /// # Panics
     /// When the server does not answer.
     pub async fn list(&self, kind: Kind, namespace: &str) -> Vec<Value> {
+        let answer = self.try_list(kind, namespace).await;
+        answer.unwrap_or_else(|refusal| panic!("listing {kind:?} in {namespace:?}: {refusal:?}"))
+    }
+
+    /// As [`Kube::list`].
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn try_list(&self, kind: Kind, namespace: &str) -> Result<Vec<Value>, Refusal> {
         let path = kind.path(namespace, None);
         let answer = self
             .send(Method::GET, &path, "application/json", None)
             .await;
         match answer {
-            Ok(list) => list["items"].as_array().cloned().unwrap_or_default(),
-            Err(refusal) if refusal.code == 404 => Vec::new(),
-            Err(refusal) => panic!("listing {path}: {refusal:?}"),
+            Ok(list) => Ok(list["items"].as_array().cloned().unwrap_or_default()),
+            Err(refusal) if refusal.code == 404 => Ok(Vec::new()),
+            Err(refusal) => Err(refusal),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Phase;
+use super::{Known, Phase};
 use crate::cluster::TestCluster;
 use crate::control_plane;
 use crate::etcd::TestEtcd;
@@ -193,15 +193,15 @@ impl Fault {
         matches!(self, Self::Leader | Self::Kubelet | Self::Learner)
     }
 
-    /// Breaks machines that are not broken yet. Whose member goes away with it is excused beforehand: somebody may look in between.
-    pub async fn strike(
+    /// Breaks machines that are not broken yet. Whose member goes away with it is told beforehand: somebody may look in between.
+    pub(super) async fn strike(
         self,
         host: &TestHost,
         cluster: &TestCluster,
         phase: Phase,
-        excused: &Mutex<Vec<String>>,
+        known: &Mutex<Known>,
     ) -> Struck {
-        let broken = excused.lock().unwrap().clone();
+        let broken = known.lock().unwrap().excused.clone();
         let machines = host.kube().list(MACHINE, &cluster.namespace).await;
         let leader = control_plane::leading(host, cluster).await;
         let mut whole: Vec<(String, String, String)> = machines
@@ -218,7 +218,9 @@ impl Fault {
         let count = self.victims(whole.len());
         for (machine, _, node) in whole.iter().take(count) {
             if self == Self::Removed {
-                excused.lock().unwrap().push(machine.clone());
+                let mut known = known.lock().unwrap();
+                known.excused.push(machine.clone());
+                known.taken.push(machine.clone());
             }
             if self.takes_member() {
                 struck.broken.push(machine.clone());
@@ -284,15 +286,15 @@ impl Fault {
             }
             Self::Removed => {
                 let etcd = TestEtcd::of_cluster(host.kube(), cluster).await;
-                if let Ok(view) = etcd.view().await
-                    && let Some(member) = view.members.iter().find(|m| m.name == node)
-                {
-                    let removed = etcd
-                        .client
-                        .remove_member(&etcd.others(node), member.id)
-                        .await;
-                    struck.missed = removed.is_err();
-                }
+                let view = etcd.view().await.ok().filter(|view| view.has_quorum);
+                let member = view.and_then(|view| view.member(node).map(|member| member.id));
+                struck.missed = match member {
+                    Some(id) => {
+                        let others = etcd.others(node);
+                        etcd.client.remove_member(&others, id).await.is_err()
+                    }
+                    None => true,
+                };
             }
             _ => {}
         }

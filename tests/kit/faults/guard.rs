@@ -1,24 +1,31 @@
-//! Looks at a control plane all the time while it is broken: whether a step of the host's went below a majority, and whether a member
-//! of a live machine went away.
+//! Looks at a control plane all the time while it is broken, and has judged whether a step of the host's went below a majority, and
+//! whether a member of a live machine went away.
 
-use std::collections::BTreeMap;
+mod judge;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use capstan_core::control_plane::etcd::View;
-use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use self::judge::Judge;
+use super::Known;
+use crate::cloud::TestCloud;
 use crate::cluster::TestCluster;
 use crate::etcd::TestEtcd;
-use crate::kube_client::{Kube, MACHINE, name};
+use crate::host::TestHost;
+use crate::kube_client::{Kube, MACHINE};
 
-/// How often it looks.
+/// How often it looks at Machines, and at etcd.
 const INTERVAL: Duration = Duration::from_millis(400);
 
-/// What it has seen.
+/// How long it may see nothing: many times what a server needs to answer while many cells play.
+const BLIND_MAX: Duration = Duration::from_secs(30);
+
+/// Whoever looks.
 pub(super) struct Guard {
-    wrong: Arc<Mutex<Vec<String>>>,
+    watch: Arc<Watch>,
     task: JoinHandle<()>,
 }
 
@@ -28,110 +35,151 @@ impl Drop for Guard {
     }
 }
 
-impl Guard {
-    /// Looks from now on. Members of `excused` machines may go: a fault takes them. Those of `broken` ones are good for nothing.
-    pub(super) fn start(
-        kube: &Kube,
-        cluster: &TestCluster,
-        excused: Arc<Mutex<Vec<String>>>,
-        broken: Arc<Mutex<Vec<String>>>,
-    ) -> Self {
-        let wrong = Arc::new(Mutex::new(Vec::new()));
-        let (kube, cluster, found) = (kube.clone(), cluster.clone(), Arc::clone(&wrong));
-        let task = tokio::spawn(async move {
-            let mut before = Before::default();
-            loop {
-                let machines = kube.list(MACHINE, &cluster.namespace).await;
-                let etcd = TestEtcd::of_cluster(&kube, &cluster).await;
-                let view = etcd.view().await.ok().filter(|view| view.has_quorum);
-                let excused = excused.lock().unwrap().clone();
-                let broken = broken.lock().unwrap().clone();
-                let wrong = before.look(&machines, view, &excused, &broken);
-                found.lock().unwrap().extend(wrong);
-                tokio::time::sleep(INTERVAL).await;
-            }
-        });
-        Self { wrong, task }
-    }
-
-    /// What went wrong.
-    pub(super) fn wrong(&self) -> Vec<String> {
-        self.wrong.lock().unwrap().clone()
-    }
+/// What it looks at, and what it has seen.
+struct Watch {
+    kube: Kube,
+    cloud: TestCloud,
+    cluster: TestCluster,
+    known: Arc<Mutex<Known>>,
+    seen: Mutex<Seen>,
 }
 
+/// What it has seen.
 #[derive(Default)]
-struct Before {
-    /// Machines by name, with their Nodes and whether they were being deleted.
-    machines: BTreeMap<String, (String, bool)>,
-    view: Option<View>,
-    /// The Node of each machine that was ever seen.
-    nodes: BTreeMap<String, String>,
+struct Seen {
+    judge: Judge,
+    /// What went wrong.
+    wrong: BTreeSet<String>,
+    /// Since when the Machines, or what the cloud counts, cannot be read; and why not.
+    blind: Option<(Instant, String)>,
 }
 
-impl Before {
-    fn look(
-        &mut self,
-        machines: &[Value],
-        view: Option<View>,
-        excused: &[String],
-        broken: &[String],
-    ) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let now: BTreeMap<String, (String, bool)> = machines
-            .iter()
-            .filter_map(|machine| {
-                let node = machine["status"]["nodeRef"]["name"].as_str()?.to_owned();
-                let is_leaving = !machine["metadata"]["deletionTimestamp"].is_null();
-                Some((name(machine), (node, is_leaving)))
-            })
-            .collect();
-        let seen = now
-            .iter()
-            .map(|(machine, (node, _))| (machine.clone(), node.clone()));
-        self.nodes.extend(seen);
-        let broken: Vec<&String> = broken
-            .iter()
-            .filter_map(|name| self.nodes.get(name))
-            .collect();
-        if let Some(last) = &self.view {
-            for (machine, (node, is_leaving)) in &now {
-                let was_leaving = self
-                    .machines
-                    .get(machine)
-                    .is_none_or(|(_, leaving)| *leaving);
-                if *is_leaving && !was_leaving && !stands_without(last, node, &broken) {
-                    wrong.push(format!(
-                        "Machine {machine} was deleted although etcd needs its member"
-                    ));
+impl Seen {
+    /// A look is over. Servers may fail for a moment, and are asked again.
+    fn looked(&mut self, outcome: Result<Vec<String>, String>, now: Instant) {
+        match outcome {
+            Ok(wrong) => {
+                self.wrong.extend(wrong);
+                self.blind = None;
+            }
+            Err(why) => {
+                let (since, _) = self.blind.get_or_insert((now, why.clone()));
+                if now.duration_since(*since) > BLIND_MAX {
+                    self.wrong
+                        .insert(format!("the guard could not look: {why}"));
                 }
             }
         }
-        if let (Some(last), Some(view)) = (&self.view, &view) {
-            let has = |view: &View, node: &str| view.members.iter().any(|m| m.name == node);
-            for (machine, (node, is_leaving)) in &now {
-                let is_gone = has(last, node) && !has(view, node);
-                if is_gone && !is_leaving && !excused.contains(machine) {
-                    wrong.push(format!(
-                        "the member of the live Machine {machine} went away"
-                    ));
-                }
-            }
-        }
-        self.machines = now;
-        self.view = view.or_else(|| self.view.take());
-        wrong
     }
 }
 
-/// Whether a majority of the members is left and works without this one. What is broken is known here, and need not be asked.
-fn stands_without(view: &View, node: &str, broken: &[&String]) -> bool {
-    let others = || {
-        view.members
-            .iter()
-            .filter(|m| m.name != node && !m.is_learner)
-    };
-    let working = others().filter(|m| !broken.contains(&&m.name)).count();
-    let voting = others().count();
-    voting == 0 || working > voting / 2
+impl Watch {
+    /// Looks at the Machines and at what the cloud counts, for ever.
+    async fn machines(&self) {
+        loop {
+            let outcome = self.look().await;
+            self.seen.lock().unwrap().looked(outcome, Instant::now());
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    async fn look(&self) -> Result<Vec<String>, String> {
+        let known = self.known.lock().unwrap().clone();
+        let machines = self.kube.try_list(MACHINE, &self.cluster.namespace).await;
+        let machines = machines.map_err(|refusal| format!("listing Machines: {refusal}"))?;
+        let refusals = self.cloud.etcd_refusals().await?;
+        let judge = &mut self.seen.lock().unwrap().judge;
+        let mut wrong = judge.machines(&machines, &known, Instant::now());
+        wrong.extend(judge.refusals(&refusals));
+        Ok(wrong)
+    }
+
+    /// Looks at etcd, for ever. That it does not answer is what faults are for.
+    async fn etcd(&self) {
+        loop {
+            let known = self.known.lock().unwrap().clone();
+            let etcd = TestEtcd::try_of_cluster(&self.kube, &self.cluster).await;
+            let view = match etcd {
+                Ok(etcd) => etcd.view().await,
+                Err(why) => Err(why),
+            };
+            if let Ok(view) = view {
+                let mut seen = self.seen.lock().unwrap();
+                let wrong = seen.judge.etcd(view, &known);
+                seen.wrong.extend(wrong);
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl Guard {
+    /// Looks from now on, knowing what faults do.
+    pub(super) fn start(host: &TestHost, cluster: &TestCluster, known: Arc<Mutex<Known>>) -> Self {
+        let watch = Arc::new(Watch {
+            kube: host.kube().clone(),
+            cloud: TestCloud::connect(host.cloud.access().clone()),
+            cluster: cluster.clone(),
+            known,
+            seen: Mutex::default(),
+        });
+        let looking = Arc::clone(&watch);
+        let task = tokio::spawn(async move {
+            tokio::join!(looking.machines(), looking.etcd());
+        });
+        Self { watch, task }
+    }
+
+    /// What went wrong until now, looked at a last time. A guard that did not look to the end is wrong itself.
+    pub(super) async fn end(self) -> Vec<String> {
+        let ended = fate(&self.task);
+        let last = self.watch.look().await;
+        let mut seen = self.watch.seen.lock().unwrap();
+        seen.looked(last, Instant::now());
+        seen.wrong.iter().cloned().chain(ended).collect()
+    }
+}
+
+/// What is wrong with a task that is to look for ever.
+fn fate(task: &JoinHandle<()>) -> Option<String> {
+    let ended = || "the guard ended before its cell: it panicked, see above".to_owned();
+    task.is_finished().then(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run;
+
+    fn blind() -> Result<Vec<String>, String> {
+        Err("503".to_owned())
+    }
+
+    #[test]
+    fn a_guard_that_ended_early_is_wrong() {
+        run(async {
+            let looks: JoinHandle<()> = tokio::spawn(std::future::pending());
+            assert_eq!(fate(&looks), None);
+            looks.abort();
+            let panicked: JoinHandle<()> = tokio::spawn(async { panic!("on purpose") });
+            while !panicked.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            assert!(fate(&panicked).is_some());
+        });
+    }
+
+    #[test]
+    fn a_guard_that_cannot_look_asks_again_and_says_so_in_the_end() {
+        let mut seen = Seen::default();
+        let begun = Instant::now();
+        seen.looked(blind(), begun);
+        seen.looked(blind(), begun + BLIND_MAX);
+        seen.looked(Ok(Vec::new()), begun + BLIND_MAX);
+        seen.looked(blind(), begun + 2 * BLIND_MAX);
+        assert!(seen.wrong.is_empty(), "{:?}", seen.wrong);
+        seen.looked(blind(), begun + 4 * BLIND_MAX);
+        let wrong: Vec<&String> = seen.wrong.iter().collect();
+        assert_eq!(wrong, ["the guard could not look: 503"]);
+    }
 }

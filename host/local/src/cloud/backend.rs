@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::Serialize;
 
 use super::console::Console;
 use super::userdata::MachineFacts;
@@ -154,13 +155,26 @@ pub(crate) struct ExecOutput {
     pub(crate) stderr: Vec<u8>,
 }
 
+/// A removal of a member that an etcd refused because it would have no majority without it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct EtcdRefusal {
+    /// Name of the client that asked for it.
+    pub(crate) asker: String,
+    /// Name of the member.
+    pub(crate) member: String,
+    /// How often that client was told who the members are, since a member last stopped or began to run. From 2 on it could have known.
+    pub(crate) lists: u32,
+}
+
 /// What a backend has, for the status page.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     /// Workload clusters.
     pub(crate) clusters: usize,
     /// Nodes in all of them.
     pub(crate) nodes: usize,
+    /// What their etcds refused.
+    pub(crate) etcd_refusals: Vec<EtcdRefusal>,
 }
 
 /// Runs machines in networks.

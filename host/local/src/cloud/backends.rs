@@ -187,9 +187,13 @@ impl Backends {
         let all = self.opened();
         all.iter()
             .map(|backend| backend.counts())
-            .fold(Counts::default(), |sum, counts| Counts {
-                clusters: sum.clusters.saturating_add(counts.clusters),
-                nodes: sum.nodes.saturating_add(counts.nodes),
+            .fold(Counts::default(), |mut sum, counts| {
+                sum.etcd_refusals.extend(counts.etcd_refusals);
+                Counts {
+                    clusters: sum.clusters.saturating_add(counts.clusters),
+                    nodes: sum.nodes.saturating_add(counts.nodes),
+                    etcd_refusals: sum.etcd_refusals,
+                }
             })
     }
 

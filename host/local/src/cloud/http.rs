@@ -398,6 +398,7 @@ fn status(region: &Region) -> Value {
     json!({
         "networks": records.networks.len(), "loadBalancers": records.balancers.len(), "instances": records.instances.len(),
         "instancesByState": by_state, "workloadClusters": counts.clusters, "workloadNodes": counts.nodes,
+        "etcdRefusals": counts.etcd_refusals,
         "idempotencyKeys": records.keys.len(), "requests": records.requests.values().sum::<u64>(),
         "requestsByOperation": records.requests,
     })

@@ -286,9 +286,11 @@ impl Backend for Light {
             .iter()
             .map(|cluster| cluster.store.count(resources::nodes()))
             .sum();
+        let refusals = all.iter().flat_map(|cluster| cluster.etcd_refusals());
         Counts {
             clusters: all.len(),
             nodes,
+            etcd_refusals: refusals.collect(),
         }
     }
 }

@@ -569,6 +569,7 @@ impl Backend for Machines {
         Counts {
             clusters: networks.len(),
             nodes: machines.len(),
+            etcd_refusals: Vec::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::pki;
 use super::store::Store;
 use super::trust::{KubeletTrust, Member};
 use super::{controllers, server::ApiServer};
+use crate::cloud::backend::EtcdRefusal;
 use crate::cloud::disk;
 
 /// How fast things happen inside workload clusters.
@@ -300,6 +301,11 @@ impl Cluster {
             tracing::warn!(%error, cluster = %self.uid, "the members of a light etcd could not be written");
         }
         answer
+    }
+
+    /// What its etcd refused for its majority's sake.
+    pub(crate) fn etcd_refusals(&self) -> Vec<EtcdRefusal> {
+        self.lock().meta.etcd.asked.refusals().to_vec()
     }
 
     /// Begins to run etcd on a machine that is a member.

@@ -1,5 +1,6 @@
 //! Who is a member of a light cluster's etcd, who leads, and whether there is a majority: what matters of etcd to those who manage it.
 
+pub(crate) mod asked;
 pub(crate) mod message;
 pub(crate) mod service;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use self::asked::Asked;
 
 /// The etcd of one cluster. Without members there is none to look after (it is elsewhere), and it always works.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -23,6 +26,9 @@ pub(crate) struct Membership {
     pub(crate) alarms: BTreeSet<(u64, i32)>,
     /// Who led last.
     leader: u64,
+    /// What was refused.
+    #[serde(skip)]
+    pub(crate) asked: Asked,
 }
 
 /// A member.
@@ -222,8 +228,23 @@ impl Membership {
         Ok(())
     }
 
-    /// Removes a member unless that would leave no majority.
-    pub(crate) fn remove(&mut self, running: &Running, id: u64) -> Result<Member, Refusal> {
+    /// Removes a member for this client, unless that would leave no majority. What it should have known is noted.
+    pub(crate) fn remove(
+        &mut self,
+        running: &Running,
+        asker: &str,
+        id: u64,
+    ) -> Result<Member, Refusal> {
+        let removed = self.try_remove(running, id);
+        if matches!(removed, Err(NOT_ENOUGH | NO_MAJORITY))
+            && let Some(member) = self.members.get(&id)
+        {
+            self.asked.refused(asker, &member.name);
+        }
+        removed
+    }
+
+    fn try_remove(&mut self, running: &Running, id: u64) -> Result<Member, Refusal> {
         if self.leader(running) == 0 {
             return Err(NO_MAJORITY);
         }
@@ -343,7 +364,7 @@ mod tests {
             .unwrap();
         membership.set_no_space(&member.instance, true);
         assert!(membership.has_no_space());
-        membership.remove(&running, id).unwrap();
+        membership.remove(&running, "host", id).unwrap();
         assert!(membership.has_no_space());
     }
 
@@ -357,7 +378,10 @@ mod tests {
         assert!(next != 0 && next != leader);
         running.pop_first();
         assert_eq!(membership.leader(&running), 0);
-        assert_eq!(membership.remove(&running, leader), Err(NO_MAJORITY));
+        assert_eq!(
+            membership.remove(&running, "host", leader),
+            Err(NO_MAJORITY)
+        );
     }
 
     #[test]
@@ -371,12 +395,16 @@ mod tests {
             .keys()
             .find(|id| **id != leader && **id != dead)
             .unwrap();
-        assert_eq!(membership.remove(&running, alive), Err(NOT_ENOUGH));
+        assert_eq!(membership.remove(&running, "host", alive), Err(NOT_ENOUGH));
+        let refused = membership.asked.refusals();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].member, membership.members[&alive].name);
         assert!(membership.all_run(&running).is_err());
-        assert!(membership.remove(&running, dead).is_ok());
+        assert!(membership.remove(&running, "host", dead).is_ok());
         assert_eq!(membership.all_run(&running), Ok(()));
-        assert_eq!(membership.remove(&running, dead), Err(NO_MEMBER));
-        assert!(membership.remove(&running, leader).is_ok());
+        assert_eq!(membership.remove(&running, "host", dead), Err(NO_MEMBER));
+        assert_eq!(membership.asked.refusals().len(), 1, "gone is no refusal");
+        assert!(membership.remove(&running, "host", leader).is_ok());
         assert_eq!(membership.leader(&running), alive);
     }
 }

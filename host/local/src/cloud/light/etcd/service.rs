@@ -16,6 +16,7 @@ use tokio::io::DuplexStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::super::cluster::Cluster;
+use super::super::identity;
 use super::message::{
     AlarmMember, AlarmRequest, AlarmResponse, Header, HeaderResponse, IdRequest, Member,
     MemberListRequest, MemberListResponse, SnapshotResponse, StatusResponse,
@@ -51,9 +52,15 @@ pub(crate) async fn serve(
     let Ok(stream) = TlsAcceptor::from(tls).accept(io).await else {
         return;
     };
+    let chain = stream.get_ref().1.peer_certificates();
+    let client = chain
+        .and_then(|chain| chain.first())
+        .and_then(identity::from_certificate);
+    let asker = client.unwrap_or_else(identity::Identity::anonymous).name;
     let service = service_fn(move |request| {
         let (cluster, instance) = (Arc::clone(&cluster), instance.clone());
-        async move { Ok::<_, Infallible>(answer(&cluster, &instance, request).await) }
+        let asker = asker.clone();
+        async move { Ok::<_, Infallible>(answer(&cluster, &instance, &asker, request).await) }
     });
     let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
@@ -63,7 +70,12 @@ pub(crate) async fn serve(
 
 type Body = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 
-async fn answer(cluster: &Cluster, instance: &str, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    cluster: &Cluster,
+    instance: &str,
+    asker: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let method = request.uri().path().to_owned();
     let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
         .collect()
@@ -76,7 +88,8 @@ async fn answer(cluster: &Cluster, instance: &str, request: Request<Incoming>) -
             let bytes = body.to_bytes();
             match bytes.get(5..) {
                 Some(message) => cluster.with_etcd(|membership, running| {
-                    call(membership, running, instance, &method, message)
+                    let question = Question { instance, asker };
+                    call(membership, running, &question, &method, message)
                 }),
                 None => Err(UNREADABLE),
             }
@@ -117,14 +130,22 @@ fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
     M::decode(bytes).map_err(|_| UNREADABLE)
 }
 
-/// One call, asked of the member on this machine.
+/// Of which machine's member something is asked, and who asks.
+struct Question<'a> {
+    instance: &'a str,
+    asker: &'a str,
+}
+
+/// One call, asked of one member.
 fn call(
     membership: &mut Membership,
     running: &Running,
-    instance: &str,
+    question: &Question<'_>,
     method: &str,
     bytes: &[u8],
 ) -> Result<Vec<u8>, Refusal> {
+    membership.asked.look(running);
+    let Question { instance, asker } = *question;
     // A member that was removed is not there any more.
     let me = membership.id_of(instance).ok_or(NO_MEMBER)?;
     // Who does not reach the others knows of no leader.
@@ -169,6 +190,7 @@ fn call(
             if request.linearizable && leader == 0 {
                 return Err(NO_MAJORITY);
             }
+            membership.asked.listed(asker);
             Ok(list(membership, header))
         }
         "/etcdserverpb.Cluster/MemberRemove" | "/etcdserverpb.Maintenance/MoveLeader"
@@ -178,7 +200,7 @@ fn call(
         }
         "/etcdserverpb.Cluster/MemberRemove" => {
             let request: IdRequest = read(bytes)?;
-            membership.remove(running, request.id)?;
+            membership.remove(running, asker, request.id)?;
             Ok(list(membership, header))
         }
         "/etcdserverpb.Maintenance/MoveLeader" => {

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 /// First and last minor version of Kubernetes 1 for which the kubelet of a control-plane machine has to be told to use its own API server
 /// while it joins (contract 3.10).
 const LOCAL_MODE_MINORS: std::ops::Range<u64> = 31..36;
-const LOCAL_MODE_GATE: &str = "ControlPlaneKubeletLocalMode";
+/// The gate of kubeadm that does it; kubeadm of later versions refuses it.
+pub(crate) const LOCAL_MODE_GATE: &str = "ControlPlaneKubeletLocalMode";
 
 /// For the first machine; `spec` is that of the KubeadmControlPlane.
 pub(crate) fn for_init(spec: &Value) -> Value {

@@ -5,7 +5,7 @@ use capstan_sdk::{Failure, yaml};
 use serde_json::{Map, Value, json};
 
 use super::{cluster, config_maps, guarded, in_system, text};
-use crate::machine_config::local_mode_gate;
+use crate::machine_config::{LOCAL_MODE_GATE, local_mode_gate};
 
 const MAP: &str = "kubeadm-config";
 const KEY: &str = "ClusterConfiguration";
@@ -14,6 +14,9 @@ const OLDER: &str = "kubeadm.k8s.io/v1beta3";
 const NEWER: &str = "kubeadm.k8s.io/v1beta4";
 /// The first version whose kubeadm reads [`NEWER`].
 const NEWER_SINCE: (u64, u64) = (1, 31);
+
+/// How long kubeadm waits for the control plane: a field of the API server in [`OLDER`] only.
+const OLDER_TIMEOUT: &str = "timeoutForControlPlane";
 
 /// What has arguments besides etcd.
 const COMPONENTS: [&str; 3] = ["apiServer", "controllerManager", "scheduler"];
@@ -72,7 +75,9 @@ fn invalid(why: &str) -> Failure {
 }
 
 /// The document as it should be for this version; `spec` is that of the KubeadmControlPlane. What belongs to the cluster (its name,
-/// endpoint, networks, directories) stays, and so does what the object says nothing about and kubeadm has chosen.
+/// endpoint, networks, directories) stays, and so does what the object says nothing about and kubeadm has chosen. An object without a
+/// `clusterConfiguration`, such as one that took a cluster over, says nothing about any of it (upstream
+/// `controlplane/kubeadm/internal/controllers/update.go`).
 pub(super) fn updated(
     current: &Fields,
     spec: &Value,
@@ -105,6 +110,13 @@ pub(super) fn updated(
         "kubernetesVersion".to_owned(),
         json!(text(spec, "/version")),
     );
+    if is_newer && !was_newer {
+        renew(&mut fields);
+    }
+    if !has_cluster_configuration(spec) {
+        own_gate(&mut fields, spec);
+        return Ok(fields);
+    }
     if let Some(repository) = cluster(spec, "imageRepository") {
         fields.insert("imageRepository".to_owned(), repository.clone());
     }
@@ -112,9 +124,9 @@ pub(super) fn updated(
         let mut wanted = component(cluster(spec, name), is_newer, name)?;
         let kept = current
             .get(name)
-            .and_then(|c| c.get("timeoutForControlPlane"));
+            .and_then(|c| c.get(OLDER_TIMEOUT));
         if let (Some(kept), false) = (kept, is_newer) {
-            wanted.insert("timeoutForControlPlane".to_owned(), kept.clone());
+            wanted.insert(OLDER_TIMEOUT.to_owned(), kept.clone());
         }
         fields.insert(name.to_owned(), Value::Object(wanted));
     }
@@ -124,6 +136,56 @@ pub(super) fn updated(
         newer_only(&mut fields, spec);
     }
     Ok(fields)
+}
+
+fn has_cluster_configuration(spec: &Value) -> bool {
+    let configuration = spec.pointer("/kubeadmConfigSpec/clusterConfiguration");
+    configuration
+        .and_then(Value::as_object)
+        .is_some_and(|fields| !fields.is_empty())
+}
+
+/// What the map itself has, from [`OLDER`] to [`NEWER`]: arguments become lists, and how long kubeadm waits is no longer the API server's.
+fn renew(fields: &mut Fields) {
+    let mut components: Vec<&mut Fields> = Vec::new();
+    for (name, value) in fields.iter_mut() {
+        if COMPONENTS.contains(&name.as_str()) {
+            components.extend(value.as_object_mut());
+        } else if name == "etcd" {
+            let local = value.get_mut("local").and_then(Value::as_object_mut);
+            components.extend(local);
+        }
+    }
+    for component in components {
+        component.remove(OLDER_TIMEOUT);
+        if let Some(arguments) = component.get_mut("extraArgs")
+            && let Some(by_name) = arguments.as_object()
+        {
+            let list = by_name
+                .iter()
+                .map(|(name, value)| json!({"name": name, "value": value}));
+            *arguments = list.collect();
+        }
+    }
+}
+
+/// The gate that machines get from us, beside those that the map has: kubeadm of a version that does not know it would refuse the map.
+fn own_gate(fields: &mut Fields, spec: &Value) {
+    let mut gates = match fields.remove("featureGates") {
+        Some(Value::Object(gates)) => gates,
+        _ => Fields::new(),
+    };
+    match local_mode_gate(spec) {
+        Some((gate, value)) => {
+            gates.entry(gate).or_insert(value);
+        }
+        None => {
+            gates.remove(LOCAL_MODE_GATE);
+        }
+    }
+    if !gates.is_empty() {
+        fields.insert("featureGates".to_owned(), Value::Object(gates));
+    }
 }
 
 /// A component's settings as kubeadm of that version reads them.
@@ -157,10 +219,17 @@ fn component(wanted: Option<&Value>, is_newer: bool, name: &str) -> Result<Field
     Ok(fields)
 }
 
-/// Etcd as the object says; beside the API servers it keeps its directory.
+/// Etcd as the object says; beside the API servers it keeps its directory. Where it runs is what the cluster is: that of an object that says
+/// otherwise, or nothing, stays.
 fn etcd(fields: &mut Fields, spec: &Value, is_newer: bool) -> Result<(), Failure> {
+    let has = |place: &str| {
+        let etcd = fields.get("etcd").and_then(|etcd| etcd.get(place));
+        etcd.is_some_and(|etcd| !etcd.is_null())
+    };
     let wanted = match cluster(spec, "etcd/external") {
+        Some(_) if has("local") => return Ok(()),
         Some(external) => json!({"external": external}),
+        None if has("external") => return Ok(()),
         None => {
             let mut local = component(cluster(spec, "etcd/local"), is_newer, "etcd.local")?;
             let directory = fields

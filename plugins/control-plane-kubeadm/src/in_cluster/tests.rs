@@ -114,7 +114,8 @@ fn the_map_takes_what_the_object_says_and_keeps_what_the_cluster_is() {
 fn a_setting_that_is_taken_back_leaves_the_map() {
     let host = Host::new();
     map(&host, "kubeadm-config", "ClusterConfiguration", OF_KUBEADM);
-    Kubeadm::before_rollout(input("v1.35.6", json!({}), json!({}))).unwrap();
+    let wanted = json!({"imageRepository": "registry.k8s.io"});
+    Kubeadm::before_rollout(input("v1.35.6", wanted, json!({}))).unwrap();
     let now = configuration(&host);
     assert_eq!(now["apiServer"], json!({}));
     assert_eq!(
@@ -153,6 +154,105 @@ fn an_older_map_is_written_anew_for_a_newer_kubeadm() {
     assert_eq!(
         (back.kind, back.reason.as_str()),
         (FailureKind::Terminal, "DowngradeImpossible")
+    );
+}
+
+/// What kubeadm of an older version wrote for somebody else, with all that an object may say nothing about.
+const OLDER: &str = "apiVersion: kubeadm.k8s.io/v1beta3
+kind: ClusterConfiguration
+apiServer:
+  certSANs: [api.example]
+  extraArgs:
+    v: '4'
+    audit-log-path: '-'
+  timeoutForControlPlane: 4m0s
+controllerManager:
+  extraArgs:
+    bind-address: 0.0.0.0
+scheduler:
+  extraVolumes: [{name: a, hostPath: /a, mountPath: /a}]
+etcd:
+  local:
+    dataDir: /data/etcd
+    extraArgs:
+      quota-backend-bytes: '8589934592'
+featureGates:
+  RootlessControlPlane: true
+networking:
+  podSubnet: 192.168.0.0/16
+";
+
+#[test]
+fn an_object_that_says_nothing_of_the_cluster_changes_its_version_only() {
+    let host = Host::new();
+    let none = |version: &str| {
+        let mut input = input(version, json!({}), json!({}));
+        input.control_plane.spec["kubeadmConfigSpec"] = json!({"files": []});
+        Kubeadm::before_rollout(input)
+    };
+    for (of_kubeadm, version) in [(OLDER, "v1.30.9"), (OF_KUBEADM, "v1.36.3")] {
+        for empty in [false, true] {
+            map(&host, "kubeadm-config", "ClusterConfiguration", of_kubeadm);
+            let asked = if empty {
+                Kubeadm::before_rollout(input(version, json!({}), json!({})))
+            } else {
+                none(version)
+            };
+            asked.unwrap();
+            let mut expected = yaml::read(of_kubeadm).unwrap();
+            expected["kubernetesVersion"] = json!(version);
+            assert_eq!(configuration(&host), expected, "{version}");
+        }
+    }
+    // The gate that machines of some versions need is theirs, beside the cluster's own.
+    let own = json!({"RootlessControlPlane": true});
+    map(&host, "kubeadm-config", "ClusterConfiguration", OLDER);
+    none("v1.35.6").unwrap();
+    let gates = json!({"RootlessControlPlane": true, "ControlPlaneKubeletLocalMode": true});
+    assert_eq!(configuration(&host)["featureGates"], gates);
+    none("v1.36.3").unwrap();
+    assert_eq!(configuration(&host)["featureGates"], own);
+}
+
+#[test]
+fn an_older_map_keeps_all_of_it_in_the_newer_format() {
+    let host = Host::new();
+    map(&host, "kubeadm-config", "ClusterConfiguration", OLDER);
+    Kubeadm::before_rollout(input("v1.31.0", json!({}), json!({}))).unwrap();
+    let mut expected = yaml::read(OLDER).unwrap();
+    expected["apiVersion"] = json!("kubeadm.k8s.io/v1beta4");
+    expected["kubernetesVersion"] = json!("v1.31.0");
+    expected["apiServer"] = json!({
+        "certSANs": ["api.example"],
+        "extraArgs": [{"name": "audit-log-path", "value": "-"}, {"name": "v", "value": "4"}],
+    });
+    expected["controllerManager"] =
+        json!({"extraArgs": [{"name": "bind-address", "value": "0.0.0.0"}]});
+    expected["etcd"]["local"]["extraArgs"] =
+        json!([{"name": "quota-backend-bytes", "value": "8589934592"}]);
+    expected["featureGates"]["ControlPlaneKubeletLocalMode"] = json!(true);
+    assert_eq!(configuration(&host), expected);
+}
+
+#[test]
+fn where_etcd_runs_stays_what_it_is() {
+    let host = Host::new();
+    let external = json!({"external": {"endpoints": ["https://10.0.0.9:2379"], "caFile": "/a", "certFile": "/b", "keyFile": "/c"}});
+    let mut elsewhere = yaml::read(OF_KUBEADM).unwrap();
+    elsewhere["etcd"] = external.clone();
+    let elsewhere = yaml::write(elsewhere);
+    map(&host, "kubeadm-config", "ClusterConfiguration", &elsewhere);
+    let wanted = json!({"imageRepository": "mirror.example/k8s"});
+    Kubeadm::before_rollout(input("v1.36.3", wanted, json!({}))).unwrap();
+    assert_eq!(configuration(&host)["etcd"], external);
+    let moved = json!({"etcd": {"external": {"endpoints": ["https://10.0.0.10:2379"]}}});
+    Kubeadm::before_rollout(input("v1.36.3", moved.clone(), json!({}))).unwrap();
+    assert_eq!(configuration(&host)["etcd"], moved["etcd"]);
+    map(&host, "kubeadm-config", "ClusterConfiguration", OF_KUBEADM);
+    Kubeadm::before_rollout(input("v1.36.3", moved, json!({}))).unwrap();
+    assert_eq!(
+        configuration(&host)["etcd"],
+        json!({"local": {"dataDir": "/data/etcd"}})
     );
 }
 

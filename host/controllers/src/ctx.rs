@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::bootstrap_report::Reports;
 use crate::certificates::Certificates;
-use crate::etcd::SnapshotStore;
+use crate::etcd::{Clients, SnapshotStore, ThroughPods};
 use crate::event::Events;
 use crate::fence::Fence;
 use crate::kinds;
@@ -70,6 +70,8 @@ pub struct Ctx {
     pub tasks: Tasks,
     /// Shut while another host may be at work: then nothing is reconciled.
     pub fence: Fence,
+    /// Makes clients for the etcd of workload clusters; simulations bring their own.
+    pub etcd: Arc<dyn Clients>,
     /// Where snapshots of etcd are kept before a member is removed, if the operator gave a place.
     pub snapshots: Option<SnapshotStore>,
     /// Where machines report that they did not become nodes, if the operator gave an address.
@@ -126,6 +128,7 @@ impl Ctx {
             clock,
             tasks,
             fence: Fence::default(),
+            etcd: Arc::new(ThroughPods),
             snapshots: None,
             reports: None,
             resync: None,

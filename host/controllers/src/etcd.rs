@@ -5,7 +5,7 @@
 
 mod channel;
 pub mod identity;
-mod message;
+pub mod message;
 pub mod snapshot;
 
 use std::sync::Arc;
@@ -14,34 +14,26 @@ use std::time::Duration;
 use capstan_api::name::ObjectKey;
 use capstan_core::control_plane::etcd::{Address, Alarm, Answer, EtcdMember, View};
 use capstan_core::lookup::Lookup;
-use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use prost::Message as _;
 use rustls::ClientConfig;
 
-use self::channel::{CONNECT_TIMEOUT, Channel};
+pub use self::channel::{Answers, Connection};
+use self::channel::{CONNECT_TIMEOUT, Channel, ask};
 pub use self::identity::Identities;
 use self::message::{
-    AlarmRequest, AlarmResponse, Empty, MemberListRequest, MemberListResponse, MemberRemoveRequest,
-    MoveLeaderRequest, SnapshotResponse, StatusResponse, alarm_name,
+    ALARM, AlarmRequest, AlarmResponse, Empty, MEMBER_LIST, MEMBER_REMOVE, MOVE_LEADER,
+    MemberListRequest, MemberListResponse, MemberRemoveRequest, MoveLeaderRequest, NOT_FOUND,
+    SNAPSHOT, STATUS, SnapshotResponse, StatusResponse, alarm_name,
 };
 pub use self::snapshot::{Bucket as SnapshotBucket, Snapshot, SnapshotStore};
 use crate::kube_api::{Duplex, KubeApi};
 use crate::tasks::Tasks;
 
-const STATUS: &str = "Maintenance/Status";
-const ALARM: &str = "Maintenance/Alarm";
-const MOVE_LEADER: &str = "Maintenance/MoveLeader";
-const SNAPSHOT: &str = "Maintenance/Snapshot";
-const MEMBER_LIST: &str = "Cluster/MemberList";
-const MEMBER_REMOVE: &str = "Cluster/MemberRemove";
-
 /// How long a snapshot may take: 8 GiB, the largest database that etcd recommends, at 50 MiB/s. Reconciles end before.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(100);
-
-/// The code of gRPC for what does not exist.
-const NOT_FOUND: u32 = 5;
 
 /// What went wrong with a member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,24 +103,85 @@ impl Dial for PortForward {
     }
 }
 
-/// Speaks to the members of one cluster.
-pub struct Client {
+/// Connects to the members of one cluster. Simulations bring their own.
+pub trait Reach: Send + Sync {
+    /// Connects to a member.
+    fn reach<'a>(
+        &'a self,
+        member: &'a Address,
+    ) -> BoxFuture<'a, Result<Box<dyn Connection>, EtcdError>>;
+}
+
+/// TLS and HTTP/2 over whatever stream there is.
+struct OverTls {
     dial: Arc<dyn Dial>,
     tls: Arc<ClientConfig>,
     tasks: Tasks,
 }
 
+impl Reach for OverTls {
+    fn reach<'a>(
+        &'a self,
+        member: &'a Address,
+    ) -> BoxFuture<'a, Result<Box<dyn Connection>, EtcdError>> {
+        async move {
+            let stream = self.dial.dial(member).await.map_err(EtcdError::Connect)?;
+            let channel = Channel::open(stream, Arc::clone(&self.tls), &self.tasks).await?;
+            Ok(Box::new(channel) as Box<dyn Connection>)
+        }
+        .boxed()
+    }
+}
+
+/// Makes clients for the etcd of workload clusters.
+pub trait Clients: Send + Sync + 'static {
+    /// A client for the members of the cluster with this API server, who shows itself by this certificate.
+    fn client(
+        &self,
+        cluster: &ObjectKey,
+        api: &Arc<dyn KubeApi>,
+        tls: Arc<ClientConfig>,
+        tasks: &Tasks,
+    ) -> Client;
+}
+
+/// Clients that reach members through port-forwards to their pods.
+pub struct ThroughPods;
+
+impl Clients for ThroughPods {
+    fn client(
+        &self,
+        _: &ObjectKey,
+        api: &Arc<dyn KubeApi>,
+        tls: Arc<ClientConfig>,
+        tasks: &Tasks,
+    ) -> Client {
+        let dial = Arc::new(PortForward(Arc::clone(api)));
+        Client::new(dial, tls, tasks.clone())
+    }
+}
+
+/// Speaks to the members of one cluster.
+pub struct Client {
+    reach: Arc<dyn Reach>,
+}
+
 /// One member that answered.
 struct Reached {
     id: u64,
-    channel: Channel,
+    connection: Box<dyn Connection>,
     leader: u64,
 }
 
 impl Client {
-    /// Speaks as this client, over these connections.
+    /// Speaks as this client, over these streams.
     pub fn new(dial: Arc<dyn Dial>, tls: Arc<ClientConfig>, tasks: Tasks) -> Self {
-        Self { dial, tls, tasks }
+        Self::over(Arc::new(OverTls { dial, tls, tasks }))
+    }
+
+    /// Speaks over these connections.
+    pub fn over(reach: Arc<dyn Reach>) -> Self {
+        Self { reach }
     }
 
     /// What the members say of each other: the list and the alarms from the first that answers, the status from each itself.
@@ -214,7 +267,7 @@ impl Client {
         let mut last = EtcdError::Nobody;
         for member in through {
             let done = match self.connect(member).await {
-                Ok(channel) => channel.call::<_, Empty>(ALARM, &request).await,
+                Ok(connection) => ask::<_, Empty>(&*connection, ALARM, &request).await,
                 Err(error) => Err(error),
             };
             match done {
@@ -230,10 +283,9 @@ impl Client {
     /// # Errors
     /// What failed on the way or was refused.
     pub async fn move_leader(&self, leader: &Address, to: u64) -> Result<(), EtcdError> {
-        let channel = self.connect(leader).await?;
+        let connection = self.connect(leader).await?;
         let request = MoveLeaderRequest { target_id: to };
-        channel
-            .call::<_, Empty>(MOVE_LEADER, &request)
+        ask::<_, Empty>(&*connection, MOVE_LEADER, &request)
             .await
             .map(drop)
     }
@@ -246,10 +298,9 @@ impl Client {
         let mut last = EtcdError::Nobody;
         for member in through {
             let done = match self.connect(member).await {
-                Ok(channel) => {
+                Ok(connection) => {
                     let request = MemberRemoveRequest { id };
-                    channel
-                        .call::<_, Empty>(MEMBER_REMOVE, &request)
+                    ask::<_, Empty>(&*connection, MEMBER_REMOVE, &request)
                         .await
                         .map(drop)
                 }
@@ -306,11 +357,13 @@ impl Client {
         cluster: &ObjectKey,
         now: Timestamp,
     ) -> Result<Snapshot, EtcdError> {
-        let channel = self.connect(member).await?;
-        let mut parts = channel.begin(SNAPSHOT, &Empty {}, SNAPSHOT_TIMEOUT).await?;
+        let connection = self.connect(member).await?;
+        let request = Empty {}.encode_to_vec().into();
+        let parts = connection.call(SNAPSHOT, request, SNAPSHOT_TIMEOUT).await;
+        let mut parts = parts?;
         let mut writing = store.begin(cluster, now).await?;
-        while let Some(part) = parts.next().await? {
-            let part = SnapshotResponse::decode(part).map_err(|error| EtcdError::Broken {
+        while let Some(part) = parts.next().await {
+            let part = SnapshotResponse::decode(part?).map_err(|error| EtcdError::Broken {
                 call: SNAPSHOT,
                 why: error.to_string(),
             })?;
@@ -319,12 +372,8 @@ impl Client {
         writing.finish().await
     }
 
-    async fn connect(&self, member: &Address) -> Result<Channel, EtcdError> {
-        let connect = async {
-            let stream = self.dial.dial(member).await.map_err(EtcdError::Connect)?;
-            Channel::open(stream, Arc::clone(&self.tls), &self.tasks).await
-        };
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+    async fn connect(&self, member: &Address) -> Result<Box<dyn Connection>, EtcdError> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.reach.reach(member)).await;
         connected.map_err(|_| EtcdError::Deadline {
             call: "connecting",
             after: CONNECT_TIMEOUT,
@@ -332,8 +381,8 @@ impl Client {
     }
 
     async fn status(&self, member: &Address) -> Result<(Reached, Answer), EtcdError> {
-        let channel = self.connect(member).await?;
-        let status: StatusResponse = channel.call(STATUS, &Empty {}).await?;
+        let connection = self.connect(member).await?;
+        let status: StatusResponse = ask(&*connection, STATUS, &Empty {}).await?;
         let id = status.header.unwrap_or_default().member_id;
         let answer = Answer {
             version: status.version,
@@ -349,7 +398,7 @@ impl Client {
         };
         let reached = Reached {
             id,
-            channel,
+            connection,
             leader: status.leader,
         };
         Ok((reached, answer))
@@ -372,13 +421,13 @@ async fn list(reached: &[Reached]) -> Result<Listed, EtcdError> {
     let mut last = EtcdError::Nobody;
     // Without a leader a question to the majority only costs its time.
     for member in reached.iter().filter(|member| member.leader != 0) {
-        match list_of(&member.channel, true).await {
+        match list_of(&*member.connection, true).await {
             Ok(listed) => return Ok(listed),
             Err(error) => last = error,
         }
     }
     for member in reached {
-        match list_of(&member.channel, false).await {
+        match list_of(&*member.connection, false).await {
             Ok(listed) => return Ok(listed),
             Err(error) => last = error,
         }
@@ -386,12 +435,12 @@ async fn list(reached: &[Reached]) -> Result<Listed, EtcdError> {
     Err(last)
 }
 
-async fn list_of(channel: &Channel, linearizable: bool) -> Result<Listed, EtcdError> {
+async fn list_of(connection: &dyn Connection, linearizable: bool) -> Result<Listed, EtcdError> {
     let request = MemberListRequest { linearizable };
-    let list: MemberListResponse = channel.call(MEMBER_LIST, &request).await?;
+    let list: MemberListResponse = ask(connection, MEMBER_LIST, &request).await?;
     // Alarms are read through the majority.
     let alarms = if linearizable {
-        let alarms: AlarmResponse = channel.call(ALARM, &AlarmRequest::default()).await?;
+        let alarms: AlarmResponse = ask(connection, ALARM, &AlarmRequest::default()).await?;
         alarms.alarms
     } else {
         Vec::new()

@@ -1,6 +1,5 @@
 //! What people and misfortune do to a control plane, and how it ends.
 
-use capstan_core::control_plane::etcd::Alarm;
 use serde_json::json;
 
 use super::world::{Body, Machine};
@@ -136,8 +135,8 @@ impl Life {
             }
             // Whoever made room ends the alarm, if there still is somebody who has it.
             End::Empty(id) => {
-                if self.world.members.iter().any(|member| member.id == id) {
-                    self.world.alarms.retain(|alarm| alarm.member != id);
+                if self.world.etcd.members.iter().any(|member| member.id == id) {
+                    self.world.etcd.alarms.retain(|alarm| alarm.member != id);
                 }
             }
         }
@@ -187,8 +186,8 @@ impl Life {
                 }
             }
             Deed::BreakLeader => {
-                let mut members = self.world.members.iter();
-                let leader = members.find(|member| Some(member.id) == self.world.leader);
+                let mut members = self.world.etcd.members.iter();
+                let leader = members.find(|member| Some(member.id) == self.world.etcd.leader);
                 if let Some(name) = leader.map(|leader| leader.machine.clone()) {
                     self.with_body(&name, Body::Down);
                 }
@@ -283,14 +282,12 @@ impl Life {
     }
 
     fn fill(&mut self, luck: u64, seconds: u64) {
-        let count = u64::try_from(self.world.members.len()).unwrap_or(1).max(1);
+        let count = u64::try_from(self.world.etcd.members.len())
+            .unwrap_or(1)
+            .max(1);
         let at = usize::try_from(luck % count).unwrap_or_default();
-        if let Some(id) = self.world.members.get(at).map(|member| member.id) {
-            self.world.alarms.push(Alarm {
-                member: id,
-                number: 1,
-                name: "NOSPACE".to_owned(),
-            });
+        if let Some(id) = self.world.etcd.members.get(at).map(|member| member.id) {
+            self.world.etcd.fill(id);
             self.ends.push((self.world.now + seconds, End::Empty(id)));
         }
     }

@@ -9,9 +9,11 @@ use capstan_core::plan::{Next, Plan};
 use serde_json::{Value, json};
 
 use super::Life;
-use super::check::Basis;
+use super::check::basis;
 use super::observe::{observe, timestamp};
-use super::world::{Machine, Member, set};
+use super::world::{Machine, set};
+use crate::basis::Basis;
+use crate::membership::Member;
 
 /// A reconcile is dropped after this time.
 pub(super) const DEADLINE: u64 = 120;
@@ -75,7 +77,7 @@ impl Life {
             steps: plan.steps.into(),
             next_at: now,
             began: now,
-            basis: Basis::of(&self.world),
+            basis: basis(&self.world),
         });
         self.step();
     }
@@ -182,13 +184,13 @@ impl Life {
                     return false;
                 }
                 self.check_removal(basis, *id, name);
-                self.world.members.retain(|member| member.id != *id);
+                self.world.etcd.members.retain(|member| member.id != *id);
                 self.world.removed += 1;
             }
             Step::MoveLeader { from, to, .. } => {
-                let mut members = self.world.members.iter();
+                let mut members = self.world.etcd.members.iter();
                 let leads = |member: &&Member| {
-                    Some(member.id) == self.world.leader && member.machine == from.name
+                    Some(member.id) == self.world.etcd.leader && member.machine == from.name
                 };
                 let takes_over = |member: &&Member| {
                     member.id == *to && !member.learner && self.world.works(member)
@@ -199,7 +201,7 @@ impl Life {
                 {
                     return false;
                 }
-                self.world.leader = Some(*to);
+                self.world.etcd.leader = Some(*to);
                 basis.has_moved = true;
             }
             Step::Snapshot { from, before } => {
@@ -218,13 +220,13 @@ impl Life {
                 if !is_heard || !self.world.answers() {
                     return false;
                 }
-                if self.world.members.iter().any(|m| m.id == alarm.member) {
+                if self.world.etcd.members.iter().any(|m| m.id == alarm.member) {
                     self.world.violated(format!(
                         "the alarm of member {:x} is ended, which is still there",
                         alarm.member
                     ));
                 }
-                self.world.alarms.retain(|other| other != alarm);
+                self.world.etcd.alarms.retain(|other| other != alarm);
             }
             Step::Patch { name, patch, .. } if drops_hook(patch) => {
                 self.check_lets_go(basis, name);
@@ -254,7 +256,7 @@ impl Life {
 
     /// Whether the member of this name hears the host.
     fn is_reached(&self, name: &str) -> bool {
-        let mut members = self.world.members.iter();
+        let mut members = self.world.etcd.members.iter();
         members.any(|member| member.machine == name && self.world.reaches(member))
     }
 

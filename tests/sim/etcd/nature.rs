@@ -2,7 +2,7 @@
 
 use capstan_api::condition::{self, Report};
 
-use super::world::{Body, Machine, Member, World, set};
+use super::world::{Body, Machine, World, set};
 
 /// How long a machine is not well before its health check gives it up, in seconds.
 const GIVEN_UP_AFTER: u64 = 300;
@@ -11,25 +11,11 @@ const STARTUP_TIMEOUT: u64 = 1_200;
 
 impl World {
     pub(super) fn elect(&mut self) {
-        if !self.has_quorum() {
-            self.leader = None;
-            self.election_at = self.now + self.random.between(1, 5);
-            self.lost_since.get_or_insert(self.now);
-            return;
-        }
-        self.lost_since = None;
-        let leads = |member: &&Member| !member.learner && self.works(member);
-        let mut able = self.members.iter().filter(leads);
-        if able.clone().any(|member| Some(member.id) == self.leader) {
-            self.election_at = self.now + 3;
-            return;
-        }
-        let next = able.next().map(|member| member.id);
-        if self.election_at <= self.now {
-            self.leader = next;
-            self.note(&format!("etcd: member {next:x?} leads"));
-        } else {
-            self.leader = None;
+        let working = self.etcd.members.iter().filter(|own| self.works(own));
+        let working: Vec<u64> = working.map(|own| own.id).collect();
+        let leader = self.etcd.elect(self.now, &working, &mut self.random);
+        if let Some(leader) = leader {
+            self.note(&format!("etcd: member {leader:x} leads"));
         }
     }
 
@@ -46,7 +32,7 @@ impl World {
             return;
         }
         let takes_writes = self.takes_writes();
-        let has_learner = self.members.iter().any(|member| member.learner);
+        let has_learner = self.etcd.members.iter().any(|member| member.learner);
         let mut machine = self.machines[at].clone();
         let draws = (self.random.between(2, 30), self.random.between(5, 60));
         if machine.deleted.is_some() {
@@ -61,11 +47,7 @@ impl World {
                     && machine.deleted.is_none() =>
             {
                 let is_due = machine.due.is_none_or(|due| due <= now);
-                let own = self
-                    .members
-                    .iter_mut()
-                    .find(|member| member.machine == machine.name);
-                match own {
+                match self.etcd.of_mut(&machine.name) {
                     _ if !takes_writes || !is_due => {}
                     _ if !machine.node && (!machine.node_last || machine.votes) => {
                         machine.node = true;
@@ -73,13 +55,7 @@ impl World {
                     }
                     // etcd takes one member at a time.
                     None if !machine.joined && !has_learner => {
-                        self.next_id += 1;
-                        self.members.push(Member {
-                            id: self.next_id,
-                            machine: machine.name.clone(),
-                            started: false,
-                            learner: true,
-                        });
+                        self.etcd.add(&machine.name, false);
                         machine.joined = true;
                         machine.due = Some(now + draws.0);
                         self.note(&format!("etcd: {} joins", machine.name));
@@ -123,10 +99,7 @@ impl World {
     /// What a health check says of a machine: it looks at Nodes, and at the condition about the member.
     pub(super) fn judge_health(&mut self, at: usize) {
         let machine = &self.machines[at];
-        let own = self
-            .members
-            .iter()
-            .find(|member| member.machine == machine.name);
+        let own = self.etcd.of(&machine.name);
         let is_well = machine.node
             && !self.is_known_ill(machine)
             && own.is_some_and(|member| !member.learner && member.started);

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::world::{Body, KUBELET_MISSED_AFTER, Machine, World};
+use crate::membership::Member as EtcdsMember;
 
 /// Static pods, by the conditions about them.
 const PODS: [&str; 4] = [
@@ -120,6 +121,7 @@ fn member(world: &World, machine: &Machine, connected: bool) -> Member {
     let is_member_off = truth.is_some_and(|own| own.member_off_until > world.now);
     let is_server_off = truth.is_some_and(|own| own.server_off_until > world.now);
     let has_member = world
+        .etcd
         .members
         .iter()
         .any(|member| member.machine == machine.name && member.started);
@@ -208,13 +210,12 @@ fn view(world: &World) -> Lookup<View> {
         let mut cache = world.cache.iter();
         cache.any(|machine| machine.name == name && machine.node)
     };
-    let reached =
-        |member: &&super::world::Member| is_asked(&member.machine) && world.reaches(member);
-    if !world.members.iter().any(|member| reached(&member)) {
+    let reached = |member: &&EtcdsMember| is_asked(&member.machine) && world.reaches(member);
+    if !world.etcd.members.iter().any(|member| reached(&member)) {
         return Lookup::Unknown("no member answers".to_owned());
     }
     let answers = world.answers();
-    let members = world.members.iter().map(|member| EtcdMember {
+    let members = world.etcd.members.iter().map(|member| EtcdMember {
         id: member.id,
         name: if member.started {
             member.machine.clone()
@@ -222,8 +223,9 @@ fn view(world: &World) -> Lookup<View> {
             String::new()
         },
         is_learner: member.learner,
-        is_leader: answers && world.leader == Some(member.id),
+        is_leader: answers && world.etcd.leader == Some(member.id),
         alarms: world
+            .etcd
             .alarms
             .iter()
             .filter(|alarm| answers && alarm.member == member.id)
@@ -235,11 +237,12 @@ fn view(world: &World) -> Lookup<View> {
             Lookup::Unknown("no answer within 10 s".to_owned())
         },
     });
-    let is_known = |id: u64| world.members.iter().any(|member| member.id == id);
+    let is_known = |id: u64| world.etcd.members.iter().any(|member| member.id == id);
     Lookup::Found(View {
         members: members.collect(),
         has_quorum: answers,
         stale_alarms: world
+            .etcd
             .alarms
             .iter()
             .filter(|alarm| answers && !is_known(alarm.member))

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use capstan_api::condition::{self, Report};
-use capstan_core::control_plane::etcd::Alarm;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
 use super::observe::timestamp;
+use crate::membership::{Member, Membership};
 use crate::random::Random;
 use crate::trace::Trace;
 
@@ -81,19 +81,6 @@ pub struct Machine {
     pub(super) unwell_since: Option<u64>,
 }
 
-/// A member of etcd.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// ID.
-    pub id: u64,
-    /// The machine that added it.
-    pub machine: String,
-    /// It has started: the others know its name.
-    pub started: bool,
-    /// It has no vote.
-    pub learner: bool,
-}
-
 /// A control plane and its luck.
 pub struct World {
     /// Seconds since the beginning.
@@ -115,11 +102,7 @@ pub struct World {
     /// The cache stands still until then.
     pub late_until: u64,
     /// Members.
-    pub members: Vec<Member>,
-    /// Alarms.
-    pub alarms: Vec<Alarm>,
-    /// ID of the leader.
-    pub leader: Option<u64>,
+    pub etcd: Membership,
     /// The next machine's member never catches up.
     pub next_is_stuck: bool,
     /// What happened.
@@ -132,12 +115,8 @@ pub struct World {
     pub removed: u64,
     /// Names that Machines have had, but for those that people took away: of these nothing says any more that they were.
     pub names: BTreeSet<String>,
-    pub(super) election_at: u64,
-    /// When the majority was lost.
-    pub lost_since: Option<u64>,
     /// When the host was connected last.
     pub connected_at: u64,
-    pub(super) next_id: u64,
 }
 
 impl World {
@@ -157,31 +136,20 @@ impl World {
             machines: Vec::new(),
             cache: Vec::new(),
             late_until: 0,
-            members: Vec::new(),
-            alarms: Vec::new(),
-            leader: None,
+            etcd: Membership::default(),
             next_is_stuck: false,
             trace: Trace::default(),
             violations: Vec::new(),
             made: 0,
             removed: 0,
             names: BTreeSet::new(),
-            election_at: 0,
-            lost_since: None,
             connected_at: 0,
-            next_id: 0,
         };
         for number in 0..replicas {
             let name = format!("first-{number}");
             let domain = ["a", "b", "c"][number as usize % 3];
             world.add_machine(&name, domain, None);
-            world.next_id += 1;
-            world.members.push(Member {
-                id: world.next_id,
-                machine: name,
-                started: true,
-                learner: false,
-            });
+            world.etcd.add(&name, true);
         }
         for machine in &mut world.machines {
             machine.body = Body::Up;
@@ -190,7 +158,7 @@ impl World {
             machine.votes = true;
             machine.due = None;
         }
-        world.leader = world.members.first().map(|member| member.id);
+        world.etcd.leader = world.etcd.members.first().map(|member| member.id);
         world.cache.clone_from(&world.machines);
         world
     }
@@ -292,36 +260,25 @@ impl World {
         self.machines.iter().any(runs)
     }
 
-    /// Members with a vote, and those of them that work; without the one of this ID.
-    pub fn votes(&self, without: Option<u64>) -> (usize, usize) {
-        let voting = self
-            .members
-            .iter()
-            .filter(|member| !member.learner && Some(member.id) != without);
-        let working = voting.clone().filter(|member| self.works(member));
-        (voting.count(), working.count())
-    }
-
     /// Whether a majority works.
     pub fn has_quorum(&self) -> bool {
-        let (voting, working) = self.votes(None);
-        working * 2 > voting
+        self.etcd.has_quorum(|member| self.works(member))
     }
 
     /// Whether etcd answers: a majority has elected a leader.
     pub fn answers(&self) -> bool {
-        self.leader.is_some() && self.has_quorum()
+        self.etcd.leader.is_some() && self.has_quorum()
     }
 
     /// Whether the host is connected: some API server runs, and it has not been long without etcd.
     pub fn is_connected(&self) -> bool {
-        let lost = self.lost_since.map(|since| self.now - since);
+        let lost = self.etcd.lost_since.map(|since| self.now - since);
         self.has_server() && lost.is_none_or(|lost| lost < LINGERS)
     }
 
     /// Whether it takes writes.
     pub(super) fn takes_writes(&self) -> bool {
-        self.answers() && self.alarms.iter().all(|alarm| alarm.name != "NOSPACE")
+        self.answers() && self.etcd.has_space()
     }
 
     /// One second.
@@ -358,6 +315,7 @@ impl World {
         let mut ill = self.machines.iter().filter(is_ill).peekable();
         let is_needed = |machine: &Machine| {
             let voting = self
+                .etcd
                 .members
                 .iter()
                 .filter(|member| !member.learner && member.machine != machine.name);
@@ -389,7 +347,7 @@ impl World {
                 why.push(format!("Machine {} is old, broken or going", machine.name));
             }
         }
-        let orphans = self.members.iter().filter(|member| {
+        let orphans = self.etcd.members.iter().filter(|member| {
             let machine = self.machine_of(member);
             machine.is_none() || member.learner
         });
@@ -399,14 +357,14 @@ impl World {
                 member.id, member.machine
             ));
         }
-        if self.members.len() != wanted {
+        if self.etcd.members.len() != wanted {
             why.push(format!(
                 "{} members for {wanted} machines",
-                self.members.len()
+                self.etcd.members.len()
             ));
         }
-        if !self.alarms.is_empty() {
-            why.push(format!("alarms {:?}", self.alarms));
+        if !self.etcd.alarms.is_empty() {
+            why.push(format!("alarms {:?}", self.etcd.alarms));
         }
         why
     }

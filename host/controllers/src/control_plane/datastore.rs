@@ -1,7 +1,5 @@
 //! What a control plane does with the members of its etcd: looks at them, moves the leadership, keeps snapshots, removes one.
 
-use std::sync::Arc;
-
 use capstan_api::annotation;
 use capstan_core::control_plane::etcd::{Address, Alarm, View};
 use capstan_core::lookup::Lookup;
@@ -10,7 +8,7 @@ use serde_json::json;
 
 use super::{Seen, annotate, writer};
 use crate::ctx::Ctx;
-use crate::etcd::{AlarmChange, Client, EtcdError, Identities, PortForward};
+use crate::etcd::{AlarmChange, Client, EtcdError, Identities};
 use crate::event::{self, Event};
 use crate::object::Locator;
 use crate::workloads::Workload;
@@ -159,8 +157,8 @@ async fn client(
         key: seen.object.key.clone(),
     };
     let tls = identities.of(ctx, &own, &cluster.key, authority).await?;
-    let dial = Arc::new(PortForward(Arc::clone(&workload.api)));
-    Ok(Client::new(dial, tls, ctx.tasks.clone()))
+    let clients = &ctx.etcd;
+    Ok(clients.client(&cluster.key, &workload.api, tls, &ctx.tasks))
 }
 
 fn failed(doing: &str, error: &EtcdError) -> Failure {

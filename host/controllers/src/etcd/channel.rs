@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -33,7 +36,58 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The name in the URI; servers of etcd are known by their authority, not by their name.
 const AUTHORITY: &str = "etcd";
 
-/// A connection.
+/// The answers of one call as they come; after the last one, its end.
+pub type Answers = BoxStream<'static, Result<Bytes, EtcdError>>;
+
+/// A connection to one member: calls of gRPC with the bytes of their messages. Simulations bring their own.
+pub trait Connection: Send + Sync {
+    /// Begins a call, by its service and method.
+    fn call<'a>(
+        &'a self,
+        method: &'static str,
+        request: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Answers, EtcdError>>;
+}
+
+/// One call that is answered by one message.
+pub(super) async fn ask<Q: Message, A: Message + Default>(
+    connection: &dyn Connection,
+    method: &'static str,
+    request: &Q,
+) -> Result<A, EtcdError> {
+    let answered = tokio::time::timeout(CALL_TIMEOUT, one(connection, method, request));
+    let answer = answered.await.map_err(|_| EtcdError::Deadline {
+        call: method,
+        after: CALL_TIMEOUT,
+    })??;
+    A::decode(answer).map_err(|_| EtcdError::Broken {
+        call: method,
+        why: "the answer cannot be read".to_owned(),
+    })
+}
+
+async fn one(
+    connection: &dyn Connection,
+    method: &'static str,
+    request: &impl Message,
+) -> Result<Bytes, EtcdError> {
+    let broken = |why: &str| EtcdError::Broken {
+        call: method,
+        why: why.to_owned(),
+    };
+    let request = request.encode_to_vec().into();
+    let mut answers = connection.call(method, request, CALL_TIMEOUT).await?;
+    let first = answers.next().await;
+    let answer = first.ok_or_else(|| broken("the answer ended early"))??;
+    match answers.next().await {
+        None => Ok(answer),
+        Some(Err(error)) => Err(error),
+        Some(Ok(_)) => Err(broken("more than one answer")),
+    }
+}
+
+/// A connection over TLS and HTTP/2.
 pub(super) struct Channel {
     sender: SendRequest<Full<Bytes>>,
 }
@@ -62,44 +116,12 @@ impl Channel {
         Ok(Self { sender })
     }
 
-    /// One call, by its service and method.
-    pub(super) async fn call<Q: Message, A: Message + Default>(
+    async fn begin(
         &self,
         method: &'static str,
-        request: &Q,
-    ) -> Result<A, EtcdError> {
-        let call = tokio::time::timeout(CALL_TIMEOUT, self.unary(method, request));
-        call.await.map_err(|_| EtcdError::Deadline {
-            call: method,
-            after: CALL_TIMEOUT,
-        })?
-    }
-
-    async fn unary<Q: Message, A: Message + Default>(
-        &self,
-        method: &'static str,
-        request: &Q,
-    ) -> Result<A, EtcdError> {
-        let broken = |why: &str| EtcdError::Broken {
-            call: method,
-            why: why.to_owned(),
-        };
-        let mut answers = self.begin(method, request, CALL_TIMEOUT).await?;
-        let first = answers.next().await?;
-        let answer = first.ok_or_else(|| broken("the answer ended early"))?;
-        if answers.next().await?.is_some() {
-            return Err(broken("more than one answer"));
-        }
-        A::decode(answer).map_err(|_| broken("the answer cannot be read"))
-    }
-
-    /// A call that is answered by many messages.
-    pub(super) async fn begin<Q: Message>(
-        &self,
-        method: &'static str,
-        request: &Q,
+        request: &[u8],
         within: Duration,
-    ) -> Result<Answers, EtcdError> {
+    ) -> Result<Body, EtcdError> {
         let broken = |why: String| EtcdError::Broken { call: method, why };
         let request = Request::post(format!("https://{AUTHORITY}/etcdserverpb.{method}"))
             .header(http::header::CONTENT_TYPE, "application/grpc")
@@ -123,7 +145,7 @@ impl Channel {
         if let Some(outcome) = outcome(method, answer.headers()) {
             outcome?;
         }
-        Ok(Answers {
+        Ok(Body {
             method,
             body: answer.into_body(),
             held: BytesMut::new(),
@@ -131,16 +153,34 @@ impl Channel {
     }
 }
 
+impl Connection for Channel {
+    fn call<'a>(
+        &'a self,
+        method: &'static str,
+        request: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Answers, EtcdError>> {
+        async move {
+            let body = self.begin(method, &request, within).await?;
+            let answers = stream::try_unfold(body, |mut body| async move {
+                Ok(body.next().await?.map(|answer| (answer, body)))
+            });
+            Ok(answers.boxed())
+        }
+        .boxed()
+    }
+}
+
 /// The messages of one answer.
-pub(super) struct Answers {
+struct Body {
     method: &'static str,
     body: Incoming,
     held: BytesMut,
 }
 
-impl Answers {
+impl Body {
     /// The next message; `None` when the call has ended well.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, EtcdError> {
+    async fn next(&mut self) -> Result<Option<Bytes>, EtcdError> {
         let call = self.method;
         let broken = |why: String| EtcdError::Broken { call, why };
         loop {
@@ -172,12 +212,12 @@ impl Answers {
 }
 
 /// A message with its five bytes before: not compressed, its length.
-fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
+fn framed(message: &[u8]) -> Bytes {
+    let length = message.len();
     let mut bytes = BytesMut::with_capacity(length.saturating_add(5));
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    bytes.put_slice(&message.encode_to_vec());
+    bytes.put_slice(message);
     bytes.freeze()
 }
 
@@ -255,7 +295,7 @@ mod tests {
                 is_learner: true,
             }],
         };
-        let bytes = framed(&message);
+        let bytes = framed(&message.encode_to_vec());
         let mut held = BytesMut::from(&bytes[..bytes.len() - 1]);
         assert_eq!(take(&mut held), Ok(None), "not whole yet");
         held.extend_from_slice(&bytes[bytes.len() - 1..]);

@@ -103,6 +103,19 @@ impl Watchman {
         }
     }
 
+    /// Whether the host had been told of this Machine by then.
+    #[must_use]
+    pub fn knew(&self, machine: &str, by: Duration) -> bool {
+        self.known.get(machine).is_some_and(|since| *since <= by)
+    }
+
+    /// Whether the host had been told by then that this Machine goes.
+    #[must_use]
+    pub fn knew_to_go(&self, machine: &str, by: Duration) -> bool {
+        let told = self.known_to_go.get(machine);
+        told.is_some_and(|since| *since <= by)
+    }
+
     /// Whether a decision of now may come from before the host was told that this Machine goes.
     fn may_count(&self, machine: &Value, now: Duration) -> bool {
         !is_deleting(machine)
@@ -278,7 +291,7 @@ impl State {
         }
     }
 
-    fn violated(&mut self, what: String) {
+    pub(crate) fn violated(&mut self, what: String) {
         let line = format!("VIOLATION: {what}");
         self.note(&line);
         self.watchman.violated(what);
@@ -308,6 +321,7 @@ impl State {
                     .or_default()
                     .push(limits);
             }
+            "SimStackedControlPlane" => self.plane_written(&Arc::clone(new)),
             "MachineSet" => {
                 let replicas = number(new, "/spec/replicas").unwrap_or(1);
                 self.watchman
@@ -369,7 +383,11 @@ impl State {
                         key(gone)
                     ));
                 }
-                let kinds = [&*sim::SIM_MACHINE, &*sim::SIM_CONFIG];
+                let kinds = [
+                    &*sim::SIM_MACHINE,
+                    &*sim::SIM_CONFIG,
+                    &*sim::SIM_STACKED_CONFIG,
+                ];
                 let left = kinds.iter().find_map(|kind| {
                     let its = |object: &Value| controller(object) == Some(machine);
                     self.management.find(kind, its)
@@ -408,6 +426,7 @@ impl State {
                     let counts = is_core
                         || **resource == *sim::SIM_CLUSTER
                         || **resource == *sim::SIM_CONTROL_PLANE
+                        || **resource == *sim::SIM_STACKED_CONTROL_PLANE
                         || **resource == *sim::SIM_MACHINE;
                     counts && cluster_of(object) == Some(key(gone))
                 });
@@ -423,6 +442,7 @@ impl State {
 
     fn check_host(&mut self, write: &Write<'_>, written: &Written) {
         self.check_pause(write, written);
+        self.check_plane(write.verb, written);
         let kind = write.resource.kind.as_str();
         match (kind, write.verb, &written.old, &written.new) {
             ("MachineSet", "create" | "patch", old, Some(new)) => {
@@ -463,7 +483,12 @@ impl State {
                 }
             }
             ("SimMachine", "delete", Some(old), _) => self.check_order(&Arc::clone(old)),
-            ("SimCluster" | "SimControlPlane", "delete", Some(old), _) => {
+            (
+                "SimCluster" | "SimControlPlane" | "SimStackedControlPlane",
+                "delete",
+                Some(old),
+                _,
+            ) => {
                 let old = Arc::clone(old);
                 if !self.is_cluster_going(&old) {
                     self.violated(format!(
@@ -472,7 +497,11 @@ impl State {
                     ));
                 }
                 let cluster = cluster_of(&old);
-                let of_it = |machine: &Value| cluster_of(machine) == cluster;
+                // The control plane's own go with it.
+                let of_it = |machine: &Value| {
+                    let is_own = label_of(machine, label::CONTROL_PLANE).is_some();
+                    cluster_of(machine) == cluster && (!is_own || kind == "SimCluster")
+                };
                 if self.management.find(&kinds::MACHINE, of_it).is_some() {
                     self.violated(format!(
                         "{kind} {} is deleted before its workers",

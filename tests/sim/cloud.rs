@@ -139,7 +139,7 @@ fn ensure_cluster(world: &World, input: &ClusterInput) -> ClusterAnswer {
     }
 }
 
-fn ensure_machine(world: &World, input: &MachineInput) -> MachineAnswer {
+fn ensure_machine(world: &World, env: &CallEnv, input: &MachineInput) -> MachineAnswer {
     let mut state = world.lock();
     let now = state.now();
     let boots = state.plugins.millis(2_000, 120_000);
@@ -158,6 +158,11 @@ fn ensure_machine(world: &World, input: &MachineInput) -> MachineAnswer {
             phase: Phase::Booting(now + boots),
         };
         state.instance_made(&instance);
+        let data = input.bootstrap.as_ref();
+        let data = data.and_then(|data| env.secrets.resolve(data.data));
+        if let (Some(stacked), Some(data)) = (&mut state.stacked, data) {
+            stacked.instance_made(&instance.name, &String::from_utf8_lossy(data));
+        }
         state.cloud.instances.insert(key.clone(), instance);
     }
     let instance = state.cloud.instances[&key].clone();
@@ -286,7 +291,7 @@ impl Native for SimulatedInfrastructure {
                 &self.world,
                 &env,
                 "ensure-machine",
-                |world| ensure_machine(world, &input),
+                |world| ensure_machine(world, &env, &input),
                 lie,
             )
             .await

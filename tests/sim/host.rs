@@ -23,14 +23,17 @@ use upgrade_rolling_update::RollingUpdate;
 use crate::cloud::SimulatedInfrastructure;
 use crate::hook::SimulatedHook;
 use crate::kinds;
+use crate::scenario;
 use crate::server::HostApi;
+use crate::stacked::{SimulatedBootstrap, SimulatedControlPlane, SimulatedEtcd};
 use crate::strategy::SimulatedStrategy;
 use crate::world::{Server, World, WorldClock};
 
 /// The host's namespace.
 pub const NAMESPACE: &str = "capstan-system";
 
-/// Makes connections to simulated workload clusters: a kubeconfig is no more than the Cluster's key.
+/// Makes connections to simulated workload clusters: a kubeconfig of a provider is no more than the Cluster's key, and one that the host made
+/// names the endpoint that the infrastructure gave the Cluster.
 struct SimulatedConnect(Arc<World>);
 
 impl Connect for SimulatedConnect {
@@ -39,10 +42,13 @@ impl Connect for SimulatedConnect {
         kubeconfig: &'a str,
     ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         async move {
-            let (namespace, name) = kubeconfig
-                .trim()
-                .split_once('/')
-                .ok_or(ConnectError::Unreadable)?;
+            let cluster = match kubeconfig.split_once("server: \"https://") {
+                Some((_, address)) => address
+                    .split_once('.')
+                    .map(|(name, _)| (scenario::NAMESPACE, name)),
+                None => kubeconfig.trim().split_once('/'),
+            };
+            let (namespace, name) = cluster.ok_or(ConnectError::Unreadable)?;
             let server = Server::Workload(ObjectKey::new(namespace, name));
             Ok(Arc::new(HostApi::new(Arc::clone(&self.0), server)) as Arc<dyn KubeApi>)
         }
@@ -62,13 +68,16 @@ impl Host {
         world.note("host: starts");
         let api: Arc<dyn KubeApi> = Arc::new(HostApi::new(Arc::clone(world), Server::Management));
         let tasks = Tasks::default();
-        let ctx = Arc::new(Ctx::new(
-            api,
-            Arc::new(SimulatedConnect(Arc::clone(world))),
-            Arc::new(WorldClock(Arc::clone(world))),
-            tasks.clone(),
-            NAMESPACE,
-        ));
+        let ctx = Arc::new(Ctx {
+            etcd: Arc::new(SimulatedEtcd(Arc::clone(world))),
+            ..Ctx::new(
+                api,
+                Arc::new(SimulatedConnect(Arc::clone(world))),
+                Arc::new(WorldClock(Arc::clone(world))),
+                tasks.clone(),
+                NAMESPACE,
+            )
+        });
         registry::start(&ctx, engine(), &Arc::new(Metrics::default()));
         for plugin in plugins(world) {
             ctx.plugins.activate(plugin).unwrap();
@@ -140,7 +149,7 @@ fn plugins(world: &Arc<World>) -> Vec<ActivePlugin> {
         owned("infra-machine", &kinds::SIM_MACHINE),
         owned("infra-machine-template", &kinds::SIM_MACHINE_TEMPLATE),
     ];
-    vec![
+    let mut plugins = vec![
         active(
             "infrastructure-sim",
             PluginKind::Infrastructure,
@@ -168,5 +177,20 @@ fn plugins(world: &Arc<World>) -> Vec<ActivePlugin> {
             Vec::new(),
             Arc::new(SimulatedHook::new(Arc::clone(world))),
         ),
-    ]
+    ];
+    if world.lock().stacked.is_some() {
+        plugins.push(active(
+            "control-plane-sim",
+            PluginKind::ControlPlane,
+            vec![owned("control-plane", &kinds::SIM_STACKED_CONTROL_PLANE)],
+            Arc::new(SimulatedControlPlane(Arc::clone(world))),
+        ));
+        plugins.push(active(
+            "bootstrap-sim",
+            PluginKind::Bootstrap,
+            vec![owned("bootstrap-config", &kinds::SIM_STACKED_CONFIG)],
+            Arc::new(SimulatedBootstrap(Arc::clone(world))),
+        ));
+    }
+    plugins
 }

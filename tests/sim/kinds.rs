@@ -39,9 +39,19 @@ kinds! {
     SIM_CONFIG_TEMPLATE = BOOTSTRAP, "SimConfigTemplate", "simconfigtemplates";
     /// Control plane of a provider that is not a plugin and has no Machines.
     SIM_CONTROL_PLANE = CONTROL_PLANES, "SimControlPlane", "simcontrolplanes";
+    /// Control plane of Machines, owned by a plugin; only in worlds that have one.
+    SIM_STACKED_CONTROL_PLANE = CONTROL_PLANES, "SimStackedControlPlane", "simstackedcontrolplanes";
+    /// Bootstrap config of its Machines, owned by a plugin.
+    SIM_STACKED_CONFIG = BOOTSTRAP, "SimStackedConfig", "simstackedconfigs";
 }
 
-/// All of them.
+/// Those of control planes of Machines.
+#[must_use]
+pub fn stacked() -> [&'static Resource; 2] {
+    [&SIM_STACKED_CONTROL_PLANE, &SIM_STACKED_CONFIG]
+}
+
+/// All of the others.
 #[must_use]
 pub fn all() -> [&'static Resource; 8] {
     [
@@ -60,7 +70,9 @@ pub fn all() -> [&'static Resource; 8] {
 #[must_use]
 pub fn definition(resource: &Resource) -> Value {
     let is_remediators = resource.kind.starts_with("SimRemediation");
-    let provider = if resource.group == INFRASTRUCTURE && !is_remediators {
+    let provider = if resource.kind.starts_with("SimStacked") {
+        "control-plane-sim"
+    } else if resource.group == INFRASTRUCTURE && !is_remediators {
         "infrastructure-sim"
     } else {
         "somebody-else"

@@ -20,6 +20,7 @@ pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod shrink;
+pub mod stacked;
 pub mod store;
 pub mod strategy;
 pub mod trace;

@@ -38,6 +38,7 @@ fn what_people_wished_during_a_pause_counts_from_its_end() {
     let outcome = run(&Plan {
         seed: 833,
         rates: Rates::default(),
+        control_plane: None,
         replicas: 1,
         limits: (2, 0),
         health_check: None,
@@ -65,6 +66,7 @@ fn what_was_paused_from_its_first_moment_on_goes_on_with_its_cluster() {
             hung: 39,
             ..Rates::default()
         },
+        control_plane: None,
         replicas: 1,
         limits: (0, 1),
         health_check: Some(1),
@@ -85,6 +87,7 @@ fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
     let outcome = run(&Plan {
         seed: 113,
         rates: Rates::default(),
+        control_plane: None,
         replicas: 1,
         limits: (1, 0),
         health_check: None,

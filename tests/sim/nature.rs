@@ -14,6 +14,7 @@ use capstan_controllers::kube_api::{ApiError, Patch, Preconditions, Resource};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
+pub(crate) use self::nodes::ready;
 use crate::cloud::{Instance, Phase};
 use crate::kinds as sim;
 use crate::object::{controller, flag, is_deleting, key, list, name, text, uid};
@@ -95,6 +96,7 @@ pub async fn run(world: Arc<World>) {
         {
             let mut state = world.lock();
             cloud(&mut state);
+            crate::stacked::live(&mut state);
             look(&mut state, &mut memory);
             if memory.ticks.is_multiple_of(COLLECT_EVERY)
                 && memory.collected != state.management.version()
@@ -113,6 +115,10 @@ pub async fn run(world: Arc<World>) {
 
 /// Waits until there can be something to do.
 async fn rest(world: &World, memory: &Memory) {
+    // A control plane has something to do every second.
+    if world.lock().stacked.is_some() {
+        return;
+    }
     // Made before the look: what changes after it is not missed.
     let changes = world.changes();
     let until = {
@@ -167,7 +173,8 @@ fn look(state: &mut State, memory: &mut Memory) {
     remediator::help(state, memory);
     let next = memory.due.values().filter(|due| **due > now).min();
     let until = next.copied().unwrap_or(Duration::MAX);
-    memory.idle = (asked == memory.due.len()).then_some((sight, until));
+    let is_idle = asked == memory.due.len() && state.takes_writes();
+    memory.idle = is_idle.then_some((sight, until));
 }
 
 impl State {
@@ -332,7 +339,8 @@ fn control_planes(state: &mut State, memory: &mut Memory) {
     }
 }
 
-fn workload(cluster: &ObjectKey) -> Workload {
+/// A workload cluster with nothing in it.
+pub(crate) fn workload(cluster: &ObjectKey) -> Workload {
     let mut store = Store::new(&format!("w-{}", cluster.name));
     for (resource, has_status) in [
         (&*kinds::NODE, true),

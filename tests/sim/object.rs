@@ -76,6 +76,12 @@ pub fn annotation<'a>(object: &'a Value, annotation: &str) -> Option<&'a str> {
         .as_str()
 }
 
+/// Whether a pod is a kubelet's own, which nobody evicts.
+#[must_use]
+pub fn is_static(pod: &Value) -> bool {
+    annotation(pod, "kubernetes.io/config.mirror").is_some()
+}
+
 /// Whether an annotation begins so.
 #[must_use]
 pub fn has_annotation_of(object: &Value, prefix: &str) -> bool {

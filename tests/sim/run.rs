@@ -9,11 +9,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::host::Host;
 use crate::nature;
 use crate::scenario::{Deed, End, Plan};
+use crate::stacked::Stacked;
 use crate::trace::Trace;
 use crate::world::World;
 
 /// A world in which nothing goes wrong any more is as its people want it after this time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(7_200);
+
+/// The same of a world with a control plane, whose machines are replaced one by one, some of them again and again.
+const CONTROL_PLANE_SETTLES_WITHIN: Duration = Duration::from_secs(14_400);
 
 /// Between two looks whether it is.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +39,10 @@ pub struct Outcome {
     pub writes: u64,
     /// Machines that the host made.
     pub machines: u64,
+    /// Members of etcd that the host removed.
+    pub removed: u64,
+    /// Whether it was left to people, who were told what to do.
+    pub is_left: bool,
     /// What the management cluster held at the end; only after a violation.
     pub picture: Vec<String>,
 }
@@ -67,6 +75,7 @@ async fn live(plan: &Plan) -> Outcome {
     let mut life = Life {
         host: Some(Host::start(&world)),
         began: Instant::now(),
+        is_left: false,
         world,
     };
     let verdict = life.judge(plan).await;
@@ -90,6 +99,8 @@ async fn live(plan: &Plan) -> Outcome {
         simulated: state.now(),
         writes: state.watchman.host_writes_total,
         machines: state.watchman.machines_made,
+        removed: state.stacked.as_ref().map_or(0, Stacked::removed),
+        is_left: life.is_left,
         trace: std::mem::take(&mut state.trace),
     }
 }
@@ -98,6 +109,7 @@ struct Life {
     world: Arc<World>,
     host: Option<Host>,
     began: Instant,
+    is_left: bool,
 }
 
 /// What happens at a time; the number keeps what happens at the same time in order.
@@ -127,15 +139,24 @@ impl Life {
             for workload in state.workloads.values_mut() {
                 workload.down_until = Duration::ZERO;
             }
+            state.plane_calms();
             state.note("from now on nothing goes wrong");
         }
-        let deadline = Instant::now() + SETTLES_WITHIN;
+        let within = match plan.control_plane {
+            Some(_) => CONTROL_PLANE_SETTLES_WITHIN,
+            None => SETTLES_WITHIN,
+        };
+        let deadline = Instant::now() + within;
         loop {
             if self.is_violated() {
                 return None;
             }
             let why = self.world.lock().not_settled();
             if why.is_empty() {
+                break;
+            }
+            if Instant::now() > deadline && self.world.lock().is_left_to_people() {
+                self.is_left = true;
                 break;
             }
             if Instant::now() > deadline {
@@ -152,6 +173,15 @@ impl Life {
         }
         let mut state = self.world.lock();
         let written = state.watchman.take_host_writes();
+        if self.is_left {
+            if !written.is_empty() {
+                let written = written.join("; ");
+                return Some(format!(
+                    "only people can help and the host writes: {written}"
+                ));
+            }
+            return state.not_told();
+        }
         let why = state.not_settled();
         if !written.is_empty() {
             return Some(format!("a settled world wrote: {}", written.join("; ")));

@@ -17,6 +17,8 @@ use crate::fault::Rates;
 use crate::kinds as sim;
 use crate::object::{is_deleting, key, name, number, text, uid};
 use crate::random::Random;
+use crate::stacked;
+use crate::stacked::{Stacked, Trouble};
 use crate::store::{Definition, Store, Written};
 use crate::world::{Actor, Server, State, Write};
 
@@ -75,6 +77,8 @@ pub enum Deed {
     DeleteDeployment,
     /// The Cluster is deleted.
     DeleteCluster,
+    /// Something happens to the control plane of Machines.
+    ControlPlane(Trouble),
 }
 
 /// A deed and when.
@@ -93,6 +97,8 @@ pub struct Plan {
     pub seed: u64,
     /// How often things go wrong.
     pub rates: Rates,
+    /// Machines of the control plane at the beginning, where it has any.
+    pub control_plane: Option<u32>,
     /// Machines at the beginning.
     pub replicas: u32,
     /// `maxSurge` and `maxUnavailable` at the beginning.
@@ -129,6 +135,9 @@ impl fmt::Display for Plan {
             self.unhealthy,
             self.rates
         )?;
+        if let Some(machines) = self.control_plane {
+            writeln!(f, "  a control plane of {machines} machines")?;
+        }
         if self.on_delete {
             writeln!(f, "  Machines are replaced as they are deleted")?;
         }
@@ -205,6 +214,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             rates,
+            control_plane: None,
             replicas: u32::try_from(random.between(1, 4)).unwrap_or(1),
             limits: limits(&mut random),
             health_check,
@@ -268,21 +278,21 @@ fn definitions() -> &'static [Definition] {
 
 /// The objects that the user makes.
 fn objects(plan: &Plan) -> Vec<(&'static Resource, Value)> {
+    let control_plane = match plan.control_plane {
+        Some(_) => "SimStackedControlPlane",
+        None => "SimControlPlane",
+    };
     let mut objects = vec![
         (
             &*kinds::CLUSTER,
             json!({"metadata": {"name": CLUSTER}, "spec": {
                 "infrastructureRef": {"apiGroup": sim::INFRASTRUCTURE, "kind": "SimCluster", "name": CLUSTER},
-                "controlPlaneRef": {"apiGroup": sim::CONTROL_PLANES, "kind": "SimControlPlane", "name": CLUSTER},
+                "controlPlaneRef": {"apiGroup": sim::CONTROL_PLANES, "kind": control_plane, "name": CLUSTER},
             }}),
         ),
         (
             &*sim::SIM_CLUSTER,
             json!({"metadata": {"name": CLUSTER}, "spec": {}}),
-        ),
-        (
-            &*sim::SIM_CONTROL_PLANE,
-            json!({"metadata": {"name": CLUSTER}, "spec": {"version": "v1.36.30"}}),
         ),
         (
             &*sim::SIM_MACHINE_TEMPLATE,
@@ -294,6 +304,16 @@ fn objects(plan: &Plan) -> Vec<(&'static Resource, Value)> {
         ),
         (&*kinds::MACHINE_DEPLOYMENT, deployment(plan)),
     ];
+    match plan.control_plane {
+        Some(machines) => objects.extend(stacked::objects(machines)),
+        None => objects.insert(
+            2,
+            (
+                &*sim::SIM_CONTROL_PLANE,
+                json!({"metadata": {"name": CLUSTER}, "spec": {"version": "v1.36.30"}}),
+            ),
+        ),
+    }
     if plan.health_check.is_some() {
         let condition =
             |status: &str| json!({"type": "Ready", "status": status, "timeoutSeconds": 180});
@@ -371,6 +391,13 @@ impl State {
             self.management.serve(resource, true);
             self.user_creates(&kinds::CRD, "", &sim::definition(resource));
         }
+        if plan.control_plane.is_some() {
+            self.stacked = Some(Stacked::new(&Random::new(plan.seed)));
+            for resource in sim::stacked() {
+                self.management.serve(resource, true);
+                self.user_creates(&kinds::CRD, "", &sim::definition(resource));
+            }
+        }
         for (resource, object) in objects(plan) {
             self.user_creates(resource, NAMESPACE, &object);
         }
@@ -405,14 +432,14 @@ impl State {
         });
     }
 
-    fn user_patches(&mut self, resource: &Resource, key: &ObjectKey, patch: Value) {
+    pub(crate) fn user_patches(&mut self, resource: &Resource, key: &ObjectKey, patch: Value) {
         let patch = Patch::Merge(patch);
         self.user_writes("patch", resource, key, |store, _| {
             store.patch(resource, key, None, &patch)
         });
     }
 
-    fn user_deletes(&mut self, resource: &Resource, key: &ObjectKey) {
+    pub(crate) fn user_deletes(&mut self, resource: &Resource, key: &ObjectKey) {
         self.user_writes("delete", resource, key, |store, now| {
             store.delete(resource, key, &Preconditions::default(), now, 0)
         });
@@ -537,6 +564,7 @@ impl State {
             }
             Deed::DeleteDeployment => self.user_deletes(of_deployment, &deployment),
             Deed::DeleteCluster => self.user_deletes(&kinds::CLUSTER, &cluster),
+            Deed::ControlPlane(trouble) => return self.trouble(*trouble),
             // The host's life is not in the world's hands.
             Deed::Crash(_) => {}
         }
@@ -620,6 +648,7 @@ impl State {
                     json!({"metadata": {"labels": labels}}),
                 );
             }
+            End::Empty(member) => self.makes_room(*member),
             End::Unhook(machine, hook) => {
                 let patch = json!({"metadata": {"annotations": {hook: null}}});
                 self.user_patches(&kinds::MACHINE, machine, patch);
@@ -637,4 +666,6 @@ pub enum End {
     ShowConfigs,
     /// The hook has succeeded.
     Unhook(ObjectKey, String),
+    /// There is room in the database of a member.
+    Empty(u64),
 }

@@ -21,6 +21,9 @@ use crate::rights::Ask;
 use crate::store::{Store, Written, place};
 use crate::world::{Actor, Server, State, World, Write};
 
+/// What changes nothing.
+const READS: [&str; 3] = ["get", "list", "watch"];
+
 /// How long a server keeps a watch open.
 const WATCH_SECONDS: u64 = 290;
 
@@ -55,7 +58,7 @@ impl HostApi {
                     ask.words()
                 ));
             }
-            let is_write = ask.is_some_and(|ask| !["get", "list", "watch"].contains(&ask.verb));
+            let is_write = ask.is_some_and(|ask| !READS.contains(&ask.verb));
             let rates = state.rates();
             Fate::draw(&mut state.network, rates, is_write)
         };
@@ -67,6 +70,12 @@ impl HostApi {
         }
         if let Some(refusal) = fate.refusal {
             return Err(refusal);
+        }
+        // What is no object is asked whether the server is ready, which it is with its etcd.
+        let needs_etcd = ask.is_none_or(|ask| !READS.contains(&ask.verb));
+        if let Some(refusal) = self.etcd_refusal(needs_etcd) {
+            sleep(fate.after).await;
+            return Err(ApiError::Unavailable(refusal.to_owned()));
         }
         let result = {
             let mut state = self.world.lock();
@@ -82,6 +91,13 @@ impl HostApi {
 }
 
 impl HostApi {
+    fn etcd_refusal(&self, needs_etcd: bool) -> Option<&'static str> {
+        match self.server {
+            Server::Management => None,
+            Server::Workload(_) => self.world.lock().etcd_refusal(needs_etcd),
+        }
+    }
+
     /// Whether no role allows it. What the host may do in workload clusters is theirs to say.
     fn is_refused(&self, ask: &Ask<'_>) -> bool {
         self.server == Server::Management && !ask.is_allowed()

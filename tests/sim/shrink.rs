@@ -114,6 +114,15 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             ..plan.clone()
         });
     }
+    let machines = plan
+        .control_plane
+        .and_then(|machines| machines.checked_sub(2));
+    if let Some(machines) = machines.filter(|machines| *machines > 0) {
+        candidates.push(Plan {
+            control_plane: Some(machines),
+            ..plan.clone()
+        });
+    }
     if plan.replicas > 1 {
         candidates.push(Plan {
             replicas: plan.replicas - 1,

@@ -14,13 +14,14 @@ use capstan_simulation::{Plan, etcd};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: sim [--seeds N] [--seed S] [--jobs N] [--trace] [--keep-going] [--etcd]
+const USAGE: &str = "usage: sim [--seeds N] [--seed S] [--jobs N] [--trace] [--keep-going] [--etcd | --control-planes]
   --seeds       how many worlds (default: 100)
   --seed        the first, or with --seeds left out the only one (default: 1)
   --jobs        how many worlds at the same time (default: one for each processor)
   --trace       print what happened, also when all was well
   --keep-going  go on after a world that went wrong, and do not make it small; with --trace, print what happened in it
-  --etcd        control planes and the members of their etcd, in worlds of their own";
+  --etcd        decisions about control planes and the members of their etcd, in worlds of their own
+  --control-planes  worlds whose control plane is of Machines with an etcd on each of them";
 
 /// What is run.
 struct Arguments {
@@ -29,12 +30,12 @@ struct Arguments {
     jobs: u64,
     trace: bool,
     keep_going: bool,
-    etcd: bool,
+    kind: &'static Kind,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let (mut seeds, mut seed, mut jobs) = (None, None, None);
-    let (mut trace, mut keep_going, mut etcd) = (false, false, false);
+    let (mut trace, mut keep_going, mut kind) = (false, false, &WORLDS);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || {
@@ -49,7 +50,8 @@ fn arguments() -> Result<Arguments, String> {
             "--jobs" => jobs = Some(number()?.max(1)),
             "--trace" => trace = true,
             "--keep-going" => keep_going = true,
-            "--etcd" => etcd = true,
+            "--etcd" => kind = &ETCD,
+            "--control-planes" => kind = &CONTROL_PLANES,
             _ => return Err(USAGE.to_owned()),
         }
     }
@@ -62,7 +64,7 @@ fn arguments() -> Result<Arguments, String> {
         }),
         trace,
         keep_going,
-        etcd,
+        kind,
     })
 }
 
@@ -75,8 +77,10 @@ struct Told {
     violations: Vec<String>,
     simulated_s: u64,
     machines: u64,
-    /// Writes of the host, or members that it removed.
+    /// Writes of the host.
     acts: u64,
+    /// Members of etcd that it removed.
+    removed: u64,
     is_left: bool,
     /// The plan, and what happened.
     history: String,
@@ -89,7 +93,8 @@ impl Told {
             simulated_s: outcome.simulated.as_secs(),
             machines: outcome.machines,
             acts: outcome.writes,
-            is_left: false,
+            removed: outcome.removed,
+            is_left: outcome.is_left,
             history: format!(
                 "seed {}: {plan}\n{}\n{}",
                 plan.seed,
@@ -105,7 +110,8 @@ impl Told {
             seed: plan.seed,
             simulated_s: told.simulated_s,
             machines: told.machines,
-            acts: told.removed,
+            acts: 0,
+            removed: told.removed,
             is_left: told.is_left,
             history: format!(
                 "seed {}: {plan}\n{}",
@@ -150,6 +156,19 @@ const WORLDS: Kind = Kind {
     flag: "",
 };
 
+const CONTROL_PLANES: Kind = Kind {
+    run: |seed| {
+        let plan = Plan::of_control_plane(seed);
+        Told::of(&plan, plan.run())
+    },
+    smallest: |seed| {
+        let plan = Plan::of_control_plane(seed);
+        let (plan, outcome) = shrink(&plan, plan.run());
+        Told::of(&plan, outcome)
+    },
+    flag: "--control-planes ",
+};
+
 const ETCD: Kind = Kind {
     run: |seed| {
         let plan = etcd::Plan::of(seed);
@@ -170,6 +189,7 @@ struct Counts {
     left: u64,
     simulated_s: u64,
     acts: u64,
+    removed: u64,
     machines: u64,
 }
 
@@ -180,24 +200,28 @@ impl Counts {
         self.left += u64::from(told.is_left);
         self.simulated_s += told.simulated_s;
         self.acts += told.acts;
+        self.removed += told.removed;
         self.machines += told.machines;
     }
 
-    fn line(&self, is_etcd: bool, began: Instant) -> String {
-        let acts = if is_etcd {
-            format!(
+    fn line(&self, began: Instant) -> String {
+        let mut acts = Vec::new();
+        if self.acts > 0 {
+            acts.push(format!("{} writes of the host", self.acts));
+        }
+        if self.removed > 0 {
+            acts.push(format!(
                 "{} members removed, {} left to people, who were told what to do",
-                self.acts, self.left
-            )
-        } else {
-            format!("{} writes of the host", self.acts)
-        };
+                self.removed, self.left
+            ));
+        }
         format!(
-            "{} seeds, {} violations, {} simulated hours, {} machines, {acts}, {} s",
+            "{} seeds, {} violations, {} simulated hours, {} machines, {}, {} s",
             self.worlds,
             self.bad,
             self.simulated_s / 3600,
             self.machines,
+            acts.join(", "),
             began.elapsed().as_secs()
         )
     }
@@ -214,7 +238,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut counts = Counts::default();
     let work = Work {
-        kind: if arguments.etcd { &ETCD } else { &WORLDS },
+        kind: arguments.kind,
         next: AtomicU64::new(arguments.seed),
         end: arguments.seed.saturating_add(arguments.seeds),
         is_over: AtomicBool::new(false),
@@ -229,7 +253,7 @@ fn main() -> ExitCode {
         hear(&arguments, work.kind, &outcomes, &mut counts, began);
         work.is_over.store(true, Ordering::Relaxed);
     });
-    println!("{}", counts.line(arguments.etcd, began));
+    println!("{}", counts.line(began));
     if counts.bad == 0 {
         ExitCode::SUCCESS
     } else {
@@ -294,7 +318,7 @@ fn hear(
                 told.print();
             }
             if counts.worlds.is_multiple_of(PROGRESS_EVERY) && counts.worlds < arguments.seeds {
-                eprintln!("{}", counts.line(arguments.etcd, began));
+                eprintln!("{}", counts.line(began));
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::fault::Rates;
 use crate::hook::Hooks;
 use crate::object::{list, text};
 use crate::random::Random;
+use crate::stacked::Stacked;
 use crate::store::{Store, Written};
 use crate::trace::Trace;
 
@@ -101,6 +102,8 @@ pub struct State {
     pub cloud: Cloud,
     /// What hooks were asked.
     pub hooks: Hooks,
+    /// The control plane of Machines, in worlds that have one.
+    pub stacked: Option<Stacked>,
     /// What must stay true.
     pub watchman: Watchman,
 }
@@ -158,7 +161,8 @@ impl State {
                 None => Duration::MAX,
             },
         };
-        (down_until > now).then(|| self.network.millis(1, 10_000))
+        let is_silent = matches!(server, Server::Workload(_)) && self.is_silent();
+        (down_until > now || is_silent).then(|| self.network.millis(1, 10_000))
     }
 
     /// The content of a server.
@@ -282,6 +286,7 @@ impl World {
             workloads: BTreeMap::new(),
             cloud: Cloud::default(),
             hooks: Hooks::default(),
+            stacked: None,
             watchman: Watchman::default(),
         };
         Arc::new(Self {

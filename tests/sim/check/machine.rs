@@ -260,6 +260,10 @@ impl State {
 
     /// A Machine is given up only if its Node is not well: that it cannot be seen is no reason.
     pub(super) fn check_is_ill(&mut self, machine: &Value) {
+        // What is wrong with a machine of a control plane need not show on its Node.
+        if self.is_body(name(machine)) {
+            return;
+        }
         let instance = self.cloud.of_machine(uid(machine)).next();
         let runs = instance.is_some_and(|instance| instance.phase == Phase::Running);
         let cluster = cluster_of(machine).unwrap_or_default();

@@ -11,7 +11,7 @@ use super::cluster_of;
 use crate::cloud::{Instance, Phase};
 use crate::object::{
     annotation as annotation_of, controller, flag, has_annotation_of, is_condition, is_deleting,
-    label as label_of, name, number, text, uid,
+    is_static, label as label_of, name, number, text, uid,
 };
 use crate::store::Written;
 use crate::world::{State, Write};
@@ -122,7 +122,7 @@ impl State {
         match self.drain_rule(pod).0.as_str() {
             "Skip" => false,
             "WaitCompleted" => !is_completed(pod),
-            _ => true,
+            _ => !is_static(pod),
         }
     }
 
@@ -254,6 +254,7 @@ impl State {
                 instance.id, instance.name
             ));
         }
+        self.check_member_is_gone(&instance.name);
         self.check_cloud_pause(instance, "deletes");
     }
 

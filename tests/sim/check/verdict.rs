@@ -51,15 +51,25 @@ impl State {
                 why.push(format!("the status of MachineDeployment {its} is old"));
             }
         }
-        let machines_wanted = usize::try_from(machines_wanted).unwrap_or_default();
+        why.extend(self.plane_not_settled());
+        let of_plane = self.plane_wants();
+        let of_workers = usize::try_from(machines_wanted).unwrap_or_default();
+        let machines_wanted = of_workers + of_plane;
         for (what, count) in [
             ("Machines", self.management.all(&kinds::MACHINE).count()),
             (
                 "SimMachines",
                 self.management.all(&sim::SIM_MACHINE).count(),
             ),
-            ("SimConfigs", self.management.all(&sim::SIM_CONFIG).count()),
             ("instances", self.cloud.instances.len()),
+            (
+                "SimConfigs",
+                self.management.all(&sim::SIM_CONFIG).count() + of_plane,
+            ),
+            (
+                "SimStackedConfigs",
+                self.management.all(&sim::SIM_STACKED_CONFIG).count() + of_workers,
+            ),
         ] {
             if count != machines_wanted {
                 why.push(format!(

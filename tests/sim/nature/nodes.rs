@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Memory, cluster_key};
 use crate::cloud::{Instance, Phase};
-use crate::object::{is_deleting, key, label, name, text, uid};
+use crate::object::{is_deleting, is_static, key, label, name, text, uid};
 use crate::server::POD_GRACE_S;
 use crate::world::{Server, State};
 
@@ -18,7 +18,7 @@ use crate::world::{Server, State};
 const NODE_GRACE: Duration = Duration::from_secs(40);
 
 /// The conditions of a Node whose kubelet says this of itself.
-fn ready(status: &str, now: &str) -> Value {
+pub(crate) fn ready(status: &str, now: &str) -> Value {
     let pressure = if status == "Unknown" {
         "Unknown"
     } else {
@@ -39,7 +39,13 @@ fn ready(status: &str, now: &str) -> Value {
 
 /// Nodes of running instances, with their pods and volumes; Nodes whose kubelet is silent.
 pub(super) fn nodes(state: &mut State, memory: &mut Memory) {
-    let instances: Vec<Instance> = state.cloud.instances.values().cloned().collect();
+    if !state.takes_writes() {
+        return;
+    }
+    // Machines of a control plane are not like others.
+    let instances = state.cloud.instances.values();
+    let instances = instances.filter(|own| !state.is_body(&own.name));
+    let instances: Vec<Instance> = instances.cloned().collect();
     for instance in &instances {
         let cluster = cluster_key(instance);
         let server = Server::Workload(cluster.clone());
@@ -179,7 +185,8 @@ fn silent(state: &mut State, instances: &[Instance], memory: &mut Memory) {
             let runs = instances
                 .iter()
                 .any(|instance| instance.id == id && instance.phase == Phase::Running);
-            if runs || crate::object::is_condition(&node, "Ready", "Unknown") {
+            let is_known = crate::object::is_condition(&node, "Ready", "Unknown");
+            if runs || is_known || state.is_body(name(&node)) {
                 continue;
             }
             let grace = NODE_GRACE.as_secs();
@@ -225,6 +232,9 @@ fn complete(state: &mut State, memory: &mut Memory, server: &Server, pod: &Value
 
 /// Pods that were evicted end, and then their volumes are detached. Pods of Nodes that are gone are collected.
 pub(super) fn pods(state: &mut State, memory: &mut Memory) {
+    if !state.takes_writes() {
+        return;
+    }
     let rules = state.management.all(&kinds::MACHINE_DRAIN_RULE);
     let behaviors: Vec<String> = rules
         .map(|rule| text(rule, "/spec/drain/behavior").to_owned())
@@ -266,7 +276,10 @@ pub(super) fn pods(state: &mut State, memory: &mut Memory) {
                             .ok_or(ApiError::NotFound(String::new()))
                     },
                 );
-            } else if !(stays && is_last) && text(&pod, "/status/phase") != "Succeeded" {
+            } else if !(stays && is_last)
+                && !is_static(&pod)
+                && text(&pod, "/status/phase") != "Succeeded"
+            {
                 busy.push(node);
             }
         }

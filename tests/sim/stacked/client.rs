@@ -171,6 +171,7 @@ fn status(stacked: &Stacked, member: &Member, has_leader: bool) -> StatusRespons
         version: "3.6.0".to_owned(),
         db_size: 1 << 20,
         leader: stacked.etcd.leader.filter(|_| has_leader).unwrap_or(0),
+        raft_index: 1,
         errors: if has_leader {
             Vec::new()
         } else {

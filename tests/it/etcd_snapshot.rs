@@ -6,6 +6,7 @@ use std::sync::Arc;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::{EtcdError, Snapshot, SnapshotBucket, SnapshotStore};
 use capstan_controllers::kube_api::real::RealApi;
+use capstan_controllers::tasks::Tasks;
 use capstan_tests::cluster::namespace;
 use capstan_tests::etcd::RealEtcd;
 use capstan_tests::host::TestHost;
@@ -96,7 +97,8 @@ fn a_snapshot_in_a_bucket_becomes_a_new_etcd_and_older_ones_go() {
         let s3 = ObjectStore::start("capstan-snapshots").await;
         let api = Arc::new(RealApi::new(host.kube().client()));
         let kept_in = |key: ObjectKey| {
-            SnapshotStore::in_bucket(SnapshotBucket::new(s3.place(), key, api.clone()), 2)
+            let bucket = SnapshotBucket::new(s3.place(), key, api.clone(), Tasks::default());
+            SnapshotStore::in_bucket(bucket, 2)
         };
         let etcd = RealEtcd::start(1).await;
         etcd.put("/registry/before", b"one").await;

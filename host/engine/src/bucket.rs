@@ -71,6 +71,20 @@ pub struct Upload {
     tags: Vec<String>,
 }
 
+impl Upload {
+    /// Name of the object.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the store calls the upload.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 struct Answer {
     headers: HeaderMap,
     body: Bytes,
@@ -156,11 +170,11 @@ impl Bucket {
         Ok(())
     }
 
-    /// Makes an object of the parts.
+    /// Makes an object of the parts. When that fails, the upload may still be there.
     ///
     /// # Errors
     /// What the store said.
-    pub async fn finish(&self, upload: Upload) -> Result<(), BucketError> {
+    pub async fn finish(&self, upload: &Upload) -> Result<(), BucketError> {
         let query = [("uploadId", upload.id.as_str())];
         let document = answer::complete(&upload.tags);
         let answer = self

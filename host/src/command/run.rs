@@ -320,7 +320,7 @@ impl Host {
         let (args, tasks) = (&self.args, &self.tasks);
         let engine = Engine::new(engine_options(args)?)?;
         patiently(|| install::ensure_namespace(&*self.server, &args.namespace)).await?;
-        let snapshots = args.snapshots.store(&args.namespace, &self.api)?;
+        let snapshots = args.snapshots.store(&args.namespace, &self.api, tasks)?;
         let listening = report_listener(args).await?;
         let reports = match &listening {
             Some((_, url)) => Some(self.reports(url).await?),

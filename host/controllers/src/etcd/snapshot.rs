@@ -25,7 +25,8 @@ pub struct SnapshotStore {
 #[derive(Clone, Debug)]
 enum Place {
     Directory(Directory),
-    Bucket(Bucket),
+    /// Large beside the other.
+    Bucket(Box<Bucket>),
 }
 
 /// A snapshot that was taken.
@@ -53,12 +54,12 @@ impl SnapshotStore {
     #[must_use]
     pub fn in_bucket(bucket: Bucket, keep: usize) -> Self {
         Self {
-            place: Place::Bucket(bucket),
+            place: Place::Bucket(Box::new(bucket)),
             keep: keep.max(1),
         }
     }
 
-    /// A new snapshot of this cluster.
+    /// A new snapshot of this cluster. What earlier attempts left half done goes: a cluster has one at a time.
     pub(super) async fn begin(
         &self,
         cluster: &ObjectKey,
@@ -94,7 +95,7 @@ enum Target {
     Object(Box<bucket::Object>),
 }
 
-/// A snapshot that is being written.
+/// A snapshot that is being written. Nothing stays of one that is dropped.
 pub(super) struct Writing {
     target: Target,
     keep: usize,
@@ -112,7 +113,7 @@ impl Writing {
         }
     }
 
-    /// Makes it durable under its name, and removes those that are older than what is kept, with what earlier attempts left.
+    /// Makes it durable under its name, and removes those that are older than what is kept.
     pub(super) async fn finish(self) -> Result<Snapshot, EtcdError> {
         if self.bytes == 0 {
             return Err(EtcdError::Store("the snapshot is empty".to_owned()));
@@ -125,8 +126,8 @@ impl Writing {
             }
             Target::Object(object) => {
                 let stored = object.finish().await?;
-                let pruned = stored.prune(self.keep).await;
-                (stored.path(), pruned)
+                let path = stored.path();
+                (path, stored.prune(self.keep).await)
             }
         };
         Ok(Snapshot {

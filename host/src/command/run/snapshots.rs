@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::{SnapshotBucket, SnapshotStore};
 use capstan_controllers::kube_api::KubeApi;
+use capstan_controllers::tasks::Tasks;
 use capstan_engine::BucketPlace;
 
 /// What buckets are written as.
@@ -66,6 +67,7 @@ impl SnapshotArgs {
         &self,
         namespace: &str,
         api: &Arc<dyn KubeApi>,
+        tasks: &Tasks,
     ) -> anyhow::Result<Option<SnapshotStore>> {
         let keep = self.etcd_snapshots_keep;
         let mut place = match &self.etcd_snapshots {
@@ -94,7 +96,7 @@ impl SnapshotArgs {
             "--etcd-snapshots names a bucket: --etcd-snapshots-secret must name the Secret that opens it",
         )?;
         let secret = ObjectKey::new(namespace, secret);
-        let bucket = SnapshotBucket::new(place, secret, Arc::clone(api));
+        let bucket = SnapshotBucket::new(place, secret, Arc::clone(api), tasks.clone());
         Ok(Some(SnapshotStore::in_bucket(bucket, keep)))
     }
 }

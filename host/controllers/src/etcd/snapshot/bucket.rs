@@ -12,6 +12,7 @@ use crate::etcd::EtcdError;
 use crate::kinds;
 use crate::kube_api::KubeApi;
 use crate::secrets::SecretData;
+use crate::tasks::Tasks;
 
 /// Keys of the Secret that opens the bucket.
 const ACCESS_KEY: &str = "accessKeyId";
@@ -28,6 +29,7 @@ pub struct Bucket {
     place: BucketPlace,
     secret: ObjectKey,
     api: Arc<dyn KubeApi>,
+    tasks: Tasks,
 }
 
 impl fmt::Debug for Bucket {
@@ -42,26 +44,36 @@ impl fmt::Debug for Bucket {
 impl Bucket {
     /// A bucket, and the Secret of the management cluster that opens it: read for each snapshot, so that it can be renewed.
     #[must_use]
-    pub fn new(place: BucketPlace, secret: ObjectKey, api: Arc<dyn KubeApi>) -> Self {
-        Self { place, secret, api }
+    pub fn new(place: BucketPlace, secret: ObjectKey, api: Arc<dyn KubeApi>, tasks: Tasks) -> Self {
+        Self {
+            place,
+            secret,
+            api,
+            tasks,
+        }
     }
 
-    /// A new object.
+    /// A new object, in the place of what earlier attempts left.
     pub(super) async fn begin(&self, of_cluster: &str, name: &str) -> Result<Object, EtcdError> {
         let secret = self.api.get(&kinds::SECRET, &self.secret).await;
         let secret = secret.map_err(|error| {
             EtcdError::Store(format!("Secret {} cannot be read: {error}", self.secret))
         })?;
         let secret = SecretData::read(&secret);
-        let bucket = self.open(&secret)?;
+        let bucket = Arc::new(self.open(&secret)?);
         let directory = format!("{}{of_cluster}/", self.place.prefix);
+        let left = abort_all(&bucket, &directory).await;
         Ok(Object {
             name: format!("{directory}{name}"),
             directory,
-            bucket,
+            not_aborted: left.err().map(|error| failed(&self.place, &error)),
+            sending: Sending {
+                bucket,
+                upload: None,
+                tasks: self.tasks.clone(),
+            },
             place: self.place.clone(),
             buffer: BytesMut::new(),
-            upload: None,
         })
     }
 
@@ -88,15 +100,45 @@ impl Bucket {
     }
 }
 
+/// Aborts uploads that nobody goes on with: a cluster has one at a time.
+async fn abort_all(bucket: &engine::Bucket, directory: &str) -> Result<(), engine::BucketError> {
+    for (name, upload) in bucket.unfinished(directory).await? {
+        bucket.abort(&name, &upload).await?;
+    }
+    Ok(())
+}
+
 /// An object that is being written.
 pub(super) struct Object {
     name: String,
     directory: String,
-    bucket: engine::Bucket,
     place: BucketPlace,
     buffer: BytesMut,
-    /// What went already, when it is more than one part.
+    sending: Sending,
+    /// Why uploads of earlier attempts are still there: a bucket may forbid to look for them.
+    not_aborted: Option<EtcdError>,
+}
+
+/// What went already, when it is more than one part. It is aborted when nothing becomes of it.
+struct Sending {
+    bucket: Arc<engine::Bucket>,
     upload: Option<Upload>,
+    tasks: Tasks,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let Some(upload) = self.upload.take() else {
+            return;
+        };
+        let bucket = Arc::clone(&self.bucket);
+        self.tasks.spawn("abort upload", async move {
+            // What is still there, the next snapshot aborts.
+            if let Err(error) = bucket.abort(upload.name(), upload.id()).await {
+                tracing::warn!("an upload of a snapshot that failed stays: {error}");
+            }
+        });
+    }
 }
 
 impl Object {
@@ -110,36 +152,34 @@ impl Object {
     }
 
     async fn send(&mut self, part: Bytes) -> Result<(), EtcdError> {
-        let bucket = &self.bucket;
         let failed = |error: engine::BucketError| failed(&self.place, &error);
-        let mut upload = match self.upload.take() {
+        let Sending { bucket, upload, .. } = &mut self.sending;
+        let upload = match upload {
             Some(upload) => upload,
-            None => bucket.begin(&self.name).await.map_err(failed)?,
+            None => upload.insert(bucket.begin(&self.name).await.map_err(failed)?),
         };
-        bucket.add(&mut upload, part).await.map_err(failed)?;
-        self.upload = Some(upload);
-        Ok(())
+        bucket.add(upload, part).await.map_err(failed)
     }
 
     /// Makes an object of what came.
     pub(super) async fn finish(mut self) -> Result<Stored, EtcdError> {
         let rest = self.buffer.split().freeze();
-        let done = match self.upload.is_some() {
-            false => self.bucket.put(&self.name, rest).await,
-            true => {
-                self.send(rest).await?;
-                match self.upload.take() {
-                    Some(upload) => self.bucket.finish(upload).await,
-                    None => Ok(()),
-                }
-            }
+        if self.sending.upload.is_some() {
+            self.send(rest.clone()).await?;
+        }
+        let Sending { bucket, upload, .. } = &mut self.sending;
+        let done = match upload {
+            Some(whole) => bucket.finish(whole).await,
+            None => bucket.put(&self.name, rest).await,
         };
         done.map_err(|error| failed(&self.place, &error))?;
+        *upload = None;
         Ok(Stored {
             name: self.name,
             directory: self.directory,
-            bucket: self.bucket,
+            bucket: Arc::clone(&self.sending.bucket),
             place: self.place,
+            not_aborted: self.not_aborted,
         })
     }
 }
@@ -148,8 +188,9 @@ impl Object {
 pub(super) struct Stored {
     name: String,
     directory: String,
-    bucket: engine::Bucket,
+    bucket: Arc<engine::Bucket>,
     place: BucketPlace,
+    not_aborted: Option<EtcdError>,
 }
 
 impl Stored {
@@ -157,19 +198,15 @@ impl Stored {
         self.place.shown(&self.name)
     }
 
-    /// Removes all but the newest ones beside this one, and uploads that nobody goes on with: a cluster has one at a time. When there
-    /// are more than a list holds, the oldest of those in it go, and others the next time.
-    pub(super) async fn prune(&self, keep: usize) -> Result<(), EtcdError> {
+    /// Removes all but the newest ones beside this one. When there are more than a list holds, the oldest of those in it go, and others
+    /// the next time.
+    pub(super) async fn prune(self, keep: usize) -> Result<(), EtcdError> {
         let failed = |error: engine::BucketError| failed(&self.place, &error);
         let names = self.bucket.list(&self.directory).await.map_err(failed)?;
         for name in surplus(&names, keep) {
             self.bucket.delete(name).await.map_err(failed)?;
         }
-        let unfinished = self.bucket.unfinished(&self.directory).await;
-        for (name, upload) in unfinished.map_err(failed)? {
-            self.bucket.abort(&name, &upload).await.map_err(failed)?;
-        }
-        Ok(())
+        self.not_aborted.map_or(Ok(()), Err)
     }
 }
 

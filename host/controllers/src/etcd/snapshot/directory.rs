@@ -1,5 +1,7 @@
-//! Snapshots in a directory: one directory in it for each cluster.
+//! Snapshots in a directory: one directory in it for each cluster. Nobody but the host's user can read them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tokio::io::AsyncWriteExt as _;
@@ -10,6 +12,13 @@ use crate::etcd::EtcdError;
 /// End of the name of a file that is not whole yet.
 const PARTIAL: &str = ".part";
 
+/// Of directories and files: a snapshot holds the Secrets of its cluster.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// What others may do, in a mode.
+const OTHERS: u32 = 0o077;
+
 /// The directory of all clusters.
 #[derive(Clone, Debug)]
 pub(super) struct Directory(PathBuf);
@@ -19,38 +28,68 @@ impl Directory {
         Self(dir)
     }
 
-    /// A new file.
+    /// A new file, in the place of what earlier attempts left.
     pub(super) async fn begin(&self, of_cluster: &str, name: &str) -> Result<File, EtcdError> {
         let dir = self.0.join(of_cluster);
         let failed = |error| failed(&dir, &error);
-        tokio::fs::create_dir_all(&dir).await.map_err(failed)?;
-        let path = dir.join(name);
+        let mut make = tokio::fs::DirBuilder::new();
+        make.recursive(true).mode(DIRECTORY_MODE);
+        make.create(&dir).await.map_err(failed)?;
+        keep_private(&dir).await;
+        for name in names(&dir).await?.iter().filter(|it| is_partial(it)) {
+            let removed = tokio::fs::remove_file(dir.join(name)).await;
+            removed.map_err(failed)?;
+        }
         let partial = dir.join(format!("{name}{PARTIAL}"));
-        let file = tokio::fs::File::create(&partial).await.map_err(failed)?;
+        let mut open = tokio::fs::OpenOptions::new();
+        open.write(true).create_new(true).mode(FILE_MODE);
+        let file = open.open(&partial).await.map_err(failed)?;
         Ok(File {
             file,
-            partial,
-            path,
+            partial: Partial(partial),
+            path: dir.join(name),
         })
     }
 }
 
-/// Removes all but the newest ones beside this one, and what earlier attempts left.
-pub(super) async fn prune(newest: &Path, keep: usize) -> Result<(), EtcdError> {
-    let Some(dir) = newest.parent() else {
-        return Ok(());
+/// Shuts out others where an older host let them in. Some file systems have no modes that could be set.
+async fn keep_private(dir: &Path) {
+    let Ok(found) = tokio::fs::metadata(dir).await else {
+        return;
     };
+    if found.permissions().mode() & OTHERS == 0 {
+        return;
+    }
+    let shut = tokio::fs::set_permissions(dir, Permissions::from_mode(DIRECTORY_MODE)).await;
+    if let Err(error) = shut {
+        let dir = dir.display();
+        tracing::warn!(%dir, "snapshots of etcd can be read by others: {error}");
+    }
+}
+
+fn is_partial(name: &str) -> bool {
+    name.ends_with(PARTIAL)
+}
+
+async fn names(dir: &Path) -> Result<Vec<String>, EtcdError> {
     let failed = |error| failed(dir, &error);
     let mut names = Vec::new();
     let mut entries = tokio::fs::read_dir(dir).await.map_err(failed)?;
     while let Some(entry) = entries.next_entry().await.map_err(failed)? {
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
-    let partial = names.iter().filter(|name| name.ends_with(PARTIAL));
-    for name in partial.chain(surplus(&names, keep)) {
-        tokio::fs::remove_file(dir.join(name))
-            .await
-            .map_err(failed)?;
+    Ok(names)
+}
+
+/// Removes all but the newest ones beside this one.
+pub(super) async fn prune(newest: &Path, keep: usize) -> Result<(), EtcdError> {
+    let Some(dir) = newest.parent() else {
+        return Ok(());
+    };
+    let names = names(dir).await?;
+    for name in surplus(&names, keep) {
+        let removed = tokio::fs::remove_file(dir.join(name)).await;
+        removed.map_err(|error| failed(dir, &error))?;
     }
     Ok(())
 }
@@ -59,56 +98,133 @@ fn failed(path: &Path, error: &std::io::Error) -> EtcdError {
     EtcdError::Store(format!("{}: {error}", path.display()))
 }
 
+/// A file that is removed when nothing becomes of it.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // One that has its name already is not there any more. What cannot be removed now, the next snapshot removes.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A file that is being written.
 pub(super) struct File {
     file: tokio::fs::File,
-    partial: PathBuf,
+    partial: Partial,
     path: PathBuf,
 }
 
 impl File {
     pub(super) async fn add(&mut self, part: &[u8]) -> Result<(), EtcdError> {
         let written = self.file.write_all(part).await;
-        written.map_err(|error| failed(&self.partial, &error))
+        written.map_err(|error| failed(&self.partial.0, &error))
     }
 
     /// Makes it durable under its name.
-    pub(super) async fn finish(self) -> Result<PathBuf, EtcdError> {
-        let failed = |error| failed(&self.partial, &error);
+    pub(super) async fn finish(mut self) -> Result<PathBuf, EtcdError> {
+        let partial = &self.partial.0;
+        let failed = |error| failed(partial, &error);
+        self.file.flush().await.map_err(failed)?;
         self.file.sync_all().await.map_err(failed)?;
-        tokio::fs::rename(&self.partial, &self.path)
+        tokio::fs::rename(partial, &self.path)
             .await
             .map_err(failed)?;
+        if let Some(dir) = self.path.parent() {
+            let dir = tokio::fs::File::open(dir).await.map_err(failed)?;
+            dir.sync_all().await.map_err(failed)?;
+        }
         Ok(self.path)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
     use capstan_api::name::ObjectKey;
+    use jiff::Timestamp;
 
     use crate::etcd::SnapshotStore;
+
+    fn cluster() -> ObjectKey {
+        ObjectKey::new("n", "c")
+    }
+
+    fn at(second: u32) -> Timestamp {
+        format!("2026-01-01T00:00:{second:02}Z").parse().unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
 
     #[tokio::test]
     async fn a_snapshot_appears_when_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let store = SnapshotStore::new(dir.path().to_owned(), 1);
-        let cluster = ObjectKey::new("n", "c");
-        let at = |second: &str| format!("2026-01-01T00:00:{second}Z").parse().unwrap();
-        let mut writing = store.begin(&cluster, at("01")).await.unwrap();
+        let mut writing = store.begin(&cluster(), at(1)).await.unwrap();
         writing.add(b"one").await.unwrap();
         let first = writing.finish().await.unwrap();
         assert!(first.path.ends_with("n.c/20260101T000001Z.db"));
         assert_eq!((first.bytes, first.not_pruned), (3, None));
-        let empty = store.begin(&cluster, at("02")).await.unwrap();
+        let empty = store.begin(&cluster(), at(2)).await.unwrap();
         assert!(empty.finish().await.is_err());
-        let mut writing = store.begin(&cluster, at("03")).await.unwrap();
+        let mut writing = store.begin(&cluster(), at(3)).await.unwrap();
         writing.add(b"three").await.unwrap();
         writing.finish().await.unwrap();
-        let left: Vec<_> = std::fs::read_dir(dir.path().join("n.c"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let left = names(&dir.path().join("n.c"));
         assert_eq!(left, ["20260101T000003Z.db"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_else_can_read_a_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("made");
+        let store = SnapshotStore::new(place.clone(), 2);
+        let of_cluster = place.join("n.c");
+        let mut writing = store.begin(&cluster(), at(1)).await.unwrap();
+        writing.add(b"one").await.unwrap();
+        let partial = of_cluster.join("20260101T000001Z.db.part");
+        assert_eq!(mode(&partial), 0o600);
+        let whole = writing.finish().await.unwrap();
+        assert_eq!(mode(Path::new(&whole.path)), 0o600);
+        assert_eq!([&place, &of_cluster].map(|dir| mode(dir)), [0o700; 2]);
+        // As an older host has left it.
+        fs::set_permissions(&of_cluster, Permissions::from_mode(0o755)).unwrap();
+        store.begin(&cluster(), at(2)).await.unwrap();
+        assert_eq!(mode(&of_cluster), 0o700);
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_of_a_snapshot_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::new(dir.path().to_owned(), 1);
+        let mut writing = store.begin(&cluster(), at(1)).await.unwrap();
+        writing.add(b"half").await.unwrap();
+        let of_cluster = dir.path().join("n.c");
+        assert_eq!(names(&of_cluster), ["20260101T000001Z.db.part"]);
+        drop(writing);
+        assert!(names(&of_cluster).is_empty());
+        // Of a host that was killed.
+        for left in ["20260101T000002Z.db.part", "notes.txt"] {
+            fs::write(of_cluster.join(left), "x").unwrap();
+        }
+        let _writing = store.begin(&cluster(), at(3)).await.unwrap();
+        assert_eq!(
+            names(&of_cluster),
+            ["20260101T000003Z.db.part", "notes.txt"]
+        );
     }
 }

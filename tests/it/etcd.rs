@@ -1,7 +1,7 @@
 //! One suite of behaviours for what the host asks of etcd: it runs against real servers and against the local cloud's.
 
 use capstan_api::name::ObjectKey;
-use capstan_controllers::etcd::{AlarmChange, EtcdError, SnapshotStore};
+use capstan_controllers::etcd::{AlarmChange, EtcdError, Progress, SnapshotStore};
 use capstan_core::control_plane::etcd::{Alarm, EtcdMember, View, lost_majority_of};
 use capstan_core::lookup::Lookup;
 use capstan_tests::cluster::TestCluster;
@@ -86,7 +86,10 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
     let store = SnapshotStore::new(place.path().to_owned(), 1);
     let cluster = ObjectKey::new("n", "c");
     let now = jiff::Timestamp::now();
-    let taken = etcd.client.snapshot(&etcd.addresses, &store, &cluster, now);
+    let progress = Progress::default();
+    let taken = etcd
+        .client
+        .snapshot(&etcd.addresses, &store, &cluster, now, &progress);
     let taken = taken.await.unwrap();
     let bytes = std::fs::read(&taken.path).unwrap();
     let (content, digest) = bytes.split_at(bytes.len() - 32);

@@ -6,6 +6,8 @@ use crate::membership::Member;
 /// What was true at a look.
 #[derive(Clone, Debug, Default)]
 pub struct Basis {
+    /// When, in seconds.
+    pub at: u64,
     /// Members with a vote, whether each worked, and whether the host could know.
     pub voting: Vec<(u64, bool, bool)>,
     /// Members without a vote.

@@ -15,6 +15,7 @@ use std::fmt;
 use capstan_api::condition::ConditionStatus;
 use capstan_core::control_plane::in_cluster::StableWork;
 use capstan_core::control_plane::report;
+use capstan_core::control_plane::snapshot::Taking;
 use capstan_core::plan::Outcome;
 
 use crate::random::Random;
@@ -149,7 +150,11 @@ struct Life {
     /// Its Machines as they woke the host last.
     seen: Vec<Machine>,
     keeps_snapshots: bool,
+    /// The last one that was whole, and for which removal.
     snapshot: Option<(u64, String)>,
+    /// The one that was begun last and is not noted, and when it ends.
+    taking: Option<(u64, Taking)>,
+    snapshot_failures: u32,
     work: Option<StableWork>,
     /// Wanted machines, and until when they count.
     wanted: Vec<(u64, u32)>,
@@ -171,6 +176,8 @@ pub fn run(plan: &Plan) -> Told {
         seen: Vec::new(),
         keeps_snapshots: plan.keeps_snapshots,
         snapshot: None,
+        taking: None,
+        snapshot_failures: 0,
         work: None,
         wanted: vec![(u64::MAX, plan.replicas)],
         acts: 0,

@@ -149,7 +149,8 @@ impl Controller for ControlPlaneController {
         owner_cluster(object).is_some()
     }
 
-    fn forget(&self, _: &Ctx, locator: &Locator) {
+    fn forget(&self, ctx: &Ctx, locator: &Locator) {
+        ctx.taking.forget(locator);
         self.identities.forget(locator);
         self.in_cluster.forget(&locator.key);
     }
@@ -268,6 +269,9 @@ impl ControlPlaneController {
             }
             Step::Snapshot { from, before } => {
                 datastore::snapshot(ctx, &self.identities, observed, from, before).await
+            }
+            Step::NoteSnapshot { taking, taken } => {
+                datastore::note(ctx, observed, taking, taken).await
             }
             Step::BeforeRollout => in_cluster::before_rollout(ctx, observed).await,
             Step::AfterStable => in_cluster::after_stable(ctx, &self.in_cluster, observed).await,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::bootstrap_report::Reports;
 use crate::certificates::Certificates;
-use crate::etcd::{Clients, SnapshotStore, ThroughPods};
+use crate::etcd::{Clients, SnapshotStore, Snapshots, ThroughPods};
 use crate::event::Events;
 use crate::fence::Fence;
 use crate::kinds;
@@ -74,6 +74,8 @@ pub struct Ctx {
     pub etcd: Arc<dyn Clients>,
     /// Where snapshots of etcd are kept before a member is removed, if the operator gave a place.
     pub snapshots: Option<SnapshotStore>,
+    /// Those that are being taken.
+    pub taking: Snapshots,
     /// Where machines report that they did not become nodes, if the operator gave an address.
     pub reports: Option<Arc<Reports>>,
     /// How often objects of Cluster API's own kinds are looked at though nothing called for it; simulations go without, so that a wake-up
@@ -130,6 +132,7 @@ impl Ctx {
             fence: Fence::default(),
             etcd: Arc::new(ThroughPods),
             snapshots: None,
+            taking: Snapshots::default(),
             reports: None,
             resync: None,
             node_sync: NodeSync::default(),

@@ -15,25 +15,29 @@ use capstan_api::name::ObjectKey;
 use capstan_core::control_plane::etcd::{Address, Alarm, Answer, EtcdMember, View};
 use capstan_core::lookup::Lookup;
 use futures::future::{BoxFuture, join_all};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use prost::Message as _;
 use rustls::ClientConfig;
 
 pub use self::channel::{Answers, Connection};
-use self::channel::{CONNECT_TIMEOUT, Channel, ask};
+use self::channel::{CONNECT_TIMEOUT, Channel, LIFETIME_MAX, ask};
 pub use self::identity::Identities;
 use self::message::{
     ALARM, AlarmRequest, AlarmResponse, Empty, MEMBER_LIST, MEMBER_REMOVE, MOVE_LEADER,
     MemberListRequest, MemberListResponse, MemberRemoveRequest, MoveLeaderRequest, NOT_FOUND,
     SNAPSHOT, STATUS, SnapshotResponse, StatusResponse, alarm_name,
 };
-pub use self::snapshot::{Bucket as SnapshotBucket, Snapshot, SnapshotStore};
+pub use self::snapshot::{Bucket as SnapshotBucket, Progress, Snapshot, SnapshotStore, Snapshots};
 use crate::kube_api::{Duplex, KubeApi};
 use crate::tasks::Tasks;
 
-/// How long a snapshot may take: 8 GiB, the largest database that etcd recommends, at 50 MiB/s. Reconciles end before.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(100);
+/// How long one member may take for a snapshot: 8 GiB, the largest database that etcd recommends, at 2.4 MiB/s.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long nothing may come of a snapshot before another member is asked: a part is 32 KiB, and a member that is busy has one within a
+/// second or two.
+const SNAPSHOT_SILENCE: Duration = Duration::from_secs(30);
 
 /// What went wrong with a member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,10 +109,11 @@ impl Dial for PortForward {
 
 /// Connects to the members of one cluster. Simulations bring their own.
 pub trait Reach: Send + Sync {
-    /// Connects to a member.
+    /// Connects to a member; the connection is cut after this time.
     fn reach<'a>(
         &'a self,
         member: &'a Address,
+        lifetime: Duration,
     ) -> BoxFuture<'a, Result<Box<dyn Connection>, EtcdError>>;
 }
 
@@ -123,10 +128,12 @@ impl Reach for OverTls {
     fn reach<'a>(
         &'a self,
         member: &'a Address,
+        lifetime: Duration,
     ) -> BoxFuture<'a, Result<Box<dyn Connection>, EtcdError>> {
         async move {
             let stream = self.dial.dial(member).await.map_err(EtcdError::Connect)?;
-            let channel = Channel::open(stream, Arc::clone(&self.tls), &self.tasks).await?;
+            let channel =
+                Channel::open(stream, Arc::clone(&self.tls), &self.tasks, lifetime).await?;
             Ok(Box::new(channel) as Box<dyn Connection>)
         }
         .boxed()
@@ -317,7 +324,7 @@ impl Client {
         Err(last)
     }
 
-    /// Takes a snapshot from the first member that gives one.
+    /// Takes a snapshot from the first member that gives one, for as long as something comes. Dropped, nothing stays of it.
     ///
     /// # Errors
     /// What the last one said, or that the place cannot be written.
@@ -327,24 +334,17 @@ impl Client {
         store: &SnapshotStore,
         cluster: &ObjectKey,
         now: Timestamp,
+        progress: &Progress,
     ) -> Result<Snapshot, EtcdError> {
         let mut last = EtcdError::Nobody;
         for member in from {
-            let taken = tokio::time::timeout(
-                SNAPSHOT_TIMEOUT,
-                self.snapshot_of(member, store, cluster, now),
-            );
-            match taken.await {
-                Ok(Ok(snapshot)) => return Ok(snapshot),
+            progress.begins(&member.name);
+            let taken = self.snapshot_of(member, store, cluster, now, progress);
+            match within(SNAPSHOT_TIMEOUT, taken).await {
+                Ok(snapshot) => return Ok(snapshot),
                 // Another member would not help.
-                Ok(Err(error @ EtcdError::Store(_))) => return Err(error),
-                Ok(Err(error)) => last = error,
-                Err(_) => {
-                    last = EtcdError::Deadline {
-                        call: SNAPSHOT,
-                        after: SNAPSHOT_TIMEOUT,
-                    };
-                }
+                Err(error @ EtcdError::Store(_)) => return Err(error),
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -356,24 +356,35 @@ impl Client {
         store: &SnapshotStore,
         cluster: &ObjectKey,
         now: Timestamp,
+        progress: &Progress,
     ) -> Result<Snapshot, EtcdError> {
-        let connection = self.connect(member).await?;
+        let connection = self.connect_for(member, SNAPSHOT_TIMEOUT).await?;
         let request = Empty {}.encode_to_vec().into();
-        let parts = connection.call(SNAPSHOT, request, SNAPSHOT_TIMEOUT).await;
-        let mut parts = parts?;
+        let parts = connection.call(SNAPSHOT, request, SNAPSHOT_TIMEOUT);
+        let mut parts = within(SNAPSHOT_SILENCE, parts).await?;
         let mut writing = store.begin(cluster, now).await?;
-        while let Some(part) = parts.next().await {
-            let part = SnapshotResponse::decode(part?).map_err(|error| EtcdError::Broken {
+        while let Some(part) = within(SNAPSHOT_SILENCE, parts.try_next()).await? {
+            let part = SnapshotResponse::decode(part).map_err(|error| EtcdError::Broken {
                 call: SNAPSHOT,
                 why: error.to_string(),
             })?;
             writing.add(&part.blob).await?;
+            progress.came(part.blob.len());
         }
         writing.finish().await
     }
 
     async fn connect(&self, member: &Address) -> Result<Box<dyn Connection>, EtcdError> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.reach.reach(member)).await;
+        self.connect_for(member, LIFETIME_MAX).await
+    }
+
+    async fn connect_for(
+        &self,
+        member: &Address,
+        lifetime: Duration,
+    ) -> Result<Box<dyn Connection>, EtcdError> {
+        let connect = self.reach.reach(member, lifetime);
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
         connected.map_err(|_| EtcdError::Deadline {
             call: "connecting",
             after: CONNECT_TIMEOUT,
@@ -403,6 +414,18 @@ impl Client {
         };
         Ok((reached, answer))
     }
+}
+
+/// A part of a snapshot, within this time.
+async fn within<T>(
+    after: Duration,
+    work: impl Future<Output = Result<T, EtcdError>>,
+) -> Result<T, EtcdError> {
+    let done = tokio::time::timeout(after, work).await;
+    done.map_err(|_| EtcdError::Deadline {
+        call: SNAPSHOT,
+        after,
+    })?
 }
 
 /// Whether an error that a member reports is an alarm, which all members report of each other. Alarms are asked for by themselves.
@@ -458,3 +481,6 @@ async fn list_of(connection: &dyn Connection, linearizable: bool) -> Result<List
         has_quorum: linearizable,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,6 +243,15 @@ impl Locator {
             key: key.clone(),
         }
     }
+
+    /// Of an object.
+    #[must_use]
+    pub fn of(object: &Object) -> Self {
+        Self {
+            kind: object.group_kind(),
+            key: object.key.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Locator {

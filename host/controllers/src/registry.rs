@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 
 use capstan_api::label;
-use capstan_api::name::ObjectKey;
 use capstan_engine::Engine;
 
 use crate::access::{self, Access};
@@ -117,7 +116,10 @@ pub fn start_warm(ctx: &Arc<Ctx>, plugins: PluginController, metrics: &Arc<Metri
     ctx.plugins.listen(move || plugins.plugins_changed());
     let looked_at = Arc::clone(&registry);
     ctx.plugins
-        .listen_for_news(move |plugin| looked_at.look_at_plugin(plugin));
+        .listen_for_news(move |plugin| looked_at.look_at(&Locator::new(&kinds::PLUGIN, plugin)));
+    let taken = Arc::clone(&registry);
+    ctx.taking
+        .listen(move |control_plane| taken.look_at(control_plane));
     let workloads = Arc::clone(&registry);
     ctx.workloads
         .listen(move |change| workloads.workload_changed(change));
@@ -257,11 +259,13 @@ impl Registry {
         }
     }
 
-    /// Work on a Plugin's source has come to an end.
-    fn look_at_plugin(&self, plugin: &ObjectKey) {
-        let locator = Locator::new(&kinds::PLUGIN, plugin);
+    /// Work for this object that goes on beside its reconciles has come to an end.
+    fn look_at(&self, locator: &Locator) {
+        let Some(ctx) = self.ctx.upgrade() else {
+            return;
+        };
         for route in &self.routes {
-            if matches!(&route.primary, Primary::Kind(kind) if kind.group_kind() == locator.kind) {
+            if route.kinds(&ctx).contains(&locator.kind) {
                 route.queue.add(locator.clone());
             }
         }

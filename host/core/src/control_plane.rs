@@ -15,6 +15,7 @@ pub mod remediation;
 pub mod report;
 pub mod rotation;
 pub mod size;
+pub mod snapshot;
 pub mod sync;
 
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub struct Observed {
     pub etcd: Lookup<etcd::View>,
     /// The operator wants a snapshot of etcd before a member is removed.
     pub keeps_snapshots: bool,
+    /// The snapshot that was begun last and is not noted yet.
+    pub snapshot: Option<snapshot::Taking>,
     /// Control-plane machines of the cluster that belong to somebody else, or to nobody.
     pub foreign: Vec<adoption::Foreign>,
     /// What became of the plugin's work in the cluster, if it was tried for what the object asks for now.
@@ -227,12 +230,19 @@ pub enum Step {
         /// Its name.
         to_name: String,
     },
-    /// Keep a snapshot of etcd, and note where it is.
+    /// Begin to take a snapshot of etcd.
     Snapshot {
         /// Whom to ask, one after the other.
         from: Vec<etcd::Address>,
         /// The member that is removed afterwards.
         before: String,
+    },
+    /// Note on the control plane where a snapshot is.
+    NoteSnapshot {
+        /// What it was taken for.
+        taking: Box<snapshot::Taking>,
+        /// Where it is.
+        taken: Box<snapshot::Taken>,
     },
     /// Take a member out of etcd.
     RemoveEtcdMember {

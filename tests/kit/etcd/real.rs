@@ -19,6 +19,7 @@ use capstan_local::{port, toolchain};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::TestEtcd;
@@ -30,6 +31,7 @@ pub struct RealEtcd {
     /// The members as the client sees them.
     pub etcd: TestEtcd,
     members: Vec<Member>,
+    tls: Arc<rustls::ClientConfig>,
     processes: Mutex<Vec<(String, Child)>>,
     program: PathBuf,
     /// Files of TLS, each with its flag.
@@ -48,15 +50,18 @@ impl Drop for RealEtcd {
 }
 
 /// Connects to a member's port on this machine.
-struct Loopback;
+struct Loopback {
+    /// Connections break when so many bytes came.
+    breaks_after: u64,
+}
 
 impl Dial for Loopback {
     fn dial<'a>(&'a self, member: &'a Address) -> BoxFuture<'a, Result<Box<dyn Duplex>, String>> {
         async move {
             let stream = TcpStream::connect(("127.0.0.1", member.port)).await;
-            stream
-                .map(|stream| Box::new(stream) as Box<dyn Duplex>)
-                .map_err(|error| error.to_string())
+            let (from, to) = stream.map_err(|error| error.to_string())?.into_split();
+            let stream = tokio::io::join(from.take(self.breaks_after), to);
+            Ok(Box::new(stream) as Box<dyn Duplex>)
         }
         .boxed()
     }
@@ -161,7 +166,7 @@ impl RealEtcd {
         let etcd = Self {
             processes: Mutex::default(),
             etcd: TestEtcd {
-                client: Client::new(Arc::new(Loopback), tls, Tasks::default()),
+                client: client(u64::MAX, &tls),
                 addresses: members
                     .iter()
                     .map(|member| Address {
@@ -172,6 +177,7 @@ impl RealEtcd {
                     .collect(),
             },
             members,
+            tls,
             program: tools.etcd,
             secrets: secrets.to_vec(),
             dir,
@@ -210,6 +216,11 @@ impl RealEtcd {
         let process = command.spawn().unwrap();
         let mut processes = self.processes.lock().unwrap();
         processes.push((member.name.clone(), process));
+    }
+
+    /// A client whose connections break when so many bytes came.
+    pub fn breaking_after(&self, bytes: u64) -> Client {
+        client(bytes, &self.tls)
     }
 
     /// Kills a member.
@@ -262,6 +273,11 @@ impl RealEtcd {
         let value = answer["kvs"][0]["value"].as_str()?;
         Some(BASE64.decode(value).unwrap())
     }
+}
+
+fn client(breaks_after: u64, tls: &Arc<rustls::ClientConfig>) -> Client {
+    let dial = Arc::new(Loopback { breaks_after });
+    Client::new(dial, Arc::clone(tls), Tasks::default())
 }
 
 fn command(program: &PathBuf, dir: &Path, name: &str) -> Command {

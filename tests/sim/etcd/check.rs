@@ -33,6 +33,7 @@ pub(super) fn basis(world: &World) -> Basis {
     };
     let voting = members.iter().filter(|member| !member.learner);
     Basis {
+        at: world.now,
         voting: voting
             .map(|member| (member.id, world.works(member), world.reaches(member)))
             .collect(),
@@ -108,6 +109,12 @@ impl Life {
             .snapshot
             .as_ref()
             .is_some_and(|(at, of)| *of == before && self.world.now <= at + 2 * DEADLINE);
+        let is_old = self.snapshot.as_ref().is_some_and(|(at, _)| basis.at < *at);
+        if self.keeps_snapshots && is_old {
+            self.world.violated(format!(
+                "the member {name} is removed for what was seen before its snapshot was there"
+            ));
+        }
         if self.keeps_snapshots && !is_kept {
             self.world
                 .violated(format!("the member {name} is removed without a snapshot"));

@@ -274,6 +274,7 @@ impl Life {
             Deed::Crash(seconds) => {
                 self.reconcile = None;
                 self.work = None;
+                self.taking = None;
                 self.look_at = now + seconds;
                 self.off_until = now + seconds;
             }

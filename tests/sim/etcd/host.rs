@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use capstan_api::{annotation, condition};
 use capstan_core::control_plane::in_cluster::StableWork;
+use capstan_core::control_plane::snapshot::{State, Taken, Taking};
 use capstan_core::control_plane::{Observed, Step, decide, remediation};
 use capstan_core::plan::{Next, Plan};
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ use crate::membership::Member;
 
 /// A reconcile is dropped after this time.
 pub(super) const DEADLINE: u64 = 120;
+/// The longest that a snapshot takes.
+const SNAPSHOT_MOST: u64 = 400;
 
 /// The host's work of one look.
 pub(super) struct Reconcile {
@@ -34,6 +37,7 @@ impl Life {
         if now < self.off_until {
             return;
         }
+        self.end_snapshot();
         if let Some(reconcile) = &self.reconcile {
             if now >= reconcile.began + DEADLINE {
                 self.reconcile = None;
@@ -54,7 +58,9 @@ impl Life {
     }
 
     pub(super) fn seen_now(&self) -> (Observed, Plan<Step>) {
-        let seen = observe(&self.world, self.keeps_snapshots, self.work.as_ref());
+        let taking = self.taking.as_ref().map(|(_, taking)| taking);
+        let work = self.work.as_ref();
+        let seen = observe(&self.world, self.keeps_snapshots, taking, work);
         let plan = decide(&seen, timestamp(self.world.now));
         (seen, plan)
     }
@@ -204,16 +210,16 @@ impl Life {
                 self.world.etcd.leader = Some(*to);
                 basis.has_moved = true;
             }
-            Step::Snapshot { from, before } => {
-                let answers = from.iter().any(|address| self.is_reached(&address.name));
-                if !answers || !self.world.answers() {
-                    return false;
+            Step::Snapshot { before, .. } => {
+                if self.is_taking() {
+                    self.world
+                        .violated("two snapshots are taken at a time".to_owned());
                 }
-                let noted = json!({
-                    "path": "p", "bytes": 1, "time": timestamp(now).to_string(), "before": before,
-                });
-                self.annotate(&json!({annotation::ETCD_SNAPSHOT: noted.to_string()}));
-                self.snapshot = Some((now, before.clone()));
+                self.begin_snapshot(before);
+            }
+            Step::NoteSnapshot { taking, taken } => {
+                self.annotate(&taking.noted(taken));
+                self.taking = None;
             }
             Step::EndAlarm { alarm, through } => {
                 let is_heard = through.iter().any(|address| self.is_reached(&address.name));
@@ -252,6 +258,74 @@ impl Life {
             _ => {}
         }
         true
+    }
+
+    fn is_taking(&self) -> bool {
+        let state = self.taking.as_ref().map(|(_, taking)| &taking.state);
+        matches!(state, Some(State::Running { .. }))
+    }
+
+    /// Most snapshots are there at once; some take longer than a reconcile may.
+    fn begin_snapshot(&mut self, before: &str) {
+        let now = self.world.now;
+        let is_large = !self.world.is_calm && self.world.random.happens(200);
+        let takes = if is_large {
+            self.world.random.between(1, SNAPSHOT_MOST)
+        } else {
+            self.world.random.below(2)
+        };
+        let (failures, failed_before) = match self.taking.take().map(|(_, last)| last.state) {
+            Some(State::Failed { why, times, .. }) => (times, Some(why)),
+            _ => (0, None),
+        };
+        self.snapshot_failures = failures;
+        let taking = Taking {
+            before: before.to_owned(),
+            since: timestamp(now),
+            state: State::Running {
+                from: "a member".to_owned(),
+                bytes: 0,
+            },
+            failed_before,
+        };
+        self.taking = Some((now + takes, taking));
+    }
+
+    /// A snapshot that has come to its end wakes the control plane. It fails where no member can be read.
+    fn end_snapshot(&mut self) {
+        let now = self.world.now;
+        if !self.is_taking() {
+            return;
+        }
+        let is_read = self.world.answers()
+            && self
+                .world
+                .etcd
+                .members
+                .iter()
+                .any(|m| self.world.reaches(m));
+        let is_bad = !self.world.is_calm && self.world.random.happens(self.bad_steps);
+        let Some((_, taking)) = self.taking.as_mut().filter(|(ends, _)| *ends <= now) else {
+            return;
+        };
+        let at = timestamp(now);
+        if is_read && !is_bad {
+            taking.state = State::Taken(Taken {
+                path: "p".to_owned(),
+                bytes: 1,
+                not_pruned: None,
+                at,
+            });
+            self.snapshot = Some((now, taking.before.clone()));
+        } else {
+            self.snapshot_failures += 1;
+            taking.state = State::Failed {
+                why: "no member answers".to_owned(),
+                at,
+                times: self.snapshot_failures,
+            };
+        }
+        self.look_at = now;
     }
 
     /// Whether the member of this name hears the host.

@@ -8,6 +8,7 @@ use capstan_api::{annotation, label};
 use capstan_core::call::control_plane::{Desired, ObjectReference};
 use capstan_core::control_plane::etcd::{Address, Answer, EtcdMember, View};
 use capstan_core::control_plane::in_cluster::StableWork;
+use capstan_core::control_plane::snapshot::Taking;
 use capstan_core::control_plane::{ComponentState, MaterialState, Member, Observed, Template};
 use capstan_core::lookup::Lookup;
 use jiff::{SignedDuration, Timestamp};
@@ -70,8 +71,13 @@ fn cluster() -> Value {
     })
 }
 
-/// What the host sees now. `keeps_snapshots` is the operator's wish.
-pub fn observe(world: &World, keeps_snapshots: bool, work: Option<&StableWork>) -> Observed {
+/// What the host sees now. `keeps_snapshots` is the operator's wish, `taking` the snapshot that is under way.
+pub fn observe(
+    world: &World,
+    keeps_snapshots: bool,
+    taking: Option<&Taking>,
+    work: Option<&StableWork>,
+) -> Observed {
     let connected = world.is_connected();
     Observed {
         object: world.object.clone(),
@@ -105,6 +111,7 @@ pub fn observe(world: &World, keeps_snapshots: bool, work: Option<&StableWork>) 
             Lookup::Unknown("the workload cluster does not answer".to_owned())
         },
         keeps_snapshots,
+        snapshot: taking.cloned(),
         foreign: Vec::new(),
         stable_work: work.cloned(),
         rotation: capstan_core::control_plane::rotation::Seen::default(),

@@ -135,6 +135,7 @@ impl State {
             waits(machine) && (is_needed || members.learners > 0)
         };
         Basis {
+            at: self.now().as_secs(),
             ill: look.asked.difference(&look.answered).cloned().collect(),
             given_up: names(&|it| is_condition(it, "HealthCheckSucceeded", "False")),
             held: names(&is_held),

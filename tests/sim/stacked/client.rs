@@ -59,6 +59,7 @@ impl Reach for Members {
     fn reach<'a>(
         &'a self,
         member: &'a Address,
+        _: Duration,
     ) -> BoxFuture<'a, Result<Box<dyn Connection>, EtcdError>> {
         async move {
             let (takes, refused, hangs) = {

@@ -34,7 +34,7 @@ words! {
     ETCD_LEADER_MOVED = "EtcdLeaderMoved",
     /// A member was removed from etcd. Nothing to do.
     ETCD_MEMBER_REMOVED = "EtcdMemberRemoved",
-    /// No snapshot of etcd could be taken, so its member stays. The note says why; the host tries again.
+    /// No snapshot of etcd could be taken, so its member stays. The note says why and what to do; the host tries again.
     FAILED_ETCD_SNAPSHOT = "FailedEtcdSnapshot",
     /// A snapshot of etcd was taken before a member was removed. The message has its place and size.
     ETCD_SNAPSHOT_TAKEN = "EtcdSnapshotTaken",

@@ -1,14 +1,15 @@
 //! What a control plane does with the members of its etcd: looks at them, moves the leadership, keeps snapshots, removes one.
 
-use capstan_api::annotation;
+use std::sync::Arc;
+
 use capstan_core::control_plane::etcd::{Address, Alarm, View};
+use capstan_core::control_plane::snapshot::{Taken, Taking};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::Failure;
-use serde_json::json;
 
 use super::{Seen, annotate, writer};
 use crate::ctx::Ctx;
-use crate::etcd::{AlarmChange, Client, EtcdError, Identities};
+use crate::etcd::{AlarmChange, Client, EtcdError, Identities, Progress};
 use crate::event::{self, Event};
 use crate::object::Locator;
 use crate::workloads::Workload;
@@ -90,7 +91,7 @@ pub(super) async fn end_alarm(
     })
 }
 
-/// Keeps a snapshot, and notes on the object where.
+/// Begins to take a snapshot, which wakes the control plane when it has ended.
 pub(super) async fn snapshot(
     ctx: &Ctx,
     identities: &Identities,
@@ -102,33 +103,39 @@ pub(super) async fn snapshot(
         return Ok(());
     };
     let client = connected(ctx, identities, seen).await?;
-    let now = ctx.now();
-    let taken = client.snapshot(from, store, &cluster.key, now).await;
-    let taken = taken.map_err(|error| {
-        failed(
-            "taking a snapshot of etcd before a member is removed",
-            &error,
-        )
-    })?;
+    let (store, cluster, now) = (store.clone(), cluster.key.clone(), ctx.now());
+    let take = |from: Vec<Address>, progress: Arc<Progress>| async move {
+        client
+            .snapshot(&from, &store, &cluster, now, &progress)
+            .await
+    };
+    let own = Locator::of(&seen.object);
+    ctx.taking.begin(ctx, &own, before, from, take);
+    Ok(())
+}
+
+/// Notes on the object where a snapshot is.
+pub(super) async fn note(
+    ctx: &Ctx,
+    seen: &Seen,
+    taking: &Taking,
+    taken: &Taken,
+) -> Result<(), Failure> {
+    annotate(ctx, seen, &taking.noted(taken)).await?;
+    let own = Locator::of(&seen.object);
+    ctx.taking.forget(&own);
     let mut told = format!(
-        "{}, {} bytes, before {before} leaves",
-        taken.path, taken.bytes
+        "{}, {} bytes, before {} leaves",
+        taken.path, taken.bytes, taking.before
     );
     if let Some(why) = &taken.not_pruned {
-        tracing::warn!(cluster = %cluster.key, "older snapshots of etcd stay: {why}");
+        tracing::warn!(control_plane = %own, "older snapshots of etcd stay: {why}");
         told.push_str("; older ones stay: ");
         told.push_str(why);
     }
     let event = Event::normal("EtcdSnapshotTaken", "Snapshot", told);
     event::record(ctx, &writer(), &seen.object, &event).await;
-    let noted = json!({
-        "path": taken.path,
-        "bytes": taken.bytes,
-        "time": now.to_string(),
-        "before": before,
-    });
-    let annotations = json!({annotation::ETCD_SNAPSHOT: noted.to_string()});
-    annotate(ctx, seen, &annotations).await
+    Ok(())
 }
 
 async fn connected(ctx: &Ctx, identities: &Identities, seen: &Seen) -> Result<Client, Failure> {
@@ -152,10 +159,7 @@ async fn client(
     let cluster = seen.cluster.as_ref().ok_or("the Cluster went away")?;
     let authority = seen.authority.as_deref();
     let authority = authority.ok_or("the plugin names no certificate authority of etcd")?;
-    let own = Locator {
-        kind: seen.object.group_kind(),
-        key: seen.object.key.clone(),
-    };
+    let own = Locator::of(&seen.object);
     let tls = identities.of(ctx, &own, &cluster.key, authority).await?;
     let clients = &ctx.etcd;
     Ok(clients.client(&cluster.key, &workload.api, tls, &ctx.tasks))

@@ -24,7 +24,7 @@ use crate::ctx::Ctx;
 use crate::etcd::Identities;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Resource};
-use crate::object::Object;
+use crate::object::{Locator, Object};
 use crate::plugins::ActivePlugin;
 use crate::workloads::Workload;
 
@@ -192,6 +192,7 @@ fn begin(
             initialized: Lookup::Missing,
             etcd: Lookup::Missing,
             keeps_snapshots: ctx.snapshots.is_some(),
+            snapshot: ctx.taking.of(&Locator::of(object)),
             foreign: Vec::new(),
             stable_work: None,
             rotation: capstan_core::control_plane::rotation::Seen::default(),

@@ -27,8 +27,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one call may take (contract: upstream `CallTimeout`).
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A connection that outlives its use by so much is cut: nobody keeps one for longer than a reconcile.
-const LIFETIME_MAX: Duration = Duration::from_secs(180);
+/// A connection for calls within a reconcile that outlives its use by so much is cut: a reconcile ends before.
+pub(super) const LIFETIME_MAX: Duration = Duration::from_secs(180);
 
 /// The largest message: a list of members is a few kilobytes, a part of a snapshot 32 KiB.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -93,11 +93,12 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Speaks TLS and HTTP/2 over this stream.
+    /// Speaks TLS and HTTP/2 over this stream, which is cut after this time.
     pub(super) async fn open(
         stream: Box<dyn Duplex>,
         tls: Arc<ClientConfig>,
         tasks: &Tasks,
+        lifetime: Duration,
     ) -> Result<Self, EtcdError> {
         let connect = |why: String| EtcdError::Connect(why);
         let name = ServerName::try_from(AUTHORITY).map_err(|error| connect(error.to_string()))?;
@@ -111,7 +112,7 @@ impl Channel {
                 .map_err(|error| connect(format!("HTTP/2: {error}")))?;
         tasks.spawn("etcd connection", async move {
             // What ends it shows in the calls.
-            let _ = tokio::time::timeout(LIFETIME_MAX, connection).await;
+            let _ = tokio::time::timeout(lifetime, connection).await;
         });
         Ok(Self { sender })
     }
@@ -212,7 +213,7 @@ impl Body {
 }
 
 /// A message with its five bytes before: not compressed, its length.
-fn framed(message: &[u8]) -> Bytes {
+pub(super) fn framed(message: &[u8]) -> Bytes {
     let length = message.len();
     let mut bytes = BytesMut::with_capacity(length.saturating_add(5));
     bytes.put_u8(0);

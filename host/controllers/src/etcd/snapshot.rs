@@ -2,6 +2,7 @@
 
 mod bucket;
 mod directory;
+mod taking;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 
 pub use self::bucket::Bucket;
 use self::directory::Directory;
+pub use self::taking::{Progress, Snapshots};
 use super::EtcdError;
 
 /// End of a snapshot's name.

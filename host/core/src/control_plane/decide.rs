@@ -11,7 +11,7 @@ use super::leave::{self, Leaving};
 use super::size::{Size, size};
 use super::{
     MaterialState, Member, Observed, Step, adoption, health, in_cluster, news, remediation,
-    rotation, sync,
+    rotation, snapshot, sync,
 };
 use crate::call::bootstrap::Role;
 use crate::call::control_plane::Desired;
@@ -132,6 +132,11 @@ fn next(
     mut plan: Plan<Step>,
 ) -> Plan<Step> {
     let Leaving { steps, wait } = leave::decide(observed, now);
+    let told = wait.as_ref().and_then(|why| snapshot::news(observed, why));
+    plan.steps.extend(told);
+    if let Some(soon) = snapshot::look_again(observed, &steps, now) {
+        plan = plan.check_after(soon);
+    }
     if !steps.is_empty() {
         plan.steps.extend(steps);
         return plan;

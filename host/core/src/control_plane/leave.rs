@@ -4,21 +4,18 @@ use capstan_api::annotation;
 use capstan_api::condition::{self as conditions, ConditionStatus};
 use capstan_api::name::Version;
 use capstan_api::reason::{condition_type, machine as machine_reason};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::etcd::{self, EtcdMember, View, Votes};
-use super::{Member, Observed, Step, health, sync};
+use super::{Member, Observed, Step, health, snapshot, sync};
 use crate::lookup::Lookup;
-
-/// A snapshot is good for tries of the same removal within this time.
-const SNAPSHOT_FRESH: SignedDuration = SignedDuration::from_mins(2);
 
 /// What is done about members that leave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Leaving {
     /// In order.
     pub steps: Vec<Step>,
-    /// What is waited for.
+    /// What is waited for, or what stood in the way of the steps until now.
     pub wait: Option<String>,
 }
 
@@ -27,7 +24,7 @@ impl Leaving {
         Self { steps, wait: None }
     }
 
-    fn wait(why: impl Into<String>) -> Self {
+    pub(super) fn wait(why: impl Into<String>) -> Self {
         Self {
             steps: Vec::new(),
             wait: Some(why.into()),
@@ -38,7 +35,7 @@ impl Leaving {
 /// What is done next: a member without a machine is taken out before a machine goes.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Leaving {
-    if let Some(step) = end_alarm(observed) {
+    if let Some(step) = end_alarm(observed).or_else(|| snapshot::note(observed)) {
         return Leaving::steps(vec![step]);
     }
     let (orphan, hook) = (orphan(observed, now), hook(observed, now));
@@ -153,18 +150,21 @@ fn hook_of(observed: &Observed, member: &Member, now: Timestamp) -> Leaving {
             member.name()
         ));
     }
-    let mut steps = Vec::new();
-    match hand_over(observed, member, now) {
-        HandOver::No => {}
-        HandOver::Do(step) => steps.push(step),
+    let first = match hand_over(observed, member, now) {
+        HandOver::No => None,
+        HandOver::Do(step) => Some(step),
         HandOver::Nobody => {
             return Leaving::wait(format!(
                 "Machine {} stays: it leads etcd, and no other member can take over",
                 member.name()
             ));
         }
+    };
+    if let Some(before) = snapshot::before_removal(observed, found, now) {
+        return before;
     }
-    steps.extend(remove(observed, found, now));
+    let mut steps = Vec::from_iter(first);
+    steps.push(remove(observed, found));
     steps.push(sync::drop_hook(member));
     Leaving::steps(steps)
 }
@@ -194,7 +194,8 @@ pub fn orphan(observed: &Observed, now: Timestamp) -> Leaving {
             first.name, first.id
         ));
     }
-    Leaving::steps(remove(observed, first, now))
+    snapshot::before_removal(observed, first, now)
+        .unwrap_or_else(|| Leaving::steps(vec![remove(observed, first)]))
 }
 
 /// Why a member must not be removed.
@@ -243,35 +244,12 @@ pub fn danger_of(observed: &Observed, member: &Member) -> Option<String> {
     }
 }
 
-/// Removes a member, after a snapshot where the operator wants one.
-fn remove(observed: &Observed, member: &EtcdMember, now: Timestamp) -> Vec<Step> {
-    let through = etcd::addresses(observed, &member.name);
-    let mut steps = Vec::new();
-    if observed.keeps_snapshots && !has_snapshot(observed, member, now) {
-        steps.push(Step::Snapshot {
-            from: through.clone(),
-            before: format!("{} {:x}", member.name, member.id),
-        });
-    }
-    steps.push(Step::RemoveEtcdMember {
+fn remove(observed: &Observed, member: &EtcdMember) -> Step {
+    Step::RemoveEtcdMember {
         id: member.id,
         name: member.name.clone(),
-        through,
-    });
-    steps
-}
-
-/// Whether a snapshot was taken for this removal a short time ago.
-fn has_snapshot(observed: &Observed, member: &EtcdMember, now: Timestamp) -> bool {
-    let annotations = observed.object.pointer("/metadata/annotations");
-    let noted = annotations
-        .and_then(|all| all.get(annotation::ETCD_SNAPSHOT))
-        .and_then(serde_json::Value::as_str)
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    let text = |field: &str| noted.as_ref()?.get(field)?.as_str();
-    let is_for_it = text("before") == Some(format!("{} {:x}", member.name, member.id).as_str());
-    let time = text("time").and_then(|time| time.parse::<Timestamp>().ok());
-    is_for_it && time.is_some_and(|time| now.duration_since(time) < SNAPSHOT_FRESH)
+        through: etcd::addresses(observed, &member.name),
+    }
 }
 
 /// Whether a member has to hand over the leadership.

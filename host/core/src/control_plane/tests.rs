@@ -79,6 +79,7 @@ fn observed(replicas: u32) -> Observed {
         initialized: Lookup::Missing,
         etcd: Lookup::Missing,
         keeps_snapshots: false,
+        snapshot: None,
         foreign: vec![],
         stable_work: None,
         rotation: crate::control_plane::rotation::Seen::default(),
@@ -642,5 +643,6 @@ mod propagation;
 mod remediation;
 mod rotation;
 mod scale;
+mod snapshots;
 mod successor;
 mod waiting;

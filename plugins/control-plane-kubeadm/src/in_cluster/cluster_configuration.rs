@@ -122,9 +122,7 @@ pub(super) fn updated(
     }
     for name in COMPONENTS {
         let mut wanted = component(cluster(spec, name), is_newer, name)?;
-        let kept = current
-            .get(name)
-            .and_then(|c| c.get(OLDER_TIMEOUT));
+        let kept = current.get(name).and_then(|c| c.get(OLDER_TIMEOUT));
         if let (Some(kept), false) = (kept, is_newer) {
             wanted.insert(OLDER_TIMEOUT.to_owned(), kept.clone());
         }

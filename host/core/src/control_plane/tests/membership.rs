@@ -6,28 +6,28 @@ use proptest::prelude::*;
 use super::super::{leave, remediation};
 use super::*;
 
-fn three() -> Observed {
+pub(super) fn three() -> Observed {
     running(
         3,
         vec![member("a", "a"), member("b", "b"), member("c", "a")],
     )
 }
 
-fn waiting(member: Member) -> Member {
+pub(super) fn waiting(member: Member) -> Member {
     with_condition(
         deleting(member),
         Report::yes("Deleting", "WaitingForPreTerminateHook"),
     )
 }
 
-fn drops_hook(step: &Step, name: &str) -> bool {
+pub(super) fn drops_hook(step: &Step, name: &str) -> bool {
     matches!(step, Step::Patch { patch, name: of, .. }
         if of == name && patch.pointer("/metadata/annotations")
             .is_some_and(|a| a.get(annotation::KCP_CLEANUP_HOOK) == Some(&Value::Null)))
 }
 
 /// Steps without conditions on Machines, and without what is only told.
-fn steps(seen: &Observed) -> Vec<Step> {
+pub(super) fn steps(seen: &Observed) -> Vec<Step> {
     let mut steps = decide(seen, now()).steps;
     steps.retain(|step| match step {
         Step::ReportMachine { conditions, .. } => conditions.len() <= 1,
@@ -100,34 +100,6 @@ fn the_member_is_removed_by_the_others_and_then_the_hook_goes() {
         matches!(done.as_slice(), [hook] if drops_hook(hook, "a")),
         "{done:?}"
     );
-}
-
-#[test]
-fn a_snapshot_comes_before_each_removal_and_not_before_each_try() {
-    let mut seen = three();
-    seen.keeps_snapshots = true;
-    seen.members[1] = waiting(seen.members[1].clone());
-    let done = steps(&seen);
-    let [
-        Step::Snapshot { from, before },
-        Step::RemoveEtcdMember { id: 2, .. },
-        _,
-    ] = done.as_slice()
-    else {
-        panic!("{done:?}")
-    };
-    assert_eq!(from.len(), 2, "not from the one that goes");
-    let noted = |before: &str, time: &str| {
-        let text = json!({"path": "p", "bytes": 1, "time": time, "before": before}).to_string();
-        json!({annotation::ETCD_SNAPSHOT: text})
-    };
-    let takes = |seen: &Observed| matches!(steps(seen)[0], Step::Snapshot { .. });
-    seen.object["metadata"]["annotations"] = noted(before, "2026-01-01T00:59:30Z");
-    assert!(!takes(&seen));
-    seen.object["metadata"]["annotations"] = noted(before, "2026-01-01T00:50:00Z");
-    assert!(takes(&seen), "too old");
-    seen.object["metadata"]["annotations"] = noted("other 7", "2026-01-01T00:59:30Z");
-    assert!(takes(&seen), "of another removal");
 }
 
 #[test]

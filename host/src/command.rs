@@ -7,8 +7,10 @@ mod local;
 mod manifests;
 mod plan;
 mod plugin;
+mod reports;
 mod run;
 mod serving;
+mod snapshots;
 mod version;
 
 use std::process::ExitCode;

@@ -3,6 +3,8 @@
 
 mod workload;
 
+pub(crate) use self::workload::{PORT, is_free};
+
 use capstan_api::{label, manifests};
 use capstan_controllers::access::{self, Rules};
 use capstan_controllers::{install, registry};
@@ -29,6 +31,42 @@ pub(crate) struct Installation {
     pub(crate) otlp_endpoint: Option<String>,
     /// Whether calls of plugins are recorded that ask for it.
     pub(crate) record: bool,
+    /// Where snapshots of etcd are kept, if anywhere.
+    pub(crate) snapshots: Option<Snapshots>,
+    /// Where machines report failed bootstraps, if they may.
+    pub(crate) reports: Option<Reports>,
+}
+
+/// Where snapshots of etcd are kept.
+pub(crate) struct Snapshots {
+    /// What the host is told.
+    pub(crate) flags: Vec<String>,
+    /// The volume of a directory.
+    pub(crate) volume: Option<Claim>,
+}
+
+/// A claim to a volume that the hosts write to.
+pub(crate) struct Claim {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is mounted.
+    pub(crate) mount: String,
+    /// Of the claim that is to be made; there is one already without it.
+    pub(crate) size: Option<String>,
+    /// Storage class of the claim that is to be made, where it is not the default.
+    pub(crate) class: Option<String>,
+}
+
+/// Where machines report failed bootstraps.
+pub(crate) struct Reports {
+    /// What the host is told.
+    pub(crate) flags: Vec<String>,
+    /// Where it listens.
+    pub(crate) port: u16,
+    /// The port at which machines reach it.
+    pub(crate) public_port: u16,
+    /// Type of the Service between them.
+    pub(crate) service: &'static str,
 }
 
 impl Installation {
@@ -127,6 +165,8 @@ mod tests {
             plugin_claim: None,
             otlp_endpoint: None,
             record: false,
+            snapshots: None,
+            reports: None,
         }
     }
 
@@ -208,6 +248,122 @@ mod tests {
         ] {
             assert!(!plain.contains(word), "{word}");
         }
+    }
+
+    fn one<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
+        let mut all = documents.iter().filter(|it| it["kind"] == kind);
+        let (first, more) = (all.next(), all.next());
+        assert!(more.is_none(), "{more:?}");
+        first.unwrap_or_else(|| panic!("no {kind}"))
+    }
+
+    #[test]
+    fn snapshots_have_a_volume_that_every_host_can_write_to() {
+        let claimed = |replicas: u32, size: Option<&str>| Installation {
+            replicas,
+            snapshots: Some(Snapshots {
+                flags: vec!["--etcd-snapshots=/snapshots".to_owned()],
+                volume: Some(Claim {
+                    name: "kept".to_owned(),
+                    mount: "/snapshots".to_owned(),
+                    size: size.map(str::to_owned),
+                    class: Some("shared".to_owned()),
+                }),
+            }),
+            ..installation()
+        };
+        for (replicas, mode, strategy) in [
+            (2, "ReadWriteMany", Value::Null),
+            (1, "ReadWriteOnce", json!({"type": "Recreate"})),
+        ] {
+            let documents = claimed(replicas, Some("20Gi")).documents();
+            let claim = one(&documents, "PersistentVolumeClaim");
+            assert_eq!(
+                claim["metadata"],
+                json!({"namespace": "ns", "name": "kept"})
+            );
+            let spec = json!({
+                "accessModes": [mode], "storageClassName": "shared",
+                "resources": {"requests": {"storage": "20Gi"}},
+            });
+            assert_eq!(claim["spec"], spec);
+            let deployment = one(&documents, "Deployment");
+            assert_eq!(deployment["spec"]["strategy"], strategy);
+            let pod = &deployment["spec"]["template"]["spec"];
+            let container = &pod["containers"][0];
+            let args = container["args"].as_array().unwrap();
+            assert!(args.contains(&json!("--etcd-snapshots=/snapshots")));
+            let has = |list: &Value, one: Value| list.as_array().unwrap().contains(&one);
+            assert!(has(
+                &container["volumeMounts"],
+                json!({"name": "etcd-snapshots", "mountPath": "/snapshots"})
+            ));
+            assert!(has(
+                &pod["volumes"],
+                json!({"name": "etcd-snapshots", "persistentVolumeClaim": {"claimName": "kept"}})
+            ));
+        }
+        // One that is there already is not printed.
+        let documents = claimed(2, None).documents();
+        assert!(
+            documents
+                .iter()
+                .all(|it| it["kind"] != "PersistentVolumeClaim")
+        );
+    }
+
+    #[test]
+    fn no_volume_is_mounted_over_another_one() {
+        let is_free = |path: &str| is_free(std::path::Path::new(path));
+        assert!(is_free("/snapshots") && is_free("/var/lib/capstan/etcd-snapshots"));
+        for taken in [
+            "snapshots",
+            "/",
+            "/var",
+            "/var/cache/capstan/snapshots",
+            "/var/lib/capstan/plugins",
+            "/etc/capstan",
+            "/a/../etc",
+            "/a:b",
+        ] {
+            assert!(!is_free(taken), "{taken}");
+        }
+    }
+
+    #[test]
+    fn machines_reach_the_hosts_where_they_are_told() {
+        let reported = |service: &'static str| Installation {
+            reports: Some(Reports {
+                flags: vec!["--bootstrap-report-listen=0.0.0.0:9443".to_owned()],
+                port: 9443,
+                public_port: 31443,
+                service,
+            }),
+            ..installation()
+        };
+        let documents = reported("LoadBalancer").documents();
+        let service = &one(&documents, "Service")["spec"];
+        let deployment = one(&documents, "Deployment");
+        let template = &deployment["spec"]["template"];
+        assert_eq!(service["selector"], template["metadata"]["labels"]);
+        assert_eq!(service["ports"][0]["port"], 31443);
+        let container = &template["spec"]["containers"][0];
+        let port = container["ports"].as_array().unwrap().iter();
+        let mut port = port.filter(|port| port["name"] == service["ports"][0]["targetPort"]);
+        assert_eq!(port.next().unwrap()["containerPort"], 9443);
+        let args = container["args"].as_array().unwrap();
+        assert!(args.contains(&json!("--bootstrap-report-listen=0.0.0.0:9443")));
+        let policy = one(&documents, "NetworkPolicy");
+        let let_in = policy["spec"]["ingress"][0]["ports"].as_array().unwrap();
+        assert!(let_in.contains(&json!({"port": 9443, "protocol": "TCP"})));
+        let documents = reported("NodePort").documents();
+        let port = &one(&documents, "Service")["spec"]["ports"][0];
+        assert_eq!(
+            (&port["port"], &port["nodePort"]),
+            (&json!(9443), &json!(31443))
+        );
+        let plain = installation().documents();
+        assert!(plain.iter().all(|document| document["kind"] != "Service"));
     }
 
     #[test]

@@ -45,6 +45,19 @@ const PROVIDER: Kind = Kind {
     namespaced: true,
 };
 
+/// What a volume is claimed with.
+const CLAIM: Kind = Kind {
+    api_version: "v1",
+    plural: "persistentvolumeclaims",
+    namespaced: true,
+};
+
+const SERVICE: Kind = Kind {
+    api_version: "v1",
+    plural: "services",
+    namespaced: true,
+};
+
 /// One request of the host, as the audit log has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Use {
@@ -151,11 +164,66 @@ async fn pods_are_restricted_with_all_volumes(kube: &Kube) {
     pods_are_restricted(kube, &documents).await;
     // A ceiling that no host would take is not printed.
     std::fs::write(&file, "grants:\n- capability: shell\n").unwrap();
+    refused(&[&flag], "grants[0].capability");
+}
+
+/// The same with a volume for snapshots of etcd and a Service for reports of machines: the server takes both.
+async fn pods_are_restricted_with_snapshots_and_reports(kube: &Kube) {
+    let dir = "--etcd-snapshots=/var/lib/capstan/etcd-snapshots";
+    let listen = "--bootstrap-report-listen=0.0.0.0:9443";
+    let url = "--bootstrap-report-url=https://reports.example.com";
+    let documents = manifests(&[
+        dir,
+        "--etcd-snapshots-keep=9",
+        "--etcd-snapshots-size=20Gi",
+        "--etcd-snapshots-storage-class=shared",
+        listen,
+        url,
+    ]);
+    let args = host_args(&documents);
+    for flag in [dir, "--etcd-snapshots-keep=9", listen, url] {
+        assert!(args.iter().any(|arg| arg == flag), "{flag}: {args:?}");
+    }
+    apply(kube, &documents).await;
+    let claim = kube
+        .get(CLAIM, NAMESPACE, "capstan-etcd-snapshots")
+        .await
+        .unwrap();
+    assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
+    let service = kube.get(SERVICE, NAMESPACE, "capstan-bootstrap-report");
+    assert_eq!(service.await.unwrap()["spec"]["ports"][0]["port"], 443);
+    pods_are_restricted(kube, &documents).await;
+    // What no host would take, or would be lost, is not printed.
+    refused(&[dir], "--etcd-snapshots-size");
+    refused(
+        &["--etcd-snapshots=snapshots", "--etcd-snapshots-claim=a"],
+        "absolute path",
+    );
+    let bucket = "--etcd-snapshots=s3://bucket/prefix";
+    refused(&[bucket], "--etcd-snapshots-secret");
+    refused(
+        &[
+            bucket,
+            "--etcd-snapshots-secret=key",
+            "--etcd-snapshots-claim=a",
+        ],
+        "are for directories",
+    );
+    refused(&[dir, "--etcd-snapshots-size=20"], "with its unit");
+    refused(&[listen], "--bootstrap-report-url is missing");
+    refused(
+        &["--bootstrap-report-listen=9443", url],
+        "that others reach",
+    );
+}
+
+/// Nothing is printed for these arguments, and it is said why.
+fn refused(args: &[&str], why: &str) {
     let mut program = std::process::Command::new(wasm::program());
-    let printed = program.args(["manifests", &flag]).output().unwrap();
+    let printed = program.arg("manifests").args(args).output().unwrap();
     let words = String::from_utf8_lossy(&printed.stderr);
     assert!(!printed.status.success() && printed.stdout.is_empty());
-    assert!(words.contains("grants[0].capability"), "{words}");
+    assert!(words.contains(why), "{words}");
 }
 
 /// The Pods of the Deployment are let in by the namespace's own rule, and less careful ones are not.
@@ -252,13 +320,20 @@ async fn extras(host: &TestHost, cluster: &TestCluster) {
 #[test]
 fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
     run(async {
-        let documents = manifests(&["--signatures=warn"]);
+        let documents = manifests(&[
+            "--signatures=warn",
+            "--etcd-snapshots=s3://snapshots/of-etcd",
+            "--etcd-snapshots-secret=snapshots",
+            "--etcd-snapshots-region=test-region-1",
+            "--etcd-snapshots-endpoint=https://store.example.com",
+        ]);
         let plane = ControlPlane::start_for_tests().await.unwrap();
         let admin = plane.kubeconfig_text("admin", &["system:masters"]).unwrap();
         let kube = Kube::from_kubeconfig(&admin).await;
         apply(&kube, &documents).await;
         pods_are_restricted(&kube, &documents).await;
         pods_are_restricted_with_all_volumes(&kube).await;
+        pods_are_restricted_with_snapshots_and_reports(&kube).await;
         let kubeconfig = account_kubeconfig(&plane, &kube).await;
         let cloud = TestCloud::start(&plane.dir().join("cloud")).await;
         let mut host = TestHost::with(plane, cloud).await;

@@ -4,6 +4,7 @@
 mod serve;
 mod token;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -38,6 +39,9 @@ const TOKEN_KEY: &str = "token.key";
 const TOKEN_KEY_BYTES: usize = 32;
 
 const MANAGER: &str = "capstan-bootstrap-report";
+
+/// The port of an address that names none.
+const HTTPS: u16 = 443;
 const PATH: &str = "/v1/bootstrap-report";
 const REASON: &str = "BootstrapReportUnavailable";
 
@@ -47,6 +51,13 @@ pub struct PublicUrl {
     /// Without a slash at its end.
     text: String,
     host: String,
+    port: u16,
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl PublicUrl {
@@ -56,7 +67,14 @@ impl PublicUrl {
         Self {
             text: format!("https://{address}"),
             host: address.ip().to_string(),
+            port: address.port(),
         }
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }
 
@@ -76,6 +94,7 @@ impl std::str::FromStr for PublicUrl {
         Ok(Self {
             text: text.trim_end_matches('/').to_owned(),
             host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(HTTPS),
         })
     }
 }
@@ -325,9 +344,11 @@ mod tests {
     fn a_url_is_one_that_machines_can_use() {
         let url: PublicUrl = "https://[fd00::1]:9443/".parse().unwrap();
         assert_eq!(
-            (url.text.as_str(), url.host.as_str()),
-            ("https://[fd00::1]:9443", "fd00::1")
+            (url.to_string().as_str(), url.host.as_str(), url.port()),
+            ("https://[fd00::1]:9443", "fd00::1", 9443)
         );
+        let url: PublicUrl = "https://reports.example.com".parse().unwrap();
+        assert_eq!(url.port(), 443);
         for wrong in [
             "http://a:1",
             "a:1",

@@ -64,6 +64,12 @@ impl Fence {
         }
     }
 
+    /// Whether things pass now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.ends().is_ok()
+    }
+
     /// Does something as long as the fence is open, and drops it when it shuts.
     ///
     /// # Errors

@@ -77,6 +77,8 @@ fn installation() -> Vec<Value> {
         plugin_claim: None,
         otlp_endpoint: None,
         record: false,
+        snapshots: None,
+        reports: None,
     };
     installation.identity()
 }

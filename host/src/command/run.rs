@@ -1,7 +1,5 @@
 //! `capstan run`: puts the host together, serves until it is told to stop or loses its lease.
 
-mod snapshots;
-
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,10 +28,10 @@ use capstan_engine::{
     Ceiling, Compiler, Engine, EngineOptions, Limits, SignaturePolicy, SourceOptions, limit_bytes,
     share_of_guests,
 };
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::snapshots::SnapshotArgs;
+use super::reports::{ReportArgs, address};
+use super::snapshots::SnapshotArgs;
 use crate::admin::{Admin, Phase};
 use crate::telemetry::{self, LogFormat, Traces};
 
@@ -101,13 +99,8 @@ pub(super) struct RunArgs {
     /// Records that are kept.
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     record_keep: usize,
-    /// Address at which machines may tell that they did not become nodes; port 0, or 0 alone, means a free port. Without it they are
-    /// not asked to.
-    #[arg(long, value_parser = address, value_name = "ADDRESS")]
-    bootstrap_report_listen: Option<SocketAddr>,
-    /// How machines reach that address, such as https://capstan.example.com:9443; where it listens by default.
-    #[arg(long, value_name = "URL", requires = "bootstrap_report_listen")]
-    bootstrap_report_url: Option<PublicUrl>,
+    #[command(flatten)]
+    reports: ReportArgs,
     /// Labels of Machines that go to their Nodes beside those of Cluster API's domains: a regular expression for their keys; may be
     /// given several times.
     #[arg(long, value_name = "REGEX")]
@@ -178,15 +171,6 @@ impl From<Signatures> for SignaturePolicy {
             Signatures::Require => Self::Require,
         }
     }
-}
-
-/// An address, or a port on loopback.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    text.parse()
-        .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9440, or a port".to_owned())
 }
 
 /// Runs the host to its end.
@@ -321,7 +305,7 @@ impl Host {
         let engine = Engine::new(engine_options(args)?)?;
         patiently(|| install::ensure_namespace(&*self.server, &args.namespace)).await?;
         let snapshots = args.snapshots.store(&args.namespace, &self.api, tasks)?;
-        let listening = report_listener(args).await?;
+        let listening = args.reports.listener().await?;
         let reports = match &listening {
             Some((_, url)) => Some(self.reports(url).await?),
             None => None,
@@ -342,6 +326,12 @@ impl Host {
                 .map_err(|why| anyhow::anyhow!("--record-dir {why}"))?;
             ctx.plugins.record_to(dir);
         }
+        // A host that stands by says so at once, and machines ask again.
+        if let (Some(reports), Some((listener, _))) = (reports, listening) {
+            reports
+                .serve(&ctx, listener)
+                .context("--bootstrap-report-listen")?;
+        }
         let plugins = PluginController::new(Arc::clone(&engine));
         if let Some(claim) = &mut claim {
             self.admin.enter(Phase::StandingBy {
@@ -357,11 +347,6 @@ impl Host {
             let changed = patiently(|| install::host(&*self.api)).await?;
             tracing::info!(changed, "kinds and admission policies are installed");
             patiently(|| install::core_provider(&*self.api, &args.namespace)).await?;
-            if let (Some(reports), Some((listener, _))) = (reports, listening) {
-                reports
-                    .serve(&ctx, listener)
-                    .context("--bootstrap-report-listen")?;
-            }
             let metrics = Arc::new(Metrics::default());
             registry::start_warm(&ctx, plugins, &metrics);
             self.admin.enter(Phase::Working {
@@ -379,25 +364,6 @@ impl Host {
             },
         }
     }
-}
-
-/// Where machines report, if they may, and how they reach it.
-async fn report_listener(args: &RunArgs) -> anyhow::Result<Option<(TcpListener, PublicUrl)>> {
-    let Some(address) = args.bootstrap_report_listen else {
-        return Ok(None);
-    };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("--bootstrap-report-listen: cannot listen on {address}"))?;
-    let address = listener.local_addr()?;
-    let url = match &args.bootstrap_report_url {
-        Some(url) => url.clone(),
-        None if address.ip().is_unspecified() => {
-            bail!("--bootstrap-report-url is missing: {address} is no address that machines reach")
-        }
-        None => PublicUrl::of_address(address),
-    };
-    Ok(Some((listener, url)))
 }
 
 /// Repeats what fails for reasons that pass, for a while: the API server may be starting as well.
@@ -538,16 +504,6 @@ fn default_cache_dir() -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_port_alone_means_loopback() {
-        assert_eq!(address("0"), Ok(SocketAddr::from(([127, 0, 0, 1], 0))));
-        assert_eq!(
-            address("0.0.0.0:80"),
-            Ok(SocketAddr::from(([0, 0, 0, 0], 80)))
-        );
-        assert!(address("here").is_err());
-    }
 
     #[test]
     fn a_ceiling_is_read_or_named() {

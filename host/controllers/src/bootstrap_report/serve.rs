@@ -100,7 +100,12 @@ async fn hear(
     let service = service_fn(move |request| {
         let (ctx, reports) = (Arc::clone(&ctx), Arc::clone(&reports));
         async move {
-            let (code, text) = answer(&ctx, &reports, request).await;
+            // The host that works is another one, and machines may reach either.
+            let (code, text) = if ctx.fence.is_open() {
+                answer(&ctx, &reports, request).await
+            } else {
+                LATER
+            };
             let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
             *response.status_mut() = code;
             Ok::<_, std::convert::Infallible>(response)
@@ -225,4 +230,77 @@ async fn keep(ctx: &Ctx, mut config: Arc<Object>, failure: &BootstrapFailure) ->
         }
     }
     LATER
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::OnceLock;
+
+    use capstan_core::material::KeyAlgorithm;
+    use rustls_pki_types::ServerName;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+    use tokio_rustls::TlsConnector;
+
+    use super::super::PublicUrl;
+    use super::*;
+    use crate::ctx::{Clock as _, SystemClock};
+    use crate::etcd::identity::client_config;
+    use crate::fence::Fence;
+    use crate::kube_api::KubeApi;
+    use crate::pki;
+    use crate::tasks::Tasks;
+    use crate::workloads::RealConnect;
+    use crate::workloads::tests::Fake;
+
+    /// The first line of the answer to a request for nothing in particular.
+    async fn status(address: SocketAddr, authority: &str) -> String {
+        let tls = TlsConnector::from(client_config(authority, None, &[]).unwrap());
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let mut stream = tls.connect(name, stream).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: reports\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // The server may end without saying so in TLS.
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        answer.lines().next().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_host_that_stands_by_has_machines_ask_again() {
+        let now = SystemClock.now();
+        let authority =
+            pki::certificate_authority("reports", KeyAlgorithm::EcdsaP256, 30, now).unwrap();
+        let public = authority.public.clone();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let reports = Arc::new(Reports {
+            url: PublicUrl::of_address(address),
+            authority,
+            key: Vec::new(),
+            served_until: OnceLock::new(),
+        });
+        let fence = Fence::shut();
+        let api: Arc<dyn KubeApi> = Fake::new();
+        let ctx = Arc::new(Ctx {
+            fence: fence.clone(),
+            ..Ctx::new(
+                api,
+                Arc::new(RealConnect::default()),
+                Arc::new(SystemClock),
+                Tasks::default(),
+                "ns",
+            )
+        });
+        reports.serve(&ctx, listener).unwrap();
+        assert_eq!(
+            status(address, &public).await,
+            "HTTP/1.1 503 Service Unavailable"
+        );
+        fence.open_until(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(status(address, &public).await, "HTTP/1.1 404 Not Found");
+    }
 }

@@ -396,12 +396,16 @@ fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<
         report.message = all.join("\n");
     }
     // Who has deleted a machine is told here what it waits for: there may be as many as wanted, and nothing else under way.
-    let is_ill = report.status != ConditionStatus::True && observed.connected;
-    if is_ill
+    let is_said = report.status != ConditionStatus::True || observed.snapshot.is_some();
+    if is_said
+        && observed.connected
         && !observed.is_deleting()
         && let Some(why) = leave::hook(observed, now).wait
     {
-        report.message.push_str(&format!("\n* {why}"));
+        if !report.message.is_empty() {
+            report.message.push('\n');
+        }
+        report.message.push_str(&format!("* {why}"));
     }
     Some(report)
 }

@@ -18,6 +18,9 @@ const FRESH: SignedDuration = SignedDuration::from_mins(2);
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// What failed longer ago than this says nothing of the next try.
+const PAST: SignedDuration = SignedDuration::from_mins(10);
+
 /// How soon one that was begun is looked at: most have ended by then, which wakes the control plane.
 const BEGUN: Duration = Duration::from_secs(5);
 
@@ -141,7 +144,10 @@ pub(super) fn before_removal(
         State::Failed { why, .. } if pause(observed, now).is_some() => {
             Leaving::wait(not_taken(why))
         }
-        State::Failed { why, .. } => begin(Some(not_taken(why))),
+        State::Failed { why, at, .. } => {
+            let is_past = now.duration_since(*at) > PAST;
+            begin((!is_past).then(|| not_taken(why)))
+        }
     })
 }
 

@@ -85,6 +85,23 @@ fn a_removal_is_decided_anew_when_its_snapshot_is_there() {
 }
 
 #[test]
+fn a_person_who_deleted_a_machine_reads_what_it_waits_for() {
+    let mut seen = leaving();
+    let said = |seen: &Observed| {
+        let plan = decide(seen, now());
+        let all = report(seen, &plan, &Outcome::default(), now()).conditions;
+        let mut all = all.into_iter();
+        let of_etcd = all.find(|it| it.type_ == condition_type::ETCD_CLUSTER_HEALTHY);
+        of_etcd.unwrap()
+    };
+    let before = said(&seen);
+    seen.snapshot = taking("b 2", running_from_c());
+    let report = said(&seen);
+    assert_eq!(report.status, before.status, "that is as it was");
+    assert!(report.message.contains("is being taken"), "{report:?}");
+}
+
+#[test]
 fn a_leader_hands_over_when_the_snapshot_is_there_and_not_before() {
     let mut seen = leaving();
     view(&mut seen).members[0].is_leader = false;
@@ -160,6 +177,9 @@ fn a_snapshot_that_fails_is_said_and_tried_again_later_each_time() {
         let said = "the etcd member b stays: no snapshot of etcd could be taken: the disk is full";
         assert_eq!(wait(&seen), said, "also while it is tried again");
     }
+    seen.snapshot = taking("b 2", failed(now() - SignedDuration::from_mins(11), 9));
+    assert!(!told(&decide(&seen, now())), "it is no news any more");
+    assert_eq!(leave::decide(&seen, now()).wait, None);
     let mut again = taking("b 2", running_from_c()).unwrap();
     again.failed_before = Some("the disk is full".to_owned());
     seen.snapshot = Some(again);

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use capstan_tests::cluster::TestCluster;
+use capstan_tests::control_plane;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    EVENT, Kind, Kube, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT,
-    MACHINE_HEALTH_CHECK, MACHINE_SET, name,
+    CONTROL_PLANE, EVENT, Kind, Kube, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE,
+    MACHINE_DEPLOYMENT, MACHINE_HEALTH_CHECK, MACHINE_SET, condition, name,
 };
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
@@ -242,6 +243,27 @@ fn a_set_that_may_not_make_machines_says_so_in_an_event() {
     });
 }
 
+/// How a label is set.
+const LABELLING: &str = "application/merge-patch+json";
+
+/// Has the server refuse the label `tier` on one infrastructure machine, and answers the path that it would be set at without effect.
+async fn refuse_tiers(kube: &Kube, ns: &str, own: &str, policy: &str) -> String {
+    let rule = json!({
+        "apiGroups": [LOCAL_MACHINE.api_version.split('/').next()], "apiVersions": ["*"],
+        "operations": ["UPDATE"], "resources": ["localmachines"],
+    });
+    let unless = format!(
+        "object.metadata.namespace != '{ns}' || object.metadata.name != '{own}' || \
+         !has(object.metadata.labels) || !('tier' in object.metadata.labels)"
+    );
+    deny(kube, policy, &rule, &unless, "no tiers here").await;
+    let label = json!({"metadata": {"labels": {"tier": "a"}}});
+    let dry = format!("{}?dryRun=All", LOCAL_MACHINE.path(ns, Some(own)));
+    let labelling = (http::Method::PATCH, dry.as_str(), LABELLING);
+    denied(kube, labelling, &label, "no tiers here").await;
+    dry
+}
+
 #[test]
 fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
     run(async {
@@ -251,20 +273,9 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
         cluster.create(kube).await;
         cluster.available(host, 1).await;
         let own = name(&a_worker(host, &cluster).await);
-        let rule = json!({
-            "apiGroups": [LOCAL_MACHINE.api_version.split('/').next()], "apiVersions": ["*"],
-            "operations": ["UPDATE"], "resources": ["localmachines"],
-        });
-        let unless = format!(
-            "object.metadata.namespace != '{ns}' || object.metadata.name != '{own}' || \
-             !has(object.metadata.labels) || !('tier' in object.metadata.labels)"
-        );
-        deny(kube, "no-tiers", &rule, &unless, "no tiers here").await;
+        let dry = refuse_tiers(kube, ns, &own, "no-tiers").await;
         let label = json!({"metadata": {"labels": {"tier": "a"}}});
-        let dry = format!("{}?dryRun=All", LOCAL_MACHINE.path(ns, Some(&own)));
-        let labelling = "application/merge-patch+json";
-        let labelling = (http::Method::PATCH, dry.as_str(), labelling);
-        denied(kube, labelling.clone(), &label, "no tiers here").await;
+        let labelling = (http::Method::PATCH, dry.as_str(), LABELLING);
         // The label goes to the Machine that is there, and to its refused object, in place; the second Machine comes all the same.
         let change =
             json!({"spec": {"replicas": 2, "template": {"metadata": {"labels": {"tier": "a"}}}}});
@@ -290,6 +301,32 @@ fn one_object_that_is_refused_does_not_keep_its_set_from_growing() {
             (labelled == "b").then_some(()).ok_or(labelled.to_string())
         })
         .await;
+        cluster.delete(host).await;
+    });
+}
+
+#[test]
+fn one_object_that_is_refused_does_not_keep_its_control_plane_from_growing() {
+    run(async {
+        let host = TestHost::shared().await;
+        let (kube, ns) = (host.kube(), "stuck-plane");
+        let cluster = TestCluster::new(ns, "still", 0);
+        cluster.create(kube).await;
+        cluster.available(host, 0).await;
+        let own = name(&cluster.control_plane_machines(kube).await.remove(0));
+        refuse_tiers(kube, ns, &own, "no-plane-tiers").await;
+        let labels = json!({"metadata": {"labels": {"tier": "a"}}});
+        let change = json!({"spec": {"replicas": 3, "machineTemplate": labels}});
+        kube.merge(CONTROL_PLANE, ns, &cluster.control_plane(), &change)
+            .await;
+        control_plane::settled(host, &cluster, 3).await;
+        let refused = kube.get(LOCAL_MACHINE, ns, &own).await.unwrap();
+        assert_eq!(refused["metadata"]["labels"]["tier"], Value::Null);
+        // Nothing else is under way that could say it.
+        let object = control_plane::object(host, &cluster).await;
+        let said = condition(&object, "ScalingUp").message;
+        assert!(said.contains("no tiers here"), "{said}");
+        allow(kube, "no-plane-tiers").await;
         cluster.delete(host).await;
     });
 }

@@ -247,7 +247,7 @@ impl Controller for ClusterController {
         &self.spec
     }
 
-    fn goes_on(&self) -> bool {
+    fn goes_on(&self, _: &Self::Observed, _: &Self::Step) -> bool {
         true
     }
 

@@ -8,14 +8,14 @@ mod in_cluster;
 mod material;
 mod observe;
 mod rotation;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
-use capstan_api::reason::condition_type;
+use capstan_api::reason::{common, condition_type};
 use capstan_api::{condition, finalizer};
-use capstan_core::call::bootstrap::Role;
 use capstan_core::control_plane::{self as core, MemberPart, Observed, Step};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
@@ -24,10 +24,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
 use crate::access::{self, Access};
-use crate::controller::{Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch};
+use crate::controller::{
+    Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
+};
 use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::etcd::Identities;
-use crate::event::{self, Event};
+use crate::event;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::object::{Locator, Object};
@@ -155,6 +157,19 @@ impl Controller for ControlPlaneController {
         self.in_cluster.forget(&locator.key);
     }
 
+    fn unobserved(&self, object: &Object, failure: &Failure) -> Vec<condition::Report> {
+        let unknown = internal_error(condition_type::SCALING_UP, failure);
+        let deleting = condition::Report::yes(condition_type::DELETING, common::INTERNAL_ERROR);
+        let deleting = object
+            .is_deleting()
+            .then(|| deleting.with_message(&*failure.message));
+        [unknown].into_iter().chain(deleting).collect()
+    }
+
+    fn goes_on(&self, observed: &Seen, step: &Step) -> bool {
+        step.is_on_its_own(observed.core.is_deleting())
+    }
+
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
         let mut seen = observe::observe(ctx, &self.identities, object).await?;
         seen.core.stable_work = self.in_cluster.of(&seen);
@@ -167,7 +182,7 @@ impl Controller for ControlPlaneController {
 
     async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<(), Failure> {
         let done = self.act(ctx, observed, step).await;
-        if let Some(event) = event_of(&observed.core, step, &done) {
+        if let Some(event) = told::event_of(observed.core.is_deleting(), step, &done) {
             event::record(ctx, &writer(), &observed.object, &event).await;
         }
         done
@@ -279,66 +294,6 @@ impl ControlPlaneController {
             Step::DeleteMachine { name, uid } => delete_machine(ctx, observed, name, uid).await,
         }
     }
-}
-
-/// What people hear of a step. The names are those of Cluster API's control-plane controller where it has one.
-fn event_of(observed: &Observed, step: &Step, done: &Result<(), Failure>) -> Option<Event> {
-    let event = match (step, done) {
-        (Step::CreateMachine { role, .. }, Err(failure)) => {
-            let reason = if *role == Role::Init {
-                "FailedInitialization"
-            } else {
-                "FailedScaleUp"
-            };
-            Event::warning(reason, "CreateMachine", &*failure.message)
-        }
-        (Step::DeleteMachine { .. }, Err(failure)) if observed.is_deleting() => {
-            Event::warning("FailedDelete", "DeleteMachine", &*failure.message)
-        }
-        (Step::DeleteMachine { .. }, Err(failure)) => {
-            Event::warning("FailedScaleDown", "DeleteMachine", &*failure.message)
-        }
-        (Step::Tell { reason, note }, _) => Event::warning(reason, "Wait", note.as_str()),
-        (Step::AdoptMachine { name, .. }, Ok(())) => {
-            Event::normal("MachineAdopted", "AdoptMachine", format!("Machine {name}"))
-        }
-        (Step::AdoptMachine { .. }, Err(failure)) => {
-            Event::warning("AdoptionFailed", "AdoptMachine", &*failure.message)
-        }
-        (Step::RemoveEtcdMember { name, .. }, Ok(())) => Event::normal(
-            "EtcdMemberRemoved",
-            "RemoveEtcdMember",
-            format!("etcd member {name}"),
-        ),
-        (Step::RemoveEtcdMember { .. }, Err(failure)) => Event::warning(
-            "FailedRemoveEtcdMember",
-            "RemoveEtcdMember",
-            &*failure.message,
-        ),
-        (Step::MoveLeader { from, to_name, .. }, Ok(())) => Event::normal(
-            "EtcdLeaderMoved",
-            "MoveLeader",
-            format!("from {} to {to_name}", from.name),
-        ),
-        (Step::RecordRotation { record }, Ok(())) => Event::normal(
-            "CertificateAuthoritiesRotating",
-            "RotateCertificateAuthorities",
-            rotation::said(record),
-        ),
-        (
-            Step::HoldAuthorities { .. } | Step::PublishAuthorities | Step::RecordRotation { .. },
-            Err(failure),
-        ) => Event::warning(
-            "FailedCertificateAuthorityRotation",
-            "RotateCertificateAuthorities",
-            &*failure.message,
-        ),
-        (Step::Snapshot { .. }, Err(failure)) => {
-            Event::warning("FailedEtcdSnapshot", "Snapshot", &*failure.message)
-        }
-        _ => return None,
-    };
-    Some(event)
 }
 
 /// Deletes the machine that was seen.

@@ -176,9 +176,10 @@ pub trait Controller: Send + Sync + 'static {
         step: &Self::Step,
     ) -> impl Future<Output = Result<Self::Effect, Failure>> + Send;
 
-    /// Whether the steps of a plan do not build on each other: when one is refused, the later ones are tried all the same, so that one
-    /// object that a webhook refuses does not hold everything else. A lost race ends the plan, since it was made from old news.
-    fn goes_on(&self) -> bool {
+    /// Whether the later steps of a plan do not build on this one: when it is refused, they are tried all the same, so that one object that
+    /// a webhook refuses does not hold everything else. A lost race ends the plan, since it was made from old news.
+    fn goes_on(&self, observed: &Self::Observed, step: &Self::Step) -> bool {
+        let _ = (observed, step);
         false
     }
 

@@ -399,12 +399,6 @@ pub fn owner_reference(object: &Object, controller: bool) -> Value {
     reference
 }
 
-/// Whether somebody else was faster: it is looked at again at once, and is news to nobody.
-#[must_use]
-pub fn is_lost_race(failure: &Failure) -> bool {
-    failure.reason == "Conflict"
-}
-
 /// What a refused request means for the object whose reconcile made it.
 #[must_use]
 pub fn failure(doing: &str, error: &ApiError) -> Failure {

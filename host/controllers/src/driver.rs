@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use crate::attempt::{self, Attempts};
 use crate::controller::{Controller, Primary, Report, Spec};
-use crate::ctx::{Ctx, Writer, failure, is_lost_race};
+use crate::ctx::{Ctx, Writer, failure};
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
 use crate::metrics::Metrics;
@@ -61,8 +61,8 @@ enum Pass {
     Next(Next),
     /// Lost a race: look again soon.
     Conflict,
-    /// Failed.
-    Failed(Failure),
+    /// Failed, and what else there is to do wants to be looked at by then.
+    Failed(Failure, Next),
     /// The object is gone, or somebody else's.
     Gone,
 }
@@ -117,7 +117,7 @@ impl<C: Controller> Driver<C> {
                 format!("looks again after {} s", after.as_secs_f32().ceil())
             }
             Ok(Pass::Conflict) => "somebody else has written it: looks again at once".to_owned(),
-            Ok(Pass::Failed(failure)) => format!("{}: {}", failure.reason, failure.message),
+            Ok(Pass::Failed(failure, _)) => format!("{}: {}", failure.reason, failure.message),
             Err(_) => format!("not done within {} s", RECONCILE_DEADLINE.as_secs()),
         }
     }
@@ -138,10 +138,14 @@ impl<C: Controller> Driver<C> {
         let pass = self.ctx.fence.guard(pass);
         let pass = match tokio::time::timeout(RECONCILE_DEADLINE, pass).await {
             Ok(Ok(pass)) => pass,
-            Ok(Err(shut)) => Pass::Failed(Failure::transient("LeaseLost", shut.to_string())),
+            Ok(Err(shut)) => {
+                let failure = Failure::transient("LeaseLost", shut.to_string());
+                Pass::Failed(failure, Next::Settled)
+            }
             Err(_) => {
                 let message = format!("not done within {} s", RECONCILE_DEADLINE.as_secs());
-                Pass::Failed(Failure::transient("ReconcileDeadlineExceeded", message))
+                let failure = Failure::transient("ReconcileDeadlineExceeded", message);
+                Pass::Failed(failure, Next::Settled)
             }
         };
         let _entered = span.enter();
@@ -167,11 +171,11 @@ impl<C: Controller> Driver<C> {
                 self.queue.add_after(locator.clone(), after);
                 "conflict"
             }
-            Pass::Failed(failure) => {
+            Pass::Failed(failure, next) => {
                 let backoff = self.queue.failed(locator);
                 let after = match failure.kind {
                     FailureKind::Transient => backoff.max(failure.retry_after.unwrap_or_default()),
-                    FailureKind::Terminal | FailureKind::Denied => STUCK_RETRY,
+                    FailureKind::Terminal | FailureKind::Denied => stuck_for(next, backoff),
                 };
                 tracing::warn!(reason = %failure.reason, retry_s = after.as_secs_f32(), "{failure}");
                 self.queue.add_after(locator.clone(), after);
@@ -236,7 +240,7 @@ impl<C: Controller> Driver<C> {
                 self.attempts.was_none(locator);
                 Pass::Conflict
             }
-            Err(Stop::Failed(failure)) => Pass::Failed(failure),
+            Err(Stop::Failed(failure, next)) => Pass::Failed(failure, next),
         }
     }
 
@@ -258,12 +262,12 @@ impl Drop for Done<'_> {
 
 enum Stop {
     Conflict,
-    Failed(Failure),
+    Failed(Failure, Next),
 }
 
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(failure, Next::Settled)
     }
 }
 
@@ -271,7 +275,7 @@ impl Stop {
     fn write(doing: &str, error: &ApiError) -> Self {
         match error {
             ApiError::Conflict(_) => Self::Conflict,
-            other => Self::Failed(failure(doing, other)),
+            other => failure(doing, other).into(),
         }
     }
 }
@@ -353,10 +357,12 @@ impl<C: Controller> Reconcile<'_, C> {
             )
         };
         match outcome.failed {
-            Some((_, failure)) if is_lost_race(&failure) => Err(Stop::Conflict),
+            Some((_, failure)) if failure.is_lost_race() => Err(Stop::Conflict),
             Some((step, failure)) => {
                 tracing::debug!(?step, "step failed");
-                Err(failure.into())
+                let is_alone = controller.goes_on(&observed, &step);
+                let next = if is_alone { next } else { Next::Settled };
+                Err(Stop::Failed(failure, next))
             }
             None => Ok(next),
         }
@@ -391,7 +397,8 @@ impl<C: Controller> Reconcile<'_, C> {
             {
                 Ok(effect) => outcome.done.push((step.clone(), effect)),
                 Err(failure) => {
-                    let ends = !self.driver.controller.goes_on() || is_lost_race(&failure);
+                    let controller = &self.driver.controller;
+                    let ends = !controller.goes_on(observed, step) || failure.is_lost_race();
                     outcome.failed.get_or_insert((step.clone(), failure));
                     if ends {
                         break;
@@ -525,6 +532,14 @@ impl<C: Controller> Reconcile<'_, C> {
     }
 }
 
+/// When an object is looked at again of which something is refused: what does not depend on that goes on, though no faster than what fails.
+fn stuck_for(next: Next, backoff: Duration) -> Duration {
+    match next {
+        Next::CheckAfter(soon) => soon.max(backoff).min(STUCK_RETRY),
+        Next::Settled => STUCK_RETRY,
+    }
+}
+
 /// How long a status waits for company while so many of the controller's wait: many objects in motion settle later, and each status on
 /// the way would be one write more for the API server that they all wait for.
 fn patience(hold: Duration, waiting: usize) -> Duration {
@@ -535,6 +550,16 @@ fn patience(hold: Duration, waiting: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_holds_up_nothing_else_and_is_not_tried_all_the_time() {
+        let seconds = Duration::from_secs;
+        let soon = |s| Next::CheckAfter(seconds(s));
+        assert_eq!(stuck_for(Next::Settled, seconds(1)), STUCK_RETRY);
+        assert_eq!(stuck_for(soon(1), seconds(8)), seconds(8));
+        assert_eq!(stuck_for(soon(20), seconds(8)), seconds(20));
+        assert_eq!(stuck_for(soon(900), seconds(60)), STUCK_RETRY);
+    }
 
     #[test]
     fn the_more_statuses_wait_the_longer_they_wait_within_bounds() {

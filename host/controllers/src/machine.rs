@@ -285,7 +285,7 @@ impl Controller for MachineController {
         &self.spec
     }
 
-    fn goes_on(&self) -> bool {
+    fn goes_on(&self, _: &Self::Observed, _: &Self::Step) -> bool {
         true
     }
 

@@ -26,7 +26,7 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, failure, is_lost_race, owner_reference};
+use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::ApiError;
@@ -493,7 +493,7 @@ impl Controller for MachineDeploymentController {
 
 /// What people hear of a step that failed, unless it is a lost race, which is looked at again at once.
 fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
-    let failure = done.as_ref().err().filter(|why| !is_lost_race(why))?;
+    let failure = done.as_ref().err().filter(|why| !why.is_lost_race())?;
     let (reason, action) = match step {
         Step::CreateSet(_) => (reason::FAILED_CREATE, "CreateMachineSet"),
         Step::PatchSet { patch, .. } if adopts(patch) => (reason::FAILED_ADOPT, "AdoptMachineSet"),

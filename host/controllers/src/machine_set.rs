@@ -24,7 +24,7 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, is_lost_race, owner_reference};
+use crate::ctx::{Ctx, Writer, owner_reference};
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::machine::{shared, typed};
@@ -265,7 +265,7 @@ impl Controller for MachineSetController {
         &self.spec
     }
 
-    fn goes_on(&self) -> bool {
+    fn goes_on(&self, _: &Self::Observed, _: &Self::Step) -> bool {
         true
     }
 
@@ -392,7 +392,7 @@ impl Controller for MachineSetController {
     ) -> Report {
         let failed = outcome.failed.as_ref();
         let making = failed.filter(|(step, _)| matches!(step, Step::Create(_) | Step::Complete(_)));
-        let why = making.filter(|(_, failure)| !is_lost_race(failure));
+        let why = making.filter(|(_, failure)| !failure.is_lost_race());
         let reported = core::report(observed, why.map(|(_, failure)| &*failure.message), now);
         Report {
             status: json!(reported.status),
@@ -406,7 +406,7 @@ impl Controller for MachineSetController {
 
 /// What people hear of a step that failed. Of those that succeed the conditions tell, and write no event for each.
 fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
-    let failure = done.as_ref().err().filter(|why| !is_lost_race(why))?;
+    let failure = done.as_ref().err().filter(|why| !why.is_lost_race())?;
     let (reason, action) = match step {
         Step::Create(_) | Step::Complete(_) => (reason::FAILED_CREATE, "CreateMachine"),
         Step::Change(changes) if changes.iter().filter_map(|c| c.patch.as_ref()).any(adopts) => {

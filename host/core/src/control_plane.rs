@@ -291,6 +291,36 @@ pub enum MemberPart {
 
 impl ComponentState {
     /// Whether the pod is ready.
+impl Step {
+    /// Whether later steps of a plan do not need this one: one object that a webhook refuses keeps no other machine from being looked after. When
+    /// the control plane is deleted, its machines are deleted one as the other.
+    #[must_use]
+    pub fn is_on_its_own(&self, is_deletion: bool) -> bool {
+        match self {
+            Self::Patch { .. }
+            | Self::CompleteMachine { .. }
+            | Self::ReportMachine { .. }
+            | Self::ForgetRemediation { .. }
+            | Self::AdoptTemplate
+            | Self::Tell { .. } => true,
+            Self::DeleteMachine { .. } => is_deletion,
+            _ => false,
+        }
+    }
+
+    /// Whether etcd is asked to do it.
+    #[must_use]
+    pub fn is_of_etcd(&self) -> bool {
+        matches!(
+            self,
+            Self::MoveLeader { .. }
+                | Self::Snapshot { .. }
+                | Self::RemoveEtcdMember { .. }
+                | Self::EndAlarm { .. }
+        )
+    }
+}
+
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let conditions = self

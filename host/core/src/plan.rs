@@ -140,6 +140,12 @@ impl Failure {
         }
     }
 
+    /// Whether somebody else was faster: it is looked at again at once, and is news to nobody.
+    #[must_use]
+    pub fn is_lost_race(&self) -> bool {
+        self.reason == capstan_api::reason::failure::CONFLICT
+    }
+
     /// A failure that stays until the object changes.
     #[must_use]
     pub fn terminal(reason: impl Into<String>, message: impl Into<String>) -> Self {

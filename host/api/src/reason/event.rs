@@ -32,6 +32,8 @@ words! {
     ADOPTION_FAILED = "AdoptionFailed",
     /// The leadership of etcd went to another member before a machine goes. Nothing to do.
     ETCD_LEADER_MOVED = "EtcdLeaderMoved",
+    /// The leadership of etcd could not be given to another member, so the machine that has it stays. The note says why; the host tries again.
+    FAILED_MOVE_ETCD_LEADER = "FailedMoveEtcdLeader",
     /// A member was removed from etcd. Nothing to do.
     ETCD_MEMBER_REMOVED = "EtcdMemberRemoved",
     /// No snapshot of etcd could be taken, so its member stays. The note says why and what to do; the host tries again.

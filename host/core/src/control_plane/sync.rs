@@ -85,6 +85,14 @@ pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<
         let labels = machine_labels(desired, cluster_name, observed.name());
         let before = Propagated::read(member.machine.metadata.annotations.as_ref());
         parts = part_patches(member, desired, &labels, &before);
+        let mut annotations = annotations(desired);
+        if !parts.is_empty() {
+            // One of them may be refused: what it still has is remembered until it is taken back.
+            let mut keys = propagated(desired);
+            keys.labels.extend(before.labels.iter().cloned());
+            keys.annotations.extend(before.annotations.iter().cloned());
+            annotations.extend(keys.write().map(|keys| (PROPAGATED.to_owned(), keys)));
+        }
         let mut gone: Vec<String> = before.annotations.into_iter().collect();
         gone.push(PROPAGATED.to_owned());
         let mut annotations = annotations(desired);

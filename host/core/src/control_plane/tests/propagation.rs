@@ -93,7 +93,7 @@ fn what_the_control_plane_gave_is_taken_back_and_nothing_else() {
     wanted.readiness_gates = json!([]);
     seen.desired = Ok(wanted);
     let machine = json!({
-        "metadata": {"labels": {"tier": null}, "annotations": {"note": null, PROPAGATED: null}},
+        "metadata": {"labels": {"tier": null}, "annotations": {"note": null}},
         "spec": {
             "deletion": {
                 "nodeDrainTimeoutSeconds": null, "nodeVolumeDetachTimeoutSeconds": null, "nodeDeletionTimeoutSeconds": 10,
@@ -104,6 +104,14 @@ fn what_the_control_plane_gave_is_taken_back_and_nothing_else() {
     let infra = json!({"metadata": {"labels": {"tier": null}}});
     assert_eq!(
         patches(&seen),
-        [(MemberPart::Infra, infra), (MemberPart::Machine, machine)]
+        [(MemberPart::Infra, infra), (MemberPart::Machine, machine)],
+        "the infrastructure machine may be refused"
+    );
+    seen.members[0].infra = with_infra(&json!({"mine": "x"})).members[0].infra.clone();
+    let machine = patches(&seen).pop().unwrap().1;
+    assert_eq!(
+        machine["metadata"]["annotations"],
+        json!({"note": null, PROPAGATED: null}),
+        "nothing is left to be taken back"
     );
 }

@@ -221,6 +221,7 @@ impl Controller for BootstrapController {
             next: reported.next,
             finished: false,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

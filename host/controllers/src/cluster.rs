@@ -410,6 +410,7 @@ impl Controller for ClusterController {
             next: reported.next,
             finished: reported.finished,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

@@ -202,6 +202,7 @@ impl Controller for ControlPlaneController {
             next: None,
             finished: reported.finished,
             is_last_word: false,
+            keeps_generation: reported.keeps_generation,
         }
     }
 }

@@ -103,6 +103,8 @@ pub struct Report {
     pub finished: bool,
     /// What it says is not found out again soon: it is written now, and does not wait for company.
     pub is_last_word: bool,
+    /// `observedGeneration` stays: of what the object asks for now, something could not be found out.
+    pub keeps_generation: bool,
 }
 
 /// A condition that is Unknown because the object cannot be observed.

@@ -471,14 +471,14 @@ impl<C: Controller> Reconcile<'_, C> {
         let current = current
             .filter(|c| c.uid == object.uid)
             .unwrap_or_else(|| Arc::clone(object));
-        let is_last_word = report.is_last_word;
+        let (is_last_word, keeps_generation) = (report.is_last_word, report.keeps_generation);
         let desired = status::desired(
             &current,
             object.generation(),
             report,
             self.ctx().now(),
             self.spec().pausable,
-            failed.is_none(),
+            failed.is_none() && !keeps_generation,
         );
         // Who is stuck is not looked at again soon: it must be said now.
         let is_stuck = failed.is_some_and(|(_, failure)| failure.kind != FailureKind::Transient);

@@ -548,6 +548,7 @@ impl Controller for MachineController {
             next: reported.next,
             finished: reported.finished,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

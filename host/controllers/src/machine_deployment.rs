@@ -487,6 +487,7 @@ impl Controller for MachineDeploymentController {
             next: reported.next,
             finished: reported.finished,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

@@ -400,6 +400,7 @@ impl Controller for MachineSetController {
             next: reported.next,
             finished: reported.finished,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

@@ -628,6 +628,7 @@ impl Controller for PluginController {
             next: reported.next.or(soon),
             finished: false,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

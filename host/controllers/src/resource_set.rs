@@ -415,6 +415,7 @@ impl Controller for ClusterResourceSetController {
             next: None,
             finished: reported.finished,
             is_last_word: false,
+            keeps_generation: false,
         }
     }
 }

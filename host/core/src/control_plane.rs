@@ -47,6 +47,8 @@ pub struct Observed {
     pub desired: Result<Desired, Failure>,
     /// Certificates, keys and the kubeconfig.
     pub material: Lookup<MaterialState>,
+    /// The plugin requires an authority of etcd: its machines are to be members of one that the host looks after.
+    pub expects_etcd: bool,
     /// The template of the machines' infrastructure.
     pub template: Lookup<Template>,
     /// Its Machines, by name.
@@ -289,8 +291,6 @@ pub enum MemberPart {
     Infra,
 }
 
-impl ComponentState {
-    /// Whether the pod is ready.
 impl Step {
     /// Whether later steps of a plan do not need this one: one object that a webhook refuses keeps no other machine from being looked after. When
     /// the control plane is deleted, its machines are deleted one as the other.
@@ -321,6 +321,8 @@ impl Step {
     }
 }
 
+impl ComponentState {
+    /// Whether the pod is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let conditions = self
@@ -514,6 +516,17 @@ impl Observed {
             .pointer("/metadata/uid")
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// What the plugin could not be asked, about the control plane or else about one of its machines: what is to change is not known.
+    #[must_use]
+    pub fn unasked(&self) -> Option<&Failure> {
+        let of_members = || {
+            self.members
+                .iter()
+                .find_map(|it| it.outdated.as_ref().err())
+        };
+        self.desired.as_ref().err().or_else(of_members)
     }
 
     /// Whether a machine of this control plane is a member of a datastore that the host looks after.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use capstan_api::contract::SecretPurpose;
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_core::call::control_plane::{
@@ -181,6 +182,7 @@ fn begin(
                 "waiting for the Cluster to own the control plane",
             )),
             material: Lookup::Missing,
+            expects_etcd: false,
             template: Lookup::Missing,
             members: Vec::new(),
             workers: Vec::new(),
@@ -230,7 +232,10 @@ pub(super) async fn observe(
         Some(ask) => {
             seen.core.desired = ask.desired().await;
             match ask.requirements().await {
-                Ok(requirements) => seen.requirements = requirements,
+                Ok(requirements) => {
+                    seen.core.expects_etcd = requirements.iter().any(is_of_etcd);
+                    seen.requirements = requirements;
+                }
                 Err(failure) => seen.core.desired = Err(failure),
             }
         }
@@ -257,6 +262,11 @@ pub(super) async fn observe(
         seen.core.etcd = datastore::look(ctx, identities, &seen, &workload).await;
     }
     Ok(seen)
+}
+
+/// Whether it is the authority of an etcd that the host looks after: of another one, no machine needs the key.
+fn is_of_etcd(requirement: &Requirement) -> bool {
+    matches!(requirement, Requirement::CertificateAuthority { name, .. } if name == SecretPurpose::EtcdCa.as_str())
 }
 
 fn typed_cluster(cluster: Option<&Object>) -> Lookup<capstan_api::v1beta2::Cluster> {

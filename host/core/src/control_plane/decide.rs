@@ -71,16 +71,8 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if may_make && !(material.missing.is_empty() && material.unowned.is_empty()) {
         steps.push(Step::EnsureMaterial);
     }
-    let has_endpoint = cluster
-        .spec
-        .control_plane_endpoint
-        .as_ref()
-        .is_some_and(ApiEndpoint::is_complete);
-    if !has_endpoint {
-        return Plan::of(steps).waiting(
-            common::NOT_AVAILABLE,
-            "waiting for Cluster spec.controlPlaneEndpoint",
-        );
+    if let Some(why) = lacks_endpoint(observed) {
+        return Plan::of(steps).waiting(common::NOT_AVAILABLE, why);
     }
     if may_make {
         steps.extend(kubeconfig(material, cluster));
@@ -101,6 +93,13 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     // The rest comes with the next look, which every step of this one causes.
     plan.steps.truncate(STEPS_MAX);
     plan.check_after(look_again(observed, now))
+}
+
+/// What is waited for while nobody knows where the cluster's API server is to answer.
+pub(super) fn lacks_endpoint(observed: &Observed) -> Option<&'static str> {
+    let endpoint = &observed.cluster.found()?.spec.control_plane_endpoint;
+    let is_there = endpoint.as_ref().is_some_and(ApiEndpoint::is_complete);
+    (!is_there).then_some("waiting for Cluster spec.controlPlaneEndpoint to be set")
 }
 
 /// Takes over, makes or renews the kubeconfig, where that is due and possible.

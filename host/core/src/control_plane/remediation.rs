@@ -168,11 +168,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Remedy {
 /// Whether the next machine may still come that the record of a remediation is for. Without it the tries of a rollout whose new machines
 /// fail would be counted from nothing each time, and never end.
 fn may_grow(observed: &Observed, now: Timestamp) -> bool {
-    let is_unknown = observed.members.iter().any(|m| m.outdated.is_err());
     let alive = observed.members.iter().filter(|m| !m.is_deleting()).count();
     match &observed.desired {
-        Ok(desired) => is_unknown || alive < size::grows_to(observed, desired, now),
-        Err(_) => true,
+        Ok(desired) if observed.unasked().is_none() => {
+            alive < size::grows_to(observed, desired, now)
+        }
+        _ => true,
     }
 }
 

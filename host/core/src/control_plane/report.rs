@@ -1,6 +1,8 @@
 //! A control plane, after acting: its counts, versions and every condition that the host owns.
 
 mod available;
+mod failed;
+mod scaling;
 
 use std::collections::BTreeMap;
 
@@ -13,19 +15,22 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Map, Value, json};
 
-use super::decide::is_provisioned;
+use super::decide::{is_provisioned, lacks_endpoint};
 use super::etcd;
 use super::leave;
-use super::size::{Size, size};
 use super::{
     MaterialState, Member, Observed, Step, certificates as expiry, health, in_cluster, remediation,
     rotation,
 };
 use crate::lookup::Lookup;
-use crate::plan::{Failure, Outcome, Plan};
+use crate::plan::{Outcome, Plan};
 
 /// Without an answer for so long, nothing is known of the cluster any more.
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
+
+/// What is waited for while the cluster's infrastructure is not there.
+const UNPROVISIONED: &str =
+    "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
 
 /// Reasons of the condition `Initialized`.
 const INITIALIZED: &str = "Initialized";
@@ -40,6 +45,8 @@ pub struct Reported {
     pub conditions: Vec<Report>,
     /// The finalizer may go.
     pub finished: bool,
+    /// What the object asks for now is not known: `observedGeneration` stays.
+    pub keeps_generation: bool,
 }
 
 /// What the status says.
@@ -55,39 +62,33 @@ pub fn report(
         .iter()
         .map(|member| Look::at(observed, member, now))
         .collect();
-    let failure = first_failure(observed, outcome);
+    let failure = failed::first(observed, outcome);
     let certificates = certificates(observed, outcome);
     let mut conditions = vec![
         available::condition(observed, &looks, &certificates, now),
         initialized(observed),
         components(observed, &looks, now),
-        rolling_out(observed, &looks, failure, now),
-        scaling_up(observed, failure, now),
-        scaling_down(observed, failure, now),
+        scaling::rolling_out(observed, &looks, failure, now),
+        scaling::up(observed, failure, now),
+        scaling::down(observed, failure, now),
         machines_ready(observed),
         machines_up_to_date(observed, &looks),
         remediation::condition(observed, now),
-        deleting(observed, plan),
+        deleting(observed, plan, outcome),
     ];
     conditions.extend(datastore(observed, &looks, now));
     conditions.extend(in_cluster::condition(observed));
     conditions.extend(rotation::condition::report(observed, now));
     conditions.push(certificates);
+    failed::say(&mut conditions, outcome);
     Reported {
         status: status(observed, &looks),
         conditions,
         finished: observed.is_deleting()
             && observed.members.is_empty()
             && observed.workers.is_empty(),
+        keeps_generation: observed.desired.is_err(),
     }
-}
-
-/// How many machines there are to be.
-fn wanted(observed: &Observed) -> usize {
-    let desired = observed.desired.as_ref();
-    desired.map_or(usize::MAX, |desired| {
-        usize::try_from(desired.replicas).unwrap_or(usize::MAX)
-    })
 }
 
 /// A member with what was found out about it.
@@ -111,44 +112,33 @@ impl<'a> Look<'a> {
     }
 }
 
-/// What went wrong, first in asking the plugin, then in acting.
-fn first_failure<'a>(
-    observed: &'a Observed,
-    outcome: &'a Outcome<Step, ()>,
-) -> Option<&'a Failure> {
-    if let Err(failure) = &observed.desired {
-        return Some(failure);
-    }
-    if let Some(Err(failure)) = observed
-        .members
-        .iter()
-        .map(|m| &m.outdated)
-        .find(|o| o.is_err())
-    {
-        return Some(failure);
-    }
-    outcome.failed.as_ref().map(|(_, failure)| failure)
-}
-
 fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
     let count = |is: &dyn Fn(&Look<'_>) -> bool| looks.iter().filter(|look| is(look)).count();
+    let kept = |field: &str| {
+        observed
+            .object
+            .pointer(&format!("/status/{field}"))
+            .cloned()
+    };
     let mut status = Map::new();
     if let Some(cluster) = observed.cluster.found() {
         let name = cluster.metadata.name.as_deref().unwrap_or_default();
         let selector = format!("{}={name},{}", label::CLUSTER_NAME, label::CONTROL_PLANE);
         status.insert("selector".to_owned(), json!(selector));
-    } else if let Some(kept) = observed.object.pointer("/status/selector") {
-        status.insert("selector".to_owned(), kept.clone());
+    } else if let Some(selector) = kept("selector") {
+        status.insert("selector".to_owned(), selector);
     }
     status.insert("replicas".to_owned(), json!(looks.len()));
     let ready = count(&|look| look.member.is_true(condition_type::READY));
     let available = count(&|look| look.member.is_true(condition_type::AVAILABLE));
     status.insert("readyReplicas".to_owned(), json!(ready));
     status.insert("availableReplicas".to_owned(), json!(available));
-    status.insert(
-        "upToDateReplicas".to_owned(),
-        json!(count(&|look| look.is_up_to_date())),
-    );
+    // Who cannot be asked has not said that all is up to date.
+    let up_to_date = match observed.unasked() {
+        None => Some(json!(count(&|look| look.is_up_to_date()))),
+        Some(_) => kept("upToDateReplicas"),
+    };
+    status.extend(up_to_date.map(|count| ("upToDateReplicas".to_owned(), count)));
     let versions = versions(observed);
     if let Some((lowest, _)) = versions.first() {
         status.insert("version".to_owned(), json!(lowest));
@@ -157,6 +147,9 @@ fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
             .map(|(version, replicas)| json!({"version": version, "replicas": replicas}))
             .collect();
         status.insert("versions".to_owned(), json!(listed));
+    } else if let Some(last) = kept("version") {
+        // The lowest of none is still the last that there was (contract: upstream `updateStatus`).
+        status.insert("version".to_owned(), last);
     }
     if observed.is_initialized() {
         status.insert(
@@ -176,8 +169,8 @@ fn status(observed: &Observed, looks: &[Look<'_>]) -> Value {
                 "retryCount": last.retry_count,
             }),
         );
-    } else if let Some(last) = observed.object.pointer("/status/lastRemediation") {
-        status.insert("lastRemediation".to_owned(), last.clone());
+    } else if let Some(last) = kept("lastRemediation") {
+        status.insert("lastRemediation".to_owned(), last);
     }
     Value::Object(status)
 }
@@ -228,9 +221,21 @@ fn certificates(observed: &Observed, outcome: &Outcome<Step, ()>) -> Report {
         Lookup::Unknown(why) => {
             Report::unknown(type_, common::INTERNAL_ERROR).with_message(why.clone())
         }
-        Lookup::Missing => Report::no(type_, common::NOT_AVAILABLE).with_message(
-            "waiting for Cluster status.initialization.infrastructureProvisioned to be true",
-        ),
+        Lookup::Missing => unsought(observed, type_),
+    }
+}
+
+/// What is said of certificates that nobody looked for.
+fn unsought(observed: &Observed, type_: &str) -> Report {
+    let kept = || stored(observed, type_);
+    let unknown = |why: &str| Report::unknown(type_, common::INTERNAL_ERROR).with_message(why);
+    match &observed.desired {
+        _ if observed.is_deleting() => {
+            kept().unwrap_or_else(|| unknown("the control plane is being deleted"))
+        }
+        // What there has been goes by no plugin that cannot be asked.
+        Err(failure) => kept().unwrap_or_else(|| unknown(&failure.message)),
+        Ok(_) => Report::no(type_, common::NOT_AVAILABLE).with_message(UNPROVISIONED),
     }
 }
 
@@ -262,9 +267,10 @@ fn initialized(observed: &Observed) -> Report {
 /// Why nothing is known of the workload cluster, if so.
 fn unseen(observed: &Observed, now: Timestamp) -> Option<(&'static str, String)> {
     if !observed.cluster.found().is_some_and(is_provisioned) {
-        let message =
-            "waiting for Cluster status.initialization.infrastructureProvisioned to be true";
-        return Some((common::INSPECTION_FAILED, message.to_owned()));
+        return Some((common::INSPECTION_FAILED, UNPROVISIONED.to_owned()));
+    }
+    if let Some(why) = lacks_endpoint(observed) {
+        return Some((common::INSPECTION_FAILED, why.to_owned()));
     }
     let with_reason = |message: String| match &observed.connection_said {
         Some(why) => format!("{message}: {why}"),
@@ -352,7 +358,9 @@ fn components(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Report
             .components
             .iter()
             .any(|component| component.condition_type == report.type_);
-        is_pod && member.datastore.as_ref() != Some(&report.type_)
+        // Of a machine whose components nobody names, the Node tells.
+        report.type_ == condition_type::CONTROL_PLANE_NODE_READY
+            || is_pod && member.datastore.as_ref() != Some(&report.type_)
     };
     of_all(
         observed,
@@ -365,15 +373,16 @@ fn components(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Report
 
 fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<Report> {
     let type_ = condition_type::ETCD_CLUSTER_HEALTHY;
-    let is_known = stored(observed, type_).is_some();
-    if !observed.has_datastore() && !is_known && !observed.members.is_empty() {
-        return None;
-    }
     if !observed.has_datastore() {
-        return is_known.then(|| {
-            Report::unknown(type_, common::INSPECTION_FAILED)
-                .with_message("there is no etcd member")
-        });
+        let is_expected = observed.expects_etcd || stored(observed, type_).is_some();
+        let none = || {
+            (
+                common::INSPECTION_FAILED,
+                "there is no etcd member".to_owned(),
+            )
+        };
+        let (reason, why) = unseen(observed, now).unwrap_or_else(none);
+        return is_expected.then(|| Report::unknown(type_, reason).with_message(why));
     }
     if let Some(why) = etcd::lost_majority(observed) {
         return Some(Report::no(type_, kubeadm::NOT_HEALTHY).with_message(why));
@@ -432,91 +441,6 @@ fn members_without_machines(observed: &Observed, now: Timestamp) -> Vec<String> 
         format!("* etcd member {name} has no Machine{alarms}: {next}")
     });
     lines.collect()
-}
-
-fn rolling_out(
-    observed: &Observed,
-    looks: &[Look<'_>],
-    failure: Option<&Failure>,
-    now: Timestamp,
-) -> Report {
-    let type_ = condition_type::ROLLING_OUT;
-    if let (Some(failure), Err(_)) = (failure, &observed.desired) {
-        return Report::unknown(type_, common::ROLLING_OUT_UNKNOWN)
-            .with_message(failure.message.clone());
-    }
-    let outdated: Vec<&Look<'_>> = looks.iter().filter(|look| !look.is_up_to_date()).collect();
-    if outdated.is_empty() {
-        return Report::no(type_, common::NOT_ROLLING_OUT);
-    }
-    let mut why: Vec<&String> = outdated.iter().flat_map(|look| &look.outdated).collect();
-    why.sort();
-    why.dedup();
-    let mut lines = vec![format!("{} machines are not up to date", outdated.len())];
-    lines.extend(why.iter().map(|why| format!("* {why}")));
-    match failure {
-        Some(failure) => lines.push(format!("* {}", failure.message)),
-        None => lines.extend(in_the_way(observed, now)),
-    }
-    Report::yes(type_, common::ROLLING_OUT).with_message(lines.join("\n"))
-}
-
-/// What keeps the number of machines from changing, as a line of a list.
-fn in_the_way(observed: &Observed, now: Timestamp) -> Option<String> {
-    if let Some(why) = leave::decide(observed, now).wait {
-        return Some(format!("* {why}"));
-    }
-    let (cluster, desired) = (observed.cluster.found()?, observed.desired.as_ref().ok()?);
-    match size(observed, cluster, desired, now) {
-        Size::Wait(why) => Some(format!("* {why}")),
-        Size::Keep | Size::Do(_) => None,
-    }
-}
-
-fn scaling_up(observed: &Observed, failure: Option<&Failure>, now: Timestamp) -> Report {
-    let type_ = condition_type::SCALING_UP;
-    if let Err(failure) = &observed.desired {
-        return Report::unknown(type_, common::SCALING_UP_UNKNOWN)
-            .with_message(failure.message.clone());
-    }
-    let (current, wanted) = (observed.members.len(), wanted(observed));
-    if observed.is_deleting() || current >= wanted {
-        return Report::no(type_, common::NOT_SCALING_UP);
-    }
-    let mut lines = vec![format!("from {current} to {wanted} machines")];
-    if let Some(failure) = failure {
-        lines.push(format!("* {}", failure.message));
-    } else {
-        lines.extend(in_the_way(observed, now));
-    }
-    Report::yes(type_, common::SCALING_UP).with_message(lines.join("\n"))
-}
-
-fn scaling_down(observed: &Observed, failure: Option<&Failure>, now: Timestamp) -> Report {
-    let type_ = condition_type::SCALING_DOWN;
-    let current = observed.members.len();
-    if observed.is_deleting() {
-        if current == 0 {
-            return Report::no(type_, common::NOT_SCALING_DOWN);
-        }
-        return Report::yes(type_, common::SCALING_DOWN)
-            .with_message(format!("from {current} to 0 machines"));
-    }
-    if let Err(failure) = &observed.desired {
-        return Report::unknown(type_, common::SCALING_DOWN_UNKNOWN)
-            .with_message(failure.message.clone());
-    }
-    let wanted = wanted(observed);
-    if current <= wanted {
-        return Report::no(type_, common::NOT_SCALING_DOWN);
-    }
-    let mut lines = vec![format!("from {current} to {wanted} machines")];
-    if let Some(failure) = failure {
-        lines.push(format!("* {}", failure.message));
-    } else {
-        lines.extend(in_the_way(observed, now));
-    }
-    Report::yes(type_, common::SCALING_DOWN).with_message(lines.join("\n"))
 }
 
 fn machines_ready(observed: &Observed) -> Report {
@@ -590,12 +514,18 @@ fn sources<'a>(
     sources.collect()
 }
 
-fn deleting(observed: &Observed, plan: &Plan<Step>) -> Report {
+fn deleting(observed: &Observed, plan: &Plan<Step>, outcome: &Outcome<Step, ()>) -> Report {
     let type_ = condition_type::DELETING;
     if !observed.is_deleting() {
         return Report::no(type_, common::NOT_DELETING);
     }
-    match plan.waits.first() {
+    let waits = plan.waits.first();
+    if let Some(failure) = failed::step(outcome) {
+        let what = waits.map_or_else(String::new, |wait| format!("\n{}", wait.message));
+        let message = format!("{}{what}", failure.message);
+        return Report::yes(type_, common::INTERNAL_ERROR).with_message(message);
+    }
+    match waits {
         Some(wait) => Report::yes(type_, &wait.on).with_message(wait.message.clone()),
         None => Report::yes(type_, common::DELETION_COMPLETED),
     }

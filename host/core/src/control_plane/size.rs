@@ -6,7 +6,7 @@ use capstan_api::v1beta2::{Cluster, FailureDomain};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::decide::role;
+use super::decide::{lacks_endpoint, role};
 use super::etcd::{self, Votes};
 use super::leave::{self, HandOver};
 use super::{Member, Observed, Step, adoption, health, in_cluster, remediation};
@@ -44,6 +44,10 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
         .collect();
     if wanted == 0 && current == 0 {
         return Size::Keep;
+    }
+    // The wrong one might go.
+    if let Some(failure) = observed.unasked() {
+        return Size::Wait(failure.message.clone());
     }
     let grows = current < grows_to(observed, desired, now);
     let shrinks = current > wanted || (!outdated.is_empty() && !grows);
@@ -171,6 +175,9 @@ pub(super) fn cannot_make(observed: &Observed) -> Option<String> {
             ));
         }
         return Some(verdict.refused.join("\n* "));
+    }
+    if let Some(why) = lacks_endpoint(observed) {
+        return Some(why.to_owned());
     }
     if let Lookup::Found(material) = &observed.material
         && !material.unusable.is_empty()

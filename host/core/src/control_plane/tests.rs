@@ -68,6 +68,7 @@ fn observed(replicas: u32) -> Observed {
         plugin: Some("control-plane-kubeadm".to_owned()),
         desired: Ok(desired(replicas)),
         material: Lookup::Found(MaterialState::default()),
+        expects_etcd: true,
         template: Lookup::Found(Template { is_owned: true }),
         members: vec![],
         workers: vec![],
@@ -636,6 +637,7 @@ mod adoption;
 mod alarms;
 mod certificates;
 mod components;
+mod failures;
 mod faults;
 mod in_cluster;
 mod membership;
@@ -645,4 +647,5 @@ mod rotation;
 mod scale;
 mod snapshots;
 mod successor;
+mod unasked;
 mod waiting;

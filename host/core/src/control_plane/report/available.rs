@@ -44,8 +44,13 @@ pub(super) fn condition(
         }
         return Report::unknown(type_, common::AVAILABLE_UNKNOWN).with_message(message);
     }
+    let unsure = (certificates.status == ConditionStatus::Unknown).then(|| {
+        Report::unknown(type_, common::AVAILABLE_UNKNOWN)
+            .with_message(format!("certificates: {}", certificates.message))
+    });
     if !observed.connected {
-        return stored(observed, type_)
+        return unsure
+            .or_else(|| stored(observed, type_))
             .unwrap_or_else(|| Report::unknown(type_, common::AVAILABLE_UNKNOWN));
     }
     if observed.has_datastore()
@@ -59,7 +64,7 @@ pub(super) fn condition(
     {
         return not("no machine has all its components healthy");
     }
-    Report::yes(type_, common::AVAILABLE)
+    unsure.unwrap_or_else(|| Report::yes(type_, common::AVAILABLE))
 }
 
 /// What a person does about a cluster that does not answer. A health check gives nothing up meanwhile: it cannot see either.

@@ -641,6 +641,7 @@ mod failures;
 mod faults;
 mod in_cluster;
 mod membership;
+mod order;
 mod propagation;
 mod remediation;
 mod rotation;

@@ -143,6 +143,17 @@ fn three_servers_come_roll_are_remediated_and_go() {
         let whole = TestCluster::new(NAME, NAME, 0);
         whole.nodes_match(kube).await.unwrap();
 
+        // What servers show at their endpoint is listed like the rest.
+        let plane = kube.get(PLANE, NAME, NAME).await.unwrap();
+        let listed = plane["status"]["certificates"].as_array().unwrap();
+        let listed: Vec<&str> = listed
+            .iter()
+            .map(|it| it["name"].as_str().unwrap())
+            .collect();
+        for certificate in ["ca", "kubeconfig", "apiserver"] {
+            assert!(listed.contains(&certificate), "{listed:?}");
+        }
+
         let before = names(&host).await;
         kube.apply(LOCAL_MACHINE_TEMPLATE, &template("medium", "medium"))
             .await;

@@ -1,5 +1,7 @@
 //! What a running host measures of clusters: when certificates end, with a control plane object or without, and how its members of etcd are.
 
+use capstan_controllers::pki;
+use capstan_core::material::KeyAlgorithm;
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::control_plane;
 use capstan_tests::host::TestHost;
@@ -11,6 +13,27 @@ use serde_json::json;
 async fn alone(kube: &Kube) -> TestCluster {
     let cluster = TestCluster::new("measured-alone", "alone", 0);
     cluster.create_alone(kube).await;
+    let now = jiff::Timestamp::now();
+    let etcd = pki::certificate_authority("etcd", KeyAlgorithm::EcdsaP256, 0, now).unwrap();
+    let client = pki::client_certificate(&etcd, "client", "users", now).unwrap();
+    for (purpose, data) in [
+        ("etcd", json!({"tls.crt": etcd.public})),
+        (
+            "apiserver-etcd-client",
+            json!({"tls.crt": client.public, "tls.key": client.private}),
+        ),
+    ] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "cluster.x-k8s.io/secret",
+            "metadata": {
+                "namespace": cluster.namespace, "name": format!("alone-{purpose}"),
+                "labels": {"cluster.x-k8s.io/cluster-name": "alone"},
+            },
+            "stringData": data,
+        });
+        kube.apply(SECRET, &secret).await;
+    }
+    // With this one its kubeconfig is made, and all of them are seen.
     cluster.bring_authority(kube).await;
     cluster
 }
@@ -65,15 +88,21 @@ fn the_ends_of_all_certificates_and_the_state_of_each_etcd_are_in_the_metrics() 
                 "namespace=\"capstan-system\",cluster=\"\",control_plane=\"\",certificate=\"{certificate}\""
             )
         };
+        let machines = host.kube().list(MACHINE, &cluster.namespace).await;
+        let server = format!("apiserver of {}", name(&machines[0]));
         let certificates = [
             of("measured", "measured-cp", "ca"),
+            of("measured", "measured-cp", "etcd"),
+            of("measured", "measured-cp", "proxy"),
             of("measured", "measured-cp", "kubeconfig"),
+            of("measured", "measured-cp", &server),
             of("alone", "", "ca"),
+            of("alone", "", "etcd"),
+            of("alone", "", "apiserver-etcd-client"),
             of("alone", "", "kubeconfig"),
             of_host("bootstrap-report-ca"),
             of_host("bootstrap-report"),
         ];
-        let machines = host.kube().list(MACHINE, &cluster.namespace).await;
         let node = machines[0]["status"]["nodeRef"]["name"].as_str().unwrap();
         let member = format!("namespace=\"measured\",cluster=\"measured\",member=\"{node}\"");
         let sizes = [
@@ -106,9 +135,10 @@ fn the_ends_of_all_certificates_and_the_state_of_each_etcd_are_in_the_metrics() 
         host.cloud.act(&id, "free-disk").await;
 
         // What people brought stays theirs.
-        host.kube()
-            .delete(SECRET, &alone.namespace, "alone-ca")
-            .await;
+        for purpose in ["ca", "etcd", "apiserver-etcd-client"] {
+            let secret = format!("alone-{purpose}");
+            host.kube().delete(SECRET, &alone.namespace, &secret).await;
+        }
         alone.delete(&host).await;
         let text = host.metrics().unwrap();
         assert_eq!(value(&text, ends, &of("alone", "", "ca")), None, "{text}");

@@ -183,7 +183,7 @@ impl Reports {
         let certificate =
             certificate.map_err(|error| Failure::terminal(REASON, error.to_string()))?;
         let tls = serve::tls(&certificate).map_err(|why| Failure::terminal(REASON, why))?;
-        if let Some(end) = pki::first_not_after(&certificate.public) {
+        if let Some(end) = pki::earliest_not_after(&certificate.public) {
             self.served_until.get_or_init(|| end);
         }
         serve::start(Arc::clone(ctx), Arc::clone(self), listener, tls);
@@ -193,7 +193,7 @@ impl Reports {
     /// When the endpoint's certificates end, by their names.
     #[must_use]
     pub fn ends(&self) -> Vec<End> {
-        let authority = pki::first_not_after(&self.authority.public);
+        let authority = pki::earliest_not_after(&self.authority.public);
         let authority = authority.map(|end| ("bootstrap-report-ca".to_owned(), end));
         let served = self.served_until.get();
         let served = served.map(|end| ("bootstrap-report".to_owned(), *end));
@@ -332,7 +332,7 @@ mod tests {
         let authority = ("bootstrap-report-ca".to_owned(), end);
         assert_eq!(reports.ends(), std::slice::from_ref(&authority));
         let served = pki::server_certificate(&reports.authority, "a", now).unwrap();
-        let end = pki::first_not_after(&served.public).unwrap();
+        let end = pki::earliest_not_after(&served.public).unwrap();
         reports.served_until.set(end).unwrap();
         assert_eq!(
             reports.ends(),

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::control_plane;
 use crate::ctx::Ctx;
+use crate::etcd::identity::brought_end;
 use crate::kube_api::ApiError;
 use crate::pki;
 use crate::reference::reference_kind;
@@ -27,7 +28,7 @@ const AUTHORITIES: [SecretPurpose; 3] = [
 pub type End = (String, Timestamp);
 
 /// What was seen when each of these Clusters was last looked at. Clones share it. As long as the Clusters are there, so are their entries:
-/// one each, of no more than the authorities and a kubeconfig.
+/// one each, of no more than the authorities, a kubeconfig, and what etcd and the endpoint have.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
     ends: Arc<Mutex<BTreeMap<ObjectKey, Vec<End>>>>,
@@ -82,12 +83,19 @@ async fn of(ctx: &Ctx, cluster: &ObjectKey) -> Result<Vec<End>, ApiError> {
         let key = secret_key(cluster, purpose.as_str());
         let secret = ctx.secrets.get(&*ctx.api, &key).await?;
         let public = secret.as_ref().and_then(|it| it.text(CERTIFICATE_KEY));
-        let end = public.and_then(pki::first_not_after);
+        let end = public.and_then(pki::earliest_not_after);
         ends.extend(end.map(|end| (purpose.to_string(), end)));
+        if let (SecretPurpose::EtcdCa, Some(authority)) = (purpose, &secret) {
+            ends.extend(brought_end(ctx, cluster, authority).await?);
+        }
     }
     let key = secret_key(cluster, KUBECONFIG);
     let secret = ctx.secrets.get(&*ctx.api, &key).await?;
     let end = secret.as_deref().and_then(kubeconfig::not_after);
     ends.extend(end.map(|end| (KUBECONFIG.to_owned(), end)));
+    if let Some(workload) = ctx.workloads.get(cluster) {
+        let end = workload.certificate_end(ctx.now()).await;
+        ends.extend(end.map(|end| (control_plane::expiry::API_SERVER.to_owned(), end)));
+    }
     Ok(ends)
 }

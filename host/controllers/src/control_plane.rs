@@ -3,7 +3,7 @@
 mod adopt;
 mod create;
 mod datastore;
-mod expiry;
+pub(crate) mod expiry;
 mod in_cluster;
 mod material;
 mod observe;

@@ -202,6 +202,10 @@ impl KubeApi for Fenced {
     fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
         self.inner.get_raw(path)
     }
+
+    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>> {
+        self.inner.shown_certificate()
+    }
 }
 
 /// Connections to workload clusters behind the same fence.

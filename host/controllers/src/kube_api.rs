@@ -5,6 +5,7 @@
 
 pub mod management;
 pub mod real;
+pub mod shown;
 
 use std::fmt;
 
@@ -298,4 +299,7 @@ pub trait KubeApi: Send + Sync + 'static {
 
     /// `GET` of a path outside the resources, such as `/` or `/version`; the answer's text.
     fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>>;
+
+    /// The certificate that the server shows, DER; `None` where that cannot be seen, as through a proxy.
+    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>>;
 }

@@ -332,10 +332,14 @@ pub fn not_after(der: &[u8]) -> Result<Timestamp, PkiError> {
         .map_err(|error| unreadable(error.to_string()))
 }
 
-/// When the first certificate of a PEM text ends.
+/// When the first of the certificates in a PEM text ends: what is a bundle is whole until then.
 #[must_use]
-pub fn first_not_after(pem: &str) -> Option<Timestamp> {
-    not_after(&first_certificate(pem).ok()?.contents).ok()
+pub fn earliest_not_after(pem: &str) -> Option<Timestamp> {
+    let blocks = Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
+    let certificates = blocks.filter(|block| block.label == "CERTIFICATE");
+    certificates
+        .filter_map(|block| not_after(&block.contents).ok())
+        .min()
 }
 
 /// Certificates without those that have the subject of a current one and are not current: what a rotation left behind. `None` when there are none.
@@ -386,6 +390,25 @@ mod tests {
 
     fn now() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_bundle_ends_when_the_first_of_its_certificates_does() {
+        let made = |at: &str| {
+            certificate_authority("a", KeyAlgorithm::EcdsaP256, 0, at.parse().unwrap()).unwrap()
+        };
+        let (old, new) = (made("2020-01-01T00:00:00Z"), made("2026-01-01T00:00:00Z"));
+        let end = |pem: &str| earliest_not_after(pem);
+        assert!(end(&old.public) < end(&new.public));
+        for bundle in [
+            format!("{}{}", new.public, old.public),
+            format!("{}{}", old.public, new.public),
+            format!("{}{}{}", new.private, new.public, old.public),
+        ] {
+            assert_eq!(end(&bundle), end(&old.public));
+        }
+        assert_eq!(end(&new.private), None);
+        assert_eq!(end(""), None);
     }
 
     #[test]

@@ -11,12 +11,16 @@ use capstan_core::material::{CERTIFICATE_KEY, CLUSTER_CA, secret_key};
 use jiff::Timestamp;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
-use tokio_rustls::TlsConnector;
 
+use super::Seen;
 use crate::ctx::Ctx;
 use crate::etcd::identity::client_config;
+use crate::kube_api::shown;
 use crate::pki;
 use crate::workloads::Workload;
+
+/// What the certificate at an endpoint is listed as.
+pub(crate) const API_SERVER: &str = "apiserver";
 
 /// The port of API servers unless the bootstrap config says another.
 const API_PORT: u16 = 6443;
@@ -59,6 +63,34 @@ pub(super) async fn of(
     }
 }
 
+/// When the certificate ends that is shown at the endpoint, for a control plane whose machines have no API server that can be asked by
+/// itself. Without a connection it is what was seen before.
+pub(super) async fn of_endpoint(
+    ctx: &Ctx,
+    seen: &Seen,
+    workload: Option<&Workload>,
+) -> Option<Timestamp> {
+    let type_ = reason::condition_type::API_SERVER_POD_HEALTHY;
+    let is_unseen = |member: &Member| {
+        let mut components = member.components.iter();
+        member.outdated.is_ok() && components.all(|component| component.condition_type != type_)
+    };
+    let members = &seen.core.members;
+    if members.is_empty() || !members.iter().all(is_unseen) || !seen.core.is_initialized() {
+        return None;
+    }
+    match workload {
+        Some(workload) => workload.certificate_end(ctx.now()).await,
+        None => {
+            let listed = seen.object.value.pointer("/status/certificates")?;
+            let mut listed = listed.as_array()?.iter();
+            let entry =
+                listed.find(|entry| entry.get("name").is_some_and(|name| name == API_SERVER))?;
+            entry.get("expirationDate")?.as_str()?.parse().ok()
+        }
+    }
+}
+
 /// The port that the bootstrap config gives the API server.
 fn port(config: &Value) -> u16 {
     let places = [
@@ -90,12 +122,6 @@ async fn read(
     let stream = workload.api.port_forward(pod, port).await;
     let stream = stream.map_err(|error| error.to_string())?;
     let name = ServerName::try_from("kubernetes").map_err(|error| error.to_string())?;
-    let stream = TlsConnector::from(tls)
-        .connect(name, stream)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (_, session) = stream.get_ref();
-    let chain = session.peer_certificates().unwrap_or_default();
-    let first = chain.first().ok_or("the server showed no certificate")?;
-    pki::not_after(first).map_err(|error| error.to_string())
+    let shown = shown::certificate(tls, name, stream).await?;
+    pki::not_after(&shown).map_err(|error| error.to_string())
 }

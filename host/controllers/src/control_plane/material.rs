@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use capstan_api::contract::SecretPurpose;
 use capstan_api::name::ObjectKey;
 use capstan_core::call::material::Requirement;
 use capstan_core::control_plane::MaterialState;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 
 use super::Seen;
 use crate::ctx::{Ctx, failure};
+use crate::etcd::identity::brought_end;
 use crate::object::Object;
 use crate::pki::{self, Shape};
 use crate::secrets::SecretData;
@@ -50,7 +52,9 @@ async fn look(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Result<MaterialState,
         let key = secret_key(&cluster.key, name);
         match found.get(name) {
             Some(secret) => {
-                let end = secret.text(CERTIFICATE_KEY).and_then(pki::first_not_after);
+                let end = secret
+                    .text(CERTIFICATE_KEY)
+                    .and_then(pki::earliest_not_after);
                 state
                     .certificates
                     .extend(end.map(|end| (name.to_owned(), end)));
@@ -66,6 +70,13 @@ async fn look(ctx: &Ctx, seen: &Seen, cluster: &Object) -> Result<MaterialState,
     let brought = brought(ctx, &cluster.key, &seen.requirements).await?;
     let ends = brought.iter().filter_map(|it| it.end(&cluster.key));
     state.certificates.extend(ends);
+    // That of an external etcd is among what is brought already.
+    if let Some(authority) = found.get(SecretPurpose::EtcdCa.as_str()) {
+        let end = brought_end(ctx, &cluster.key, authority).await;
+        let end =
+            end.map_err(|error| failure("reading the client certificate for etcd", &error))?;
+        state.certificates.extend(end);
+    }
     let faults = faults_of(
         &cluster.key,
         &seen.requirements,
@@ -176,7 +187,7 @@ impl Brought<'_> {
             .and_then(|rest| rest.strip_prefix('-'));
         Some((
             purpose.unwrap_or(name).to_owned(),
-            pki::first_not_after(public)?,
+            pki::earliest_not_after(public)?,
         ))
     }
 }
@@ -307,7 +318,7 @@ mod tests {
             let secret = brought_as(name, &[field], Some(secret.clone()));
             secret.end(&ObjectKey::new("n", "c"))
         };
-        let end = pki::first_not_after(&pair.public).unwrap();
+        let end = pki::earliest_not_after(&pair.public).unwrap();
         assert_eq!(listed("c-etcd", "tls.crt"), Some(("etcd".to_owned(), end)));
         assert_eq!(listed("own", "tls.crt"), Some(("own".to_owned(), end)));
         assert_eq!(listed("c-etcd", "endpoint"), None, "nobody reads it");

@@ -254,6 +254,11 @@ pub(super) async fn observe(
         seen.core.initialized = ask.initialized(workload).await;
     }
     add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
+    let shown = expiry::of_endpoint(ctx, &seen, workload.as_deref()).await;
+    if let (Some(end), Lookup::Found(material)) = (shown, &mut seen.core.material) {
+        let name = expiry::API_SERVER.to_owned();
+        material.certificates.push((name, end));
+    }
     seen.core.workers = workers(ctx, &cluster);
     if !seen.core.is_deleting() && seen.core.material.found().is_some() {
         seen.core.rotation = rotation::look(ctx, &seen, &cluster, workload.as_deref()).await;

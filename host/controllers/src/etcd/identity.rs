@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use capstan_api::contract::SecretPurpose;
 use capstan_api::name::ObjectKey;
 use capstan_core::material::{CERTIFICATE_KEY, PRIVATE_KEY, secret_key};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +18,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::ctx::Ctx;
+use crate::kube_api::ApiError;
 use crate::object::Locator;
 use crate::pki::{self, Pair};
 use crate::secrets::SecretData;
@@ -32,7 +34,7 @@ const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(180 * 24);
 const KEPT_MAX: usize = 4096;
 
 /// Secret with a client certificate, for clusters whose etcd authority came without its key.
-const CLIENT: &str = "apiserver-etcd-client";
+const CLIENT: SecretPurpose = SecretPurpose::ApiServerEtcdClient;
 
 /// Client certificates by control plane.
 #[derive(Default)]
@@ -72,7 +74,7 @@ impl Identities {
         let public = text(&ca, &key, CERTIFICATE_KEY)?.to_owned();
         let private = ca.text(PRIVATE_KEY).unwrap_or_default().to_owned();
         let given = if private.is_empty() {
-            let key = secret_key(cluster, CLIENT);
+            let key = secret_key(cluster, CLIENT.as_str());
             let client = read(ctx, &key).await?.ok_or_else(|| {
                 format!("the etcd authority has no key, and Secret {key} with a client certificate does not exist")
             })?;
@@ -131,6 +133,28 @@ impl Identities {
     fn lock(&self) -> MutexGuard<'_, HashMap<Locator, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When the client certificate ends that somebody brought for this etcd authority, by its purpose: one with a key needs none.
+///
+/// # Errors
+/// When the Secret cannot be read.
+pub async fn brought_end(
+    ctx: &Ctx,
+    cluster: &ObjectKey,
+    authority: &SecretData,
+) -> Result<Option<(String, Timestamp)>, ApiError> {
+    if authority
+        .text(PRIVATE_KEY)
+        .is_some_and(|key| !key.is_empty())
+    {
+        return Ok(None);
+    }
+    let key = secret_key(cluster, CLIENT.as_str());
+    let client = ctx.secrets.get(&*ctx.api, &key).await?;
+    let public = client.as_ref().and_then(|it| it.text(CERTIFICATE_KEY));
+    let end = public.and_then(pki::earliest_not_after);
+    Ok(end.map(|end| (CLIENT.to_string(), end)))
 }
 
 async fn read(ctx: &Ctx, key: &ObjectKey) -> Result<Option<Arc<SecretData>>, String> {

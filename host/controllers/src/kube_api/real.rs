@@ -1,5 +1,6 @@
 //! [`KubeApi`] over a real server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use kube::core::response::Status;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::shown::Shown;
 use super::{
     ApiError, Duplex, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
 };
@@ -46,6 +48,7 @@ const REFUSAL_BYTES_MAX: usize = 1 << 20;
 pub struct RealApi {
     client: Client,
     answer_bytes_max: usize,
+    shown: Option<Arc<Shown>>,
 }
 
 impl RealApi {
@@ -55,15 +58,17 @@ impl RealApi {
         Self {
             client,
             answer_bytes_max: MANAGEMENT_ANSWER_BYTES_MAX,
+            shown: None,
         }
     }
 
-    /// The same with a server that may answer anything.
+    /// The same with a server that may answer anything, and whose certificate can be seen where that is known.
     #[must_use]
-    pub fn of_workload(client: Client) -> Self {
+    pub fn of_workload(client: Client, shown: Option<Shown>) -> Self {
         Self {
             client,
             answer_bytes_max: WORKLOAD_ANSWER_BYTES_MAX,
+            shown: shown.map(Arc::new),
         }
     }
 
@@ -483,6 +488,17 @@ impl KubeApi for RealApi {
         }
         .boxed()
     }
+
+    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>> {
+        async {
+            let Some(shown) = &self.shown else {
+                return Ok(None);
+            };
+            let read = shown.read().await;
+            read.map(Some).map_err(ApiError::Unavailable)
+        }
+        .boxed()
+    }
 }
 
 /// The lines of a watch as events. The stream ends after the first error.
@@ -601,7 +617,7 @@ mod tests {
 
     async fn asked(status: StatusCode, mebibytes: usize) -> String {
         let client = Client::new(Letters(status, mebibytes), "default");
-        let api = RealApi::of_workload(client);
+        let api = RealApi::of_workload(client, None);
         let key = ObjectKey::new("", "default");
         match api.get(&kinds::NAMESPACE, &key).await.unwrap_err() {
             ApiError::Unavailable(why) => why,

@@ -281,6 +281,10 @@ impl KubeApi for Rehearsed {
     fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
         self.inner.get_raw(path)
     }
+
+    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>> {
+        self.inner.shown_certificate()
+    }
 }
 
 /// How deep paths go: down to fields of a spec's parts.

@@ -143,7 +143,7 @@ pub async fn end(ctx: &Ctx, cluster: &ObjectKey) -> Result<Option<Timestamp>, Fa
 /// When the certificate in a kubeconfig ends, if there is one.
 #[must_use]
 pub fn not_after(secret: &SecretData) -> Option<Timestamp> {
-    pki::first_not_after(&client_certificate(secret)?)
+    pki::earliest_not_after(&client_certificate(secret)?)
 }
 
 /// Why the kubeconfig says nothing about the cluster's authority: it trusts another one.

@@ -12,6 +12,7 @@ use kube::{Client, Config};
 use super::any_server::AnyServer;
 use crate::kube_api::KubeApi;
 use crate::kube_api::real::RealApi;
+use crate::kube_api::shown::Shown;
 
 /// How long making a TCP and TLS connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,10 +135,11 @@ fn client(mut config: Config) -> Result<Arc<dyn KubeApi>, ConnectError> {
     // The keeper and the queues retry; retries below them would only hide failures.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
+    let shown = Shown::of(&config);
     let client =
         Client::try_from(config).map_err(|error| ConnectError::Unusable(error.to_string()))?;
     let client = Client::new(AnyServer(client), namespace);
-    Ok(Arc::new(RealApi::of_workload(client)) as Arc<dyn KubeApi>)
+    Ok(Arc::new(RealApi::of_workload(client, shown)) as Arc<dyn KubeApi>)
 }
 
 /// Reads a kubeconfig and refuses what would reach beyond it.

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capstan_api::name::ObjectKey;
 use capstan_core::control_plane::etcd::View;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use crate::kinds;
 use crate::kube_api::KubeApi;
 use crate::object::Object;
+use crate::pki;
 use crate::store::{Change, Store};
 
 /// Nodes of one cluster that are drained at the same time: each lists its pods in each turn.
@@ -20,6 +22,11 @@ const DRAINS_AT_ONCE: usize = 8;
 /// Evictions in one cluster that are under way at the same time, for all its Nodes: less than a tenth of the changes that an API
 /// server takes at once by default (`--max-mutating-requests-inflight` 200), so that everybody else gets through.
 pub const EVICTIONS_AT_ONCE: usize = 16;
+
+/// A server's certificate is replaced weeks before it ends: hours matter to nobody.
+const CERTIFICATE_AGAIN: SignedDuration = SignedDuration::from_hours(1);
+/// Until then one that could not be seen is left alone.
+const CERTIFICATE_RETRY: SignedDuration = SignedDuration::from_mins(1);
 
 /// A connected workload cluster.
 pub struct Workload {
@@ -34,6 +41,8 @@ pub struct Workload {
     by_provider_id: Mutex<HashMap<String, BTreeSet<ObjectKey>>>,
     /// What the members of its etcd said when they were last asked.
     etcd: Mutex<Option<View>>,
+    /// When the certificate ends that its API server shows, and until when that need not be read again.
+    certificate: Mutex<Option<(Option<Timestamp>, Timestamp)>>,
 }
 
 impl fmt::Debug for Workload {
@@ -51,6 +60,7 @@ impl Workload {
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             by_provider_id: Mutex::default(),
             etcd: Mutex::default(),
+            certificate: Mutex::default(),
         }
     }
 
@@ -66,6 +76,38 @@ impl Workload {
     /// Remembers what they said, for metrics.
     pub(crate) fn etcd_said(&self, view: Option<View>) {
         *self.etcd.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    /// When the certificate ends that its API server shows to who connects. It is read anew from time to time: servers change theirs.
+    pub(crate) async fn certificate_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let kept = *self
+            .certificate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((end, until)) = kept
+            && now < until
+        {
+            return end;
+        }
+        let read = self.api.shown_certificate().await;
+        let end = match read {
+            Ok(shown) => shown.and_then(|shown| pki::not_after(&shown).ok()),
+            Err(error) => {
+                tracing::debug!(%error, "cannot see the certificate of an API server");
+                None
+            }
+        };
+        let again = if end.is_some() {
+            CERTIFICATE_AGAIN
+        } else {
+            CERTIFICATE_RETRY
+        };
+        let until = now.checked_add(again).unwrap_or(now);
+        *self
+            .certificate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some((end, until));
+        end
     }
 
     /// Nodes with this provider ID; more than one is a mistake that the caller reports.

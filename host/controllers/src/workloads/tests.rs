@@ -209,6 +209,10 @@ impl KubeApi for Fake {
         }
         .boxed()
     }
+
+    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>> {
+        async { Ok(None) }.boxed()
+    }
 }
 
 struct FakeConnect {

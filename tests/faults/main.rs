@@ -1,5 +1,5 @@
-//! `just faults`: breaks control planes of 1, 3 and 5 machines while they are made, at rest, while they grow and while they roll, and
-//! prints what became of each.
+//! `just faults`: breaks control planes of 1, 3 and 5 machines while they are made, at rest, while they grow, shrink, roll and are
+//! upgraded, and prints what became of each.
 //!
 //! A cell is green when the control plane is whole again with nothing left behind, or when a person is needed for that, a condition
 //! says what to do, and that being done it is whole. In every cell the host must take no step below a majority and no member from a live
@@ -29,11 +29,11 @@ use crate::table::Table;
 
 const USAGE: &str = "usage: faults [--size N]... [--phase NAME]... [--fault NAME]... [--pairs N] [--seed N] [--at-once N]
   --size     machines of the control plane (default: 1 3 5)
-  --phase    create, rest, grow or roll (default: all)
+  --phase    create, rest, grow, shrink, roll or upgrade (default: all)
   --fault    one of those in the table (default: all)
   --pairs    cells with two faults at once, chosen by the seed (default: 6)
   --seed     chooses them (default: random; it is printed)
-  --at-once  cells at the same time (default: 6; a third of them where each needs a host of its own)";
+  --at-once  cells at the same time (default: 9; a third of them where each needs a host of its own)";
 
 struct Arguments {
     sizes: Vec<u32>,
@@ -51,7 +51,7 @@ fn arguments() -> Result<Arguments, String> {
         faults: Vec::new(),
         pairs: 6,
         seed: rand::random(),
-        at_once: 6,
+        at_once: 9,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {

@@ -87,13 +87,22 @@ impl Table {
         }
         let mut left_out: BTreeMap<(String, &str), Vec<String>> = BTreeMap::new();
         for (cell, _) in &self.cells {
-            if let (Some(why), [fault]) = (cell.left_out(), cell.faults.as_slice()) {
-                let of_fault = left_out.entry((fault.to_string(), why)).or_default();
-                of_fault.push(column(cell));
+            let [fault] = cell.faults.as_slice() else {
+                continue;
+            };
+            let (what, why) = match cell.phase.left_out(cell.size) {
+                Some(why) => ("all".to_owned(), Some(why)),
+                None => (fault.to_string(), cell.left_out()),
+            };
+            if let Some(why) = why {
+                let columns = left_out.entry((what, why)).or_default();
+                if !columns.contains(&column(cell)) {
+                    columns.push(column(cell));
+                }
             }
         }
-        for ((fault, why), columns) in left_out {
-            text.push_str(&format!("- {fault} ({}): {why}\n", columns.join(", ")));
+        for ((what, why), columns) in left_out {
+            text.push_str(&format!("- {what} ({}): {why}\n", columns.join(", ")));
         }
         for elsewhere in ELSEWHERE {
             text.push_str(&format!("- not here: {elsewhere}\n"));

@@ -4,29 +4,18 @@
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::control_plane::{object as control_plane, settled};
 use capstan_tests::host::{NAMESPACE, TestHost, plugin};
+use capstan_tests::in_cluster::{DAEMON_SET, configuration, image};
 use capstan_tests::kube_client::{
-    CONFIG_MAP, CONTROL_PLANE, Kind, Kube, MACHINE, PLUGIN, condition, conditions, name,
+    CONTROL_PLANE, DEPLOYMENT, Kind, Kube, MACHINE, PLUGIN, condition, conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run};
-use http::Method;
 use serde_json::{Value, json};
 
 use crate::control_plane::made;
 
 const NEWER: &str = "v1.36.4";
-const SYSTEM: &str = "kube-system";
 const UP_TO_DATE: &str = "InClusterComponentsUpToDate";
 
-const DAEMON_SET: Kind = Kind {
-    api_version: "apps/v1",
-    plural: "daemonsets",
-    namespaced: true,
-};
-const DEPLOYMENT: Kind = Kind {
-    api_version: "apps/v1",
-    plural: "deployments",
-    namespaced: true,
-};
 const CLUSTER_ROLE_BINDING: Kind = Kind {
     api_version: "rbac.authorization.k8s.io/v1",
     plural: "clusterrolebindings",
@@ -39,21 +28,6 @@ async fn change(host: &TestHost, cluster: &TestCluster, spec: Value) {
     host.kube()
         .merge(CONTROL_PLANE, &cluster.namespace, &plane, &patch)
         .await;
-}
-
-/// A server whose machine is about to go may refuse: that is said, and is no failure.
-async fn image(workload: &Kube, kind: Kind, object: &str) -> Result<String, String> {
-    let path = kind.path(SYSTEM, Some(object));
-    let answer = workload.send(Method::GET, &path, "application/json", None);
-    let object = answer.await.map_err(|refusal| format!("{refusal:?}"))?;
-    let image = &object["spec"]["template"]["spec"]["containers"][0]["image"];
-    Ok(image.as_str().unwrap().to_owned())
-}
-
-async fn configuration(workload: &Kube) -> Value {
-    let map = workload.get(CONFIG_MAP, SYSTEM, "kubeadm-config").await;
-    let text = map.unwrap()["data"]["ClusterConfiguration"].clone();
-    serde_saphyr::from_str(text.as_str().unwrap()).unwrap()
 }
 
 async fn images_are(workload: &Kube, proxy: &str, dns: &str) {
@@ -76,7 +50,7 @@ fn an_upgrade_takes_the_clusters_own_settings_and_add_ons_along() {
         let cluster = made(host, "in-cluster", 1).await;
         settled(host, &cluster, 1).await;
         let workload = cluster.workload(host.kube()).await;
-        let before = configuration(&workload).await;
+        let before = configuration(&workload).await.unwrap();
         // As if an older kubeadm had made the cluster.
         let binding = "kubeadm:apiserver-kubelet-client";
         workload.delete(CLUSTER_ROLE_BINDING, "", binding).await;
@@ -101,7 +75,7 @@ fn an_upgrade_takes_the_clusters_own_settings_and_add_ons_along() {
         expected["kubernetesVersion"] = json!(NEWER);
         expected["apiServer"] = settings["apiServer"].clone();
         expected["dns"] = settings["dns"].clone();
-        assert_eq!(configuration(&workload).await, expected);
+        assert_eq!(configuration(&workload).await, Ok(expected));
         let found = workload.get(CLUSTER_ROLE_BINDING, "", binding).await;
         assert!(found.is_some(), "the binding is there again");
         let object = control_plane(host, &cluster).await;

@@ -116,10 +116,39 @@ impl TestCloud {
         Ok(())
     }
 
+    /// Makes an instance that no Machine knows of.
+    pub async fn create_instance(&self, wanted: &Value) {
+        self.send("POST", "/v1/instances", Some(wanted)).await;
+    }
+
     /// Deletes an instance behind everybody's back.
     pub async fn delete_instance(&self, id: &str) {
         self.send("DELETE", &format!("/v1/instances/{id}"), None)
             .await;
+    }
+
+    /// What an instance has written on its console.
+    ///
+    /// # Errors
+    /// What the cloud said.
+    pub async fn console(&self, id: &str) -> Result<String, String> {
+        let path = format!("/v1/instances/{id}/console");
+        self.call("GET", &path, None).await
+    }
+
+    /// Makes an instance a target of a load balancer, or takes it out.
+    ///
+    /// # Errors
+    /// What the cloud said.
+    pub async fn set_target(
+        &self,
+        balancer: &str,
+        id: &str,
+        is_target: bool,
+    ) -> Result<(), String> {
+        let method = if is_target { "PUT" } else { "DELETE" };
+        let path = format!("/v1/load-balancers/{balancer}/targets/{id}");
+        self.call(method, &path, None).await.map(drop)
     }
 
     /// Turns an instance off, as a power cut would.

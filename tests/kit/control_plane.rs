@@ -94,8 +94,8 @@ pub async fn settled(host: &TestHost, cluster: &TestCluster, wanted: u32) {
 
 /// Name of the machine whose member leads, if one does.
 pub async fn leading(host: &TestHost, cluster: &TestCluster) -> Option<String> {
-    let etcd = TestEtcd::of_cluster(host.kube(), cluster).await;
-    let view = etcd.view().await.ok()?;
+    let etcd = TestEtcd::try_of_cluster(host.kube(), cluster).await;
+    let view = etcd.ok()?.view().await.ok()?;
     let node = view.leader()?.name.clone();
     let machines = host.kube().list(MACHINE, &cluster.namespace).await;
     let of_node = machines
@@ -106,10 +106,15 @@ pub async fn leading(host: &TestHost, cluster: &TestCluster) -> Option<String> {
 
 /// The instance of a machine.
 pub async fn instance(host: &TestHost, cluster: &TestCluster, machine: &str) -> String {
+    try_instance(host, cluster, machine).await.unwrap()
+}
+
+/// The instance of a machine, while there is one.
+pub async fn try_instance(host: &TestHost, cluster: &TestCluster, machine: &str) -> Option<String> {
     let instances = host
         .cloud
         .of_cluster("instances", &cluster.namespace, &cluster.name)
         .await;
-    let instance = instances.iter().find(|i| i["name"] == machine).unwrap();
-    instance["id"].as_str().unwrap().to_owned()
+    let instance = instances.iter().find(|i| i["name"] == machine)?;
+    instance["id"].as_str().map(str::to_owned)
 }

@@ -2,6 +2,7 @@
 
 mod fault;
 mod guard;
+mod phase;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -13,62 +14,23 @@ use serde_json::{Value, json};
 
 pub use self::fault::{Fault, Struck};
 use self::guard::Guard;
+pub use self::phase::Phase;
 use crate::cloud::TestCloud;
 use crate::cluster::TestCluster;
 use crate::control_plane;
 use crate::eventually::eventually;
 use crate::host::TestHost;
-use crate::kube_client::{
-    CLUSTER, CONTROL_PLANE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_HEALTH_CHECK, condition,
-    conditions, name,
-};
+use crate::kube_client::{CLUSTER, MACHINE, MACHINE_HEALTH_CHECK, condition, conditions, name};
 
 /// How long it may take to become whole, or to say why not: many times what it needs, since many play at once.
 const PATIENCE: Duration = Duration::from_secs(420);
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// Part of the names of clusters whose machines take their time to start.
+const SLOW_START: &str = "-init";
+
 /// How often a host is killed at most: more often than it has steps to take.
 const KILLS_MAX: u32 = 25;
-
-/// What the control plane is doing when it breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// More than half of its machines are there.
-    Create,
-    /// Nothing.
-    Rest,
-    /// It gets two machines more.
-    Grow,
-    /// All its machines are replaced.
-    Roll,
-}
-
-impl Phase {
-    /// Each.
-    pub const ALL: [Self; 4] = [Self::Create, Self::Rest, Self::Grow, Self::Roll];
-
-    /// The one of this name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn named(text: &str) -> Result<Self, String> {
-        let found = Self::ALL
-            .into_iter()
-            .find(|phase| phase.to_string() == text);
-        found.ok_or_else(|| format!("{text:?} is not a phase"))
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Create => "create",
-            Self::Rest => "rest",
-            Self::Grow => "grow",
-            Self::Roll => "roll",
-        })
-    }
-}
 
 /// A cell of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,12 +54,9 @@ impl Cell {
     /// Whether a person may be needed: no majority may be left, or what is broken can be mended by nobody else.
     fn may_need_a_person(&self) -> bool {
         let broken: usize = self.faults.iter().map(|fault| fault.breaks()).sum();
-        let size = match self.phase {
-            Phase::Create => first_machines(self.size),
-            _ => self.size,
-        };
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        broken > (size - 1) / 2 || self.faults.contains(&Fault::Disk)
+        let standing = self.phase.standing(self.size);
+        let standing = usize::try_from(standing).unwrap_or(usize::MAX);
+        broken > (standing - 1) / 2 || self.faults.contains(&Fault::Disk)
     }
 
     /// Whether it needs a host of its own.
@@ -107,14 +66,10 @@ impl Cell {
 
     /// Why there is no such cell.
     pub fn left_out(&self) -> Option<&'static str> {
-        let mut reasons = self.faults.iter();
-        reasons.find_map(|fault| fault.left_out(self.size, self.phase))
+        let reasons = self.faults.iter();
+        let mut reasons = reasons.filter_map(|fault| fault.left_out(self.size, self.phase));
+        self.phase.left_out(self.size).or_else(|| reasons.next())
     }
-}
-
-/// How many machines are there when a control plane breaks that is being made.
-fn first_machines(size: u32) -> u32 {
-    size / 2 + 1
 }
 
 /// What became of it.
@@ -169,6 +124,7 @@ impl Stage {
         options.provision_delay = Duration::from_millis(100);
         options.tempo.promotion_timeout = Duration::from_secs(8);
         let cloud = TestCloud::start_with(options).await;
+        cloud.faults(slow_starts()).await;
         let mut host = TestHost::with(plane, cloud).await;
         host.run_in_process().await;
         host.plugins_ready().await;
@@ -219,13 +175,12 @@ struct Play<'a> {
 
 /// Makes a control plane, breaks it, and looks until it is whole or says why not.
 pub async fn run(stage: &mut Stage, at: usize, cell: &Cell) -> Outcome {
-    let name = format!("faults-{at}");
-    let mut cluster = TestCluster::new(&name, &name, 0);
-    cluster.control_planes = cell.size;
+    let is_init = cell.phase.is_init(cell.size);
+    let name = format!("faults-{at}{}", if is_init { SLOW_START } else { "" });
     let mut play = Play {
         cell,
-        cluster,
-        wanted: cell.size,
+        cluster: cell.phase.cluster(&name, cell.size),
+        wanted: cell.phase.wanted(cell.size),
         outdated: Vec::new(),
         struck: Vec::new(),
         known: Arc::default(),
@@ -234,7 +189,7 @@ pub async fn run(stage: &mut Stage, at: usize, cell: &Cell) -> Outcome {
     };
     Box::pin(play.make(stage.get())).await;
     let guard = Guard::start(stage.get(), &play.cluster, Arc::clone(&play.known));
-    play.begin(stage.get()).await;
+    play.outdated = cell.phase.begin(stage.get().kube(), &play.cluster).await;
     Box::pin(play.strike(stage.get())).await;
     let outcome = Box::pin(play.watch(stage)).await;
     let wrong = guard.end().await;
@@ -260,7 +215,19 @@ impl Play<'_> {
             .await;
             return;
         }
-        let enough = usize::try_from(first_machines(self.cell.size)).unwrap_or(usize::MAX);
+        if self.cell.phase.is_init(self.cell.size) {
+            eventually("the first machine is held", PATIENCE, async || {
+                hold_first(host, cluster).await
+            })
+            .await;
+            eventually("kubeadm init is under way", PATIENCE, async || {
+                is_at_init(host, cluster).await
+            })
+            .await;
+            return;
+        }
+        let enough = self.cell.phase.standing(self.cell.size);
+        let enough = usize::try_from(enough).unwrap_or(usize::MAX);
         eventually("the first machines", PATIENCE, async || {
             let machines = kube.list(MACHINE, &cluster.namespace).await;
             let nodes = machines
@@ -274,33 +241,6 @@ impl Play<'_> {
         .await;
     }
 
-    /// Begins what the control plane is doing.
-    async fn begin(&mut self, host: &TestHost) {
-        let (kube, plane) = (host.kube(), self.cluster.control_plane());
-        let namespace = &self.cluster.namespace;
-        match self.cell.phase {
-            Phase::Create | Phase::Rest => {}
-            Phase::Grow => {
-                self.wanted = self.cell.size + 2;
-                kube.scale(CONTROL_PLANE, namespace, &plane, self.wanted)
-                    .await;
-            }
-            Phase::Roll => {
-                let machines = kube.list(MACHINE, namespace).await;
-                let uids = machines.iter().map(|machine| &machine["metadata"]["uid"]);
-                self.outdated = uids.cloned().collect();
-                let template = json!({
-                    "apiVersion": LOCAL_MACHINE_TEMPLATE.api_version, "kind": "LocalMachineTemplate",
-                    "metadata": {"namespace": namespace, "name": "larger"},
-                    "spec": {"template": {"spec": {"instanceType": "medium"}}},
-                });
-                kube.apply(LOCAL_MACHINE_TEMPLATE, &template).await;
-                let patch = json!({"spec": {"machineTemplate": {"spec": {"infrastructureRef": {"name": "larger"}}}}});
-                kube.merge(CONTROL_PLANE, namespace, &plane, &patch).await;
-            }
-        }
-    }
-
     async fn strike(&mut self, host: &TestHost) {
         for fault in &self.cell.faults {
             let struck = fault
@@ -312,6 +252,13 @@ impl Play<'_> {
             known.broken.extend(struck.broken.iter().cloned());
             drop(known);
             self.struck.push(struck);
+        }
+        if self.cell.phase.is_init(self.cell.size) {
+            let (namespace, name) = (&self.cluster.namespace, &self.cluster.name);
+            for instance in host.cloud.of_cluster("instances", namespace, name).await {
+                // One that is lost, or another that came for it: then there is nothing to let go.
+                drop(lead_to(host, &self.cluster, &instance, true).await);
+            }
         }
     }
 
@@ -434,6 +381,7 @@ impl Play<'_> {
         if outdated > 0 {
             return Err(format!("{outdated} Machines are still to be replaced"));
         }
+        self.cell.phase.is_done(host.kube(), &self.cluster).await?;
         self.cluster.nodes_match(host.kube()).await
     }
 
@@ -532,6 +480,56 @@ async fn has_failed(host: &TestHost, cluster: &TestCluster) -> bool {
         .any(|i| i["bootstrap"]["state"] == "failed")
 }
 
+/// Where the name asks for it, machines take some seconds more to start, so that there is time to hold their first one.
+fn slow_starts() -> Value {
+    json!([{
+        "name": "machines that take their time",
+        "match": {"operation": "CreateInstance", "nameContains": SLOW_START},
+        "effect": {"type": "delay", "delayMs": 3000},
+    }])
+}
+
+/// Holds the first machine before it starts: no way leads to its API server, for which kubeadm waits when it has started all.
+async fn hold_first(host: &TestHost, cluster: &TestCluster) -> Result<(), String> {
+    let (namespace, name) = (&cluster.namespace, &cluster.name);
+    let instances = host.cloud.of_cluster("instances", namespace, name).await;
+    let first = instances.first().ok_or("there is no instance")?;
+    assert_eq!(first["bootstrap"]["state"], "waiting", "it is too late");
+    lead_to(host, cluster, first, false).await
+}
+
+/// Whether kubeadm on the first machine has started all, and waits for a way to it.
+async fn is_at_init(host: &TestHost, cluster: &TestCluster) -> Result<(), String> {
+    let (namespace, name) = (&cluster.namespace, &cluster.name);
+    let instances = host.cloud.of_cluster("instances", namespace, name).await;
+    let first = instances.first().ok_or("there is no instance")?;
+    let console = host
+        .cloud
+        .console(first["id"].as_str().unwrap_or_default())
+        .await?;
+    let waits = console.contains("kubeadm: waiting for a healthy API server");
+    waits.then_some(()).ok_or(console)
+}
+
+/// Lets the endpoint of a cluster lead to an instance, or not.
+async fn lead_to(
+    host: &TestHost,
+    cluster: &TestCluster,
+    instance: &Value,
+    leads: bool,
+) -> Result<(), String> {
+    let (namespace, name) = (&cluster.namespace, &cluster.name);
+    let balancers = host
+        .cloud
+        .of_cluster("load-balancers", namespace, name)
+        .await;
+    let balancer = balancers.first().ok_or("there is no load balancer")?;
+    let id = |object: &Value| object["id"].as_str().unwrap_or_default().to_owned();
+    host.cloud
+        .set_target(&id(balancer), &id(instance), leads)
+        .await
+}
+
 /// A check that gives up machines that are marked, and those that get no Node.
 fn health_check(cluster: &TestCluster) -> Value {
     json!({
@@ -540,7 +538,8 @@ fn health_check(cluster: &TestCluster) -> Value {
         "spec": {
             "clusterName": cluster.name,
             "selector": {"matchLabels": {"cluster.x-k8s.io/control-plane": ""}},
-            "checks": {"nodeStartupTimeoutSeconds": 60},
+            // The least that there can be: machines are there within seconds, or never.
+            "checks": {"nodeStartupTimeoutSeconds": 30},
         },
     })
 }

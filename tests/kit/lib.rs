@@ -23,6 +23,7 @@ pub mod eventually;
 pub mod faults;
 pub mod foreign;
 pub mod host;
+pub mod in_cluster;
 pub mod installation;
 pub mod kube_client;
 pub mod kubectl;

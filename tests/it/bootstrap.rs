@@ -300,3 +300,77 @@ fn decoded_values(secret: &Value) -> Vec<String> {
     };
     fields.map(text).collect()
 }
+
+#[test]
+fn a_machine_whose_join_token_is_gone_says_so() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        let cluster = TestCluster::new("tokens", "tokens", 0);
+        cluster.create(kube).await;
+        cluster.available(host, 0).await;
+        let ns = &cluster.namespace;
+        // Without its infrastructure it never joins.
+        let [config, _, mut machine] = hand_made(
+            ns,
+            "late",
+            json!({"joinConfiguration": {"caCertPath": "/a"}}),
+        );
+        machine["metadata"]["labels"] = json!({});
+        kube.apply(BOOTSTRAP_CONFIG, &config).await;
+        kube.apply(MACHINE, &machine).await;
+        let secret = data(kube, ns, "late").await;
+        let id = secret["metadata"]["annotations"]["capstan.dev/join-token"]
+            .as_str()
+            .unwrap();
+        let workload = cluster.workload(kube).await;
+        workload
+            .delete(SECRET, "kube-system", &format!("bootstrap-token-{id}"))
+            .await;
+        // A config that comes back, as after a move, is looked at at once.
+        machine["spec"]["bootstrap"]["dataSecretName"] = json!("late");
+        kube.apply(MACHINE, &machine).await;
+        kube.delete(BOOTSTRAP_CONFIG, ns, "late").await;
+        eventually("the Machine misses it", PATIENCE, async || {
+            let machine = kube.get(MACHINE, ns, "late").await.unwrap();
+            let ready = condition(&machine, "BootstrapConfigReady");
+            (ready.reason == "ObjectDoesNotExist")
+                .then_some(())
+                .ok_or_else(|| conditions(&machine))
+        })
+        .await;
+        kube.apply(BOOTSTRAP_CONFIG, &config).await;
+        let message = refused(kube, ns, "late", "JoinTokenGone").await;
+        assert!(
+            message.contains(id) && message.contains("delete the Machine"),
+            "{message}"
+        );
+        eventually("the Machine says so", PATIENCE, async || {
+            let machine = kube.get(MACHINE, ns, "late").await.unwrap();
+            let ready = condition(&machine, "BootstrapConfigReady");
+            (ready.status == "False" && ready.message.contains(id))
+                .then_some(())
+                .ok_or_else(|| conditions(&machine))
+        })
+        .await;
+        // And it is still said when the object is looked at for another reason.
+        let report = json!({"phase": "kubeadm-join", "exitCode": 1, "time": "2026-01-01T00:00:00Z", "log": "x"});
+        let mut told = config.clone();
+        told["metadata"]["annotations"] =
+            json!({"capstan.dev/bootstrap-report": report.to_string()});
+        kube.apply(BOOTSTRAP_CONFIG, &told).await;
+        eventually("the report is shown", PATIENCE, async || {
+            let config = kube.get(BOOTSTRAP_CONFIG, ns, "late").await.unwrap();
+            (condition(&config, "BootstrapSucceeded").status == "False")
+                .then_some(())
+                .ok_or_else(|| conditions(&config))
+        })
+        .await;
+        let config = kube.get(BOOTSTRAP_CONFIG, ns, "late").await.unwrap();
+        assert_eq!(
+            condition(&config, "DataSecretAvailable").reason,
+            "JoinTokenGone"
+        );
+        cluster.delete(host).await;
+    });
+}

@@ -51,8 +51,38 @@ static SPEC: Spec = Spec {
 /// Makes bootstrap data.
 #[derive(Default)]
 pub struct BootstrapController {
-    /// When the join token of a config was last looked at.
-    looked: Mutex<HashMap<Locator, Timestamp>>,
+    /// What was seen of the join token of a config.
+    looked: Mutex<HashMap<Locator, Looked>>,
+}
+
+/// When a join token was last looked at, and whether it was there.
+#[derive(Clone, Debug)]
+struct Looked {
+    at: Timestamp,
+    /// Its id, if it was gone.
+    gone: Option<String>,
+}
+
+impl Looked {
+    fn new(token: &Token, at: Timestamp) -> Self {
+        let gone = match token {
+            Token::Gone { id } => Some(id.clone()),
+            Token::Settled | Token::Expires { .. } | Token::Unknown(_) => None,
+        };
+        Self { at, gone }
+    }
+
+    /// What it says until it is time to look again: a token that was kept alive needs no more, one that is gone stays so.
+    fn still(&self, now: Timestamp) -> Option<Token> {
+        let age = now.duration_since(self.at).unsigned_abs();
+        if age >= TOKEN_CHECK.saturating_sub(Duration::from_secs(1)) {
+            return None;
+        }
+        Some(match &self.gone {
+            Some(id) => Token::Gone { id: id.clone() },
+            None => Token::Settled,
+        })
+    }
 }
 
 /// What was read, and what the plugin is asked with.
@@ -227,7 +257,7 @@ impl Controller for BootstrapController {
 }
 
 impl BootstrapController {
-    fn looked(&self) -> std::sync::MutexGuard<'_, HashMap<Locator, Timestamp>> {
+    fn looked(&self) -> std::sync::MutexGuard<'_, HashMap<Locator, Looked>> {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -238,13 +268,9 @@ impl BootstrapController {
             key: object.key.clone(),
         };
         let now = ctx.now();
-        let last = self.looked().get(&locator).copied();
-        let is_due = last.is_none_or(|last| {
-            now.duration_since(last).unsigned_abs()
-                >= TOKEN_CHECK.saturating_sub(Duration::from_secs(1))
-        });
-        if !is_due {
-            return Token::Settled;
+        let last = self.looked().get(&locator).cloned();
+        if let Some(still) = last.and_then(|last| last.still(now)) {
+            return still;
         }
         let key = ObjectKey::new(object.key.namespace.clone(), secret);
         let token = match ctx.secrets.get(&*ctx.api, &key).await {
@@ -256,7 +282,7 @@ impl BootstrapController {
             Err(error) => Token::Unknown(error.to_string()),
         };
         if !matches!(token, Token::Unknown(_)) {
-            self.looked().insert(locator, now);
+            self.looked().insert(locator, Looked::new(&token, now));
         }
         token
     }
@@ -421,4 +447,26 @@ fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, 
 fn workload_failure(doing: &str, error: &ApiError) -> Failure {
     // Whatever the workload cluster says of our rights there, it may say otherwise in a moment.
     Failure::transient("WorkloadRequestFailed", format!("{doing}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_gone_stays_gone_until_it_is_looked_at_again() {
+        let at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let after = |seconds| at + Duration::from_secs(seconds);
+        let id = || "abcdef".to_owned();
+        let gone = Token::Gone { id: id() };
+        let looked = Looked::new(&gone, at);
+        assert_eq!(looked.still(after(1)), Some(gone.clone()));
+        assert_eq!(looked.still(after(298)), Some(gone));
+        assert_eq!(looked.still(after(299)), None);
+        // It was kept alive if need be: nothing is written for every event of its object.
+        let there = Token::Expires { id: id(), at };
+        let looked = Looked::new(&there, at);
+        assert_eq!(looked.still(after(1)), Some(Token::Settled));
+        assert_eq!(looked.still(after(300)), None);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use capstan_api::condition::combine::{Class, Part, Polarity, Reasons, summary};
 use capstan_api::condition::{self, ConditionStatus, Report};
 use capstan_api::label;
-use capstan_api::reason::{common, condition_type};
+use capstan_api::reason::{common, condition_type, kubeadm};
 use capstan_api::v1beta2::{Cluster, Machine};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -439,6 +439,23 @@ fn ready_condition(
     )
 }
 
+/// What is said of data that the machine cannot join with any more; what was said stays where it could not be looked again.
+fn token_gone(observed: &Observed) -> Option<Report> {
+    let type_ = condition_type::DATA_SECRET_AVAILABLE;
+    let message = match &observed.token {
+        Token::Gone { id } => format!(
+            "the join token {id} is gone from the workload cluster and the machine has not joined: delete the Machine to have it replaced"
+        ),
+        Token::Unknown(_) => {
+            condition::read(&observed.config, type_)
+                .filter(|said| said.reason == kubeadm::JOIN_TOKEN_GONE)?
+                .message
+        }
+        Token::Settled | Token::Expires { .. } => return None,
+    };
+    Some(Report::no(type_, kubeadm::JOIN_TOKEN_GONE).with_message(message))
+}
+
 fn data_condition(
     observed: &Observed,
     outcome: &Outcome<Step, Effect>,
@@ -449,13 +466,7 @@ fn data_condition(
     let not_yet = |message: String| Report::no(type_, common::NOT_AVAILABLE).with_message(message);
     let failed = outcome.failed.as_ref();
     if has_data {
-        let available = Report::yes(type_, common::AVAILABLE);
-        if let Token::Gone { id } = &observed.token {
-            return available.with_message(format!(
-                "the join token {id} is gone from the workload cluster and the machine has not joined: delete the Machine to have it replaced"
-            ));
-        }
-        return available;
+        return token_gone(observed).unwrap_or_else(|| Report::yes(type_, common::AVAILABLE));
     }
     if let Some((_, failure)) = failed {
         let plugin = observed.plugin.as_deref().unwrap_or("plugin");

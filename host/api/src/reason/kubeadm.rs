@@ -7,6 +7,8 @@ words! {
     POST_KUBEADM_COMMANDS_FAILED = "PostKubeadmCommandsFailed",
     /// The machine reported a failure and became a node all the same. Nothing to do.
     BOOTSTRAP_SUCCEEDED = "BootstrapSucceeded",
+    /// The join token in the bootstrap data is gone from the workload cluster, and the machine has not joined: it cannot any more. Delete the Machine, so that it is replaced.
+    JOIN_TOKEN_GONE = "JoinTokenGone",
     /// The components or members are healthy. Nothing to do.
     HEALTHY = "Healthy",
     /// A component or member is not healthy. The message names it.

@@ -229,6 +229,45 @@ fn a_token_is_kept_alive_until_the_machine_has_joined() {
 }
 
 #[test]
+fn data_with_a_token_that_is_gone_is_not_available() {
+    let mut seen = observed(false, true);
+    seen.config["status"] =
+        json!({"dataSecretName": "m", "initialization": {"dataSecretCreated": true}});
+    let said = |seen: &Observed| {
+        let reported = report(seen, &Outcome::default());
+        let data = of(&reported, "DataSecretAvailable");
+        assert_eq!(of(&reported, "Ready").status, data.status);
+        assert_eq!(reported.status["initialization"]["dataSecretCreated"], true);
+        (data.status, data.reason.clone(), data.message.clone())
+    };
+    seen.token = Token::Gone {
+        id: "abcdef".to_owned(),
+    };
+    let gone = said(&seen);
+    assert_eq!(
+        (gone.0, gone.1.as_str()),
+        (ConditionStatus::False, "JoinTokenGone")
+    );
+    assert!(
+        gone.2.contains("abcdef") && gone.2.contains("delete the Machine"),
+        "{}",
+        gone.2
+    );
+    // Not to be able to look is no token.
+    seen.config["status"]["conditions"] = json!([{
+        "type": "DataSecretAvailable", "status": "False", "reason": gone.1, "message": gone.2,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]);
+    seen.token = Token::Unknown("no connection".to_owned());
+    assert_eq!(said(&seen), gone);
+    seen.token = Token::Settled;
+    assert_eq!(said(&seen).0, ConditionStatus::True);
+    seen.config["status"]["conditions"] = json!([]);
+    seen.token = Token::Unknown("no connection".to_owned());
+    assert_eq!(said(&seen).0, ConditionStatus::True);
+}
+
+#[test]
 fn what_came_of_the_plugin_is_said() {
     let seen = observed(false, true);
     let step = Step::Prepare {

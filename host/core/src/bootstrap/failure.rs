@@ -24,6 +24,12 @@ const BEFORE_JOINING: [&str; 3] = ["commands", "kubeadm-init", "kubeadm-join"];
 /// Letters before and after the point of a join token, which kubeadm may print.
 const TOKEN: (usize, usize) = (6, 16);
 
+/// What the base64 of PEM begins with, such as that of `client-key-data` in a kubeconfig.
+const PEM_AS_BASE64: &str = "LS0tLS1CRUdJTi";
+
+/// Letters of a word or line of base64 that may be a key: the width of PEM; `base64` prints longer lines.
+const BASE64_LINE: usize = 64;
+
 /// Why a machine's bootstrap ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootstrapFailure {
@@ -148,24 +154,76 @@ fn last(text: &str, bytes_max: usize) -> &str {
     }
 }
 
-/// Without what a terminal would act on, and without join tokens and private keys.
+/// What stands for a key.
+const KEY: &str = "[private key]";
+/// What stands for what may be one.
+const ENCODED: &str = "[base64]";
+
+/// Without what a terminal would act on, and without join tokens and private keys. A machine sends the end of its log, so that a key may
+/// have begun before, and be known by its end only.
 fn cleaned(text: &str) -> String {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
     let mut is_key = false;
     for line in text.lines() {
-        if line.contains("-----BEGIN") && line.contains("PRIVATE KEY-----") {
-            is_key = true;
-            lines.push("[private key]".to_owned());
+        let markers = key_markers(line);
+        for is_begin in &markers {
+            if !is_begin && !is_key {
+                lines.clear();
+            }
+            is_key = *is_begin;
         }
-        if !is_key {
+        if !markers.is_empty() {
+            if lines.last().is_none_or(|last| last != KEY) {
+                lines.push(KEY.to_owned());
+            }
+        } else if !is_key {
             let plain = line.chars().filter(|c| *c == '\t' || !c.is_control());
-            lines.push(without_tokens(&plain.collect::<String>()));
-        }
-        if line.contains("-----END") {
-            is_key = false;
+            lines.push(plain.collect());
         }
     }
-    lines.join("\n")
+    let shown = without_base64_lines(&lines).into_iter();
+    let shown = shown.map(|line| without_tokens(&without_base64_words(line)));
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+/// Where private keys begin (`true`) and end in a line, in order. What is neither, because its beginning was cut off, ends one.
+fn key_markers(line: &str) -> Vec<bool> {
+    let mut before: Vec<&str> = line.split("PRIVATE KEY-----").collect();
+    before.pop();
+    let marker = |before: &str| before.rfind("-----BEGIN") > before.rfind("-----END");
+    before.into_iter().map(marker).collect()
+}
+
+fn is_base64(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=')
+}
+
+/// Lines of nothing but base64 are one thing: when one of them is as long as those of a key, none of them is shown.
+fn without_base64_lines(lines: &[String]) -> Vec<&str> {
+    let is_encoded = |line: &str| !line.trim().is_empty() && line.trim().chars().all(is_base64);
+    let mut shown = Vec::new();
+    for block in lines.chunk_by(|a, b| is_encoded(a) && is_encoded(b)) {
+        let is_long = |line: &String| is_encoded(line) && may_be_key(line.trim());
+        if block.iter().any(is_long) {
+            shown.push(ENCODED);
+        } else {
+            shown.extend(block.iter().map(String::as_str));
+        }
+    }
+    shown
+}
+
+/// Whether a word of base64 is as long as a line of a key. Hashes and paths are mostly of one case.
+fn may_be_key(word: &str) -> bool {
+    word.len() >= BASE64_LINE
+        && word.bytes().any(|b| b.is_ascii_lowercase())
+        && word.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+fn without_base64_words(line: &str) -> String {
+    with_words_replaced(line, is_base64, |word| {
+        (word.contains(PEM_AS_BASE64) || may_be_key(word)).then(|| ENCODED.to_owned())
+    })
 }
 
 fn without_tokens(line: &str) -> String {
@@ -174,20 +232,30 @@ fn without_tokens(line: &str) -> String {
         word.split_once('.')
             .is_some_and(|(id, secret)| (id.len(), secret.len()) == TOKEN && !secret.contains('.'))
     };
+    with_words_replaced(line, is_part, |word| {
+        // A token may stand at the end of a sentence.
+        let trimmed = word.trim_end_matches('.');
+        let after = word.get(trimmed.len()..).unwrap_or_default();
+        is_token(trimmed).then(|| format!("[token]{after}"))
+    })
+}
+
+/// The line with another text for some of its words, which consist of such letters.
+fn with_words_replaced(
+    line: &str,
+    is_part: impl Fn(char) -> bool,
+    replacement: impl Fn(&str) -> Option<String>,
+) -> String {
     let mut written = String::with_capacity(line.len());
     let mut rest = line;
     while !rest.is_empty() {
         let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        // A token may stand at the end of a sentence.
-        let trimmed = word.trim_end_matches('.');
-        if is_token(trimmed) {
-            written.push_str("[token]");
-            written.push_str(word.get(trimmed.len()..).unwrap_or_default());
-        } else {
-            written.push_str(word);
+        match replacement(word) {
+            Some(other) => written.push_str(&other),
+            None => written.push_str(word),
         }
-        let next = after.find(is_part).unwrap_or(after.len());
+        let next = after.find(|c| is_part(c)).unwrap_or(after.len());
         let (between, after) = after.split_at(next);
         written.push_str(between);
         rest = after;
@@ -253,6 +321,51 @@ mod tests {
             read(log).log,
             "join --token [token].\n[31mred a.b v1.36.3 10.0.0.1\n[private key]\nend"
         );
+    }
+
+    /// A line of a key's base64.
+    fn key_line() -> String {
+        "MIGkAgEBBDC3vQ7+/x".repeat(4).chars().take(64).collect()
+    }
+
+    #[test]
+    fn a_key_whose_beginning_was_cut_off_is_not_kept() {
+        let line = key_line();
+        let end = "-----END EC PRIVATE KEY-----";
+        for log in [
+            format!("7+/xMIGk\n{line}\n{line}\nAgEB==\n{end}\nafter"),
+            format!("IN EC PRIVATE KEY-----\n{line}\nAgEB==\n{end}\nafter"),
+            format!("kubeadm[1]: {line}\nkubeadm[1]: AgEB==\nkubeadm[1]: {end}\nafter"),
+            format!(
+                "AgEB==\\n{end}\\n-----BEGIN EC PRIVATE KEY-----\\n{line}\n{line}\n{end}\nafter"
+            ),
+        ] {
+            assert_eq!(read(&log).log, "[private key]\nafter", "{log}");
+        }
+        let whole = format!(
+            "before\n-----BEGIN PRIVATE KEY-----\n{line}\n-----END CERTIFICATE-----\nAgEB==\n-----END PRIVATE KEY-----\nafter"
+        );
+        assert_eq!(read(&whole).log, "before\n[private key]\nafter");
+        // Neither beginning nor end.
+        let middle = format!("7+/x\n{line}\n  {line}\nAgEB==\nit ends here");
+        assert_eq!(read(&middle).log, "[base64]\nit ends here");
+    }
+
+    #[test]
+    fn encoded_keys_are_not_kept_and_hashes_and_paths_are() {
+        let encoded = "LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCk1JR2s=";
+        let log = format!(
+            "client-key-data: {encoded}\nx='{}' y\n{}\n",
+            key_line(),
+            "/var/lib/kubelet/pods/a/volumes/kubernetes/empty/b/c/d/e/f/g/h/i/j/k"
+        );
+        let hash = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let shown = read(&format!("{log}{hash}\ndone")).log;
+        assert!(
+            shown.starts_with("client-key-data: [base64]\nx='[base64]' y\n/var/lib/kubelet/"),
+            "{shown}"
+        );
+        assert!(shown.ends_with(&format!("\n{hash}\ndone")), "{shown}");
     }
 
     #[test]

@@ -22,9 +22,23 @@ fn dir(question: &Question<'_>) -> &'static str {
     }
 }
 
+/// Where to report; nowhere on Windows, which has neither this shell nor these logs.
+fn invitation<'q, 'a>(question: &'q Question<'a>) -> Option<&'q Report<'a>> {
+    let section = match question.role {
+        Role::Init => "initConfiguration",
+        Role::JoinControlPlane | Role::JoinWorker => "joinConfiguration",
+    };
+    let socket = question.text(&format!("/{section}/nodeRegistration/criSocket"));
+    let is_windows = socket.is_some_and(|socket| socket.starts_with("npipe:"));
+    question.report.as_ref().filter(|_| !is_windows)
+}
+
+/// Where exit codes are kept: commands of one machine share a shell, so that the name is one that nobody else uses.
+const CODE: &str = "capstan_exit_code";
+
 /// What follows the command that makes a node of the machine: empty when there is nowhere to report.
 pub(crate) fn otherwise(question: &Question<'_>) -> String {
-    if question.report.is_none() {
+    if invitation(question).is_none() {
         return String::new();
     }
     let phase = match question.role {
@@ -40,28 +54,28 @@ const AFTER: &str = "post-kubeadm-commands";
 /// What comes before all other commands: when one of them ends the script, this is told, unless something has been told already. What
 /// would tell it goes away with the script. Empty when there is nowhere to report.
 pub(crate) fn first(question: &Question<'_>) -> Option<String> {
-    question.report.as_ref()?;
+    invitation(question)?;
     let dir = dir(question);
     let told = format!("[ ! -e {dir}/{TOKEN} ]");
     Some(format!(
-        "trap 'code=$?; if [ ! -e {SENTINEL} ]; then {told} || sh {dir}/{SCRIPT} commands $code; \
-         elif [ $code -ne 0 ]; then {told} || sh {dir}/{SCRIPT} {AFTER} $code; fi; rm -f {dir}/{TOKEN}' EXIT"
+        "trap '{CODE}=$?; if [ ! -e {SENTINEL} ]; then {told} || sh {dir}/{SCRIPT} commands ${CODE}; \
+         elif [ ${CODE} -ne 0 ]; then {told} || sh {dir}/{SCRIPT} {AFTER} ${CODE}; fi; rm -f {dir}/{TOKEN}' EXIT"
     ))
 }
 
 /// What follows each command after kubeadm where the commands go on after one that fails: it is told, once, and the next command finds
 /// the same `$?` as without this. Empty when there is nowhere to report.
 pub(crate) fn between(question: &Question<'_>) -> Option<String> {
-    question.report.as_ref()?;
+    invitation(question)?;
     let dir = dir(question);
     Some(format!(
-        "code=$?; [ $code -eq 0 ] || [ ! -e {SENTINEL} ] || [ ! -e {dir}/{TOKEN} ] || sh {dir}/{SCRIPT} {AFTER} $code; (exit $code)"
+        "{CODE}=$?; [ ${CODE} -eq 0 ] || [ ! -e {SENTINEL} ] || [ ! -e {dir}/{TOKEN} ] || sh {dir}/{SCRIPT} {AFTER} ${CODE}; (exit ${CODE})"
     ))
 }
 
 /// The script with what it needs.
 pub(crate) fn files(question: &Question<'_>) -> Vec<File> {
-    let Some(report) = &question.report else {
+    let Some(report) = invitation(question) else {
         return Vec::new();
     };
     let dir = dir(question);
@@ -86,7 +100,7 @@ fn script(report: &Report<'_>, dir: &str) -> String {
          log=/var/log/cloud-init-output.log\n\
          if [ -s $log ]; then tail -c 4096 $log; else journalctl -b -o cat -n 200 2>/dev/null | tail -c 4096; fi > {dir}/bootstrap-report.log\n\
          printf 'header = \"Authorization: Bearer %s\"\\n' \"$(cat {dir}/{TOKEN})\" |\n\
-         \x20 curl --config - --silent --show-error --max-time 10 --retry 5 --retry-delay 2 --retry-max-time 60 --cacert {dir}/{AUTHORITY} \\\n\
+         \x20 curl --config - --silent --show-error --max-time 10 --retry 5 --retry-connrefused --retry-delay 2 --retry-max-time 60 --cacert {dir}/{AUTHORITY} \\\n\
          \x20   --header 'Content-Type: text/plain' --data-binary @{dir}/bootstrap-report.log \"{url}?phase=$1&exitCode=$2\"\n\
          rm -f {dir}/{TOKEN} {dir}/bootstrap-report.log\n\
          exit \"$2\"\n",

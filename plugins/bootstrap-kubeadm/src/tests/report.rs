@@ -10,7 +10,7 @@ use crate::file::Content;
 use crate::question::{Question, Report, Role};
 use crate::report;
 
-const REPORT: Report<'static> = Report {
+pub(super) const REPORT: Report<'static> = Report {
     url: "https://host:9443/v1/bootstrap-report/g/k/n/m",
     authority: "CERTIFICATE",
     token: 5,
@@ -36,6 +36,37 @@ fn who_may_report_has_script_authority_and_token_and_who_may_not_has_nothing() {
             );
         }
     }
+}
+
+#[test]
+fn a_machine_of_windows_is_not_given_a_shells_script() {
+    let cluster = cluster();
+    let socket =
+        |kind: &str, socket: &str| json!({kind: {"nodeRegistration": {"criSocket": socket}}});
+    let has = |spec: &serde_json::Value, role: Role| {
+        let mut asked = question(&cluster, spec, role, "v1.36.3");
+        asked.report = Some(REPORT);
+        joined(data(&asked, &materials()).unwrap().parts).contains("bootstrap-report")
+    };
+    let pipe = "npipe:////./pipe/containerd-containerd";
+    for role in [Role::JoinWorker, Role::JoinControlPlane] {
+        assert!(!has(&socket("joinConfiguration", pipe), role));
+        assert!(has(
+            &socket("joinConfiguration", "unix:///run/c.sock"),
+            role
+        ));
+        assert!(has(&socket("initConfiguration", pipe), role));
+    }
+    assert!(!has(&socket("initConfiguration", pipe), Role::Init));
+}
+
+#[test]
+fn a_host_that_starts_is_tried_again() {
+    let (cluster, spec) = (cluster(), json!({}));
+    let mut asked = question(&cluster, &spec, Role::JoinWorker, "v1.36.3");
+    asked.report = Some(REPORT);
+    let text = joined(data(&asked, &materials()).unwrap().parts);
+    assert!(text.contains("--retry 5 --retry-connrefused"), "{text}");
 }
 
 #[test]
@@ -141,6 +172,11 @@ fn commands_after_kubeadm_are_reported_once_and_go_on_as_before() {
     assert_eq!(
         told("ignition", &["(exit 3)", "echo never"]),
         ("post-kubeadm-commands 3\n".to_owned(), String::new())
+    );
+    // Commands share a shell, and what they keep in it is theirs.
+    assert_eq!(
+        told("cloud-config", &["code=7", "true", "echo $code"]),
+        (String::new(), "7\n".to_owned())
     );
     // Where kubeadm failed that is told, and nothing after it.
     assert_eq!(

@@ -34,6 +34,7 @@ pub(crate) fn ignition(question: &Question<'_>, materials: &Materials) -> Result
             "put the commands into a systemd unit of ignition.containerLinuxConfig.additionalConfig",
         ));
     }
+    time_is_kept_or_left(question)?;
     let mut storage = Json::Map(disk::storage(question)?);
     // Later files replace earlier ones of the same path, as they would on a cloud-config's machine.
     let mut list = Json::List(Vec::new());
@@ -206,6 +207,19 @@ fn units(question: &Question<'_>) -> Result<Vec<Json>, Refusal> {
 
 fn keeps_time(question: &Question<'_>) -> bool {
     question.spec.pointer("/ntp/enabled") == Some(&Value::Bool(true))
+}
+
+/// There is a unit to switch on, and none whose name is known to switch off.
+fn time_is_kept_or_left(question: &Question<'_>) -> Result<(), Refusal> {
+    if keeps_time(question) || question.spec.get("ntp").is_none() {
+        return Ok(());
+    }
+    if question.spec.pointer("/ntp/enabled").is_some() {
+        let way_out = "leave ntp out, and mask the image's unit in ignition.containerLinuxConfig.additionalConfig";
+        return Err(unsupported("ntp.enabled: false", way_out));
+    }
+    let way_out = "set ntp.enabled: true";
+    Err(unsupported("ntp.servers without ntp.enabled", way_out))
 }
 
 /// The servers that `ntpd` asks; it answers nobody else's questions about itself.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::needs::{CA, TOKEN, wants_token};
 use crate::question::{Materials, Piece, Question, Role};
 use crate::refusal::Refusal;
+use crate::rule;
 use crate::signer;
 use crate::yaml::Node;
 
@@ -52,6 +53,7 @@ pub(crate) fn documents(
     materials: &Materials,
 ) -> Result<Vec<Node>, Refusal> {
     let format = Format::for_version(question.version()?)?;
+    rule::check(question)?;
     match question.role {
         Role::Init => Ok(vec![
             cluster_configuration(question, format)?,
@@ -231,16 +233,7 @@ fn init_configuration(
 ) -> Result<Node, Refusal> {
     let mut fields = object(question.spec.get("initConfiguration"));
     if let Some(Value::Array(tokens)) = fields.get_mut("bootstrapTokens") {
-        let tokens = tokens.iter_mut().filter_map(Value::as_object_mut);
-        for (position, token) in tokens.enumerate() {
-            if token.contains_key("expires") {
-                return Err(Refusal::object(
-                    "FieldRefusedByKubeadm",
-                    format!(
-                        "initConfiguration.bootstrapTokens[{position}].expires: kubeadm gives every token a life and then refuses an end beside it: use ttlSeconds"
-                    ),
-                ));
-            }
+        for token in tokens.iter_mut().filter_map(Value::as_object_mut) {
             if let Some(ttl) = token.remove("ttlSeconds").as_ref().and_then(Value::as_u64) {
                 token.insert("ttl".to_owned(), json!(duration(ttl)));
             }
@@ -262,7 +255,6 @@ fn join_configuration(
     if question.role.is_control_plane() {
         fields.entry("controlPlane").or_insert_with(|| json!({}));
     } else {
-        fields.remove("controlPlane");
         add_uninitialized_taint(&mut fields);
     }
     convert_node_registration(&mut fields, format);

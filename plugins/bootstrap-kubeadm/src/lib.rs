@@ -13,6 +13,7 @@ mod plugin;
 mod question;
 mod refusal;
 mod report;
+mod rule;
 mod signer;
 mod template;
 

@@ -247,6 +247,22 @@ fn clusters() -> Vec<Case> {
         new(
             "4.1",
             "cluster",
+            spec(
+                json!({"clusterNetwork": {"pods": {"cidrBlocks": ["10.0.0.0/16", "10.1.0.0/16"]}}}),
+            ),
+            "one of IPv4 and one of IPv6",
+        ),
+        new(
+            "4.1",
+            "cluster",
+            spec(
+                json!({"clusterNetwork": {"services": {"cidrBlocks": ["10.0.0.0/16", "fd00::/112", "fd01::/112"]}}}),
+            ),
+            "one of IPv4 and one of IPv6",
+        ),
+        new(
+            "4.1",
+            "cluster",
             spec(json!({"topology": topology})),
             "leave topology out",
         ),

@@ -208,6 +208,7 @@ pub struct NetworkRanges {
     /// Ranges in CIDR notation, such as 10.0.0.0/16; one of each family for dual stack.
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 43)), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [
         {"rule": "self.all(range, isCIDR(range))", "message": "each entry must be a range in CIDR notation, such as 10.0.0.0/16"},
+        {"rule": "size(self) < 2 || !self.all(range, isCIDR(range)) || size(self) == 2 && cidr(self[0]).ip().family() != cidr(self[1]).ip().family()", "message": "a cluster has one range, or with two stacks one of IPv4 and one of IPv6: remove the others"},
     ]))]
     pub cidr_blocks: Vec<String>,
 }

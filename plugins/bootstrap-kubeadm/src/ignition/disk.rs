@@ -145,17 +145,73 @@ pub(super) fn mounts(question: &Question<'_>) -> Result<Vec<(String, String)>, R
                 "[Unit]\nDescription=Mounts {place}\n\n[Mount]\nWhat={}\nWhere={place}\n",
                 device(question, what)
             );
-            // As in fstab: the type, then the options.
+            // As in fstab: the type, then the options; what follows has no place in a unit.
             if let Some(kind) = fields.get(2).filter(|kind| **kind != "auto") {
+                if is_option(kind) {
+                    let why = format!("{kind:?} is an option where the type belongs: write the type, or auto, before it");
+                    return Err(mount_invalid(position, 2, &why));
+                }
                 unit.push_str(&format!("Type={kind}\n"));
             }
             if let Some(options) = fields.get(3) {
                 unit.push_str(&format!("Options={options}\n"));
             }
+            let further = fields.iter().enumerate().skip(4);
+            if let Some((field, more)) = further.into_iter().find(|(_, more)| **more != "0") {
+                let why = format!("{more:?} means nothing to a mount unit, which neither dumps nor orders checks: write 0, or leave it out");
+                return Err(mount_invalid(position, field, &why));
+            }
             unit.push_str("\n[Install]\nWantedBy=local-fs.target\n");
             Ok((unit_name(place), unit))
         })
         .collect()
+}
+
+fn mount_invalid(position: usize, field: usize, why: &str) -> Refusal {
+    Refusal::object(
+        "MountInvalid",
+        format!("mounts[{position}][{field}]: {why}"),
+    )
+}
+
+/// Options of mount(8) that are no types of file systems, without `=`.
+const OPTIONS: [&str; 31] = [
+    "_netdev",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "discard",
+    "exec",
+    "group",
+    "lazytime",
+    "noatime",
+    "noauto",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nofail",
+    "norelatime",
+    "nosuid",
+    "nouser",
+    "owner",
+    "rbind",
+    "relatime",
+    "ro",
+    "rw",
+    "strictatime",
+    "suid",
+    "sync",
+    "user",
+    "users",
+];
+
+/// Whether what should be the type of a file system are options.
+fn is_option(kind: &str) -> bool {
+    kind.contains([',', '=']) || kind.starts_with("x-") || OPTIONS.contains(&kind)
 }
 
 /// The device of what fstab calls it: a file system of this config by its label, or anything that systemd finds.

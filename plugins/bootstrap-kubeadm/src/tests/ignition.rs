@@ -174,6 +174,7 @@ fn a_locked_user_has_no_password() {
 
 #[test]
 fn what_ignition_cannot_do_is_refused_by_field() {
+    let mount = |fields: Value| json!({"format": "ignition", "mounts": [fields]});
     let disk = |layout: Value| json!({"format": "ignition", "diskSetup": {"partitions": [layout]}});
     let system = |field: &str| json!({"format": "ignition", "diskSetup": {"filesystems": [{"device": "/dev/sdb", "filesystem": "ext4", field: "x"}]}});
     for (spec, field) in [
@@ -212,6 +213,38 @@ fn what_ignition_cannot_do_is_refused_by_field() {
         (
             json!({"format": "ignition", "mounts": [["/dev/sdb", "swap"]]}),
             "mounts[0]",
+        ),
+        (
+            mount(json!(["/dev/sdb", "/srv", "noatime"])),
+            "mounts[0][2]",
+        ),
+        (
+            mount(json!(["/dev/sdb", "/srv", "defaults"])),
+            "mounts[0][2]",
+        ),
+        (
+            mount(json!(["/dev/sdb", "/srv", "ro,nofail"])),
+            "mounts[0][2]",
+        ),
+        (
+            mount(json!(["/dev/sdb", "/srv", "x-systemd.automount"])),
+            "mounts[0][2]",
+        ),
+        (
+            mount(json!(["/dev/sdb", "/srv", "mode=0700"])),
+            "mounts[0][2]",
+        ),
+        (
+            mount(json!(["/dev/sdb", "/srv", "ext4", "ro", "0", "2"])),
+            "mounts[0][5]",
+        ),
+        (
+            json!({"format": "ignition", "ntp": {"enabled": false}}),
+            "ntp.enabled: false",
+        ),
+        (
+            json!({"format": "ignition", "ntp": {"servers": ["a"]}}),
+            "ntp.servers",
         ),
     ] {
         let message = refused(&spec);

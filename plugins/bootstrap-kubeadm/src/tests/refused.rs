@@ -133,3 +133,133 @@ fn an_authority_that_signs_elsewhere_leaves_no_key_on_the_machine() {
         "MaterialMissing"
     );
 }
+
+#[test]
+fn a_worker_is_no_control_plane() {
+    let spec = json!({"joinConfiguration": {"controlPlane": {}}});
+    let refusal = refusal(&spec, Role::JoinWorker, "v1.36.3");
+    assert_eq!(
+        (refusal.remedy, refusal.reason),
+        (Remedy::Object, "FieldNotForWorkers")
+    );
+    assert!(
+        refusal.message.contains("joinConfiguration.controlPlane"),
+        "{refusal}"
+    );
+    assert!(rendered(&spec, Role::JoinControlPlane, "v1.36.3").is_ok());
+}
+
+/// A field with a value that kubeadm or the cluster refuses, and one that it takes; in which part of the spec.
+fn values() -> Vec<(Role, &'static str, Value, Value)> {
+    let token = |more: Value| {
+        let mut token = json!({"token": "abcdef.0123456789abcdef"});
+        let more = more.as_object().unwrap().clone();
+        token.as_object_mut().unwrap().extend(more);
+        json!({"initConfiguration": {"bootstrapTokens": [token]}})
+    };
+    let discovery = |field: &str, token: &str| {
+        if field == "token" {
+            return json!({"joinConfiguration": {"discovery": {"bootstrapToken": {"token": token}}}});
+        }
+        json!({"joinConfiguration": {"discovery": {field: token}}})
+    };
+    let taint = |kind: &str, effect: &str| json!({kind: {"nodeRegistration": {"taints": [{"key": "a", "effect": effect}]}}});
+    let (first, joins, worker) = (Role::Init, Role::JoinControlPlane, Role::JoinWorker);
+    vec![
+        (
+            first,
+            "bootstrapTokens[0].token",
+            token(json!({"token": "ABCDEF.0123456789abcdef"})),
+            token(json!({})),
+        ),
+        (
+            first,
+            "bootstrapTokens[0].usages",
+            token(json!({"usages": ["signing", "encryption"]})),
+            token(json!({"usages": ["signing", "authentication"]})),
+        ),
+        (
+            first,
+            "bootstrapTokens[0].groups",
+            token(json!({"groups": ["system:masters"]})),
+            token(json!({"groups": ["system:bootstrappers:kubeadm:default-node-token"]})),
+        ),
+        (
+            worker,
+            "discovery.bootstrapToken.token",
+            discovery("token", "abcdef-0123456789abcdef"),
+            discovery("token", "{{ ds.meta_data.token }}"),
+        ),
+        (
+            joins,
+            "discovery.tlsBootstrapToken",
+            discovery("tlsBootstrapToken", "abcdef.0123456789abcdef0"),
+            discovery("tlsBootstrapToken", "${TOKEN}"),
+        ),
+        (
+            first,
+            "initConfiguration.nodeRegistration.taints[0].effect",
+            taint("initConfiguration", "NoRun"),
+            taint("initConfiguration", "NoExecute"),
+        ),
+        (
+            worker,
+            "joinConfiguration.nodeRegistration.taints[0].effect",
+            taint("joinConfiguration", ""),
+            taint("joinConfiguration", "PreferNoSchedule"),
+        ),
+    ]
+}
+
+#[test]
+fn values_that_kubeadm_refuses_are_refused_before_it_does() {
+    for (role, field, wrong, right) in values() {
+        let refusal = refusal(&wrong, role, "v1.36.3");
+        assert_eq!(
+            (refusal.remedy, refusal.reason),
+            (Remedy::Object, "FieldRefusedByKubeadm"),
+            "{field}"
+        );
+        assert!(refusal.message.contains(field), "{field}: {refusal}");
+        assert!(!refusal.message.contains("0123456789abcdef"), "{refusal}");
+        assert!(rendered(&right, role, "v1.36.3").is_ok(), "{field}");
+    }
+}
+
+#[test]
+fn ranges_are_one_of_a_family_and_those_of_services_small() {
+    let asked = |network: &str, blocks: &[&str], role: Role| {
+        let mut cluster = cluster();
+        cluster["spec"]["clusterNetwork"][network] = json!({"cidrBlocks": blocks});
+        let spec = json!({});
+        let question = question(&cluster, &spec, role, "v1.36.3");
+        data(&question, &materials()).map(|_| ())
+    };
+    for (network, blocks, field) in [
+        (
+            "pods",
+            &["10.0.0.0/16", "10.1.0.0/16"][..],
+            "pods.cidrBlocks[1]",
+        ),
+        (
+            "pods",
+            &["10.0.0.0/16", "fd00::/48", "10.1.0.0/16"],
+            "pods.cidrBlocks[2]",
+        ),
+        ("pods", &["10.0.0.0"], "pods.cidrBlocks[0]"),
+        ("services", &["10.0.0.0/11"], "services.cidrBlocks[0]"),
+        (
+            "services",
+            &["10.96.0.0/12", "fd00::/107"],
+            "services.cidrBlocks[1]",
+        ),
+    ] {
+        let refusal = asked(network, blocks, Role::Init).unwrap_err();
+        assert_eq!(refusal.reason, "FieldRefusedByKubeadm");
+        assert!(refusal.message.contains(field), "{refusal}");
+        // Who joins finds them in the cluster.
+        assert!(asked(network, blocks, Role::JoinWorker).is_ok());
+    }
+    assert!(asked("services", &["fd00::/108", "10.96.0.0/12"], Role::Init).is_ok());
+    assert!(asked("pods", &["fd00::/48"], Role::Init).is_ok());
+}

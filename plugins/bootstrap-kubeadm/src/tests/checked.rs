@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::fields::cases;
+use super::fields::{Case, cases};
+use super::golden::{control_plane_spec, everything};
+use super::report::REPORT;
+use super::signer::two_authorities;
 use super::*;
 
 /// How deep below the cache of Capstan's tools a program may be.
@@ -78,6 +81,93 @@ fn cloud_init() -> Option<Checker> {
     })
 }
 
+/// What comes to a config from outside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    Plain,
+    /// The machine may report.
+    Report,
+    /// The cluster's authorities are rotated.
+    TwoAuthorities,
+}
+
+/// What the programs are shown.
+struct Shown {
+    case: Case,
+    given: Given,
+}
+
+impl Shown {
+    fn is_ignition(&self) -> bool {
+        self.case.spec["format"] == "ignition"
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{:?}", self.case.name, self.given)
+    }
+
+    fn text(&self, version: &str) -> Result<String, Refusal> {
+        let cluster = cluster();
+        let mut asked = question(&cluster, &self.case.spec, self.case.role, version);
+        if self.given == Given::Report {
+            asked.report = Some(REPORT);
+        }
+        let materials = match self.given {
+            Given::TwoAuthorities => two_authorities(),
+            Given::Plain | Given::Report => materials(),
+        };
+        Ok(joined(data(&asked, &materials)?.parts))
+    }
+}
+
+/// Every field by itself, all of a format together, and each format with what is given from outside.
+fn shown() -> Vec<Shown> {
+    let plain = |case| Shown {
+        case,
+        given: Given::Plain,
+    };
+    let mut shown: Vec<Shown> = cases().into_iter().map(plain).collect();
+    let mut for_ignition = serde_json::Map::new();
+    for case in cases() {
+        let fields = case
+            .spec
+            .as_object()
+            .filter(|_| case.spec["format"] == "ignition" && case.role == Role::JoinWorker);
+        for_ignition.extend(fields.cloned().unwrap_or_default());
+    }
+    let mut for_cloud_init = everything();
+    // The cloud-init of some images warns about types that are no numbers.
+    for_cloud_init["diskSetup"]["partitions"][1]["diskLayout"][0]["partitionType"] =
+        json!("LinuxSwap");
+    for (name, mut spec) in [
+        ("whole-cloud-config", for_cloud_init),
+        ("whole-ignition", Value::Object(for_ignition)),
+    ] {
+        let of = |role, spec: &Value, given| Shown {
+            case: Case {
+                name,
+                role,
+                version: "v1.36.3",
+                spec: spec.clone(),
+            },
+            given,
+        };
+        shown.push(of(Role::JoinWorker, &spec, Given::Plain));
+        shown.push(of(Role::JoinWorker, &spec, Given::Report));
+        let mut control_plane = control_plane_spec();
+        // Which gates there are depends on the version.
+        control_plane["clusterConfiguration"]["featureGates"] =
+            json!({"RootlessControlPlane": false});
+        let control_plane = control_plane.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(control_plane);
+        for role in [Role::Init, Role::JoinControlPlane] {
+            shown.push(of(role, &spec, Given::Report));
+            shown.push(of(role, &spec, Given::TwoAuthorities));
+        }
+    }
+    shown
+}
+
 /// A program that takes a file.
 struct Checker {
     program: PathBuf,
@@ -143,15 +233,12 @@ fn cloud_init_finds_nothing_wrong() {
     };
     let mut complaints = Vec::new();
     let mut checked = 0;
-    for case in cases()
-        .iter()
-        .filter(|case| case.spec["format"] != "ignition")
-    {
-        let text = rendered(&case.spec, case.role, case.version).unwrap();
+    for shown in shown().iter().filter(|shown| !shown.is_ignition()) {
+        let text = shown.text(shown.case.version).unwrap();
         // Older versions check the header before the template's.
         let text = text.strip_prefix("## template: jinja\n").unwrap();
         checked += 1;
-        complaints.extend(checker.complaint(case.name, text));
+        complaints.extend(checker.complaint(&shown.name(), text));
     }
     println!("cloud-init: {checked} configurations");
     assert!(checked > 20, "{checked}");
@@ -170,13 +257,10 @@ fn ignition_finds_nothing_wrong() {
     let checker = Checker::of(program, &[]);
     let mut complaints = Vec::new();
     let mut checked = 0;
-    for case in cases()
-        .iter()
-        .filter(|case| case.spec["format"] == "ignition")
-    {
-        let text = rendered(&case.spec, case.role, case.version).unwrap();
+    for shown in shown().iter().filter(|shown| shown.is_ignition()) {
+        let text = shown.text(shown.case.version).unwrap();
         checked += 1;
-        complaints.extend(checker.complaint(case.name, &text));
+        complaints.extend(checker.complaint(&shown.name(), &text));
     }
     println!("ignition: {checked} configurations");
     assert!(checked > 5, "{checked}");
@@ -195,8 +279,13 @@ fn version_of(kubeadm: &Path) -> String {
 /// kubeadm's configuration as the machine has it: with a name where a mark stands for it, and files where it says that they are.
 fn on_machine(config: &Value, path: &str) -> String {
     const DISCOVERY: &str = "/etc/kubernetes/discovery.conf";
-    let mark = "{{ ds.meta_data[\"local_hostname\"] }}";
-    let text = content(config, path).replace(mark, "node-1");
+    let marks = [
+        "{{ ds.meta_data[\"local_hostname\"] }}",
+        "{{ ds.meta_data.local_hostname }}",
+    ];
+    let text = marks.iter().fold(content(config, path), |text, mark| {
+        text.replace(mark, "node-1")
+    });
     if !text.contains(DISCOVERY) {
         return text;
     }
@@ -217,22 +306,22 @@ fn kubeadm_finds_nothing_wrong() {
         let checker = Checker::of(program, &["config", "validate", "--config"]);
         let mut complaints = Vec::new();
         let mut checked = 0;
-        for case in cases() {
-            let text = match rendered(&case.spec, case.role, &version) {
+        for shown in shown() {
+            let text = match shown.text(&version) {
                 Ok(text) => text,
                 Err(refusal) if refusal.reason == "FieldNeedsNewerVersion" => continue,
-                Err(refusal) => panic!("{}: {refusal}", case.name),
+                Err(refusal) => panic!("{}: {refusal}", shown.name()),
             };
-            if case.spec["format"] == "ignition" {
+            if shown.is_ignition() {
                 continue;
             }
-            let path = match case.role {
+            let path = match shown.case.role {
                 Role::Init => "/run/kubeadm/kubeadm.yaml",
                 _ => "/run/kubeadm/kubeadm-join-config.yaml",
             };
             let text = on_machine(&parsed(&text), path);
             checked += 1;
-            complaints.extend(checker.complaint(case.name, &text));
+            complaints.extend(checker.complaint(&shown.name(), &text));
         }
         let discovery =
             std::env::temp_dir().join(format!("capstan-{}-discovery", std::process::id()));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn control_plane_spec() -> Value {
+pub(super) fn control_plane_spec() -> Value {
     json!({
         "clusterConfiguration": {
             "apiServer": {
@@ -34,7 +34,7 @@ fn control_plane_spec() -> Value {
     })
 }
 
-fn everything() -> Value {
+pub(super) fn everything() -> Value {
     json!({
         "files": [
             {"path": "/etc/plain", "owner": "root:root", "permissions": "0644", "content": "a: b\n  indented {{ ds.x }}\n"},

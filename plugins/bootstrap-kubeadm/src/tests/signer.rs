@@ -2,7 +2,8 @@
 
 use super::*;
 
-fn with_two(spec: &Value, role: Role) -> Value {
+/// What the host gives while the cluster has two authorities.
+pub(super) fn two_authorities() -> Materials {
     let mut materials = materials();
     for (name, part, piece) in &mut materials.0 {
         if (name.as_str(), part.as_str()) == ("ca", "certificate") {
@@ -12,7 +13,14 @@ fn with_two(spec: &Value, role: Role) -> Value {
             *piece = Piece::Text(format!("{}{}", certificate("signs"), certificate("other")));
         }
     }
-    let data = data(&question(&cluster(), spec, role, "v1.36.3"), &materials);
+    materials
+}
+
+fn with_two(spec: &Value, role: Role) -> Value {
+    let data = data(
+        &question(&cluster(), spec, role, "v1.36.3"),
+        &two_authorities(),
+    );
     parsed(&joined(data.unwrap().parts))
 }
 

@@ -95,7 +95,6 @@ pub fn patches(observed: &Observed, member: &Member, cluster_name: &str) -> Vec<
         }
         let mut gone: Vec<String> = before.annotations.into_iter().collect();
         gone.push(PROPAGATED.to_owned());
-        let mut annotations = annotations(desired);
         // Whoever took it away: without it the machine would go before its member.
         annotations.insert(annotation::KCP_CLEANUP_HOOK.to_owned(), String::new());
         let metadata = json!({

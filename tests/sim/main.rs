@@ -14,6 +14,9 @@ const SEEDS: u64 = 20;
 /// Control planes in `just test`: half a minute of a slow machine; `just sim --etcd` runs more.
 const CONTROL_PLANES: u64 = 20;
 
+/// Worlds with a control plane in `just test`: a minute of a slow machine; `just sim --control-planes` runs more.
+const STACKED: u64 = 12;
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let (one, two) = (run(&Plan::of(3)), run(&Plan::of(3)));
@@ -22,6 +25,9 @@ fn the_same_seed_gives_the_same_history() {
     assert_eq!(one.trace.hash(), two.trace.hash());
     assert_ne!(one.trace.hash(), run(&Plan::of(4)).trace.hash());
     let hash = |seed| etcd::run(&etcd::Plan::of(seed)).trace.hash();
+    assert_eq!(hash(3), hash(3));
+    assert_ne!(hash(3), hash(4));
+    let hash = |seed| run(&Plan::of_control_plane(seed)).trace.hash();
     assert_eq!(hash(3), hash(3));
     assert_ne!(hash(3), hash(4));
 }
@@ -140,4 +146,21 @@ fn control_planes_keep_their_majority_and_settle() {
     }
     assert!(machines > CONTROL_PLANES, "hardly any machine was made");
     assert!(removed > CONTROL_PLANES, "hardly any member was removed");
+}
+
+#[test]
+fn control_planes_of_machines_keep_their_majority_and_settle() {
+    let (mut machines, mut removed) = (0, 0);
+    for seed in 1..=STACKED {
+        let outcome = run(&Plan::of_control_plane(seed));
+        machines += outcome.machines;
+        removed += outcome.removed;
+        assert!(
+            !outcome.is_bad(),
+            "seed {seed}: {}\nreplay: ./dev sim --control-planes --seed {seed} --trace",
+            outcome.violations.join("; ")
+        );
+    }
+    assert!(machines > STACKED, "hardly any machine was made");
+    assert!(removed > STACKED / 2, "hardly any member was removed");
 }

@@ -233,6 +233,7 @@ async fn member(ctx: &Ctx, plugin: &Plugin, machine: &Object) -> Result<Member, 
         etcd: None,
         expiry: Lookup::Missing,
         outdated: own.map_err(|error| error.failure()),
+        unseen: None,
     })
 }
 

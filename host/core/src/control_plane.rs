@@ -129,6 +129,8 @@ pub struct Member {
     pub expiry: Lookup<Timestamp>,
     /// Why it is not up to date, as far as the plugin says.
     pub outdated: Result<Vec<String>, Failure>,
+    /// Why the plugin did not say what there is to look at: then nobody knows whether there is a member of the datastore.
+    pub unseen: Option<Failure>,
 }
 
 /// A static pod.

@@ -209,6 +209,7 @@ fn member(world: &World, machine: &Machine, connected: bool) -> Member {
         }),
         expiry: Lookup::Missing,
         outdated: Ok(Vec::new()),
+        unseen: None,
     }
 }
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::TEMPLATE;
 use crate::kinds as sim;
-use crate::object::{number, text};
+use crate::object::{name, number, text};
 use crate::plugin::call;
 use crate::world::World;
 
@@ -88,10 +88,8 @@ fn desired(input: &ControlPlaneInput) -> Desired {
 }
 
 fn components(input: &ControlPlaneMachineInput) -> Components {
-    let node = text(&input.machine, "/status/nodeRef/name");
-    if node.is_empty() {
-        return Components::default();
-    }
+    // The Node of a machine has its name.
+    let node = name(&input.machine);
     let pod = |name: &str| format!("{name}-{node}");
     Components {
         components: PODS

@@ -394,12 +394,14 @@ async fn store(
                 return Err(Failure::terminal("SecretExists", message));
             }
             // Ours from before a crash, or of an earlier config of this name: what is rendered now is what counts.
-            let uid = existing
-                .as_ref()
-                .and_then(|existing| existing.metadata.get("uid").cloned());
+            let read = |field: &str| {
+                let metadata = existing.as_ref().map(|existing| &existing.metadata);
+                metadata.and_then(|metadata| metadata.get(field).cloned())
+            };
             let patch = json!({
                 "metadata": {
-                    "uid": uid,
+                    "uid": read("uid"),
+                    "resourceVersion": read("resourceVersion"),
                     "ownerReferences": [owner],
                     "labels": {label::CLUSTER_NAME: cluster_name},
                     "annotations": {JOIN_TOKEN: token_id},

@@ -413,6 +413,7 @@ async fn read_member(
         etcd: None,
         expiry: Lookup::Missing,
         outdated: Ok(Vec::new()),
+        unseen: None,
     };
     let mut authority = None;
     if let Some(ask) = ask {
@@ -450,8 +451,11 @@ async fn read_member(
                     member.expiry = expiry::of(ctx, &cluster, &member, &components, workload).await;
                 }
             }
-            Err(error) if member.outdated.is_ok() => member.outdated = Err(error.failure()),
-            Err(_) => {}
+            Err(error) => {
+                let failure = error.failure();
+                member.unseen = Some(failure.clone());
+                member.outdated = member.outdated.and(Err(failure));
+            }
         }
     }
     let objects = MemberObjects {

@@ -130,6 +130,11 @@ fn next(
     now: Timestamp,
     mut plan: Plan<Step>,
 ) -> Plan<Step> {
+    if let Some(why) = unseen(observed) {
+        return plan
+            .waiting(common::INSPECTION_FAILED, why)
+            .check_after(WAIT);
+    }
     let Leaving { steps, wait } = leave::decide(observed, now);
     let told = wait.as_ref().and_then(|why| snapshot::news(observed, why));
     plan.steps.extend(told);
@@ -169,6 +174,18 @@ fn next(
             plan.waiting(common::SCALING_UP, why).check_after(WAIT)
         }
     }
+}
+
+/// Of which machine the plugin did not say what there is to look at. That it has no member of etcd does not follow.
+fn unseen(observed: &Observed) -> Option<String> {
+    let mut members = observed.members.iter();
+    members.find_map(|member| {
+        let failure = member.unseen.as_ref()?;
+        Some(format!(
+            "Machine {}: the plugin does not say what there is to look at: {failure}",
+            member.name()
+        ))
+    })
 }
 
 fn look_again(observed: &Observed, now: Timestamp) -> Duration {

@@ -81,6 +81,9 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
             Vec::new()
         };
     }
+    if member.unseen.is_some() {
+        return Vec::new();
+    }
     if member.node_name().is_none() {
         return all(common::INSPECTION_FAILED, "waiting for the Machine's Node");
     }

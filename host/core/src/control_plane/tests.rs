@@ -138,6 +138,7 @@ fn member(name: &str, domain: &str) -> Member {
         }),
         expiry: Lookup::Missing,
         outdated: Ok(vec![]),
+        unseen: None,
     }
 }
 

@@ -408,3 +408,53 @@ fn a_deleted_machine_that_etcd_cannot_spare_says_so_where_nothing_else_is_under_
         "{said}"
     );
 }
+
+#[test]
+fn a_plugin_that_does_not_say_what_to_look_at_has_no_member_forgotten() {
+    let seen = |members: [&str; 3], unseen: &[usize]| {
+        let mut seen = named(&members);
+        for at in unseen {
+            let member = &mut seen.members[*at];
+            (member.components, member.datastore, member.etcd) = (vec![], None, None);
+            member.unseen = Some(Failure::transient("PluginTrap", "unreachable"));
+        }
+        seen
+    };
+    // One that waits for its member to be removed.
+    let waits = |mut seen: Observed| {
+        let report = Report::yes("Deleting", "WaitingForPreTerminateHook");
+        seen.members[0] = with_condition(deleting(seen.members[0].clone()), report);
+        let hook = |step: &Step| matches!(step, Step::Patch { .. } | Step::RemoveEtcdMember { .. });
+        decide(&seen, now()).steps.iter().any(hook)
+    };
+    assert!(waits(seen(["a", "b", "c"], &[])));
+    assert!(!waits(seen(["a", "b", "c"], &[0])));
+    assert!(!waits(seen(["a", "b", "c"], &[1, 2])));
+    // One that is too many, and one that is missing.
+    for (wanted, unseen, steps) in [(1, false, 1), (1, true, 0), (5, false, 1), (5, true, 0)] {
+        let mut seen = seen(["a", "b", "c"], if unseen { &[0, 1, 2] } else { &[] });
+        seen.desired = Ok(desired(wanted));
+        let plan = decide(&seen, now());
+        let sizes = plan.steps.iter().filter(|step| {
+            matches!(
+                step,
+                Step::CreateMachine { .. } | Step::DeleteMachine { .. }
+            )
+        });
+        assert_eq!(sizes.count(), steps, "{wanted} {unseen}");
+        let told = plan
+            .waits
+            .iter()
+            .any(|wait| wait.message.contains("Machine a: the plugin"));
+        assert_eq!(told, unseen);
+    }
+    // What was known of it stays said.
+    let seen = seen(["a", "b", "c"], &[0]);
+    let reports = health::machine_conditions(&seen, &seen.members[0], now());
+    assert!(
+        reports
+            .iter()
+            .all(|it| it.type_ == condition_type::UP_TO_DATE),
+        "{reports:?}"
+    );
+}

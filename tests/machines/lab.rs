@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_local::cloud::{self, BackendChoice, Options};
 use capstan_local::control_plane::ControlPlane;
 use capstan_local::images;
@@ -13,7 +15,7 @@ use capstan_tests::cluster::TestCluster;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{MACHINE, name};
 use capstan_tests::{eventually, wasm};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use capstan_tests::kubectl::Kubectl;
 
@@ -143,6 +145,43 @@ impl Lab {
             "{machine}: {list}"
         );
         list["items"][0].clone()
+    }
+
+    /// The ID of the instance of a machine.
+    pub async fn id(&self, machine: &str) -> String {
+        let instance = self.instance(machine).await;
+        instance["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a script in an instance, and answers what it printed.
+    pub async fn script(&self, id: &str, script: &str) -> String {
+        let command = json!({"command": ["sh", "-ec", script]});
+        let path = format!("/v1/instances/{id}/exec");
+        let answer = self.host.cloud.call("POST", &path, Some(&command)).await;
+        let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+        assert_eq!(answer["exitCode"], 0, "{script}: {answer}");
+        answer["stdout"].as_str().unwrap().to_owned()
+    }
+
+    /// The same with a script that may take longer than one call.
+    pub async fn steps(&self, id: &str, script: &str) -> String {
+        let script = BASE64.encode(script);
+        let begin = format!(
+            "rm -f /run/code; echo {script} | base64 -d > /run/steps\n\
+             (if sh -e /run/steps > /run/said 2>&1 < /dev/null; then echo 0; else echo $?; fi > /run/code.new; \
+             mv /run/code.new /run/code) > /dev/null 2>&1 &"
+        );
+        self.script(id, &begin).await;
+        let code = eventually("the steps are done", PATIENCE, async || {
+            let code = self.script(id, "cat /run/code || true").await;
+            (!code.is_empty())
+                .then_some(code)
+                .ok_or_else(|| "no code yet".to_owned())
+        })
+        .await;
+        let said = self.script(id, "cat /run/said").await;
+        assert_eq!(code, "0\n", "{said}");
+        said
     }
 
     /// What a machine has printed.

@@ -10,7 +10,7 @@ use capstan_tests::eventually;
 use capstan_tests::kube_client::{CLUSTER, SECRET, name};
 use capstan_tests::kubectl::Kubectl;
 use capstan_tests::page::{commands, document, section};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::lab::{Lab, NEW, PATIENCE};
 use crate::ledger::Ledger;
@@ -25,43 +25,14 @@ const STOPPED: &str = "/etc/kubernetes/stopped";
 /// A file goes into a machine in parts that fit into one command.
 const PART_BYTES: usize = 16 << 10;
 
-/// Runs a script in a machine.
-async fn in_machine(lab: &Lab, id: &str, script: &str) -> String {
-    let command = json!({"command": ["sh", "-ec", script]});
-    let path = format!("/v1/instances/{id}/exec");
-    let answer = lab.host.cloud.call("POST", &path, Some(&command)).await;
-    let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
-    assert_eq!(answer["exitCode"], 0, "{script}: {answer}");
-    answer["stdout"].as_str().unwrap().to_owned()
-}
-
-/// Runs a script that may take longer than one call, and answers what it printed.
-async fn long_in_machine(lab: &Lab, id: &str, script: &str) -> String {
-    let script = BASE64.encode(script);
-    let begin = format!(
-        "echo {script} | base64 -d > /run/steps\n\
-         (if sh -e /run/steps > /run/said 2>&1 < /dev/null; then echo 0; else echo $?; fi > /run/code) > /dev/null 2>&1 &"
-    );
-    in_machine(lab, id, &begin).await;
-    let code = eventually("the steps are done", PATIENCE, async || {
-        let code = in_machine(lab, id, "cat /run/code || true").await;
-        (!code.is_empty())
-            .then_some(code)
-            .ok_or_else(|| "no code yet".to_owned())
-    })
-    .await;
-    let said = in_machine(lab, id, "cat /run/said").await;
-    assert_eq!(code, "0\n", "{said}");
-    said
-}
-
 /// Makes a ConfigMap of the workload cluster.
-async fn note(kubectl: &Kubectl, name: &str) {
+pub async fn note(kubectl: &Kubectl, name: &str) {
     let words = ["create", "configmap", name];
     kubectl.run(&words).await.unwrap();
 }
 
-async fn pause(lab: &Lab, cluster: &TestCluster, paused: bool) {
+/// Has the host look after the cluster, or not.
+pub async fn pause(lab: &Lab, cluster: &TestCluster, paused: bool) {
     let patch = json!({"spec": {"paused": paused.then_some(true)}});
     let kube = lab.host.kube();
     kube.merge(CLUSTER, &cluster.namespace, &cluster.name, &patch)
@@ -93,14 +64,13 @@ pub async fn play(lab: &Lab) {
 
     pause(lab, &cluster, true).await;
     let machine = lab.machines(&cluster, true).await.remove(0);
-    let id = lab.instance(&name(&machine)).await["id"].clone();
-    let id = id.as_str().unwrap();
+    let id = &lab.id(&name(&machine)).await;
     let bytes = std::fs::read(&taken.path).unwrap();
-    in_machine(lab, id, &format!("mkdir -p {STOPPED}")).await;
+    lab.script(id, &format!("mkdir -p {STOPPED}")).await;
     for part in bytes.chunks(PART_BYTES) {
         let part = BASE64.encode(part);
         let script = format!("echo {part} | base64 -d >> {STOPPED}/snapshot.db");
-        in_machine(lab, id, &script).await;
+        lab.script(id, &script).await;
     }
     let page = document("host/docs/etcd.md");
     let [open, close] = &commands(&section(&page, "On a machine"))[..] else {
@@ -109,9 +79,9 @@ pub async fn play(lab: &Lab) {
     let steps = commands(&section(&page, "Restoring a snapshot"));
     assert_eq!(steps.len(), 3);
     let script = format!("{open}{}{close}", steps.concat());
-    let said = long_in_machine(lab, id, &script).await;
+    let said = lab.steps(id, &script).await;
     assert!(said.contains("TOTAL KEYS"), "{said}");
-    let held = in_machine(lab, id, &format!("ls {DATA_DIR}")).await;
+    let held = lab.script(id, &format!("ls {DATA_DIR}")).await;
     assert_eq!(held, "before\nmember\n");
     ledger.enter(&format!("it is restored: {} KiB", bytes.len() >> 10));
 

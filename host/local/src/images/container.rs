@@ -138,11 +138,13 @@ pub(super) fn images(
         let program = binaries.path(component)?;
         let mut image = image(name.clone(), component, program, &firewall);
         if component == "etcd" {
-            // Who restores a snapshot takes it from here.
-            let tool = Content::Disk(binaries.path("etcdutl")?.to_owned(), true);
-            image
-                .files
-                .insert("/usr/local/bin/etcdutl".to_owned(), tool);
+            // Who recovers etcd takes them from here.
+            for tool in ["etcdctl", "etcdutl"] {
+                let program = Content::Disk(binaries.path(tool)?.to_owned(), true);
+                image
+                    .files
+                    .insert(format!("/usr/local/bin/{tool}"), program);
+            }
         }
         images.push(image);
     }

@@ -41,6 +41,7 @@ impl Recipe {
         let mut all = self.kubernetes.all().to_vec();
         all.extend([
             self.etcd,
+            catalog::ETCDCTL,
             catalog::ETCDUTL,
             self.coredns,
             catalog::CONTAINERD_DAEMON,

@@ -104,6 +104,7 @@ static COREDNS_1_13_1: Module = module!("coredns-v1.13.1", "coredns-1.13.1", mai
 static CONTAINERD: Module = module!("containerd-v2.2.9", "containerd");
 static CLUSTERCTL_1_14: Module = module!("clusterctl-v1.14.2", "clusterctl");
 static DISTRIBUTION: Module = module!("distribution-v3.1.2", "registry");
+static ETCDCTL_3_6_8: Module = module!("etcdctl-v3.6.8", "etcdctl");
 static ETCDUTL_3_6_8: Module = module!("etcdutl-v3.6.8", "etcdutl");
 static IGNITION: Module = module!("ignition-v2.24.0", "ignition");
 static VERSITYGW: Module = module!("versitygw-v1.8.0", "versitygw");
@@ -356,6 +357,17 @@ pub(crate) const REGISTRY: Binary = Binary {
     time: "about 2 minutes",
 };
 
+/// What asks members of etcd: part of its image, as of the one that kubeadm asks for.
+pub(crate) const ETCDCTL: Binary = Binary {
+    name: "etcdctl",
+    version: "v3.6.8",
+    package: "go.etcd.io/etcd/etcdctl/v3",
+    module: &ETCDCTL_3_6_8,
+    tags: "",
+    stamp: Stamp::None,
+    time: ONE,
+};
+
 /// What restores snapshots of etcd: part of its image, as of the one that kubeadm asks for, and for tests of those that the host takes.
 pub(crate) const ETCDUTL: Binary = Binary {
     name: "etcdutl",
@@ -445,6 +457,7 @@ mod tests {
             (CONTAINERD_DAEMON, "github.com/containerd/containerd/v2"),
             (CLUSTERCTL, "sigs.k8s.io/cluster-api"),
             (REGISTRY, "github.com/distribution/distribution/v3"),
+            (ETCDCTL, "go.etcd.io/etcd/etcdctl/v3"),
             (ETCDUTL, "go.etcd.io/etcd/etcdutl/v3"),
             (OBJECT_STORE, "github.com/versity/versitygw"),
             (IGNITION_VALIDATE, "github.com/coreos/ignition/v2"),

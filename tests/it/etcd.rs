@@ -1,16 +1,16 @@
 //! One suite of behaviours for what the host asks of etcd: it runs against real servers and against the local cloud's.
 
+mod lab;
+
 use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::{AlarmChange, EtcdError, Progress, SnapshotStore};
 use capstan_core::control_plane::etcd::{Alarm, EtcdMember, View, lost_majority_of};
 use capstan_core::lookup::Lookup;
-use capstan_tests::cluster::TestCluster;
 use capstan_tests::etcd::{RealEtcd, TestEtcd};
-use capstan_tests::host::TestHost;
-use capstan_tests::kube_client::CLUSTER;
 use capstan_tests::{PATIENCE, eventually, run};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
+
+use self::lab::Lab;
 
 async fn view(etcd: &TestEtcd, what: &str, is: impl Fn(&View) -> bool) -> View {
     let mut seen = None;
@@ -30,8 +30,117 @@ fn leader(view: &View) -> (u64, String) {
     (leader.id, leader.name.clone())
 }
 
-/// Three members that are well; `stop` ends one of them.
-async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
+/// Whether a call was refused by a rule of etcd's, in these words.
+fn is_refused<T: std::fmt::Debug>(answer: &Result<T, EtcdError>, words: &str) -> bool {
+    matches!(answer, Err(EtcdError::Refused { code: 9, message, .. }) if message.ends_with(words))
+}
+
+/// A fourth member comes as a learner, gets its vote when it has caught up, and goes again.
+async fn learns(lab: &Lab, voter: u64) {
+    let etcd = lab.etcd();
+    let (newcomer, peer_url) = lab.newcomer();
+    let mut id = 0;
+    eventually(
+        "a member is added when all have been there for a while",
+        PATIENCE,
+        async || {
+            id = etcd
+                .client
+                .add_learner(&etcd.addresses, &peer_url)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok::<_, String>(())
+        },
+    )
+    .await;
+    view(
+        etcd,
+        "it has neither a vote nor a name, and needs no majority",
+        |view| {
+            let mut members = view.members.iter();
+            let new = members.find(|m| m.id == id);
+            view.has_quorum
+                && view.members.len() == 4
+                && new.is_some_and(|m| m.is_learner && m.name.is_empty())
+        },
+    )
+    .await;
+    let again = etcd.client.add_learner(&etcd.addresses, &peer_url).await;
+    // Within the same second etcd makes the same ID of it, and says that.
+    assert!(
+        is_refused(&again, "Peer URLs already exists")
+            || is_refused(&again, "member ID already exist"),
+        "{again:?}"
+    );
+    let other = etcd
+        .client
+        .add_learner(&etcd.addresses, "http://127.0.0.1:1")
+        .await;
+    assert!(
+        is_refused(&other, "too many learner members in cluster"),
+        "{other:?}"
+    );
+    let early = etcd.client.promote(&etcd.addresses, id).await;
+    assert!(is_refused(&early, "in sync with leader"), "{early:?}");
+    let voting = etcd.client.promote(&etcd.addresses, voter).await;
+    assert!(
+        is_refused(&voting, "can only promote a learner member"),
+        "{voting:?}"
+    );
+    let nobody = etcd.client.promote(&etcd.addresses, 7).await;
+    assert!(
+        matches!(nobody, Err(EtcdError::Refused { code: 5, .. })),
+        "{nobody:?}"
+    );
+    lab.start_newcomer().await;
+    eventually("it gets its vote", PATIENCE, async || {
+        match etcd.client.promote(&etcd.addresses, id).await {
+            Ok(()) => Ok(()),
+            // Whoever started it was first.
+            refused if is_refused(&refused, "can only promote a learner member") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    view(etcd, "it is a member like the others", |view| {
+        let new = view.member(&newcomer.name);
+        view.has_quorum
+            && view.members.len() == 4
+            && new.is_some_and(|m| m.id == id && !m.is_learner)
+    })
+    .await;
+    etcd.client
+        .remove_member(&etcd.addresses, id)
+        .await
+        .unwrap();
+    view(etcd, "it is gone", |view| {
+        view.members.len() == 3 && view.leader().is_some()
+    })
+    .await;
+}
+
+/// One of two members is gone: the other agrees with nobody, says who the members were, and changes nothing.
+async fn loses_its_majority(lab: &Lab) {
+    let both = view(lab.etcd(), "two members", |view| {
+        view.members.len() == 2 && view.leader().is_some()
+    })
+    .await;
+    let beside = lab.beside().await;
+    let etcd = beside.as_ref().unwrap_or(lab.etcd());
+    let (leading, name) = leader(&both);
+    lab.stop(&name).await;
+    let alone = view(etcd, "the majority is lost", |view| !view.has_quorum).await;
+    assert_eq!(alone.members.len(), 2);
+    assert!(alone.leader().is_none());
+    let removed = etcd.client.remove_member(&etcd.addresses, leading).await;
+    assert!(removed.is_err(), "{removed:?}");
+    let still = view(etcd, "it is as it was", |view| !view.has_quorum).await;
+    assert_eq!(still.members.len(), 2);
+}
+
+/// Three members that are well, and what becomes of them.
+async fn behaves(lab: &Lab) {
+    let etcd = lab.etcd();
     let all = view(etcd, "three members with a leader", |view| {
         let answers = |m: &EtcdMember| {
             m.answer.found().is_some_and(|a| {
@@ -72,7 +181,7 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
         .move_leader(etcd.address(&old_name), next.id)
         .await
         .unwrap();
-    let moved = view(etcd, "the leader has moved", |view| {
+    view(etcd, "the leader has moved", |view| {
         view.leader().is_some_and(|leader| leader.id == next.id)
     })
     .await;
@@ -105,6 +214,8 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
         "whole and unharmed"
     );
 
+    learns(lab, old).await;
+
     let nobody = etcd.client.remove_member(&etcd.addresses, 7).await;
     assert_eq!(nobody, Ok(()), "gone already is as good");
     assert_eq!(
@@ -112,6 +223,7 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
         Err(EtcdError::Nobody)
     );
 
+    let moved = view(etcd, "three members", |view| view.leader().is_some()).await;
     let (_, leading) = leader(&moved);
     let dead = moved.members.iter().find(|m| m.name != leading).unwrap();
     let alarm = Alarm {
@@ -139,7 +251,7 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
         },
     )
     .await;
-    stop(&dead.name).await;
+    lab.stop(&dead.name).await;
     let left = view(etcd, "one does not answer", |view| {
         let silent = view.members.iter().find(|m| m.id == dead.id);
         silent.is_some_and(|m| matches!(m.answer, Lookup::Unknown(_))) && view.has_quorum
@@ -180,20 +292,15 @@ async fn behaves(etcd: &TestEtcd, stop: impl AsyncFnOnce(&str)) {
         .await
         .unwrap();
     view(etcd, "no alarm", |view| view.stale_alarms.is_empty()).await;
+    loses_its_majority(lab).await;
 }
 
 #[test]
 fn real_etcd_behaves_as_the_suite_says() {
     run(async {
-        let real = RealEtcd::start(3).await;
-        behaves(&real.etcd, async |name| real.kill(name)).await;
-        // With the leader gone, the last of two agrees with nobody and says who the members were.
-        let both = view(&real.etcd, "two members", |view| view.members.len() == 2).await;
-        let (_, leading) = leader(&both);
-        real.kill(&leading);
-        let alone = view(&real.etcd, "the majority is lost", |view| !view.has_quorum).await;
-        assert_eq!(alone.members.len(), 2);
-        assert!(alone.leader().is_none());
+        let lab = Lab::real().await;
+        behaves(&lab).await;
+        lab.end().await;
     });
 }
 
@@ -284,32 +391,8 @@ fn of_a_lost_majority_the_member_that_is_named_goes_on_with_all_there_was() {
 #[test]
 fn the_local_clouds_etcd_behaves_as_the_suite_says() {
     run(async {
-        let host = TestHost::shared().await;
-        let mut cluster = TestCluster::new("etcd-suite", "etcd-suite", 0);
-        cluster.control_planes = 3;
-        cluster.create(host.kube()).await;
-        cluster.available(host, 0).await;
-        // The host does not look after what is done to its etcd here.
-        let pause = |paused: bool| json!({"spec": {"paused": paused}});
-        let (namespace, name) = (&cluster.namespace, &cluster.name);
-        host.kube()
-            .merge(CLUSTER, namespace, name, &pause(true))
-            .await;
-        let etcd = TestEtcd::of_cluster(host.kube(), &cluster).await;
-        behaves(&etcd, async |name| {
-            let instances = host
-                .cloud
-                .of_cluster("instances", namespace, &cluster.name)
-                .await;
-            let instance = instances.iter().find(|i| i["name"] == name).unwrap();
-            host.cloud
-                .stop_instance(instance["id"].as_str().unwrap())
-                .await;
-        })
-        .await;
-        host.kube()
-            .merge(CLUSTER, namespace, name, &pause(false))
-            .await;
-        cluster.delete(host).await;
+        let lab = Lab::light().await;
+        behaves(&lab).await;
+        lab.end().await;
     });
 }

@@ -1,4 +1,4 @@
-//! The etcd of workload clusters: members, status, alarms, leader moves and removals, through any member that answers.
+//! The etcd of workload clusters: members, status, alarms, leader moves, learners and removals, through any member that answers.
 //!
 //! A member is reached through the workload API server's port-forward to its pod. What can be asked of any member is asked of
 //! one after the other until one answers, so that a machine whose kubelet or API server is dead is in nobody's way.
@@ -24,9 +24,10 @@ pub use self::channel::{Answers, Connection};
 use self::channel::{CONNECT_TIMEOUT, Channel, LIFETIME_MAX, ask};
 pub use self::identity::Identities;
 use self::message::{
-    ALARM, AlarmRequest, AlarmResponse, Empty, MEMBER_LIST, MEMBER_REMOVE, MOVE_LEADER,
-    MemberListRequest, MemberListResponse, MemberRemoveRequest, MoveLeaderRequest, NOT_FOUND,
-    SNAPSHOT, STATUS, SnapshotResponse, StatusResponse, alarm_name,
+    ALARM, AlarmRequest, AlarmResponse, Empty, MEMBER_ADD, MEMBER_LIST, MEMBER_PROMOTE,
+    MEMBER_REMOVE, MOVE_LEADER, MemberAddRequest, MemberAddResponse, MemberIdRequest,
+    MemberListRequest, MemberListResponse, MoveLeaderRequest, NOT_FOUND, SNAPSHOT, STATUS,
+    SnapshotResponse, StatusResponse, alarm_name,
 };
 pub use self::snapshot::{Bucket as SnapshotBucket, Progress, Snapshot, SnapshotStore, Snapshots};
 use crate::kube_api::{Duplex, KubeApi};
@@ -271,18 +272,62 @@ impl Client {
             member_id: alarm.member,
             alarm: alarm.number,
         };
+        let done = self.first_of(through, ALARM, &request).await;
+        done.map(|Empty {}| ())
+    }
+
+    /// Asks one after the other until one answers, or says that there is no such thing.
+    async fn first_of<Q, A>(
+        &self,
+        through: &[Address],
+        call: &'static str,
+        request: &Q,
+    ) -> Result<A, EtcdError>
+    where
+        Q: prost::Message,
+        A: prost::Message + Default,
+    {
         let mut last = EtcdError::Nobody;
         for member in through {
             let done = match self.connect(member).await {
-                Ok(connection) => ask::<_, Empty>(&*connection, ALARM, &request).await,
+                Ok(connection) => ask(&*connection, call, request).await,
                 Err(error) => Err(error),
             };
             match done {
-                Ok(Empty {}) => return Ok(()),
+                Ok(answer) => return Ok(answer),
+                Err(
+                    error @ EtcdError::Refused {
+                        code: NOT_FOUND, ..
+                    },
+                ) => return Err(error),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Adds a member without a vote that the others are to find at this URL, as a distribution's own tool does on its machine. Answers
+    /// its ID.
+    ///
+    /// # Errors
+    /// What the last one said, when none did it.
+    pub async fn add_learner(&self, through: &[Address], peer_url: &str) -> Result<u64, EtcdError> {
+        let request = MemberAddRequest {
+            peer_urls: vec![peer_url.to_owned()],
+            is_learner: true,
+        };
+        let added: MemberAddResponse = self.first_of(through, MEMBER_ADD, &request).await?;
+        Ok(added.member.unwrap_or_default().id)
+    }
+
+    /// Gives a member its vote, as a distribution's own tool does on its machine.
+    ///
+    /// # Errors
+    /// What the last one said, when none did it.
+    pub async fn promote(&self, through: &[Address], id: u64) -> Result<(), EtcdError> {
+        let request = MemberIdRequest { id };
+        let done = self.first_of(through, MEMBER_PROMOTE, &request).await;
+        done.map(|Empty {}| ())
     }
 
     /// Makes another member the leader. Only the leader takes this call.
@@ -302,26 +347,14 @@ impl Client {
     /// # Errors
     /// What the last one said, when none did it.
     pub async fn remove_member(&self, through: &[Address], id: u64) -> Result<(), EtcdError> {
-        let mut last = EtcdError::Nobody;
-        for member in through {
-            let done = match self.connect(member).await {
-                Ok(connection) => {
-                    let request = MemberRemoveRequest { id };
-                    ask::<_, Empty>(&*connection, MEMBER_REMOVE, &request)
-                        .await
-                        .map(drop)
-                }
-                Err(error) => Err(error),
-            };
-            match done {
-                Ok(())
-                | Err(EtcdError::Refused {
-                    code: NOT_FOUND, ..
-                }) => return Ok(()),
-                Err(error) => last = error,
-            }
+        let request = MemberIdRequest { id };
+        match self.first_of(through, MEMBER_REMOVE, &request).await {
+            Ok(Empty {})
+            | Err(EtcdError::Refused {
+                code: NOT_FOUND, ..
+            }) => Ok(()),
+            Err(error) => Err(error),
         }
-        Err(last)
     }
 
     /// Takes a snapshot from the first member that gives one, for as long as something comes. Dropped, nothing stays of it.

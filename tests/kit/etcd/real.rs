@@ -7,22 +7,17 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::name::ObjectKey;
+use capstan_controllers::etcd::Client;
 use capstan_controllers::etcd::identity::client_config;
-use capstan_controllers::etcd::{Client, Dial};
-use capstan_controllers::kube_api::Duplex;
 use capstan_controllers::pki::Pair;
 use capstan_controllers::tasks::Tasks;
 use capstan_core::control_plane::etcd::Address;
 use capstan_local::pki::Authority;
 use capstan_local::progress::Progress;
 use capstan_local::{port, toolchain};
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 
-use super::TestEtcd;
+use super::{Direct, TestEtcd};
 use crate::eventually::{PATIENCE, eventually};
 use crate::{plain_http, process};
 
@@ -31,12 +26,22 @@ pub struct RealEtcd {
     /// The members as the client sees them.
     pub etcd: TestEtcd,
     members: Vec<Member>,
+    /// One that nobody has started.
+    newcomer: Member,
     tls: Arc<rustls::ClientConfig>,
     processes: Mutex<Vec<(String, Child)>>,
+    files: Files,
+}
+
+/// What all members are started with.
+struct Files {
     program: PathBuf,
-    /// Files of TLS, each with its flag.
-    secrets: Vec<(&'static str, PathBuf)>,
     dir: tempfile::TempDir,
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    client_cert: PathBuf,
+    client_key: PathBuf,
 }
 
 impl Drop for RealEtcd {
@@ -46,24 +51,6 @@ impl Drop for RealEtcd {
             let _ = process.kill();
             let _ = process.wait();
         }
-    }
-}
-
-/// Connects to a member's port on this machine.
-struct Loopback {
-    /// Connections break when so many bytes came.
-    breaks_after: u64,
-}
-
-impl Dial for Loopback {
-    fn dial<'a>(&'a self, member: &'a Address) -> BoxFuture<'a, Result<Box<dyn Duplex>, String>> {
-        async move {
-            let stream = TcpStream::connect(("127.0.0.1", member.port)).await;
-            let (from, to) = stream.map_err(|error| error.to_string())?.into_split();
-            let stream = tokio::io::join(from.take(self.breaks_after), to);
-            Ok(Box::new(stream) as Box<dyn Duplex>)
-        }
-        .boxed()
     }
 }
 
@@ -92,6 +79,54 @@ impl Member {
 
     fn as_peer(&self) -> String {
         format!("{}={}", self.name, self.peer_url())
+    }
+
+    fn address(&self) -> Address {
+        Address {
+            name: self.name.clone(),
+            pod: ObjectKey::new("kube-system", format!("etcd-{}", self.name)),
+            port: self.client,
+        }
+    }
+}
+
+impl Files {
+    /// Starts a member of a cluster of these, with these arguments besides its own.
+    fn start(
+        &self,
+        member: &Member,
+        all: &[&Member],
+        state: &str,
+        arguments: &[&str],
+    ) -> (String, Child) {
+        let secure = format!("https://127.0.0.1:{}", member.client);
+        let plain = format!("http://127.0.0.1:{}", member.plain);
+        let peers: Vec<String> = all.iter().map(|member| member.as_peer()).collect();
+        let dir = self.dir.path();
+        let log = std::fs::File::create(dir.join(format!("{}.log", member.name))).unwrap();
+        let process = Command::new(&self.program)
+            .args(["--name", &member.name, "--initial-cluster-state", state])
+            .arg("--data-dir")
+            .arg(dir.join(&member.name))
+            .arg("--unsafe-no-fsync")
+            .args(["--initial-cluster", &peers.join(",")])
+            .args(["--listen-peer-urls", &member.peer_url()])
+            .args(["--initial-advertise-peer-urls", &member.peer_url()])
+            .args(["--listen-client-urls", &format!("{secure},{plain}")])
+            .args(["--advertise-client-urls", &secure])
+            .args([Path::new("--cert-file"), &self.cert])
+            .args([Path::new("--key-file"), &self.key])
+            .args([Path::new("--trusted-ca-file"), &self.ca])
+            .args([Path::new("--client-cert-file"), &self.client_cert])
+            .args([Path::new("--client-key-file"), &self.client_key])
+            .arg("--client-cert-auth")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        (member.name.clone(), process)
     }
 }
 
@@ -147,7 +182,7 @@ impl RealEtcd {
         );
         let user = authority.client("test", &[]).unwrap();
         // What is asked without TLS goes on to whichever of its listeners the member names first, which may be the one that asks for this.
-        let (own_cert, own_key) = (
+        let (client_cert, client_key) = (
             write("client.crt", &user.certificate_pem),
             write("client.key", &user.key_pem),
         );
@@ -156,36 +191,29 @@ impl RealEtcd {
             private: user.key_pem,
         };
         let tls = client_config(&authority.certificate_pem(), Some(&user), &[b"h2"]).unwrap();
-        let secrets = [
-            ("--cert-file", cert),
-            ("--key-file", key),
-            ("--trusted-ca-file", ca),
-            ("--client-cert-file", own_cert),
-            ("--client-key-file", own_key),
-        ];
-        let etcd = Self {
-            processes: Mutex::default(),
+        let files = Files {
+            program: tools.etcd.clone(),
+            dir,
+            ca,
+            cert,
+            key,
+            client_cert,
+            client_key,
+        };
+        let all: Vec<&Member> = members.iter().collect();
+        let processes = members.iter().map(|m| files.start(m, &all, "new", &[]));
+        let newcomer = Member::numbered(members.len() + 1);
+        Self {
+            processes: Mutex::new(processes.collect()),
             etcd: TestEtcd {
                 client: client(u64::MAX, &tls),
-                addresses: members
-                    .iter()
-                    .map(|member| Address {
-                        name: member.name.clone(),
-                        pod: ObjectKey::new("kube-system", format!("etcd-{}", member.name)),
-                        port: member.client,
-                    })
-                    .collect(),
+                addresses: members.iter().map(Member::address).collect(),
             },
             members,
+            newcomer,
             tls,
-            program: tools.etcd,
-            secrets: secrets.to_vec(),
-            dir,
-        };
-        for member in &etcd.members {
-            etcd.begin(member, &[]);
+            files,
         }
-        etcd
     }
 
     /// Starts a member on the data that it has, with these arguments besides its own.
@@ -193,34 +221,28 @@ impl RealEtcd {
     /// # Panics
     /// When there is none of this name.
     pub fn again(&self, name: &str, arguments: &[&str]) {
-        let member = self.members.iter().find(|member| member.name == name);
-        self.begin(member.unwrap(), arguments);
-    }
-
-    fn begin(&self, member: &Member, arguments: &[&str]) {
-        let peers: Vec<String> = self.members.iter().map(Member::as_peer).collect();
-        let secure = format!("https://127.0.0.1:{}", member.client);
-        let plain = format!("http://127.0.0.1:{}", member.plain);
-        let mut command = command(&self.program, self.dir.path(), &member.name);
-        command
-            .args(["--initial-cluster", &peers.join(",")])
-            .args(["--listen-peer-urls", &member.peer_url()])
-            .args(["--initial-advertise-peer-urls", &member.peer_url()])
-            .args(["--listen-client-urls", &format!("{secure},{plain}")])
-            .args(["--advertise-client-urls", &secure])
-            .arg("--client-cert-auth")
-            .args(arguments);
-        for (flag, path) in &self.secrets {
-            command.arg(flag).arg(path);
-        }
-        let process = command.spawn().unwrap();
-        let mut processes = self.processes.lock().unwrap();
-        processes.push((member.name.clone(), process));
+        let all: Vec<&Member> = self.members.iter().collect();
+        let member = all.iter().find(|member| member.name == name).unwrap();
+        let process = self.files.start(member, &all, "new", arguments);
+        self.processes.lock().unwrap().push(process);
     }
 
     /// A client whose connections break when so many bytes came.
     pub fn breaking_after(&self, bytes: u64) -> Client {
         client(bytes, &self.tls)
+    }
+
+    /// Where the others would find the next member.
+    pub fn newcomer(&self) -> (Address, String) {
+        (self.newcomer.address(), self.newcomer.peer_url())
+    }
+
+    /// Starts the next member, which was added before.
+    pub fn start_newcomer(&self) {
+        let members = self.members.iter().chain([&self.newcomer]);
+        let all: Vec<&Member> = members.collect();
+        let process = self.files.start(&self.newcomer, &all, "existing", &[]);
+        self.processes.lock().unwrap().push(process);
     }
 
     /// Kills a member.
@@ -276,20 +298,7 @@ impl RealEtcd {
 }
 
 fn client(breaks_after: u64, tls: &Arc<rustls::ClientConfig>) -> Client {
-    let dial = Arc::new(Loopback { breaks_after });
+    let at = |_: &Address| "127.0.0.1".to_owned();
+    let dial = Arc::new(Direct { at, breaks_after });
     Client::new(dial, Arc::clone(tls), Tasks::default())
-}
-
-fn command(program: &PathBuf, dir: &Path, name: &str) -> Command {
-    let mut command = Command::new(program);
-    let log = std::fs::File::create(dir.join(format!("{name}.log"))).unwrap();
-    command
-        .args(["--name", name, "--initial-cluster-state", "new"])
-        .arg("--data-dir")
-        .arg(dir.join(name))
-        .arg("--unsafe-no-fsync")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    command
 }

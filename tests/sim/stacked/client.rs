@@ -6,7 +6,7 @@ use std::time::Duration;
 use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::message::{
     ALARM, AlarmMember, AlarmRequest, AlarmResponse, Empty, Header, MEMBER_LIST, MEMBER_REMOVE,
-    MOVE_LEADER, Member as Listed, MemberListRequest, MemberListResponse, MemberRemoveRequest,
+    MOVE_LEADER, Member as Listed, MemberIdRequest, MemberListRequest, MemberListResponse,
     MoveLeaderRequest, NOT_FOUND, STATUS, StatusResponse,
 };
 use capstan_controllers::etcd::{Answers, Client, Clients, Connection, EtcdError, Reach};
@@ -281,7 +281,7 @@ impl State {
     }
 
     fn answer_removal(&mut self, request: &[u8]) -> Answer {
-        let id = MemberRemoveRequest::decode(request).unwrap_or_default().id;
+        let id = MemberIdRequest::decode(request).unwrap_or_default().id;
         let Some(stacked) = &self.stacked else {
             return Answer::Nothing;
         };

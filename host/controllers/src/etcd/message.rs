@@ -11,6 +11,10 @@ pub const MOVE_LEADER: &str = "Maintenance/MoveLeader";
 pub const SNAPSHOT: &str = "Maintenance/Snapshot";
 /// All members.
 pub const MEMBER_LIST: &str = "Cluster/MemberList";
+/// Adds a member.
+pub const MEMBER_ADD: &str = "Cluster/MemberAdd";
+/// Gives a member its vote.
+pub const MEMBER_PROMOTE: &str = "Cluster/MemberPromote";
 /// Takes a member out.
 pub const MEMBER_REMOVE: &str = "Cluster/MemberRemove";
 
@@ -58,9 +62,28 @@ pub struct MemberListResponse {
     pub members: Vec<Member>,
 }
 
-/// Takes a member out.
+/// Adds a member.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct MemberRemoveRequest {
+pub struct MemberAddRequest {
+    /// Where the others find it.
+    #[prost(string, repeated, tag = "1")]
+    pub peer_urls: Vec<String>,
+    /// Without a vote.
+    #[prost(bool, tag = "2")]
+    pub is_learner: bool,
+}
+
+/// Names the member that was added.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MemberAddResponse {
+    /// The member.
+    #[prost(message, optional, tag = "2")]
+    pub member: Option<Member>,
+}
+
+/// Takes a member out, or gives it its vote.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MemberIdRequest {
     /// Of the member.
     #[prost(uint64, tag = "1")]
     pub id: u64,

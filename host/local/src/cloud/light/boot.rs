@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::cluster::{Cluster, Kubelet};
 use super::etcd::Etcd;
+use super::etcd::port::{self, Port};
 use super::kubeadm::{KubeadmConfig, NodeRegistration};
 use super::pki::{Authority, Clients};
 use super::server::ApiServer;
@@ -243,7 +244,8 @@ impl Boot<'_> {
     ) -> Result<(), String> {
         if etcd_authority(&self.data, config)?.is_some() {
             let instance = &self.machine.facts.instance_id;
-            let add = || cluster.with_etcd(|etcd, _| etcd.add_learner(instance, node));
+            let add =
+                || cluster.with_etcd(|etcd, running| etcd.add_learner(running, instance, node));
             self.patiently("adding a member to etcd", add).await?;
             self.console.line("etcd: this machine is a member");
         }
@@ -257,8 +259,8 @@ impl Boot<'_> {
     }
 
     /// Starts etcd where it runs on the machine, and waits until its member has a vote.
-    async fn vote(&self, cluster: &Cluster, config: &KubeadmConfig) -> Result<(), String> {
-        if start_etcd(self.machine, &self.data, cluster, config)? {
+    async fn vote(&self, cluster: &Arc<Cluster>, config: &KubeadmConfig) -> Result<(), String> {
+        if start_etcd(self.machine, &self.data, cluster, config).await? {
             let instance = &self.machine.facts.instance_id;
             self.patiently("promoting a learner of etcd", || cluster.promote(instance))
                 .await?;
@@ -415,10 +417,10 @@ fn etcd_authority(data: &UserData, config: &KubeadmConfig) -> Result<Option<Auth
 }
 
 /// Runs etcd on a machine that is a member; tells whether it is one.
-fn start_etcd(
+async fn start_etcd(
     machine: &MachineSpec,
     data: &UserData,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     config: &KubeadmConfig,
 ) -> Result<bool, String> {
     let facts = &machine.facts;
@@ -434,7 +436,12 @@ fn start_etcd(
     let tls = authority
         .server_config(&facts.hostname, &names, &addresses, Clients::Known)
         .map_err(|error| error.to_string())?;
-    cluster.start_etcd(&facts.instance_id, Etcd::new(tls));
+    let port = Port::open(&facts.address, cluster, &facts.instance_id).await;
+    let port = port.map_err(|error| {
+        let (address, port) = (&facts.address, port::NUMBER);
+        format!("etcd: cannot listen on {address}:{port}: {error}")
+    })?;
+    cluster.start_etcd(&facts.instance_id, Etcd::new(port, tls));
     Ok(true)
 }
 
@@ -516,7 +523,7 @@ pub(crate) async fn again(
         if was_removed {
             console.line("etcd: the member has been permanently removed from the cluster");
         } else {
-            start_etcd(machine, &data, &cluster, &config)?;
+            start_etcd(machine, &data, &cluster, &config).await?;
             if let Err(why) = cluster.promote(instance) {
                 console.line(format!("etcd: the member has no vote: {why}"));
             }

@@ -315,11 +315,15 @@ impl Cluster {
 
     /// Gives a member its vote, unless somebody keeps it from catching up.
     pub(crate) fn promote(&self, instance: &str) -> Result<(), &'static str> {
+        let is_starved = self.starves_learners(instance);
+        self.with_etcd(|membership, running| membership.promote_on(running, instance, is_starved))
+    }
+
+    /// Whether a member keeps learners from catching up: any but the one on this machine.
+    pub(crate) fn starves_learners(&self, instance: &str) -> bool {
         let state = self.lock();
-        let mut voting = state.running().into_iter().filter(|on| on != instance);
-        let is_starved = voting.any(|on| state.ills.has(&on, Ill::StarvesLearners));
-        drop(state);
-        self.with_etcd(|membership, running| membership.promote(running, instance, is_starved))
+        let mut others = state.running().into_iter().filter(|on| on != instance);
+        others.any(|on| state.ills.has(&on, Ill::StarvesLearners))
     }
 
     /// Lets something begin to be wrong with a machine, or end.

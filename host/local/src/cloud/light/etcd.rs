@@ -2,6 +2,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod message;
+pub(crate) mod port;
 pub(crate) mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::asked::Asked;
+use self::port::Port;
 
 /// The etcd of one cluster. Without members there is none to look after (it is elsewhere), and it always works.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -41,6 +43,23 @@ pub(crate) struct Member {
     pub(crate) instance: String,
     /// It does not vote yet.
     pub(crate) is_learner: bool,
+    /// Where the others are to find it; empty where its name says it.
+    pub(crate) peer_url: String,
+}
+
+impl Member {
+    /// Where the others find it.
+    pub(crate) fn peer_url(&self) -> String {
+        if self.peer_url.is_empty() {
+            peer_url_of(&self.name)
+        } else {
+            self.peer_url.clone()
+        }
+    }
+}
+
+fn peer_url_of(name: &str) -> String {
+    format!("https://{name}:2380")
 }
 
 /// Why an API server cannot use its etcd.
@@ -95,58 +114,117 @@ pub(crate) const NOT_ENOUGH: Refusal = refusal(14, "etcdserver: unhealthy cluste
 /// Nothing can be agreed on.
 pub(crate) const NO_MAJORITY: Refusal = refusal(14, "etcdserver: request timed out");
 /// A learner cannot get its vote yet.
-const NOT_IN_SYNC: &str =
-    "etcdserver: can only promote a learner member which is in sync with leader";
+pub(crate) const NOT_IN_SYNC: Refusal = refusal(
+    9,
+    "etcdserver: can only promote a learner member which is in sync with leader",
+);
+/// A member has its vote already.
+pub(crate) const NOT_LEARNER: Refusal = refusal(9, "etcdserver: can only promote a learner member");
+/// There is a learner already.
+pub(crate) const TOO_MANY_LEARNERS: Refusal =
+    refusal(9, "etcdserver: too many learner members in cluster");
+/// Another member is found there.
+pub(crate) const PEER_EXISTS: Refusal = refusal(9, "etcdserver: Peer URLs already exists");
 /// What a member without a leader says of itself.
 pub(crate) const NO_LEADER: &str = "etcdserver: no leader";
 
 impl Membership {
-    /// Adds the machine as a learner, or finds it.
-    pub(crate) fn add_learner(&mut self, instance: &str, name: &str) -> Result<(), &'static str> {
-        if self.id_of(instance).is_some() {
-            return Ok(());
+    /// Adds a learner that is to be found there. It has no name until it starts. Not beside a voting member that does not answer.
+    pub(crate) fn add(&mut self, running: &Running, peer_url: &str) -> Result<u64, Refusal> {
+        if !self.has_majority(running) {
+            return Err(NO_MAJORITY);
+        }
+        if self.voters(running).count() < self.voting() {
+            return Err(NOT_ENOUGH);
+        }
+        if self.members.values().any(|m| m.peer_url() == peer_url) {
+            return Err(PEER_EXISTS);
         }
         if self.members.values().filter(|m| m.is_learner).count() >= LEARNERS_MAX {
-            return Err("etcdserver: too many learner members in cluster");
+            return Err(TOO_MANY_LEARNERS);
         }
         if self.cluster_id == 0 {
             self.cluster_id = fresh_id();
         }
+        let id = fresh_id();
         let member = Member {
-            name: name.to_owned(),
-            instance: instance.to_owned(),
             is_learner: true,
+            peer_url: peer_url.to_owned(),
+            ..Member::default()
         };
-        self.members.insert(fresh_id(), member);
-        Ok(())
+        self.members.insert(id, member);
+        Ok(id)
     }
 
-    /// Gives the machine's member its vote, when it has caught up. The first one is a majority by itself.
-    pub(crate) fn promote(
+    /// Adds the machine as a learner, or finds it. Somebody may have added it for the machine.
+    pub(crate) fn add_learner(
         &mut self,
         running: &Running,
         instance: &str,
-        is_starved: bool,
+        name: &str,
     ) -> Result<(), &'static str> {
-        let voting = self.voting();
-        let (has_majority, is_first) = (self.has_majority(running), voting == 0);
-        let mut members = self.members.values_mut();
-        let Some(member) = members.find(|member| member.instance == instance) else {
-            return Err(NO_MEMBER.message);
-        };
-        if member.is_learner && !is_first && !has_majority {
-            return Err(NO_MAJORITY.message);
+        if self.id_of(instance).is_some() {
+            return Ok(());
         }
-        if member.is_learner && is_starved {
+        let peer_url = peer_url_of(name);
+        let mut waiting = self.members.iter();
+        let waiting =
+            waiting.find(|(_, member)| member.name.is_empty() && member.peer_url == peer_url);
+        let id = match waiting {
+            Some((id, _)) => *id,
+            None => {
+                let added = self.add(running, &peer_url);
+                added.map_err(|refusal| refusal.message)?
+            }
+        };
+        if let Some(member) = self.members.get_mut(&id) {
+            name.clone_into(&mut member.name);
+            instance.clone_into(&mut member.instance);
+        }
+        Ok(())
+    }
+
+    /// Gives a member its vote, when it runs and has caught up.
+    pub(crate) fn promote(
+        &mut self,
+        running: &Running,
+        id: u64,
+        is_starved: bool,
+    ) -> Result<(), Refusal> {
+        // The first one is a majority by itself.
+        let is_stuck = self.voting() > 0 && !self.has_majority(running);
+        let member = self.members.get_mut(&id).ok_or(NO_MEMBER)?;
+        if is_stuck {
+            return Err(NO_MAJORITY);
+        }
+        if !member.is_learner {
+            return Err(NOT_LEARNER);
+        }
+        if is_starved || !running.contains(&member.instance) {
             return Err(NOT_IN_SYNC);
         }
         member.is_learner = false;
         Ok(())
     }
 
-    /// Whether all members run.
+    /// Gives the machine's member its vote, unless it has it.
+    pub(crate) fn promote_on(
+        &mut self,
+        running: &Running,
+        instance: &str,
+        is_starved: bool,
+    ) -> Result<(), &'static str> {
+        let id = self.id_of(instance).ok_or(NO_MEMBER.message)?;
+        if self.members.get(&id).is_some_and(|m| !m.is_learner) {
+            return Ok(());
+        }
+        let promoted = self.promote(running, id, is_starved);
+        promoted.map_err(|refusal| refusal.message)
+    }
+
+    /// Whether all members run that have started once.
     pub(crate) fn all_run(&self, running: &Running) -> Result<(), &'static str> {
-        let mut members = self.members.values();
+        let mut members = self.members.values().filter(|m| !m.name.is_empty());
         if members.all(|member| running.contains(&member.instance)) {
             Ok(())
         } else {
@@ -265,8 +343,9 @@ fn fresh_id() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// The etcd that runs on one machine. Dropping it ends its connections.
+/// The etcd that runs on one machine. Dropping it closes its port and ends its connections.
 pub(crate) struct Etcd {
+    _port: Port,
     own: Arc<rustls::ServerConfig>,
     /// Instead of its own, by a fault.
     other: Option<Arc<rustls::ServerConfig>>,
@@ -275,8 +354,9 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     /// Runs with this TLS configuration.
-    pub(crate) fn new(tls: Arc<rustls::ServerConfig>) -> Self {
+    pub(crate) fn new(port: Port, tls: Arc<rustls::ServerConfig>) -> Self {
         Self {
+            _port: port,
             own: tls,
             other: None,
             stop: watch::Sender::new(()),
@@ -326,30 +406,75 @@ mod tests {
         let mut running = Running::new();
         for instance in ["i-1", "i-2", "i-3"] {
             membership
-                .add_learner(instance, &format!("node-{instance}"))
+                .add_learner(&running, instance, &format!("node-{instance}"))
                 .unwrap();
             running.insert(instance.to_owned());
-            membership.promote(&running, instance, false).unwrap();
+            membership.promote_on(&running, instance, false).unwrap();
         }
         (membership, running)
     }
 
     #[test]
     fn a_learner_does_not_count_until_it_is_promoted() {
-        let (mut membership, running) = three();
-        membership.add_learner("i-4", "node-4").unwrap();
-        membership.add_learner("i-4", "node-4").unwrap();
-        assert!(membership.add_learner("i-5", "node-5").is_err());
+        let (mut membership, mut running) = three();
+        for _ in 0..2 {
+            membership.add_learner(&running, "i-4", "node-4").unwrap();
+        }
+        assert_eq!(
+            membership.add_learner(&running, "i-5", "node-5"),
+            Err(TOO_MANY_LEARNERS.message)
+        );
         assert_eq!(membership.members.len(), 4);
         assert_eq!(membership.voting(), 3);
         assert!(membership.has_majority(&running));
+        running.insert("i-4".to_owned());
         assert_eq!(
-            membership.promote(&running, "i-4", true),
-            Err(NOT_IN_SYNC),
+            membership.promote_on(&running, "i-4", true),
+            Err(NOT_IN_SYNC.message),
             "it has not caught up"
         );
-        membership.promote(&running, "i-4", false).unwrap();
+        membership.promote_on(&running, "i-4", false).unwrap();
+        membership.promote_on(&running, "i-4", false).unwrap();
         assert_eq!(membership.voting(), 4);
+    }
+
+    #[test]
+    fn a_machine_takes_the_place_that_was_made_for_it() {
+        let (mut membership, mut running) = three();
+        let id = membership.add(&running, "https://node-4:2380").unwrap();
+        assert_eq!(
+            membership.add(&running, "https://node-4:2380"),
+            Err(PEER_EXISTS)
+        );
+        assert_eq!(
+            membership.add(&running, "https://node-5:2380"),
+            Err(TOO_MANY_LEARNERS)
+        );
+        assert_eq!(membership.promote(&running, id, false), Err(NOT_IN_SYNC));
+        assert_eq!(membership.all_run(&running), Ok(()), "it was never there");
+        membership.add_learner(&running, "i-4", "node-4").unwrap();
+        assert_eq!(membership.id_of("i-4"), Some(id));
+        running.insert("i-4".to_owned());
+        assert_eq!(membership.promote(&running, id, false), Ok(()));
+        assert_eq!(membership.promote(&running, id, false), Err(NOT_LEARNER));
+        assert_eq!(membership.promote(&running, 7, false), Err(NO_MEMBER));
+    }
+
+    #[test]
+    fn nobody_is_added_or_promoted_where_nothing_can_be_agreed_on() {
+        let (mut membership, mut running) = three();
+        let id = membership.add(&running, "https://node-4:2380").unwrap();
+        running.pop_first();
+        assert_eq!(
+            membership.add(&running, "https://node-5:2380"),
+            Err(NOT_ENOUGH)
+        );
+        running.pop_first();
+        assert_eq!(
+            membership.add(&running, "https://node-5:2380"),
+            Err(NO_MAJORITY)
+        );
+        assert_eq!(membership.promote(&running, id, false), Err(NO_MAJORITY));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::api::{Body, full};
 use super::cluster::Cluster;
-use super::etcd::service;
+use super::etcd::{self, service};
 use super::object::text_at;
 use super::request::{Query, Target};
 use super::status::Status;
@@ -26,9 +26,6 @@ use super::{API_PORT, verbs};
 
 /// What is on its way between the socket and the pod at most.
 const BUFFER_BYTES: usize = 64 * 1024;
-
-/// Port of etcd for clients.
-const ETCD_PORT: u16 = 2379;
 
 /// Subprotocols, the preferred one first.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -122,7 +119,7 @@ fn listener(cluster: &Arc<Cluster>, node: &str, pod: &str, port: u16) -> Result<
         ));
     };
     let refused = || Listener::Nothing(format!("dial tcp4 127.0.0.1:{port}: connection refused"));
-    if pod == format!("etcd-{node}") && port == ETCD_PORT {
+    if pod == format!("etcd-{node}") && port == etcd::port::NUMBER {
         let running = cluster.etcd_of(&kubelet.instance);
         return Ok(
             running.map_or_else(refused, |(tls, stopped)| Listener::Etcd {

@@ -37,7 +37,25 @@ pub(crate) struct MemberListRequest {
     pub(crate) linearizable: bool,
 }
 
-/// Also the answer to a removal.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct MemberAddRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) peer_urls: Vec<String>,
+    #[prost(bool, tag = "2")]
+    pub(crate) is_learner: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct MemberAddResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) member: Option<Member>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) members: Vec<Member>,
+}
+
+/// Also the answer to a removal and to a promotion.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct MemberListResponse {
     #[prost(message, optional, tag = "1")]
@@ -46,7 +64,7 @@ pub(crate) struct MemberListResponse {
     pub(crate) members: Vec<Member>,
 }
 
-/// A request that has nothing but an ID: of a removal and of a leader's move.
+/// A request that has nothing but an ID: of a removal, a promotion and a leader's move.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct IdRequest {
     #[prost(uint64, tag = "1")]

@@ -12,16 +12,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use sha2::Digest as _;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use super::super::cluster::Cluster;
 use super::super::identity;
 use super::message::{
     AlarmMember, AlarmRequest, AlarmResponse, Header, HeaderResponse, IdRequest, Member,
-    MemberListRequest, MemberListResponse, SnapshotResponse, StatusResponse,
+    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, SnapshotResponse,
+    StatusResponse,
 };
-use super::{Membership, NO_LEADER, NO_MAJORITY, NO_MEMBER, Refusal, Running};
+use super::{Membership, NO_LEADER, NO_MAJORITY, NO_MEMBER, Refusal, Running, port};
 
 /// The largest request: the ones that are answered hold a few numbers.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -36,6 +37,10 @@ const UNIMPLEMENTED: Refusal = Refusal {
     code: 12,
     message: "unknown service or method of a light etcd",
 };
+const NO_VOTERS: Refusal = Refusal {
+    code: 12,
+    message: "members join a light etcd as learners",
+};
 const UNREADABLE: Refusal = Refusal {
     code: 13,
     message: "the request cannot be read",
@@ -43,7 +48,7 @@ const UNREADABLE: Refusal = Refusal {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(
-    io: DuplexStream,
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     tls: Arc<rustls::ServerConfig>,
     cluster: Arc<Cluster>,
     instance: String,
@@ -83,12 +88,17 @@ async fn answer(
     if let Some(delay) = cluster.delay_of(instance) {
         tokio::time::sleep(delay).await;
     }
+    let is_starved = cluster.starves_learners("");
     let outcome = match body {
         Ok(body) => {
             let bytes = body.to_bytes();
             match bytes.get(5..) {
                 Some(message) => cluster.with_etcd(|membership, running| {
-                    let question = Question { instance, asker };
+                    let question = Question {
+                        instance,
+                        asker,
+                        is_starved,
+                    };
                     call(membership, running, &question, &method, message)
                 }),
                 None => Err(UNREADABLE),
@@ -130,10 +140,11 @@ fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, Refusal> {
     M::decode(bytes).map_err(|_| UNREADABLE)
 }
 
-/// Of which machine's member something is asked, and who asks.
+/// Of which machine's member something is asked, who asks, and whether learners catch up.
 struct Question<'a> {
     instance: &'a str,
     asker: &'a str,
+    is_starved: bool,
 }
 
 /// One call, asked of one member.
@@ -145,7 +156,11 @@ fn call(
     bytes: &[u8],
 ) -> Result<Vec<u8>, Refusal> {
     membership.asked.look(running);
-    let Question { instance, asker } = *question;
+    let Question {
+        instance,
+        asker,
+        is_starved,
+    } = *question;
     // A member that was removed is not there any more.
     let me = membership.id_of(instance).ok_or(NO_MEMBER)?;
     // Who does not reach the others knows of no leader.
@@ -193,10 +208,33 @@ fn call(
             membership.asked.listed(asker);
             Ok(list(membership, header))
         }
-        "/etcdserverpb.Cluster/MemberRemove" | "/etcdserverpb.Maintenance/MoveLeader"
+        "/etcdserverpb.Cluster/MemberAdd"
+        | "/etcdserverpb.Cluster/MemberPromote"
+        | "/etcdserverpb.Cluster/MemberRemove"
+        | "/etcdserverpb.Maintenance/MoveLeader"
             if is_apart =>
         {
             Err(NO_MAJORITY)
+        }
+        "/etcdserverpb.Cluster/MemberAdd" => {
+            let request: MemberAddRequest = read(bytes)?;
+            if !request.is_learner {
+                return Err(NO_VOTERS);
+            }
+            let peer_url = request.peer_urls.first().map_or("", String::as_str);
+            let id = membership.add(running, peer_url)?;
+            let member = membership.members.get(&id);
+            Ok(MemberAddResponse {
+                header,
+                member: member.map(|member| shown(id, member)),
+                members: all(membership),
+            }
+            .encode_to_vec())
+        }
+        "/etcdserverpb.Cluster/MemberPromote" => {
+            let request: IdRequest = read(bytes)?;
+            membership.promote(running, request.id, is_starved)?;
+            Ok(list(membership, header))
         }
         "/etcdserverpb.Cluster/MemberRemove" => {
             let request: IdRequest = read(bytes)?;
@@ -235,17 +273,27 @@ fn snapshot(membership: &Membership, header: Option<Header>) -> Result<Vec<u8>, 
     .encode_to_vec())
 }
 
-fn list(membership: &Membership, header: Option<Header>) -> Vec<u8> {
-    let members = membership.members.iter().map(|(id, member)| Member {
-        id: *id,
+/// A member as the others know it. One that has not started has no name, and serves nobody.
+fn shown(id: u64, member: &super::Member) -> Member {
+    let client_url = format!("https://{}:{}", member.name, port::NUMBER);
+    Member {
+        id,
         name: member.name.clone(),
-        peer_urls: vec![format!("https://{}:2380", member.name)],
-        client_urls: vec![format!("https://{}:2379", member.name)],
+        peer_urls: vec![member.peer_url()],
+        client_urls: Vec::from_iter((!member.name.is_empty()).then_some(client_url)),
         is_learner: member.is_learner,
-    });
+    }
+}
+
+fn all(membership: &Membership) -> Vec<Member> {
+    let members = membership.members.iter();
+    members.map(|(id, member)| shown(*id, member)).collect()
+}
+
+fn list(membership: &Membership, header: Option<Header>) -> Vec<u8> {
     MemberListResponse {
         header,
-        members: members.collect(),
+        members: all(membership),
     }
     .encode_to_vec()
 }

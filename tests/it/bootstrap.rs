@@ -374,3 +374,52 @@ fn a_machine_whose_join_token_is_gone_says_so() {
         cluster.delete(host).await;
     });
 }
+
+#[test]
+fn a_secret_that_does_not_fit_into_the_data_is_named() {
+    run(async {
+        let host = TestHost::shared().await;
+        let kube = host.kube();
+        bare_cluster(kube, "unfit").await;
+        let own = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "unfit", "name": "own"}, "data": {
+            "binary": BASE64.encode([0xff, 0]), "bell": BASE64.encode("a\u{7}"), "large": BASE64.encode(vec![b'a'; 900_000]),
+        }});
+        kube.apply(SECRET, &own).await;
+        let file = |key: &str, encoding: Option<&str>| {
+            let mut file =
+                json!({"path": "/a", "contentFrom": {"secret": {"name": "own", "key": key}}});
+            if let Some(encoding) = encoding {
+                file["encoding"] = json!(encoding);
+            }
+            json!({"files": [file]})
+        };
+        for (key, encoding, reason, says) in [
+            (
+                "binary",
+                None,
+                "SecretNotText",
+                "Secret unfit/own, key binary, is not text",
+            ),
+            (
+                "bell",
+                None,
+                "SecretNotText",
+                "Secret unfit/own, key bell, has control characters",
+            ),
+            (
+                "large",
+                Some("gzip"),
+                "BootstrapDataTooLarge",
+                "Secret unfit/own, key large (900000 bytes)",
+            ),
+        ] {
+            without_infrastructure(kube, "unfit", key, file(key, encoding)).await;
+            let message = refused(kube, "unfit", key, reason).await;
+            assert!(message.contains(says), "{message}");
+        }
+        // What is said to do helps.
+        without_infrastructure(kube, "unfit", "zipped", file("binary", Some("gzip"))).await;
+        data(kube, "unfit", "zipped").await;
+        kube.delete(CLUSTER, "unfit", "unfit").await;
+    });
+}

@@ -3,6 +3,7 @@
 mod lock;
 mod prepare;
 mod token;
+mod unfit;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -130,8 +130,8 @@ pub const JSON_BYTES_MAX: usize = 1 << 20;
 /// empty lists could make 1 MiB into 50.
 pub const JSON_VALUES_MAX: usize = 100_000;
 
-/// Joined bootstrap data: what fits in a Secret.
-pub const BOOTSTRAP_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a secret that stands for a real one when a call is made again: what fits into a Secret.
+pub const SECRET_BYTES_MAX: usize = 1 << 20;
 
 /// A reason, as Kubernetes conditions have it here.
 pub const REASON_CHARS_MAX: usize = 256;

@@ -191,7 +191,7 @@ impl Loaded {
         }
         let mut secrets = SecretTable::new();
         for bytes in &record.secrets {
-            let bytes = (*bytes).min(crate::limit::BOOTSTRAP_BYTES_MAX);
+            let bytes = (*bytes).min(crate::limit::SECRET_BYTES_MAX);
             secrets.add(vec![b'*'; bytes]);
         }
         let env = CallEnv {

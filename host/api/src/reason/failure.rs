@@ -49,6 +49,10 @@ words! {
     SECRET_EXISTS = "SecretExists",
     /// A Secret that an object refers to does not exist. Create it or correct the reference.
     SECRET_NOT_FOUND = "SecretNotFound",
+    /// A Secret's content goes into a place that takes text only, and is none. The message names the Secret, the key, and the encodings that do.
+    SECRET_NOT_TEXT = "SecretNotText",
+    /// A machine's data would not fit into a Secret. The message names what is largest; let a command on the machine fetch it.
+    BOOTSTRAP_DATA_TOO_LARGE = "BootstrapDataTooLarge",
     /// A Secret lacks what a rotation of the authorities keeps in it. Restore the Secret that the message names from a backup.
     SECRET_INCOMPLETE = "SecretIncomplete",
     /// A Secret of a Cluster's name belongs to another Cluster. Delete it, or give the Cluster another name.

@@ -14,7 +14,7 @@ use capstan_core::plan::Failure;
 use capstan_engine::SecretTable;
 use serde_json::{Value, json};
 
-use super::{MANAGER, Seen, lock, resource_of, token};
+use super::{MANAGER, Seen, lock, resource_of, token, unfit};
 use crate::attempt;
 use crate::ctx::{Ctx, failure, owner_reference};
 use crate::kinds;
@@ -117,12 +117,19 @@ async fn render(
         let told = json!({"url": invitation.url, "certificateAuthority": invitation.authority, "token": token.0});
         input.extra.push(("bootstrapReport".to_owned(), told));
     }
+    let origins = unfit::Origins::of(&requirements, &gathered.material);
     let env = plugin.env(ctx, &resource, config, gathered.secrets.clone());
     let answer = plugin.loaded.render(env, input, gathered.material).await;
     let answer = answer.map_err(|error| error.failure())?;
     check(&answer)?;
-    let data = material::join(&answer.parts, |handle| gathered.secrets.resolve(handle))
-        .map_err(|error| Failure::terminal("PluginBadAnswer", error.to_string()))?;
+    let secrets = &gathered.secrets;
+    let data = material::join(&answer.parts, |handle| secrets.resolve(handle));
+    let data = data.map_err(|error| {
+        let around = (&*config.value, &cluster.key);
+        unfit::why(&error, &answer.parts, &origins, around, |handle| {
+            secrets.resolve(handle).map_or(0, <[u8]>::len)
+        })
+    })?;
     store(
         ctx,
         config,

@@ -31,6 +31,12 @@ pub enum JoinError {
         /// Position from 0.
         part: usize,
     },
+    /// The secret has characters that YAML has no place for, or that are line ends to some readers and not to others.
+    #[error("part {part} indents a secret with control characters")]
+    Unprintable {
+        /// Position from 0.
+        part: usize,
+    },
     /// The secret is not text but should become the inside of a JSON string.
     #[error("part {part} puts a secret that is not text into a JSON string")]
     NotJson {
@@ -118,6 +124,10 @@ fn put_secret(
         }
         SecretEncoding::Indent(spaces) => {
             let text = std::str::from_utf8(bytes).map_err(|_| JoinError::NotText { part })?;
+            // One such character, and readers refuse the whole document, or take what follows it for a line that is not indented.
+            if text.replace("\r\n", "\n").chars().any(is_unprintable) {
+                return Err(JoinError::Unprintable { part });
+            }
             let indent = " ".repeat(usize::try_from(spaces).unwrap_or_default());
             for (number, line) in text.trim_end_matches('\n').split('\n').enumerate() {
                 if number > 0 {
@@ -131,6 +141,12 @@ fn put_secret(
         }
     }
     Ok(())
+}
+
+/// Whether a character cannot be in a block of YAML (1.1 and 1.2, `c-printable`), or begins a new line in YAML 1.1 only.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\n')
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
 }
 
 #[cfg(test)]
@@ -175,6 +191,32 @@ mod tests {
             String::from_utf8(data).unwrap(),
             "a: |\n  x\n\n  y\nb: eAoKeQo=\nx\n\ny\n"
         );
+    }
+
+    #[test]
+    fn an_indented_secret_has_no_characters_that_end_the_document_or_the_line() {
+        let indented = |text: &str| {
+            let parts = [Part::Secret(SecretHandle(1), SecretEncoding::Indent(2))];
+            join(&parts, |_| Some(text.as_bytes()))
+        };
+        for wrong in [
+            "a\u{7}",
+            "\0",
+            "a\rb: c",
+            "\u{7f}",
+            "a\u{85}b",
+            "a\u{2028}b: c",
+            "\u{ffff}",
+        ] {
+            assert_eq!(
+                indented(wrong),
+                Err(JoinError::Unprintable { part: 0 }),
+                "{wrong:?}"
+            );
+        }
+        for right in ["a\tb", "a\r\nb\r\n", "\u{a0}\u{e4}\u{1f600}", "\u{feff}a"] {
+            assert!(indented(right).is_ok(), "{right:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::exports::bootstrap as wit;
 use super::{Outcome, Roles, ask, imports, lowered, material, role, types};
 use crate::call::{CallState, Stop};
 use crate::error::CallError;
-use crate::limit::{BOOTSTRAP_BYTES_MAX, LIST_ENTRIES_MAX};
+use crate::limit::LIST_ENTRIES_MAX;
 use crate::secret::SecretTable;
 
 const INTERFACE: &str = "bootstrap";
@@ -109,16 +109,11 @@ pub(super) fn bootstrap_answer(
     check::rule(answer.parts.len() <= parts_max, || {
         format!("parts has more than {parts_max} entries")
     })?;
-    let mut bytes = 0_usize;
-    let mut parts = Vec::new();
-    for part in answer.parts {
-        let (part, size) = checked_part(part, secrets)?;
-        bytes = bytes.saturating_add(size);
-        parts.push(part);
-    }
-    check::rule(bytes <= BOOTSTRAP_BYTES_MAX, || {
-        format!("the bootstrap data has {bytes} bytes, more than {BOOTSTRAP_BYTES_MAX}")
-    })?;
+    // How much it becomes is decided where it is joined, and whose fault that is: its texts are bounded like every answer.
+    let parts = answer.parts.into_iter();
+    let parts = parts
+        .map(|part| checked_part(part, secrets))
+        .collect::<Checked<_>>()?;
     Ok(BootstrapAnswer {
         parts,
         format: answer.format,
@@ -127,35 +122,29 @@ pub(super) fn bootstrap_answer(
     })
 }
 
-/// The part and about how many bytes it becomes.
-fn checked_part(part: wit::Part, secrets: &SecretTable) -> Checked<(Part, usize)> {
+fn checked_part(part: wit::Part, secrets: &SecretTable) -> Checked<Part> {
     let secret = match part {
-        wit::Part::Text(text) => {
-            let size = text.len();
-            return Ok((Part::Text(text), size));
-        }
+        wit::Part::Text(text) => return Ok(Part::Text(text)),
         wit::Part::Secret(secret) => secret,
     };
     let handle = SecretHandle(secret.secret);
-    let size = secrets.given(handle).map(<[u8]>::len);
-    check::rule(size.is_some(), || {
+    check::rule(secrets.given(handle).is_some(), || {
         format!(
             "parts has the handle {}, which is no secret of this call's input",
             handle.0
         )
     })?;
-    let size = size.unwrap_or(0);
-    let (encoding, size) = match secret.encoding {
-        wit::SecretEncoding::Plain => (SecretEncoding::Plain, size),
-        wit::SecretEncoding::Base64 => (SecretEncoding::Base64, size.saturating_add(size / 2)),
-        wit::SecretEncoding::JsonString => (SecretEncoding::JsonString, size.saturating_mul(2)),
-        wit::SecretEncoding::Percent => (SecretEncoding::Percent, size.saturating_mul(3)),
+    let encoding = match secret.encoding {
+        wit::SecretEncoding::Plain => SecretEncoding::Plain,
+        wit::SecretEncoding::Base64 => SecretEncoding::Base64,
+        wit::SecretEncoding::JsonString => SecretEncoding::JsonString,
+        wit::SecretEncoding::Percent => SecretEncoding::Percent,
         wit::SecretEncoding::Indent(spaces) => {
             check::rule(spaces <= INDENT_MAX, || {
                 format!("parts has an indentation of {spaces}, more than {INDENT_MAX}")
             })?;
-            (SecretEncoding::Indent(spaces), size.saturating_mul(2))
+            SecretEncoding::Indent(spaces)
         }
     };
-    Ok((Part::Secret(handle, encoding), size))
+    Ok(Part::Secret(handle, encoding))
 }

@@ -29,7 +29,17 @@ fn matches(plural: &str) -> Value {
 
 /// A ValidatingAdmissionPolicy for a kind with its binding.
 fn validating(plural: &str, variables: &Value, validations: &Value) -> [Value; 2] {
-    let name = format!("capstan-{plural}");
+    validating_all(plural, &matches(plural), variables, validations)
+}
+
+/// The same for all that these constraints match.
+fn validating_all(
+    name: &str,
+    constraints: &Value,
+    variables: &Value,
+    validations: &Value,
+) -> [Value; 2] {
+    let name = format!("capstan-{name}");
     [
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
@@ -37,7 +47,7 @@ fn validating(plural: &str, variables: &Value, validations: &Value) -> [Value; 2
             "metadata": {"name": name},
             "spec": {
                 "failurePolicy": "Fail",
-                "matchConstraints": matches(plural),
+                "matchConstraints": constraints,
                 "variables": variables,
                 "validations": validations,
             },

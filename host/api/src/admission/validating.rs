@@ -120,14 +120,13 @@ fn control_planes() -> [Value; 2] {
     ]);
     let of = "spec.machineTemplate";
     let validations = json!([valid_labels(of), valid_annotations(of)]);
-    let [mut policy, binding] = super::validating("controlplanes", &variables, &validations);
-    policy["spec"]["matchConstraints"] = json!({"resourceRules": [{
+    let constraints = json!({"resourceRules": [{
         "apiGroups": [CONTROL_PLANE_GROUP],
         "apiVersions": ["*"],
         "operations": ["CREATE", "UPDATE"],
         "resources": ["*"],
     }]});
-    [policy, binding]
+    super::validating_all("controlplanes", &constraints, &variables, &validations)
 }
 
 /// Annotations and template metadata of a group of Machines.

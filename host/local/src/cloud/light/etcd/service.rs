@@ -178,27 +178,7 @@ fn call(
     });
     match method {
         "/etcdserverpb.Maintenance/Status" => {
-            let is_learner = membership.members.get(&me).is_some_and(|m| m.is_learner);
-            let alarms = membership.alarms.iter().map(|(id, alarm)| {
-                let name = if *alarm == 1 { "NOSPACE" } else { "CORRUPT" };
-                format!("memberID:{id} alarm:{name} ")
-            });
-            let leaderless = (leader == 0).then(|| NO_LEADER.to_owned());
-            let errors = leaderless.into_iter().chain(alarms).collect();
-            Ok(StatusResponse {
-                header,
-                version: VERSION.to_owned(),
-                db_size: 1 << 20,
-                leader,
-                raft_index: 1,
-                raft_term: TERM,
-                raft_applied_index: 1,
-                errors,
-                db_size_in_use: 1 << 20,
-                is_learner,
-                db_size_quota: 2 << 30,
-            }
-            .encode_to_vec())
+            Ok(status(membership, header, me, leader).encode_to_vec())
         }
         "/etcdserverpb.Cluster/MemberList" => {
             let request: MemberListRequest = read(bytes)?;
@@ -217,19 +197,7 @@ fn call(
             Err(NO_MAJORITY)
         }
         "/etcdserverpb.Cluster/MemberAdd" => {
-            let request: MemberAddRequest = read(bytes)?;
-            if !request.is_learner {
-                return Err(NO_VOTERS);
-            }
-            let peer_url = request.peer_urls.first().map_or("", String::as_str);
-            let id = membership.add(running, peer_url)?;
-            let member = membership.members.get(&id);
-            Ok(MemberAddResponse {
-                header,
-                member: member.map(|member| shown(id, member)),
-                members: all(membership),
-            }
-            .encode_to_vec())
+            Ok(add(membership, running, header, &read(bytes)?)?.encode_to_vec())
         }
         "/etcdserverpb.Cluster/MemberPromote" => {
             let request: IdRequest = read(bytes)?;
@@ -257,6 +225,48 @@ fn call(
         }
         _ => Err(UNIMPLEMENTED),
     }
+}
+
+/// What a member says of itself.
+fn status(membership: &Membership, header: Option<Header>, me: u64, leader: u64) -> StatusResponse {
+    let is_learner = membership.members.get(&me).is_some_and(|m| m.is_learner);
+    let alarms = membership.alarms.iter().map(|(id, alarm)| {
+        let name = if *alarm == 1 { "NOSPACE" } else { "CORRUPT" };
+        format!("memberID:{id} alarm:{name} ")
+    });
+    let leaderless = (leader == 0).then(|| NO_LEADER.to_owned());
+    StatusResponse {
+        header,
+        version: VERSION.to_owned(),
+        db_size: 1 << 20,
+        leader,
+        raft_index: 1,
+        raft_term: TERM,
+        raft_applied_index: 1,
+        errors: leaderless.into_iter().chain(alarms).collect(),
+        db_size_in_use: 1 << 20,
+        is_learner,
+        db_size_quota: 2 << 30,
+    }
+}
+
+fn add(
+    membership: &mut Membership,
+    running: &Running,
+    header: Option<Header>,
+    request: &MemberAddRequest,
+) -> Result<MemberAddResponse, Refusal> {
+    if !request.is_learner {
+        return Err(NO_VOTERS);
+    }
+    let peer_url = request.peer_urls.first().map_or("", String::as_str);
+    let id = membership.add(running, peer_url)?;
+    let member = membership.members.get(&id);
+    Ok(MemberAddResponse {
+        header,
+        member: member.map(|member| shown(id, member)),
+        members: all(membership),
+    })
 }
 
 /// What there is of a light etcd: its members, as blocks of 512 bytes with their digest behind, in which form etcd sends its database.

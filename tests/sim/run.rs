@@ -174,6 +174,14 @@ impl Life {
         let mut state = self.world.lock();
         let written = state.watchman.take_host_writes();
         if self.is_left {
+            // The join token of a machine that waits is kept alive for as long as it waits.
+            let is_kept_alive =
+                |write: &&String| write.contains(" Secret kube-system/bootstrap-token-");
+            let written: Vec<&str> = written
+                .iter()
+                .filter(|write| !is_kept_alive(write))
+                .map(String::as_str)
+                .collect();
             if !written.is_empty() {
                 let written = written.join("; ");
                 return Some(format!(

@@ -24,7 +24,11 @@ const COMING_UP: SignedDuration = SignedDuration::from_secs(90);
 /// The control plane's conditions on one of its Machines; empty while nothing new is known.
 #[must_use]
 pub fn machine_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Vec<Report> {
-    let mut reports = remote_conditions(observed, member, now);
+    let mut reports = match member.unseen {
+        None => remote_conditions(observed, member, now),
+        // What was known of it stays said.
+        Some(_) => Vec::new(),
+    };
     if !member.is_deleting() && observed.desired.is_ok() && member.outdated.is_ok() {
         let why = observed.outdated(member, now);
         let type_ = condition_type::UP_TO_DATE;
@@ -80,9 +84,6 @@ fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Ve
         } else {
             Vec::new()
         };
-    }
-    if member.unseen.is_some() {
-        return Vec::new();
     }
     if member.node_name().is_none() {
         return all(common::INSPECTION_FAILED, "waiting for the Machine's Node");

@@ -174,7 +174,6 @@ fn a_locked_user_has_no_password() {
 
 #[test]
 fn what_ignition_cannot_do_is_refused_by_field() {
-    let mount = |fields: Value| json!({"format": "ignition", "mounts": [fields]});
     let disk = |layout: Value| json!({"format": "ignition", "diskSetup": {"partitions": [layout]}});
     let system = |field: &str| json!({"format": "ignition", "diskSetup": {"filesystems": [{"device": "/dev/sdb", "filesystem": "ext4", field: "x"}]}});
     for (spec, field) in [
@@ -214,6 +213,16 @@ fn what_ignition_cannot_do_is_refused_by_field() {
             json!({"format": "ignition", "mounts": [["/dev/sdb", "swap"]]}),
             "mounts[0]",
         ),
+    ] {
+        let message = refused(&spec);
+        assert!(message.contains(field), "{field}: {message}");
+    }
+}
+
+#[test]
+fn what_a_mount_or_the_time_would_lose_is_refused_by_field() {
+    let mount = |fields: Value| json!({"format": "ignition", "mounts": [fields]});
+    for (spec, field) in [
         (
             mount(json!(["/dev/sdb", "/srv", "noatime"])),
             "mounts[0][2]",

@@ -255,7 +255,7 @@ fn with_words_replaced(
             Some(other) => written.push_str(&other),
             None => written.push_str(word),
         }
-        let next = after.find(|c| is_part(c)).unwrap_or(after.len());
+        let next = after.find(&is_part).unwrap_or(after.len());
         let (between, after) = after.split_at(next);
         written.push_str(between);
         rest = after;

@@ -42,26 +42,22 @@ pub fn machine_conditions(observed: &Observed, member: &Member, now: Timestamp) 
     reports
 }
 
+/// Conditions that are seen in the workload cluster.
+fn remote_types<'a>(observed: &Observed, member: &'a Member) -> Vec<&'a str> {
+    let pods = member.components.iter();
+    let pods = pods.map(|component| component.condition_type.as_str());
+    let datastore = member.datastore.as_ref();
+    let datastore = datastore.map(|_| condition_type::ETCD_MEMBER_HEALTHY);
+    let node = member.components.is_empty();
+    let node = node.then_some(condition_type::CONTROL_PLANE_NODE_READY);
+    let marks = wants_marks(observed).then_some(condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET);
+    pods.chain(datastore).chain(node).chain(marks).collect()
+}
+
 fn remote_conditions(observed: &Observed, member: &Member, now: Timestamp) -> Vec<Report> {
-    let types = || {
-        let pods = member
-            .components
-            .iter()
-            .map(|component| component.condition_type.as_str());
-        let datastore = member
-            .datastore
-            .as_ref()
-            .map(|_| condition_type::ETCD_MEMBER_HEALTHY);
-        let node = member
-            .components
-            .is_empty()
-            .then_some(condition_type::CONTROL_PLANE_NODE_READY);
-        let marks =
-            wants_marks(observed).then_some(condition_type::NODE_KUBEADM_LABELS_AND_TAINTS_SET);
-        pods.chain(datastore).chain(node).chain(marks)
-    };
     let all = |reason: &str, message: &str| -> Vec<Report> {
-        types()
+        remote_types(observed, member)
+            .into_iter()
             .map(|type_| Report::unknown(type_, reason).with_message(message))
             .collect()
     };

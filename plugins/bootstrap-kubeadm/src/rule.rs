@@ -144,10 +144,7 @@ fn taints(question: &Question<'_>, section: &str) -> Result<(), Refusal> {
 /// A range of addresses: whether of IPv6, and the bits that it leaves to them.
 fn range(text: &str) -> Option<(bool, u32)> {
     let (address, prefix) = text.split_once('/')?;
-    let is_new = match address.parse().ok()? {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(_) => true,
-    };
+    let is_new = address.parse::<IpAddr>().ok()?.is_ipv6();
     let bits: u32 = if is_new { 128 } else { 32 };
     Some((is_new, bits.checked_sub(prefix.parse().ok()?)?))
 }

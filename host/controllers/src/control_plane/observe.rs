@@ -436,20 +436,9 @@ async fn read_member(
         member.outdated = outdated.map_err(|error| error.failure());
         match components {
             Ok(components) => {
-                member.etcd = address(&member, &components);
-                // Another datastore is looked after by whoever knows it.
-                if member.etcd.is_some() {
-                    member.datastore = datastore_condition(&components);
-                }
-                authority = components
-                    .datastore
-                    .as_ref()
-                    .map(|datastore| datastore.certificate_authority.clone());
-                member.components = pods(&components, workload).await;
-                if let Some(workload) = workload {
-                    let cluster = ask.cluster_key();
-                    member.expiry = expiry::of(ctx, &cluster, &member, &components, workload).await;
-                }
+                see(ctx, ask, &mut member, &components, workload).await;
+                let datastore = components.datastore;
+                authority = datastore.map(|datastore| datastore.certificate_authority);
             }
             Err(error) => {
                 let failure = error.failure();
@@ -464,6 +453,26 @@ async fn read_member(
         infra: infra_object,
     };
     Ok((objects, member, authority))
+}
+
+/// Looks at what there is to look at on a machine.
+async fn see(
+    ctx: &Ctx,
+    ask: &Ask<'_>,
+    member: &mut Member,
+    components: &Components,
+    workload: Option<&Workload>,
+) {
+    member.etcd = address(member, components);
+    // Another datastore is looked after by whoever knows it.
+    if member.etcd.is_some() {
+        member.datastore = datastore_condition(components);
+    }
+    member.components = pods(components, workload).await;
+    if let Some(workload) = workload {
+        let cluster = ask.cluster_key();
+        member.expiry = expiry::of(ctx, &cluster, member, components, workload).await;
+    }
 }
 
 /// Where a machine's member of etcd answers. Other datastores are nothing that the host can ask.

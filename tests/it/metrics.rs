@@ -90,6 +90,7 @@ fn the_ends_of_all_certificates_and_the_state_of_each_etcd_are_in_the_metrics() 
         };
         let machines = host.kube().list(MACHINE, &cluster.namespace).await;
         let server = format!("apiserver of {}", name(&machines[0]));
+        let own = of("measured", "", "host-etcd-client").replace("measured-alone", "measured");
         let certificates = [
             of("measured", "measured-cp", "ca"),
             of("measured", "measured-cp", "etcd"),
@@ -100,6 +101,7 @@ fn the_ends_of_all_certificates_and_the_state_of_each_etcd_are_in_the_metrics() 
             of("alone", "", "etcd"),
             of("alone", "", "apiserver-etcd-client"),
             of("alone", "", "kubeconfig"),
+            own,
             of_host("bootstrap-report-ca"),
             of_host("bootstrap-report"),
         ];

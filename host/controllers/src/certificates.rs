@@ -24,6 +24,9 @@ const AUTHORITIES: [SecretPurpose; 3] = [
     SecretPurpose::FrontProxyCa,
 ];
 
+/// What the host shows itself with to etcd, by name. It is made anew at half its life, and when the host starts.
+const OWN: &str = "host-etcd-client";
+
 /// A certificate's name and its end.
 pub type End = (String, Timestamp);
 
@@ -32,6 +35,8 @@ pub type End = (String, Timestamp);
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
     ends: Arc<Mutex<BTreeMap<ObjectKey, Vec<End>>>>,
+    /// With which the host shows itself to the etcd of a Cluster: one each, too, until the Cluster goes.
+    own: Arc<Mutex<BTreeMap<ObjectKey, Timestamp>>>,
 }
 
 impl Certificates {
@@ -39,7 +44,7 @@ impl Certificates {
     /// seen before stays.
     pub(crate) async fn look(&self, ctx: &Ctx, key: &ObjectKey, cluster: &Cluster) {
         if cluster.metadata.deletion_timestamp.is_some() || is_listed(ctx, cluster) {
-            self.forget(key);
+            lock(&self.ends).remove(key);
             return;
         }
         match of(ctx, key).await {
@@ -50,25 +55,34 @@ impl Certificates {
 
     /// Notes the ends of a Cluster's certificates.
     pub fn note(&self, cluster: &ObjectKey, ends: Vec<End>) {
-        self.lock().insert(cluster.clone(), ends);
+        lock(&self.ends).insert(cluster.clone(), ends);
+    }
+
+    /// Notes the end of what the host shows itself with to a Cluster's etcd.
+    pub(crate) fn note_own(&self, cluster: &ObjectKey, end: Timestamp) {
+        lock(&self.own).insert(cluster.clone(), end);
     }
 
     /// The Cluster is gone.
     pub fn forget(&self, cluster: &ObjectKey) {
-        self.lock().remove(cluster);
+        lock(&self.ends).remove(cluster);
+        lock(&self.own).remove(cluster);
     }
 
     /// All, by Cluster.
     #[must_use]
     pub fn all(&self) -> Vec<(ObjectKey, Vec<End>)> {
-        let ends = self.lock();
-        let all = ends.iter();
-        all.map(|(key, ends)| (key.clone(), ends.clone())).collect()
+        let mut all = lock(&self.ends).clone();
+        for (cluster, end) in &*lock(&self.own) {
+            let ends = all.entry(cluster.clone()).or_default();
+            ends.push((OWN.to_owned(), *end));
+        }
+        all.into_iter().collect()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Vec<End>>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the Cluster has a control plane object of a kind that the host looks after: its status lists the certificates.

@@ -106,6 +106,9 @@ impl Identities {
             None => pki::client_certificate(&ca, USER, GROUP, now)
                 .map_err(|error| format!("Secret {key}: {error}"))?,
         };
+        if let Some(end) = pki::earliest_not_after(&client.public) {
+            ctx.certificates.note_own(cluster, end);
+        }
         let config = client_config(&ca.public, Some(&client), &[b"h2"])
             .map_err(|error| format!("the certificates of Secret {key} are not usable: {error}"))?;
         let new = Kept {

@@ -316,9 +316,8 @@ impl Play<'_> {
             if is_due {
                 struck.heals_after = None;
                 let healed = &struck.broken;
-                let mut known = self.known.lock().unwrap();
-                known.broken.retain(|machine| !healed.contains(machine));
-                drop(known);
+                let known = || self.known.lock().unwrap();
+                known().broken.retain(|machine| !healed.contains(machine));
                 for (id, cure) in struck.cures.drain(..) {
                     // Its machine may have been replaced.
                     drop(host.cloud.try_act(&id, cure).await);

@@ -276,8 +276,7 @@ pub(super) fn pods(state: &mut State, memory: &mut Memory) {
                             .ok_or(ApiError::NotFound(String::new()))
                     },
                 );
-            } else if !(stays && is_last)
-                && !is_static(&pod)
+            } else if !(is_static(&pod) || stays && is_last)
                 && text(&pod, "/status/phase") != "Succeeded"
             {
                 busy.push(node);

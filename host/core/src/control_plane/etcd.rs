@@ -4,7 +4,7 @@ use capstan_api::condition::{ConditionStatus, Report};
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::{common, condition_type, kubeadm};
 
-pub use self::recovery::{lost_majority, lost_majority_of, start_again};
+pub use self::recovery::{lost_majority, lost_majority_of, silence, start_again};
 use super::{Member, Observed};
 use crate::lookup::Lookup;
 

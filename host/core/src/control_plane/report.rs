@@ -393,6 +393,9 @@ fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<
                 || member.datastore.as_ref() == Some(&report.type_))
     };
     let mut report = of_all(observed, looks, type_, &concerns, now);
+    if let Some(why) = etcd::silence(observed, now) {
+        report.message = format!("{why}\n{}", report.message);
+    }
     let lines = members_without_machines(observed, now);
     if !lines.is_empty() && observed.connected {
         report.status = ConditionStatus::False;

@@ -1,7 +1,8 @@
 //! What people are told to do when more of etcd is lost than it can spare, or all of it.
 
-use capstan_api::condition::is_false;
+use capstan_api::condition::{self, is_false};
 use capstan_api::reason::condition_type;
+use jiff::{SignedDuration, Timestamp};
 
 use super::super::{Member, Observed};
 use super::View;
@@ -19,6 +20,9 @@ pub fn start_again(observed: &Observed) -> String {
          and restore the latest snapshot of etcd that you have: host/docs/etcd.md, \"Beginning again\""
     )
 }
+
+/// Members that elect a leader, or whose machines start again, answer before.
+const SILENT: SignedDuration = SignedDuration::from_mins(3);
 
 /// What is known of members when more are lost than a majority can spare.
 struct Lost {
@@ -106,7 +110,9 @@ fn unseen(observed: &Observed) -> Option<String> {
         names.collect()
     };
     let is_missed = servers_miss_etcd(observed);
-    if is_lost(lost.len(), all) && (is_blind || is_missed) {
+    // API servers without their etcd start again and again: now and then one of them answers.
+    let nobody_answers = matches!(observed.etcd, Lookup::Unknown(_));
+    if is_lost(lost.len(), all) && (is_blind || is_missed || nobody_answers) {
         let lost_names = names(&lost);
         let lost_names: Vec<&str> = lost_names.iter().map(String::as_str).collect();
         let told = Lost {
@@ -131,6 +137,24 @@ fn unseen(observed: &Observed) -> Option<String> {
         stop: stop_unseen("the machines that are left"),
     };
     Some(told.text())
+}
+
+/// What is said besides when nobody has answered for long: API servers without their etcd start again and again, and what answers now and
+/// then is not enough to see who is lost.
+#[must_use]
+pub fn silence(observed: &Observed, now: Timestamp) -> Option<String> {
+    let said = condition::read(&observed.object, condition_type::ETCD_CLUSTER_HEALTHY)?;
+    let since = said.last_transition_time.0;
+    let is_silent = matches!(observed.etcd, Lookup::Unknown(_))
+        && said.status == "Unknown"
+        && now.duration_since(since) >= SILENT;
+    is_silent.then(|| {
+        format!(
+            "No member has answered for {} minutes. Where more of them are lost for good than a majority can spare: \
+             host/docs/etcd.md, \"A lost majority\"",
+            SILENT.as_mins()
+        )
+    })
 }
 
 fn is_lost(lost: usize, all: usize) -> bool {

@@ -537,7 +537,8 @@ fn without_an_api_server_what_is_known_of_the_machines_tells() {
     }
     // An API server may answer while its etcd does not.
     seen.connected = true;
-    seen.etcd = Lookup::Unknown("port-forward: etcdserver: request timed out".to_owned());
+    assert_eq!(etcd::lost_majority(&seen), None, "nobody was asked");
+    seen.etcd = Lookup::Unknown("port-forward: tls handshake eof".to_owned());
     assert!(
         message_of(&reported(&seen), "EtcdClusterHealthy").contains("has lost its majority: 2")
     );
@@ -560,6 +561,26 @@ fn an_api_server_that_misses_its_etcd_tells() {
         status_of(&reported(&seen), "Available"),
         ConditionStatus::False
     );
+}
+
+#[test]
+fn a_long_silence_names_the_page() {
+    let mut seen = three();
+    seen.etcd = Lookup::Unknown("port-forward: tls handshake eof".to_owned());
+    for (at, is_long) in [("00:58:00", false), ("00:57:00", true)] {
+        seen.object["status"] = json!({"conditions": [{
+            "type": "EtcdClusterHealthy", "status": "Unknown", "reason": "HealthUnknown",
+            "lastTransitionTime": format!("2026-01-01T{at}Z"),
+        }]});
+        let told = reported(&seen);
+        let said = message_of(&told, "EtcdClusterHealthy");
+        let is_named = said.contains("host/docs/etcd.md, \"A lost majority\"");
+        assert_eq!(is_named, is_long, "{said}");
+        assert_eq!(
+            status_of(&told, "EtcdClusterHealthy"),
+            ConditionStatus::Unknown
+        );
+    }
 }
 
 #[test]

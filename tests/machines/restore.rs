@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::name::ObjectKey;
-use capstan_controllers::etcd::SnapshotStore;
+use capstan_controllers::etcd::{Progress, SnapshotStore};
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::etcd::TestEtcd;
 use capstan_tests::eventually;
@@ -57,7 +57,10 @@ pub async fn play(lab: &Lab) {
     let etcd = TestEtcd::of_cluster(kube, &cluster).await;
     let key = ObjectKey::new(cluster.namespace.clone(), cluster.name.clone());
     let now = jiff::Timestamp::now();
-    let taken = etcd.client.snapshot(&etcd.addresses, &store, &key, now);
+    let progress = Progress::default();
+    let taken = etcd
+        .client
+        .snapshot(&etcd.addresses, &store, &key, now, &progress);
     let taken = taken.await.unwrap();
     note(&kubectl, "after").await;
     ledger.enter("a snapshot of its etcd is taken");

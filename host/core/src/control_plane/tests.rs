@@ -644,6 +644,7 @@ mod in_cluster;
 mod membership;
 mod order;
 mod propagation;
+mod recovery;
 mod remediation;
 mod rotation;
 mod scale;

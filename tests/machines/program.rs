@@ -74,8 +74,8 @@ impl Run {
         TestCloud::connect(access)
     }
 
-    /// Kills the cloud's process at once.
-    fn kill_cloud(&self) {
+    /// Kills the cloud's process at once, and waits until it is gone: on a busy computer it is still there for a moment.
+    async fn kill_cloud(&self) {
         let state = fs::read(self.dir.join("state.json")).unwrap();
         let state: Value = serde_json::from_slice(&state).unwrap();
         let extras = state["extras"].as_array().unwrap();
@@ -83,6 +83,11 @@ impl Run {
         let pid = cloud.unwrap()["pid"].to_string();
         let killed = Command::new("kill").args(["-9", &pid]).status().unwrap();
         assert!(killed.success());
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        eventually("the cloud's process is gone", PATIENCE, async || {
+            (!process.exists()).then_some(()).ok_or(pid.clone())
+        })
+        .await;
     }
 
     /// Makes a machine that joins nothing, and waits until it runs.
@@ -140,14 +145,14 @@ pub async fn two_runs_and_a_killed_cloud() {
         one.exec("twin", address).unwrap(),
         other.exec("twin", address).unwrap()
     );
-    one.kill_cloud();
+    one.kill_cloud().await;
     // The machine has outlived its cloud, which finds it again: what is in its memory is still there.
     one.up();
     eventually("the machine answers again", PATIENCE, async || {
         one.exec("twin", "cat /run/marker")
     })
     .await;
-    one.kill_cloud();
+    one.kill_cloud().await;
     one.down();
     assert_eq!(
         other.exec("twin", "cat /run/marker").as_deref(),

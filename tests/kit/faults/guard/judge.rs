@@ -14,6 +14,10 @@ use crate::kube_client::name;
 /// that. Its requests to members that are slow take seconds.
 const SETTLED: Duration = Duration::from_secs(15);
 
+/// How old what the host decides by may be: it asks the plugin and all members in one look, and then acts. A Machine that it begins to delete within
+/// that time of a break was chosen before; its member still leaves only when etcd can spare it.
+const LOOK: Duration = Duration::from_secs(3);
+
 /// How often a client must have been told the members since one of them stopped, so that what it asked for was no accident: the first
 /// time may have been half before that.
 const LISTS_MIN: u64 = 2;
@@ -32,8 +36,8 @@ pub(super) struct Judge {
     machines: Option<BTreeMap<String, Machine>>,
     /// The Node of each Machine that was ever seen.
     nodes: BTreeMap<String, String>,
-    /// What was broken at the last look: what the host did since, it may have begun before more broke.
-    broken: Vec<String>,
+    /// What was broken at the last look, and since when: what the host did since, it may have begun before more broke.
+    broken: BTreeMap<String, Instant>,
     /// Etcd when it had a majority last.
     view: Option<View>,
     /// Since when it has none, as what is broken says.
@@ -70,15 +74,18 @@ impl Judge {
         for machine in self.deleted(&seen) {
             let node = self.nodes.get(&machine);
             if let (Some(view), Some(node)) = (&self.view, node)
-                && !stands_without(view, node, &self.broken_nodes())
+                && !stands_without(view, node, &self.broken_nodes(Some(now)))
             {
                 wrong.push(format!(
                     "Machine {machine} was deleted although etcd needs its member"
                 ));
             }
         }
-        self.broken.clone_from(&known.broken);
-        let broken = self.broken_nodes();
+        self.broken.retain(|name, _| known.broken.contains(name));
+        for name in &known.broken {
+            self.broken.entry(name.clone()).or_insert(now);
+        }
+        let broken = self.broken_nodes(None);
         let view = self.view.as_ref();
         let is_lost = view.is_some_and(|view| !stands_without(view, "", &broken));
         if !is_lost {
@@ -116,8 +123,11 @@ impl Judge {
         deleted.map(|(name, _)| name.clone()).collect()
     }
 
-    fn broken_nodes(&self) -> BTreeSet<String> {
-        let nodes = self.broken.iter().filter_map(|name| self.nodes.get(name));
+    /// Nodes of what is broken; with a time, of what the host must have known of by then.
+    fn broken_nodes(&self, now: Option<Instant>) -> BTreeSet<String> {
+        let is_known = |since: &Instant| now.is_none_or(|now| now.duration_since(*since) > LOOK);
+        let broken = self.broken.iter().filter(|(_, since)| is_known(since));
+        let nodes = broken.filter_map(|(name, _)| self.nodes.get(name));
         nodes.cloned().collect()
     }
 
@@ -128,7 +138,7 @@ impl Judge {
         }
         let mut wrong = Vec::new();
         if let Some(last) = &self.view {
-            let broken = self.broken_nodes();
+            let broken = self.broken_nodes(None);
             let gone = last
                 .members
                 .iter()

@@ -43,16 +43,8 @@ fn step(seconds: u64, deed: Deed) -> Step {
 fn what_people_wished_during_a_pause_counts_from_its_end() {
     let outcome = run(&Plan {
         seed: 833,
-        rates: Rates::default(),
-        control_plane: None,
         replicas: 1,
         limits: (2, 0),
-        health_check: None,
-        unhealthy: None,
-        on_delete: false,
-        asks_others: false,
-        hooks: Vec::new(),
-        last_pods: None,
         steps: vec![
             step(12, Deed::Scale(4)),
             step(99, Deed::Pause(871)),
@@ -60,6 +52,7 @@ fn what_people_wished_during_a_pause_counts_from_its_end() {
         ],
         calm_at: Duration::from_secs(1200),
         quiet: Duration::from_secs(60),
+        ..Plan::default()
     });
     assert!(!outcome.is_bad(), "{}", outcome.violations.join("; "));
 }
@@ -72,18 +65,13 @@ fn what_was_paused_from_its_first_moment_on_goes_on_with_its_cluster() {
             hung: 39,
             ..Rates::default()
         },
-        control_plane: None,
         replicas: 1,
         limits: (0, 1),
         health_check: Some(1),
-        unhealthy: None,
-        on_delete: false,
-        asks_others: false,
-        hooks: Vec::new(),
-        last_pods: None,
         steps: vec![step(34, Deed::Pause(89)), step(55, Deed::Scale(0))],
         calm_at: Duration::from_secs(600),
         quiet: Duration::from_secs(60),
+        ..Plan::default()
     });
     assert!(!outcome.is_bad(), "{}", outcome.violations.join("; "));
 }
@@ -92,16 +80,8 @@ fn what_was_paused_from_its_first_moment_on_goes_on_with_its_cluster() {
 fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
     let outcome = run(&Plan {
         seed: 113,
-        rates: Rates::default(),
-        control_plane: None,
         replicas: 1,
         limits: (1, 0),
-        health_check: None,
-        unhealthy: None,
-        on_delete: false,
-        asks_others: false,
-        hooks: Vec::new(),
-        last_pods: None,
         steps: vec![
             step(190, Deed::HideConfigs(210)),
             step(237, Deed::DeleteCluster),
@@ -109,6 +89,7 @@ fn what_waits_for_a_kind_goes_on_when_it_can_be_seen() {
         ],
         calm_at: Duration::from_secs(600),
         quiet: Duration::from_secs(60),
+        ..Plan::default()
     });
     assert!(!outcome.is_bad(), "{}", outcome.violations.join("; "));
 }

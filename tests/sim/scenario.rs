@@ -91,7 +91,7 @@ pub struct Step {
 }
 
 /// A world's history as far as it is not luck.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Where luck comes from.
     pub seed: u64,
@@ -214,18 +214,13 @@ impl Plan {
         let mut plan = Self {
             seed,
             rates,
-            control_plane: None,
             replicas: u32::try_from(random.between(1, 4)).unwrap_or(1),
             limits: limits(&mut random),
             health_check,
-            unhealthy: None,
-            on_delete: false,
-            asks_others: false,
-            hooks: Vec::new(),
-            last_pods: None,
             steps,
             calm_at: last + Duration::from_secs(random.between(60, 900)),
             quiet: if random.happens(250) { DAY } else { QUIET },
+            ..Self::default()
         };
         if plan.health_check.is_some() {
             plan.sicken(&mut Random::new(seed).fork(10));

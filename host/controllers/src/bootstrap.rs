@@ -227,10 +227,7 @@ impl Controller for BootstrapController {
                 if extended.is_err() {
                     // The next look must not wait.
                     let object = &observed.object;
-                    let locator = Locator {
-                        kind: object.group_kind(),
-                        key: object.key.clone(),
-                    };
+                    let locator = Locator::of(object);
                     self.looked().remove(&locator);
                 }
                 extended.map(|()| Effect::Extended)
@@ -250,9 +247,7 @@ impl Controller for BootstrapController {
             status: reported.status,
             conditions: reported.conditions,
             next: reported.next,
-            finished: false,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }
@@ -264,10 +259,7 @@ impl BootstrapController {
 
     /// The join token in the data, looked at once in a while.
     async fn token(&self, ctx: &Ctx, object: &Object, cluster: &ObjectKey, secret: &str) -> Token {
-        let locator = Locator {
-            kind: object.group_kind(),
-            key: object.key.clone(),
-        };
+        let locator = Locator::of(object);
         let now = ctx.now();
         let last = self.looked().get(&locator).cloned();
         if let Some(still) = last.and_then(|last| last.still(now)) {

@@ -409,8 +409,7 @@ impl Controller for ClusterController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }

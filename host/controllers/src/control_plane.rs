@@ -201,8 +201,8 @@ impl Controller for ControlPlaneController {
             conditions: reported.conditions,
             next: None,
             finished: reported.finished,
-            is_last_word: false,
             keeps_generation: reported.keeps_generation,
+            ..Report::default()
         }
     }
 }

@@ -21,7 +21,7 @@ use prost::Message as _;
 use rustls::ClientConfig;
 
 pub use self::channel::{Answers, Connection};
-use self::channel::{CONNECT_TIMEOUT, Channel, LIFETIME_MAX, ask};
+use self::channel::{CONNECT_TIMEOUT, Channel, LIFETIME_MAX, ask, within};
 pub use self::identity::Identities;
 use self::message::{
     ALARM, AlarmRequest, AlarmResponse, Empty, MEMBER_ADD, MEMBER_LIST, MEMBER_PROMOTE,
@@ -373,7 +373,7 @@ impl Client {
         for member in from {
             progress.begins(&member.name);
             let taken = self.snapshot_of(member, store, cluster, now, progress);
-            match within(SNAPSHOT_TIMEOUT, taken).await {
+            match within(SNAPSHOT, SNAPSHOT_TIMEOUT, taken).await {
                 Ok(snapshot) => return Ok(snapshot),
                 // Another member would not help.
                 Err(error @ EtcdError::Store(_)) => return Err(error),
@@ -394,9 +394,9 @@ impl Client {
         let connection = self.connect_for(member, SNAPSHOT_TIMEOUT).await?;
         let request = Empty {}.encode_to_vec().into();
         let parts = connection.call(SNAPSHOT, request, SNAPSHOT_TIMEOUT);
-        let mut parts = within(SNAPSHOT_SILENCE, parts).await?;
+        let mut parts = within(SNAPSHOT, SNAPSHOT_SILENCE, parts).await?;
         let mut writing = store.begin(cluster, now).await?;
-        while let Some(part) = within(SNAPSHOT_SILENCE, parts.try_next()).await? {
+        while let Some(part) = within(SNAPSHOT, SNAPSHOT_SILENCE, parts.try_next()).await? {
             let part = SnapshotResponse::decode(part).map_err(|error| EtcdError::Broken {
                 call: SNAPSHOT,
                 why: error.to_string(),
@@ -417,11 +417,7 @@ impl Client {
         lifetime: Duration,
     ) -> Result<Box<dyn Connection>, EtcdError> {
         let connect = self.reach.reach(member, lifetime);
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
-        connected.map_err(|_| EtcdError::Deadline {
-            call: "connecting",
-            after: CONNECT_TIMEOUT,
-        })?
+        within("connecting", CONNECT_TIMEOUT, connect).await
     }
 
     async fn status(&self, member: &Address) -> Result<(Reached, Answer), EtcdError> {
@@ -447,18 +443,6 @@ impl Client {
         };
         Ok((reached, answer))
     }
-}
-
-/// A part of a snapshot, within this time.
-async fn within<T>(
-    after: Duration,
-    work: impl Future<Output = Result<T, EtcdError>>,
-) -> Result<T, EtcdError> {
-    let done = tokio::time::timeout(after, work).await;
-    done.map_err(|_| EtcdError::Deadline {
-        call: SNAPSHOT,
-        after,
-    })?
 }
 
 /// Whether an error that a member reports is an alarm, which all members report of each other. Alarms are asked for by themselves.

@@ -107,7 +107,7 @@ impl From<Reported> for Report {
             next: reported.next,
             finished: reported.finished,
             is_last_word: reported.is_last_word,
-            keeps_generation: false,
+            ..Self::default()
         }
     }
 }

@@ -547,8 +547,7 @@ impl Controller for MachineController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }

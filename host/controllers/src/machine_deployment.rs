@@ -486,8 +486,7 @@ impl Controller for MachineDeploymentController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }

@@ -399,8 +399,7 @@ impl Controller for MachineSetController {
             conditions: reported.conditions,
             next: reported.next,
             finished: reported.finished,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }

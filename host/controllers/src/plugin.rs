@@ -626,9 +626,7 @@ impl Controller for PluginController {
             status: json!(reported.status),
             conditions: reported.conditions,
             next: reported.next.or(soon),
-            finished: false,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }

@@ -412,10 +412,8 @@ impl Controller for ClusterResourceSetController {
         Report {
             status: json!(reported.status),
             conditions: reported.conditions,
-            next: None,
             finished: reported.finished,
-            is_last_word: false,
-            keeps_generation: false,
+            ..Report::default()
         }
     }
 }

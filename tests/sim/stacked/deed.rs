@@ -125,15 +125,10 @@ impl Plan {
             control_plane: Some(replicas),
             replicas: u32::try_from(random.below(3)).unwrap_or_default(),
             limits: (1, 0),
-            health_check: None,
-            unhealthy: None,
-            on_delete: false,
-            asks_others: false,
-            hooks: Vec::new(),
-            last_pods: None,
             steps,
             calm_at: last + Duration::from_secs(random.between(60, 900)),
             quiet: Duration::from_secs(900),
+            ..Self::default()
         }
     }
 }

@@ -248,11 +248,8 @@ mod tests {
     use crate::ctx::{Clock as _, SystemClock};
     use crate::etcd::identity::client_config;
     use crate::fence::Fence;
-    use crate::kube_api::KubeApi;
     use crate::pki;
-    use crate::tasks::Tasks;
-    use crate::workloads::RealConnect;
-    use crate::workloads::tests::Fake;
+    use crate::workloads::tests::host_behind;
 
     /// The first line of the answer to a request for nothing in particular.
     async fn status(address: SocketAddr, authority: &str) -> String {
@@ -284,17 +281,7 @@ mod tests {
             served_until: OnceLock::new(),
         });
         let fence = Fence::shut();
-        let api: Arc<dyn KubeApi> = Fake::new();
-        let ctx = Arc::new(Ctx {
-            fence: fence.clone(),
-            ..Ctx::new(
-                api,
-                Arc::new(RealConnect::default()),
-                Arc::new(SystemClock),
-                Tasks::default(),
-                "ns",
-            )
-        });
+        let ctx = Arc::new(host_behind(fence.clone()));
         reports.serve(&ctx, listener).unwrap();
         assert_eq!(
             status(address, &public).await,

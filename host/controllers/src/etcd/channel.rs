@@ -50,17 +50,23 @@ pub trait Connection: Send + Sync {
     ) -> BoxFuture<'a, Result<Answers, EtcdError>>;
 }
 
+/// What takes longer has no answer.
+pub(super) async fn within<T>(
+    call: &'static str,
+    after: Duration,
+    work: impl Future<Output = Result<T, EtcdError>>,
+) -> Result<T, EtcdError> {
+    let done = tokio::time::timeout(after, work).await;
+    done.map_err(|_| EtcdError::Deadline { call, after })?
+}
+
 /// One call that is answered by one message.
 pub(super) async fn ask<Q: Message, A: Message + Default>(
     connection: &dyn Connection,
     method: &'static str,
     request: &Q,
 ) -> Result<A, EtcdError> {
-    let answered = tokio::time::timeout(CALL_TIMEOUT, one(connection, method, request));
-    let answer = answered.await.map_err(|_| EtcdError::Deadline {
-        call: method,
-        after: CALL_TIMEOUT,
-    })??;
+    let answer = within(method, CALL_TIMEOUT, one(connection, method, request)).await?;
     A::decode(answer).map_err(|_| EtcdError::Broken {
         call: method,
         why: "the answer cannot be read".to_owned(),

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
+use crate::ctx::SystemClock;
+use crate::fence::Fence;
 use crate::kube_api::{
     ApiError, Duplex, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
 };
@@ -25,6 +27,16 @@ const UNREADY: u32 = 3;
 
 /// It does not even refuse.
 const SILENT: u32 = 4;
+
+/// What a host has behind this fence.
+pub(crate) fn host_behind(fence: Fence) -> Ctx {
+    let api: Arc<dyn KubeApi> = Fake::new();
+    let (connect, clock) = (Arc::new(RealConnect::default()), Arc::new(SystemClock));
+    Ctx {
+        fence,
+        ..Ctx::new(api, connect, clock, Tasks::default(), "ns")
+    }
+}
 
 /// What becomes of an eviction.
 type Evicting = Box<dyn Fn() -> BoxFuture<'static, Result<Value, ApiError>> + Send + Sync>;

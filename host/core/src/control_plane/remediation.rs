@@ -168,10 +168,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Remedy {
 /// Whether the next machine may still come that the record of a remediation is for. Without it the tries of a rollout whose new machines
 /// fail would be counted from nothing each time, and never end.
 fn may_grow(observed: &Observed, now: Timestamp) -> bool {
-    let alive = observed.members.iter().filter(|m| !m.is_deleting()).count();
+    let members = || observed.members.iter();
+    let alive = members().filter(|m| !m.is_deleting()).count();
     match &observed.desired {
         Ok(desired) if observed.unasked().is_none() => {
-            alive < size::grows_to(observed, desired, now)
+            let is_outdated = members().any(|member| !observed.outdated(member, now).is_empty());
+            alive < size::grows_to(desired, is_outdated)
         }
         _ => true,
     }

@@ -49,7 +49,7 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
     if let Some(failure) = observed.unasked() {
         return Size::Wait(failure.message.clone());
     }
-    let grows = current < grows_to(observed, desired, now);
+    let grows = current < grows_to(desired, !outdated.is_empty());
     let shrinks = current > wanted || (!outdated.is_empty() && !grows);
     if !grows && !shrinks {
         return Size::Keep;
@@ -81,15 +81,10 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
 }
 
 /// How many machines there are before none is made any more: beside one that is outdated, as many more as the surge allows.
-pub(super) fn grows_to(observed: &Observed, desired: &Desired, now: Timestamp) -> usize {
+pub(super) fn grows_to(desired: &Desired, is_outdated: bool) -> usize {
     let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
     let surge = usize::try_from(desired.max_surge).unwrap_or_default();
-    let mut members = observed.members.iter();
-    if members.any(|member| !observed.outdated(member, now).is_empty()) {
-        wanted.saturating_add(surge)
-    } else {
-        wanted
-    }
+    wanted.saturating_add(if is_outdated { surge } else { 0 })
 }
 
 fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestamp) -> Size {

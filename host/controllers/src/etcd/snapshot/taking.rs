@@ -236,12 +236,9 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::ctx::SystemClock;
     use crate::fence::Fence;
-    use crate::kube_api::{GroupKind, KubeApi};
-    use crate::tasks::Tasks;
-    use crate::workloads::RealConnect;
-    use crate::workloads::tests::Fake;
+    use crate::kube_api::GroupKind;
+    use crate::workloads::tests::host_behind;
 
     struct World {
         ctx: Ctx,
@@ -250,17 +247,7 @@ mod tests {
 
     fn world(fence: Fence) -> World {
         let (sender, ended) = mpsc::channel();
-        let api: Arc<dyn KubeApi> = Fake::new();
-        let ctx = Ctx {
-            fence,
-            ..Ctx::new(
-                api,
-                Arc::new(RealConnect::default()),
-                Arc::new(SystemClock),
-                Tasks::default(),
-                "ns",
-            )
-        };
+        let ctx = host_behind(fence);
         ctx.taking
             .listen(move |control_plane| sender.send(control_plane.clone()).unwrap());
         World { ctx, ended }

@@ -105,18 +105,12 @@ fn unseen(observed: &Observed) -> Option<String> {
     let (lost, left): (Vec<&Member>, Vec<&Member>) = managed.partition(|member| is_gone(member));
     let all = left.len().saturating_add(lost.len());
     let is_blind = !observed.connected && observed.was_initialized();
-    let names = |members: &[&Member]| -> Vec<String> {
-        let names = members.iter().map(|member| member.name().to_owned());
-        names.collect()
-    };
     let is_missed = servers_miss_etcd(observed);
     // API servers without their etcd start again and again: now and then one of them answers.
     let nobody_answers = matches!(observed.etcd, Lookup::Unknown(_));
     if is_lost(lost.len(), all) && (is_blind || is_missed || nobody_answers) {
-        let lost_names = names(&lost);
-        let lost_names: Vec<&str> = lost_names.iter().map(String::as_str).collect();
         let told = Lost {
-            what: gone(lost.len(), all, &lost_names),
+            what: gone(lost.len(), all, &names(&lost)),
             without_loss: without_loss(lost.len(), all),
             stop: match names(&left).as_slice() {
                 [] => stop_unseen("the machines that are left"),
@@ -155,6 +149,10 @@ pub fn silence(observed: &Observed, now: Timestamp) -> Option<String> {
             SILENT.as_mins()
         )
     })
+}
+
+fn names<'a>(members: &[&'a Member]) -> Vec<&'a str> {
+    members.iter().map(|member| member.name()).collect()
 }
 
 fn is_lost(lost: usize, all: usize) -> bool {

@@ -37,15 +37,15 @@ pub(super) fn rolling_out(
     why.dedup();
     let mut lines = vec![format!("{} machines are not up to date", outdated.len())];
     lines.extend(why.iter().map(|why| format!("* {why}")));
-    match failure {
-        Some(failure) => lines.push(format!("* {}", failure.message)),
-        None => lines.extend(in_the_way(observed, now)),
-    }
+    lines.extend(in_the_way(observed, failure, now));
     Report::yes(type_, common::ROLLING_OUT).with_message(lines.join("\n"))
 }
 
-/// What keeps the number of machines from changing, as a line of a list.
-fn in_the_way(observed: &Observed, now: Timestamp) -> Option<String> {
+/// What keeps the number of machines from changing, as a line of a list: what failed, else what is waited for.
+fn in_the_way(observed: &Observed, failure: Option<&Failure>, now: Timestamp) -> Option<String> {
+    if let Some(failure) = failure {
+        return Some(format!("* {}", failure.message));
+    }
     if let Some(why) = leave::decide(observed, now).wait {
         return Some(format!("* {why}"));
     }
@@ -74,11 +74,7 @@ pub(super) fn up(observed: &Observed, failure: Option<&Failure>, now: Timestamp)
         return no.with_message(blocked.unwrap_or_default());
     }
     let mut lines = vec![format!("from {current} to {wanted} machines")];
-    if let Some(failure) = failure {
-        lines.push(format!("* {}", failure.message));
-    } else {
-        lines.extend(in_the_way(observed, now));
-    }
+    lines.extend(in_the_way(observed, failure, now));
     Report::yes(type_, common::SCALING_UP).with_message(lines.join("\n"))
 }
 
@@ -101,10 +97,6 @@ pub(super) fn down(observed: &Observed, failure: Option<&Failure>, now: Timestam
         return Report::no(type_, common::NOT_SCALING_DOWN);
     }
     let mut lines = vec![format!("from {current} to {wanted} machines")];
-    if let Some(failure) = failure {
-        lines.push(format!("* {}", failure.message));
-    } else {
-        lines.extend(in_the_way(observed, now));
-    }
+    lines.extend(in_the_way(observed, failure, now));
     Report::yes(type_, common::SCALING_DOWN).with_message(lines.join("\n"))
 }

@@ -75,14 +75,15 @@ pub fn turn(observed: &Observed, now: Timestamp) -> Turn {
         Ok(record) => record,
         Err(why) => return Turn::Blocked { why },
     };
+    let is_active = record.as_ref().is_some_and(Record::is_active);
+    if !is_active && let Some(back) = way_back(observed, record.as_ref(), now) {
+        return enter(observed, &back, false);
+    }
     match (record, wanted) {
-        (Some(record), _) if record.is_active() => active(observed, cluster, desired, record, now),
-        (record, wanted) => match (way_back(observed, record.as_ref(), now), record, wanted) {
-            (Some(back), _, _) => enter(observed, &back, false),
-            (None, Some(record), Some(id)) if record.id == id => Turn::Done(record),
-            (None, _, Some(id)) => begin(observed, id, now),
-            (None, record, None) => record.map_or(Turn::Idle, Turn::Done),
-        },
+        (Some(record), _) if is_active => active(observed, cluster, desired, record, now),
+        (Some(record), Some(id)) if record.id == id => Turn::Done(record),
+        (_, Some(id)) => begin(observed, id, now),
+        (record, None) => record.map_or(Turn::Idle, Turn::Done),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bootstrap configs of every bootstrap plugin: reads what the decision needs, has the data made, keeps join tokens alive.
 
+mod data;
 mod lock;
 mod prepare;
 mod token;
@@ -14,7 +15,6 @@ use capstan_core::bootstrap::{
     self as core, Effect, JOIN_TOKEN, Observed, Step, TOKEN_CHECK, Token,
 };
 use capstan_core::lookup::Lookup;
-use capstan_core::material::SECRET_TYPE;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -26,6 +26,7 @@ use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind};
 use crate::object::{Locator, Object};
 use crate::plugins::ActivePlugin;
+use crate::secrets::SecretData;
 use crate::secrets::ensure::{self, Holder};
 use crate::store::Change;
 
@@ -189,7 +190,7 @@ impl Controller for BootstrapController {
             }
             // Restored and moved objects come with Secrets of those that they were.
             if !has_joined || !core::is_recorded(&observed) {
-                observed.is_orphaned = is_orphaned(ctx, &object, &secret).await;
+                observed.is_orphaned = is_orphaned(ctx, &object, key, &secret).await;
             }
         }
         Ok(Seen {
@@ -210,15 +211,19 @@ impl Controller for BootstrapController {
         match step {
             Step::Prepare { role, lock } => prepare::prepare(ctx, observed, *role, *lock).await,
             Step::AdoptSecret { name } => {
-                let key = ObjectKey::new(observed.object.key.namespace.clone(), name.clone());
-                let owner = owner_reference(&observed.object, true);
+                let object = &*observed.object;
+                let key = ObjectKey::new(object.key.namespace.clone(), name.clone());
+                let owner = owner_reference(object, true);
                 let cluster = observed.cluster.as_ref().map(|cluster| cluster.key.clone());
+                let cluster = cluster.unwrap_or_default();
                 let holder = Holder {
-                    cluster: &cluster.unwrap_or_default(),
+                    cluster: &cluster,
                     owner: &owner,
                     manager: MANAGER,
                 };
-                ensure::take_over(ctx, holder, &key).await?;
+                // There may be another Secret of the name by now.
+                let is_still = |secret: &SecretData| data::check(&key, secret, object, &cluster);
+                ensure::take_over(ctx, holder, &key, is_still).await?;
                 Ok(Effect::Adopted)
             }
             Step::ExtendToken { id, until } => {
@@ -281,12 +286,14 @@ impl BootstrapController {
     }
 }
 
-/// Whether the Secret with the data is of Cluster API's type and has another controller, or none. What cannot be read is left alone.
-async fn is_orphaned(ctx: &Ctx, config: &Object, secret: &str) -> bool {
+/// Whether the Secret with the data is the config's own and has it as it was before as its controller, or none. What is another's, or
+/// cannot be read, is left alone.
+async fn is_orphaned(ctx: &Ctx, config: &Object, cluster: &ObjectKey, secret: &str) -> bool {
     let key = ObjectKey::new(config.key.namespace.clone(), secret);
     let secret = ctx.secrets.get(&*ctx.api, &key).await.ok().flatten();
     secret.is_some_and(|secret| {
-        secret.secret_type == SECRET_TYPE && secret.controller_uid() != Some(config.uid.as_str())
+        secret.controller_uid() != Some(config.uid.as_str())
+            && data::check(&key, &secret, config, cluster).is_ok()
     })
 }
 

@@ -71,14 +71,19 @@ impl SecretData {
         std::str::from_utf8(self.data.get(key)?).ok()
     }
 
+    /// Owner reference of the managing controller.
+    #[must_use]
+    pub fn controller(&self) -> Option<&Value> {
+        let owners = self.metadata.get("ownerReferences")?.as_array()?;
+        owners
+            .iter()
+            .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
+    }
+
     /// UID of the managing controller.
     #[must_use]
     pub fn controller_uid(&self) -> Option<&str> {
-        let owners = self.metadata.get("ownerReferences")?.as_array()?;
-        let controller = owners
-            .iter()
-            .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))?;
-        controller.get("uid")?.as_str()
+        self.controller()?.get("uid")?.as_str()
     }
 
     /// An annotation.

@@ -45,7 +45,7 @@ words! {
     TEMPLATE_INVALID = "TemplateInvalid",
     /// An object of another owner has the name that a new Machine needs. Delete it or change the naming strategy.
     NAME_TAKEN = "NameTaken",
-    /// A Secret that the host should make exists and belongs to somebody else. Delete or rename it.
+    /// A Secret that the host should make exists and is another's. Give the object that it is made for another name, or delete the Secret if nobody needs it.
     SECRET_EXISTS = "SecretExists",
     /// A Secret that an object refers to does not exist. Create it or correct the reference.
     SECRET_NOT_FOUND = "SecretNotFound",

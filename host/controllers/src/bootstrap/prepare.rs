@@ -14,7 +14,7 @@ use capstan_core::plan::Failure;
 use capstan_engine::SecretTable;
 use serde_json::{Value, json};
 
-use super::{MANAGER, Seen, lock, resource_of, token, unfit};
+use super::{MANAGER, Seen, data, lock, resource_of, token, unfit};
 use crate::attempt;
 use crate::ctx::{Ctx, failure, owner_reference};
 use crate::kinds;
@@ -133,7 +133,7 @@ async fn render(
     store(
         ctx,
         config,
-        &cluster.key.name,
+        &cluster.key,
         &data,
         &answer.format,
         gathered.token_id.as_deref(),
@@ -368,7 +368,7 @@ async fn secret_value(
 async fn store(
     ctx: &Ctx,
     config: &Object,
-    cluster_name: &str,
+    cluster: &ObjectKey,
     data: &[u8],
     format: &str,
     token_id: Option<&str>,
@@ -376,7 +376,7 @@ async fn store(
     let key = &config.key;
     let owner = owner_reference(config, true);
     let content: [(&str, &[u8]); 2] = [(VALUE_KEY, data), (FORMAT_KEY, format.as_bytes())];
-    let mut object = material::secret_object(key, cluster_name, Some(&owner), &content);
+    let mut object = material::secret_object(key, &cluster.name, Some(&owner), &content);
     if let Some(id) = token_id
         && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
     {
@@ -391,26 +391,24 @@ async fn store(
         Err(ApiError::AlreadyExists(_)) => {
             let existing = ctx.secrets.read(&*ctx.api, key).await;
             let existing = existing.map_err(|error| failure(&doing("reading"), &error))?;
-            if let Some(existing) = &existing
-                && existing.secret_type != SECRET_TYPE
-            {
+            let existing = existing.ok_or_else(|| {
+                let message = format!("Secret {key} exists and does not: trying again");
+                Failure::transient("Conflict", message)
+            })?;
+            data::check(key, &existing, config, cluster).map_err(|what| {
+                let kind = config.kind();
                 let message = format!(
-                    "Secret {key} exists and is not bootstrap data (type {}): remove or rename it",
-                    existing.secret_type
+                    "Secret {key} exists and {what}: give the {kind} another name, or remove the Secret if nobody needs it"
                 );
-                return Err(Failure::terminal("SecretExists", message));
-            }
+                Failure::terminal("SecretExists", message)
+            })?;
             // Ours from before a crash, or of an earlier config of this name: what is rendered now is what counts.
-            let read = |field: &str| {
-                let metadata = existing.as_ref().map(|existing| &existing.metadata);
-                metadata.and_then(|metadata| metadata.get(field).cloned())
-            };
             let patch = json!({
                 "metadata": {
-                    "uid": read("uid"),
-                    "resourceVersion": read("resourceVersion"),
+                    "uid": existing.metadata.get("uid"),
+                    "resourceVersion": existing.metadata.get("resourceVersion"),
                     "ownerReferences": [owner],
-                    "labels": {label::CLUSTER_NAME: cluster_name},
+                    "labels": {label::CLUSTER_NAME: cluster.name},
                     "annotations": {JOIN_TOKEN: token_id},
                 },
                 "data": object.get("data"),
@@ -428,9 +426,13 @@ async fn store(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use capstan_core::material::KeyAlgorithm;
 
     use super::*;
+    use crate::kube_api::KubeApi;
+    use crate::workloads::tests::{Fake, host_of};
 
     fn kept(public: &str, private: &str) -> SecretData {
         use base64::Engine as _;
@@ -499,5 +501,41 @@ mod tests {
                 assert_eq!(handles, expected, "{requirement:?} {role:?}");
             }
         }
+    }
+
+    fn config(name: &str) -> Object {
+        Object::new(json!({
+            "apiVersion": "bootstrap.cluster.x-k8s.io/v1beta2", "kind": "KubeadmConfig",
+            "metadata": {"namespace": "ns", "name": name, "uid": "now"},
+        }))
+        .unwrap()
+    }
+
+    /// Keeps data of a config of cluster `evil` where there is this Secret already. What was said, and what was patched.
+    async fn stored(config: &Object, there: Value) -> (Failure, Vec<Patch>) {
+        let fake = Fake::new();
+        fake.holds(there);
+        let ctx = host_of(Arc::clone(&fake) as Arc<dyn KubeApi>);
+        let cluster = ObjectKey::new("ns", "evil");
+        let stored = store(&ctx, config, &cluster, b"data", "cloud-config", None).await;
+        (stored.unwrap_err(), fake.patches())
+    }
+
+    #[tokio::test]
+    async fn the_secret_of_another_is_not_taken_over_by_a_config_of_its_name() {
+        let key = ObjectKey::new("ns", "prod-ca");
+        let content: [(&str, &[u8]); 2] = [(CERTIFICATE_KEY, b"c"), (PRIVATE_KEY, b"k")];
+        let theirs = material::secret_object(&key, "prod", None, &content);
+        let (failure, patches) = stored(&config("prod-ca"), theirs).await;
+        assert_eq!(failure.reason, "SecretExists");
+        assert!(failure.message.contains("Cluster prod"), "{failure:?}");
+        assert_eq!(patches, []);
+        // The same config's, from before a crash.
+        let key = ObjectKey::new("ns", "m");
+        let owner = owner_reference(&config("m"), true);
+        let own = material::secret_object(&key, "evil", Some(&owner), &[(VALUE_KEY, b"old")]);
+        let (failure, patches) = stored(&config("m"), own).await;
+        assert_ne!(failure.reason, "SecretExists");
+        assert_eq!(patches.len(), 1);
     }
 }

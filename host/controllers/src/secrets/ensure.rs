@@ -225,14 +225,19 @@ pub fn own(key: &ObjectKey, secret: &SecretData, cluster: &ObjectKey) -> Result<
     Ok(())
 }
 
-/// Makes the holder the controller of the Secret as it is now, if there is one of Cluster API's type.
+/// Makes the holder the controller of the Secret as it is now, if there is one of Cluster API's type that passes the check.
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub async fn take_over(ctx: &Ctx, holder: Holder<'_>, key: &ObjectKey) -> Result<(), Failure> {
+pub async fn take_over(
+    ctx: &Ctx,
+    holder: Holder<'_>,
+    key: &ObjectKey,
+    check: impl FnOnce(&SecretData) -> Result<(), String>,
+) -> Result<(), Failure> {
     let found = ctx.secrets.read(&*ctx.api, key).await;
     let found = found.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
-    if let Some(secret) = found {
+    if let Some(secret) = found.filter(|secret| check(secret).is_ok()) {
         adopt(ctx, holder, key, secret).await?;
     }
     Ok(())

@@ -30,12 +30,16 @@ const SILENT: u32 = 4;
 
 /// What a host has behind this fence.
 pub(crate) fn host_behind(fence: Fence) -> Ctx {
-    let api: Arc<dyn KubeApi> = Fake::new();
-    let (connect, clock) = (Arc::new(RealConnect::default()), Arc::new(SystemClock));
     Ctx {
         fence,
-        ..Ctx::new(api, connect, clock, Tasks::default(), "ns")
+        ..host_of(Fake::new())
     }
+}
+
+/// What a host of this management cluster has.
+pub(crate) fn host_of(api: Arc<dyn KubeApi>) -> Ctx {
+    let (connect, clock) = (Arc::new(RealConnect::default()), Arc::new(SystemClock));
+    Ctx::new(api, connect, clock, Tasks::default(), "ns")
 }
 
 /// What becomes of an eviction.
@@ -53,6 +57,8 @@ pub(crate) struct Fake {
     pod: Mutex<Option<Value>>,
     events: broadcast::Sender<WatchEvent>,
     evicting: OnceLock<Evicting>,
+    /// Patches that were sent, which all fail.
+    patches: Mutex<Vec<Patch>>,
 }
 
 impl Fake {
@@ -66,7 +72,18 @@ impl Fake {
             pod: Mutex::default(),
             events: broadcast::channel(16).0,
             evicting: OnceLock::new(),
+            patches: Mutex::default(),
         })
+    }
+
+    /// There is this Secret, whatever name is asked for.
+    pub(crate) fn holds(&self, secret: Value) {
+        *self.secret.lock().unwrap() = Some(secret);
+    }
+
+    /// The patches that were sent.
+    pub(crate) fn patches(&self) -> Vec<Patch> {
+        self.patches.lock().unwrap().clone()
     }
 
     /// Evictions end like this.
@@ -92,7 +109,7 @@ impl Fake {
             None,
             &[("value", kubeconfig.as_bytes())],
         );
-        *self.secret.lock().unwrap() = Some(object);
+        self.holds(object);
     }
 }
 
@@ -161,7 +178,10 @@ impl KubeApi for Fake {
         _: &'a Value,
         _: &'a str,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        never()
+        if self.secret.lock().unwrap().is_none() {
+            return never();
+        }
+        async { Err(ApiError::AlreadyExists("the Secret is there".to_owned())) }.boxed()
     }
 
     fn create_subresource<'a>(
@@ -179,9 +199,10 @@ impl KubeApi for Fake {
         _: &'a Resource,
         _: &'a ObjectKey,
         _: Option<&'a str>,
-        _: &'a Patch,
+        patch: &'a Patch,
         _: &'a str,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        self.patches.lock().unwrap().push(patch.clone());
         never()
     }
 

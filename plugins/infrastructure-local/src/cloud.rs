@@ -83,6 +83,8 @@ pub(crate) struct Instance {
     pub(crate) addresses: Vec<Address>,
     #[serde(default)]
     pub(crate) bootstrap: Bootstrap,
+    #[serde(default)]
+    pub(crate) tags: BTreeMap<String, String>,
 }
 
 /// An address of an instance.

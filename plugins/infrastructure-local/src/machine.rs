@@ -346,15 +346,18 @@ fn with_console(console: &str, what: String) -> String {
     }
 }
 
-/// Removes the instance, by tag: also what an answer that was lost left behind.
+/// Removes the instance, by tag: also what an answer that was lost left behind. The provider ID and the state are the object's, which
+/// its owner can write: they are believed about an instance that the cloud says is this machine's, and about no other.
 pub(crate) fn delete(input: &MachineInput<Local>) -> Result<DeletionAnswer, Failure> {
     let cloud = Cloud::new(&input.context)?;
     let mut memory = Memory::read(input.state.as_deref())?;
-    let mut found: Vec<Instance> = cloud.tagged(INSTANCES, MACHINE_TAG, &machine_tag(input))?;
+    let own = machine_tag(input);
+    let mut found: Vec<Instance> = cloud.tagged(INSTANCES, MACHINE_TAG, &own)?;
     if let Some(id) = known_id(input, &memory)
         && !found.iter().any(|instance| instance.id == id)
     {
-        found.extend(cloud.find::<Instance>(INSTANCES, &id)?);
+        let known: Option<Instance> = cloud.find(INSTANCES, &id)?;
+        found.extend(known.filter(|known| known.tags.get(MACHINE_TAG) == Some(&own)));
     }
     if found.is_empty() {
         return Ok(DeletionAnswer::gone());

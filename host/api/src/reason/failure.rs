@@ -57,6 +57,8 @@ words! {
     SECRET_INCOMPLETE = "SecretIncomplete",
     /// A Secret of a Cluster's name belongs to another Cluster. Delete it, or give the Cluster another name.
     SECRET_OF_ANOTHER_CLUSTER = "SecretOfAnotherCluster",
+    /// A Secret is not what it is named for, such as a kubeconfig as a machine's data. The message names the field that names it; correct that.
+    SECRET_REFUSED = "SecretRefused",
     /// An object that was planned for went away meanwhile. Plan again.
     GONE = "Gone",
     /// The upgrade strategy has not been asked yet. Wait.

@@ -9,6 +9,7 @@ use capstan_core::infrastructure::Step;
 use capstan_core::infrastructure::machine::{self as core, Effect, Observed};
 use capstan_core::lookup::Lookup;
 use capstan_core::machine::created_secret;
+use capstan_core::material::{KUBECONFIG, SECRET_TYPE, secret_key};
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
 use jiff::Timestamp;
@@ -24,6 +25,8 @@ use crate::kube_api::GroupKind;
 use crate::object::{Locator, Object};
 use crate::plugins::state_of;
 use crate::reference::lookup;
+use crate::secrets::SecretData;
+use crate::secrets::ensure;
 use crate::store::Change;
 
 /// The controller of infrastructure machines.
@@ -86,6 +89,13 @@ fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         .map(|machine| named_by(&machine))
         .into_iter()
         .collect()
+}
+
+/// Whether an infrastructure machine is the one of the Machine that it names as its owner: that has the UID, and names it. An owner
+/// reference alone is no claim to the Machine's data.
+fn is_of(object: &Object, machine: &Object) -> bool {
+    let mut owners = object.owners();
+    owners.any(|owner| owner.uid == machine.uid) && named_by(machine) == Locator::of(object)
 }
 
 /// The Machine that owns a provider object.
@@ -234,6 +244,9 @@ async fn bootstrap_data(
                 format!("Secret {key} does not exist"),
             )
         })?;
+    if secret.secret_type == SECRET_TYPE {
+        check_own(&key, &secret, observed)?;
+    }
     let value = secret.data.get("value").ok_or_else(|| {
         Failure::terminal(
             "BootstrapDataMissing",
@@ -249,6 +262,24 @@ async fn bootstrap_data(
         data: secrets.add(value.clone()),
         format,
     })
+}
+
+/// Checks that a Secret of Cluster API's type may be a machine's data: it is not another cluster's, and no kubeconfig.
+fn check_own(key: &ObjectKey, secret: &SecretData, observed: &Observed) -> Result<(), Failure> {
+    let cluster = observed.cluster.found().and_then(|cluster| {
+        let name = cluster.pointer("/metadata/name").and_then(Value::as_str)?;
+        Some(ObjectKey::new(key.namespace.clone(), name))
+    });
+    let cluster = cluster.unwrap_or_default();
+    ensure::own(key, secret, &cluster)?;
+    if *key == secret_key(&cluster, KUBECONFIG) {
+        let message = format!(
+            "Secret {key} is the kubeconfig of Cluster {}, which no machine gets: correct spec.bootstrap.dataSecretName of the Machine",
+            cluster.name
+        );
+        return Err(Failure::terminal("SecretRefused", message));
+    }
+    Ok(())
 }
 
 impl Controller for InfraMachineController {
@@ -295,7 +326,10 @@ impl Controller for InfraMachineController {
             namespace: object.key.namespace.clone(),
             name: name.to_owned(),
         };
-        let machine = owner_machine(ctx, &object).map_or(Lookup::Missing, Lookup::Found);
+        // What is being deleted is deleted with whatever is known of its Machine.
+        let machine = owner_machine(ctx, &object)
+            .filter(|machine| object.is_deleting() || is_of(&object, machine))
+            .map_or(Lookup::Missing, Lookup::Found);
         let data_secret = match machine.found() {
             Some(machine) => data_secret(ctx, machine).await,
             None => None,
@@ -361,5 +395,90 @@ impl Controller for InfraMachineController {
         _: Timestamp,
     ) -> Report {
         core::report(observed, outcome).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_core::material::secret_object;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kube_api::KubeApi;
+    use crate::workloads::tests::{Fake, host_of};
+
+    /// What the plugin would be given of this Secret for a machine of cluster `one`.
+    async fn given(name: &str, secret: Value) -> Result<Vec<u8>, Failure> {
+        let fake = Fake::new();
+        fake.holds(secret);
+        let ctx = host_of(fake as Arc<dyn KubeApi>);
+        let object = infra_machine("m", "machine");
+        let cluster = json!({"metadata": {"namespace": "ns", "name": "one"}});
+        let observed = Observed {
+            data_secret: Some(name.to_owned()),
+            cluster: Lookup::Found(Arc::new(cluster)),
+            ..InfraMachineController::default()
+                .observe(&ctx, Arc::new(infra_machine("m", "machine")))
+                .await?
+        };
+        let mut secrets = SecretTable::new();
+        let data = bootstrap_data(&ctx, &observed, &object, &mut secrets).await?;
+        Ok(secrets.resolve(data.data).unwrap_or_default().to_vec())
+    }
+
+    fn infra_machine(name: &str, owner_uid: &str) -> Object {
+        Object::new(json!({
+            "apiVersion": "infrastructure.cluster.x-k8s.io/v1beta2", "kind": "LocalMachine",
+            "metadata": {"namespace": "ns", "name": name, "uid": "i", "ownerReferences": [{
+                "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine", "name": "m", "uid": owner_uid,
+            }]},
+        }))
+        .unwrap()
+    }
+
+    fn of(cluster: &str, name: &str) -> Value {
+        let key = ObjectKey::new("ns", name);
+        secret_object(&key, cluster, None, &[("value", b"data")])
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_given_no_kubeconfig_and_nothing_of_another_cluster() {
+        assert_eq!(given("m", of("one", "m")).await.unwrap(), b"data");
+        let brought = json!({"type": "Opaque", "data": {"value": "ZGF0YQ=="}});
+        assert_eq!(given("mine", brought).await.unwrap(), b"data");
+        let reason = |given: Result<Vec<u8>, Failure>| given.unwrap_err().reason;
+        let theirs = given("two-kubeconfig", of("two", "two-kubeconfig")).await;
+        assert_eq!(reason(theirs), "SecretOfAnotherCluster");
+        let own = given("one-kubeconfig", of("one", "one-kubeconfig")).await;
+        assert_eq!(reason(own), "SecretRefused");
+    }
+
+    #[tokio::test]
+    async fn an_owner_reference_to_a_machine_that_names_another_gives_nothing() {
+        let ctx = host_of(Fake::new() as Arc<dyn KubeApi>);
+        let machine = json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
+            "metadata": {"namespace": "ns", "name": "m", "uid": "machine", "resourceVersion": "20"},
+            "spec": {"clusterName": "one", "bootstrap": {"dataSecretName": "m"}, "infrastructureRef": {
+                "apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachine", "name": "m",
+            }},
+        });
+        let machines = ctx.store(&kinds::MACHINE);
+        machines.apply(Object::new(machine).unwrap());
+        let controller = InfraMachineController::default();
+        let seen = async |object: Object| {
+            let observed = controller.observe(&ctx, Arc::new(object)).await.unwrap();
+            (observed.machine.found().is_some(), observed.data_secret)
+        };
+        assert_eq!(
+            seen(infra_machine("m", "machine")).await,
+            (true, Some("m".to_owned()))
+        );
+        for other in [infra_machine("x", "machine"), infra_machine("m", "before")] {
+            assert_eq!(seen(other).await, (false, None));
+        }
+        let mut deleting = Value::clone(&infra_machine("x", "machine").value);
+        deleting["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(seen(Object::new(deleting).unwrap()).await.0);
     }
 }

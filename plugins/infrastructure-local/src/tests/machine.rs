@@ -286,6 +286,22 @@ fn deletion_ends_when_the_instance_is_gone_and_is_repeatable() {
 }
 
 #[test]
+fn an_instance_of_another_machine_is_not_deleted_whatever_the_object_names() {
+    let (model, cluster) = with_cluster();
+    let made = Local::ensure_machine(machine_input(&cluster, "theirs", false)).unwrap();
+    let mut named = machine_input(&cluster, "m", false);
+    let mut raw = named.infra_machine.raw.clone();
+    raw["spec"]["providerID"] = json!(made.provider_id);
+    named.infra_machine = Object::from_value(raw).unwrap();
+    let mut remembered = machine_input(&cluster, "m", false);
+    keep_machine(&mut remembered, &made);
+    for input in [named, remembered] {
+        assert!(Local::delete_machine(input).unwrap().is_gone());
+        assert_ne!(model.all("instances")[0]["state"], "terminating");
+    }
+}
+
+#[test]
 fn machines_wait_for_their_clusters_infrastructure() {
     let _model = Model::new();
     let failure = Local::ensure_machine(machine_input(&json!({}), "m", false)).unwrap_err();

@@ -414,6 +414,7 @@ pub fn failure(doing: &str, error: &ApiError) -> Failure {
         ApiError::NotFound(_)
         | ApiError::AlreadyExists(_)
         | ApiError::Expired(_)
+        | ApiError::TooLarge(_)
         | ApiError::Unavailable(_) => Failure::transient("RequestFailed", message),
     }
 }

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 use crate::ctx::{Ctx, failure};
 use crate::event::Event;
 use crate::kinds;
-use crate::kube_api::{ApiError, KubeApi, Patch, Selection, list_all};
+use crate::kube_api::{
+    ApiError, KubeApi, Patch, Resource, Selection, WORKLOAD_LIST_BYTES_MAX, list_all,
+};
 use crate::machine::typed;
 use crate::workloads::Workload;
 
@@ -170,6 +172,22 @@ async fn cordon(api: &dyn KubeApi, node: &ObjectKey) -> Result<bool, ApiError> {
     Ok(is_unreachable(&object))
 }
 
+/// All objects of a kind that the workload cluster lists, within what is taken of one.
+async fn all(
+    api: &dyn KubeApi,
+    resource: &Resource,
+    selection: &Selection,
+) -> Result<Vec<Value>, ApiError> {
+    list_all(
+        api,
+        resource,
+        selection,
+        PAGE,
+        Some(WORKLOAD_LIST_BYTES_MAX),
+    )
+    .await
+}
+
 async fn pods_on(
     api: &dyn KubeApi,
     node: &str,
@@ -179,12 +197,12 @@ async fn pods_on(
         fields: Some(format!("spec.nodeName={node}")),
         ..Selection::default()
     };
-    let pods = list_all(api, &kinds::POD, &selection, PAGE).await?;
+    let pods = all(api, &kinds::POD, &selection).await?;
     if pods.is_empty() {
         return Ok(Vec::new());
     }
     let namespaces = if with_namespaces {
-        list_all(api, &kinds::NAMESPACE, &Selection::default(), PAGE).await?
+        all(api, &kinds::NAMESPACE, &Selection::default()).await?
     } else {
         Vec::new()
     };
@@ -357,7 +375,7 @@ pub async fn attached(
         Err(error) => return Err(failed(error)),
     };
     let everything = Selection::default();
-    let attachments = list_all(api, &kinds::VOLUME_ATTACHMENT, &everything, PAGE)
+    let attachments = all(api, &kinds::VOLUME_ATTACHMENT, &everything)
         .await
         .map_err(failed)?;
     if volume::attached(&object, &attachments).is_empty() {
@@ -370,7 +388,7 @@ pub async fn attached(
     let left_alone = judge
         .left_alone(&pods)
         .map_err(|why| Failure::transient("DrainRefused", format!("{doing}: {why}")))?;
-    let volumes = list_all(api, &kinds::PERSISTENT_VOLUME, &everything, PAGE)
+    let volumes = all(api, &kinds::PERSISTENT_VOLUME, &everything)
         .await
         .map_err(failed)?;
     Ok(volume::waited_for(&volume::Seen {

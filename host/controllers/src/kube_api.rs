@@ -3,8 +3,10 @@
 //! Controllers see only this trait, for the management cluster and for workload clusters alike. [`real::RealApi`] speaks to a
 //! server; a simulator can stand in its place.
 
+mod answer;
 pub mod management;
 pub mod real;
+mod room;
 pub mod shown;
 
 use std::fmt;
@@ -14,6 +16,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use self::room::WORKLOAD_LIST_BYTES_MAX;
+pub(crate) use self::room::{Room, memory_bytes, too_large};
 
 /// A kind as a server serves it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,6 +199,9 @@ pub enum ApiError {
         /// Seconds to wait, when it said so.
         retry_after_s: Option<u64>,
     },
+    /// There is more than the host takes of a server that it does not trust
+    #[error("{0}")]
+    TooLarge(String),
     /// 5xx, or no answer: the request may have had its effect
     #[error("{0}")]
     Unavailable(String),
@@ -207,19 +215,22 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
 /// Objects per page of a list, as many as API servers' own clients ask for: 500 Machines are about 4 MB.
 pub const PAGE: u32 = 500;
 
-/// All objects of a list, page by page.
+/// All objects of a list, page by page: at most so much as it is in memory, where the server is not trusted.
 ///
 /// # Errors
-/// The first refusal.
+/// The first refusal, or that there is more.
 pub async fn list_all(
     api: &dyn KubeApi,
     resource: &Resource,
     selection: &Selection,
     page: u32,
+    bytes_max: Option<usize>,
 ) -> Result<Vec<Value>, ApiError> {
     let (mut objects, mut next) = (Vec::new(), None::<String>);
+    let mut room = Room::new(bytes_max);
     loop {
         let page = api.list(resource, selection, page, next.as_deref()).await?;
+        room.take(resource, &page)?;
         objects.extend(page.items);
         next = page.next;
         if next.is_none() {

@@ -236,6 +236,6 @@ pub(crate) async fn list(
     resource: &Resource,
     selection: &Selection,
 ) -> Result<Vec<Value>, Failure> {
-    let answer = list_all(&*ctx.api, resource, selection, PAGE).await;
+    let answer = list_all(&*ctx.api, resource, selection, PAGE, None).await;
     answer.map_err(|error| failure(&format!("listing {}", resource.plural), &error))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use capstan_api::name::ObjectKey;
 
 use crate::flag::Flag;
-use crate::kube_api::Resource;
+use crate::kube_api::{ApiError, Resource, memory_bytes, too_large};
 use crate::object::Object;
 
 /// How many UIDs of deleted objects are remembered, so that a late answer to an earlier write does not bring one back.
@@ -18,6 +18,8 @@ const TOMBSTONES_MAX: usize = 4096;
 /// Objects of one resource.
 pub struct Store {
     resource: Resource,
+    /// How much it holds at most, as it is in memory; `None` where the server is trusted.
+    bytes_max: Option<usize>,
     inner: RwLock<Inner>,
     synced: Flag,
 }
@@ -27,6 +29,8 @@ struct Inner {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
     by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// What the objects are in memory, where that is bounded.
+    bytes: usize,
     /// UIDs, and the version at which each went.
     tombstones: VecDeque<(String, u64)>,
 }
@@ -54,9 +58,49 @@ impl Store {
     pub fn new(resource: Resource) -> Self {
         Self {
             resource,
+            bytes_max: None,
             inner: RwLock::default(),
             synced: Flag::default(),
         }
+    }
+
+    /// An empty store of objects of a server that is not trusted: its watch ends when they would be more than so much in memory.
+    #[must_use]
+    pub fn bounded(resource: Resource, bytes_max: usize) -> Self {
+        Self {
+            bytes_max: Some(bytes_max),
+            ..Self::new(resource)
+        }
+    }
+
+    /// How much it holds at most.
+    #[must_use]
+    pub fn bytes_max(&self) -> Option<usize> {
+        self.bytes_max
+    }
+
+    /// Checks that there is room for an object as it is now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn check_room(&self, object: &Object) -> Result<(), ApiError> {
+        let Some(bytes_max) = self.bytes_max else {
+            return Ok(());
+        };
+        let inner = self.read();
+        let old = inner.objects.get(&object.key);
+        let without = inner
+            .bytes
+            .saturating_sub(old.map_or(0, |old| self.size(old)));
+        if without.saturating_add(self.size(object)) > bytes_max {
+            return Err(too_large(&self.resource, bytes_max));
+        }
+        Ok(())
+    }
+
+    /// What an object counts.
+    fn size(&self, object: &Object) -> usize {
+        self.bytes_max.map_or(0, |_| memory_bytes(&object.value))
     }
 
     /// What it holds.
@@ -163,8 +207,10 @@ impl Store {
         }
         if let Some(old) = &old {
             inner.unindex(old);
+            inner.bytes = inner.bytes.saturating_sub(self.size(old));
         }
         inner.index(&new);
+        inner.bytes = inner.bytes.saturating_add(self.size(&new));
         inner.objects.insert(new.key.clone(), Arc::clone(&new));
         Some(Change {
             old,
@@ -189,6 +235,7 @@ impl Store {
             .cloned()?;
         inner.objects.remove(key);
         inner.unindex(&old);
+        inner.bytes = inner.bytes.saturating_sub(self.size(&old));
         Some(Change {
             old: Some(old),
             new: None,
@@ -348,5 +395,28 @@ mod tests {
         assert!(store.get(&key("written")).is_some());
         assert_eq!(store.owned_by("owner").len(), 2);
         assert_eq!(store.of_cluster(&key("c")).len(), 2);
+    }
+
+    #[test]
+    fn a_bounded_store_has_room_for_so_much_and_gets_it_back() {
+        let size = memory_bytes(&object("a", "1", 5).value);
+        let store = Store::bounded(
+            Resource::cluster_scoped("", "v1", "Node", "nodes"),
+            2 * size,
+        );
+        for name in ["a", "b"] {
+            assert_eq!(store.check_room(&object(name, name, 5)), Ok(()));
+            store.apply(object(name, name, 5));
+        }
+        let third = object("c", "c", 5);
+        assert!(matches!(
+            store.check_room(&third),
+            Err(ApiError::TooLarge(_))
+        ));
+        // One that takes the place of another needs no more.
+        assert_eq!(store.check_room(&object("a", "a", 6)), Ok(()));
+        store.apply(object("a", "a", 6));
+        store.remove(&key("b"), "b", 6);
+        assert_eq!(store.check_room(&third), Ok(()));
     }
 }

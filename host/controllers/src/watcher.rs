@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use crate::kube_api::{ApiError, KubeApi, PAGE, Resource, Selection, WatchEvent};
+use crate::kube_api::{ApiError, KubeApi, PAGE, Resource, Room, Selection, WatchEvent};
 use crate::object::Object;
 use crate::store::{Change, Store};
 
@@ -13,13 +13,13 @@ use crate::store::{Change, Store};
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// Lists and watches for ever.
+/// Lists and watches for ever, unless there is more than the store has room for: then it ends with that.
 pub async fn run(
     api: Arc<dyn KubeApi>,
     store: Arc<Store>,
     selection: Selection,
     mut changed: impl FnMut(&Resource, Change) + Send,
-) {
+) -> ApiError {
     let resource = store.resource().clone();
     let mut retry = RETRY_FIRST;
     let mut at: Option<String> = None;
@@ -51,6 +51,7 @@ pub async fn run(
                 at = None;
                 retry = RETRY_FIRST;
             }
+            Err(error @ ApiError::TooLarge(_)) => return error,
             Err(error) => {
                 tracing::debug!(kind = %resource.kind, %error, "watch broke off");
                 if matches!(error, ApiError::NotFound(_)) {
@@ -72,10 +73,12 @@ async fn list(
 ) -> Result<String, ApiError> {
     let mut objects = Vec::new();
     let mut next: Option<String> = None;
+    let mut room = Room::new(store.bytes_max());
     loop {
         let page = api
             .list(store.resource(), selection, PAGE, next.as_deref())
             .await?;
+        room.take(store.resource(), &page)?;
         objects.extend(page.items.into_iter().filter_map(Object::new));
         next = page.next;
         if next.is_none() {
@@ -106,10 +109,16 @@ async fn follow(
                 version = at;
                 continue;
             }
-            Ok(WatchEvent::Applied(value)) => Object::new(value).and_then(|object| {
-                version = object.resource_version.to_string();
-                store.apply(object)
-            }),
+            Ok(WatchEvent::Applied(value)) => match Object::new(value) {
+                Some(object) => {
+                    if let Err(error) = store.check_room(&object) {
+                        return (version, Err(error));
+                    }
+                    version = object.resource_version.to_string();
+                    store.apply(object)
+                }
+                None => None,
+            },
             Ok(WatchEvent::Deleted(value)) => Object::new(value).and_then(|object| {
                 version = object.resource_version.to_string();
                 store.remove(&object.key, &object.uid, object.resource_version)

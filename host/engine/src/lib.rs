@@ -66,7 +66,7 @@ pub use stats::{
     BUCKETS_US, CallOutcome, CodeStats, Durations, EngineStats, Function, FunctionStats,
 };
 pub use tape::{CallRecord, Difference, Exchange, RECORD_FORM, RecordSink, RecordedOutcome};
-pub use text::escaped;
+pub use text::{escaped, json_values};
 pub use trace::TRACE_TARGET;
 pub use trust::{PublicKey, Signature, SignaturePolicy, Signed, Trust};
 

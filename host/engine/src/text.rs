@@ -45,9 +45,9 @@ fn is_hidden(c: char) -> bool {
 }
 
 /// How many values JSON text can have at the most: each but the first comes after a comma or an opening bracket.
-pub(crate) fn json_values(text: &str) -> usize {
+pub fn json_values(text: impl AsRef<[u8]>) -> usize {
     let (mut count, mut quoted, mut is_escaped) = (1_usize, false, false);
-    for byte in text.bytes() {
+    for byte in text.as_ref() {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' if quoted => is_escaped = true,

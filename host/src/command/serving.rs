@@ -99,7 +99,7 @@ async fn list(
     resource: &Resource,
     selection: &Selection,
 ) -> anyhow::Result<Vec<Object>> {
-    let all = list_all(api, resource, selection, PAGE).await;
+    let all = list_all(api, resource, selection, PAGE, None).await;
     let all = all.with_context(|| format!("listing {}", resource.plural))?;
     Ok(all.into_iter().filter_map(Object::new).collect())
 }

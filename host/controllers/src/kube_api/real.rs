@@ -17,6 +17,7 @@ use kube::core::response::Status;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::answer::{Limits, MANAGEMENT, WORKLOAD, parse};
 use super::shown::Shown;
 use super::{
     ApiError, Duplex, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
@@ -34,12 +35,6 @@ const WATCH_LINE_BYTES_MAX: usize = 4 << 20;
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-/// One answer of the management cluster's API server, which is trusted: a page of 500 objects of 512 KiB.
-const MANAGEMENT_ANSWER_BYTES_MAX: usize = 256 << 20;
-
-/// One answer of a workload cluster's API server, which is not: a page of 500 Pods or Nodes of 32 KiB is half of it.
-const WORKLOAD_ANSWER_BYTES_MAX: usize = 32 << 20;
-
 /// What a server says of a refusal: a Status with as many causes as an object has fields.
 const REFUSAL_BYTES_MAX: usize = 1 << 20;
 
@@ -47,7 +42,7 @@ const REFUSAL_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub struct RealApi {
     client: Client,
-    answer_bytes_max: usize,
+    limits: Limits,
     shown: Option<Arc<Shown>>,
 }
 
@@ -57,7 +52,7 @@ impl RealApi {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            answer_bytes_max: MANAGEMENT_ANSWER_BYTES_MAX,
+            limits: MANAGEMENT,
             shown: None,
         }
     }
@@ -67,7 +62,7 @@ impl RealApi {
     pub fn of_workload(client: Client, shown: Option<Shown>) -> Self {
         Self {
             client,
-            answer_bytes_max: WORKLOAD_ANSWER_BYTES_MAX,
+            limits: WORKLOAD,
             shown: shown.map(Arc::new),
         }
     }
@@ -75,7 +70,7 @@ impl RealApi {
     async fn text(&self, request: Request<Vec<u8>>) -> Result<String, ApiError> {
         let answer = async {
             let body = accepted(&self.client, request).await?;
-            let bytes = whole(body, self.answer_bytes_max).await?;
+            let bytes = whole(body, self.limits.answer_bytes).await?;
             String::from_utf8(bytes.into())
                 .map_err(|_| ApiError::Unavailable("the API server's answer is no text".to_owned()))
         };
@@ -90,10 +85,14 @@ impl RealApi {
     }
 
     async fn object(&self, request: Request<Vec<u8>>) -> Result<Value, ApiError> {
-        let text = self.text(request).await?;
-        let mut value: Value = serde_json::from_str(&text).map_err(not_json)?;
+        let mut value = self.json(request).await?;
         project(&mut value);
         Ok(value)
+    }
+
+    async fn json(&self, request: Request<Vec<u8>>) -> Result<Value, ApiError> {
+        let text = self.text(request).await?;
+        parse(text.as_bytes(), self.limits.answer_values)
     }
 }
 
@@ -143,10 +142,6 @@ fn project(object: &mut Value) {
     {
         status.remove("images");
     }
-}
-
-fn not_json(error: serde_json::Error) -> ApiError {
-    ApiError::Unavailable(format!("the API server's answer is not JSON: {error}"))
 }
 
 fn translate(error: kube::Error) -> ApiError {
@@ -281,8 +276,7 @@ impl KubeApi for RealApi {
             } else {
                 "application/json"
             };
-            let text = self.text(request(Method::GET, path, accept, None)?).await?;
-            let mut list: Value = serde_json::from_str(&text).map_err(not_json)?;
+            let mut list = self.json(request(Method::GET, path, accept, None)?).await?;
             let mut items = match list.get_mut("items").map(Value::take) {
                 Some(Value::Array(items)) => items,
                 _ => Vec::new(),
@@ -339,7 +333,7 @@ impl KubeApi for RealApi {
             let request = request(Method::GET, path, accept, None)?;
             let body = accepted(&self.client, request).await?;
             let body = body.into_data_stream().map_err(std::io::Error::other);
-            Ok(events(body.into_async_read()))
+            Ok(events(body.into_async_read(), self.limits.event_values))
         }
         .boxed()
     }
@@ -504,45 +498,49 @@ impl KubeApi for RealApi {
 /// The lines of a watch as events. The stream ends after the first error.
 fn events(
     body: impl AsyncBufRead + Send + 'static,
+    values_max: usize,
 ) -> BoxStream<'static, Result<WatchEvent, ApiError>> {
-    stream::unfold(Some((Box::pin(body), Vec::new())), |state| async move {
-        let (mut body, mut line) = state?;
-        line.clear();
-        loop {
-            let chunk = match body.fill_buf().await {
-                Ok([]) => return None,
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    return Some((Err(ApiError::Unavailable(chain(&error))), None));
-                }
-            };
-            let end = chunk.iter().position(|b| *b == b'\n');
-            let (taken, complete) = match end {
-                Some(end) => (end.saturating_add(1), true),
-                None => (chunk.len(), false),
-            };
-            line.extend(chunk.iter().take(taken));
-            body.consume_unpin(taken);
-            if line.len() > WATCH_LINE_BYTES_MAX {
-                let message = format!("a watch event is over {WATCH_LINE_BYTES_MAX} bytes");
-                return Some((Err(ApiError::Unavailable(message)), None));
-            }
-            if complete && line.len() > 1 {
-                return match event(&line) {
-                    Ok(event) => Some((Ok(event), Some((body, line)))),
-                    Err(error) => Some((Err(error), None)),
+    stream::unfold(
+        Some((Box::pin(body), Vec::new())),
+        move |state| async move {
+            let (mut body, mut line) = state?;
+            line.clear();
+            loop {
+                let chunk = match body.fill_buf().await {
+                    Ok([]) => return None,
+                    Ok(chunk) => chunk,
+                    Err(error) => {
+                        return Some((Err(ApiError::Unavailable(chain(&error))), None));
+                    }
                 };
+                let end = chunk.iter().position(|b| *b == b'\n');
+                let (taken, complete) = match end {
+                    Some(end) => (end.saturating_add(1), true),
+                    None => (chunk.len(), false),
+                };
+                line.extend(chunk.iter().take(taken));
+                body.consume_unpin(taken);
+                if line.len() > WATCH_LINE_BYTES_MAX {
+                    let message = format!("a watch event is over {WATCH_LINE_BYTES_MAX} bytes");
+                    return Some((Err(ApiError::Unavailable(message)), None));
+                }
+                if complete && line.len() > 1 {
+                    return match event(&line, values_max) {
+                        Ok(event) => Some((Ok(event), Some((body, line)))),
+                        Err(error) => Some((Err(error), None)),
+                    };
+                }
+                if complete {
+                    line.clear();
+                }
             }
-            if complete {
-                line.clear();
-            }
-        }
-    })
+        },
+    )
     .boxed()
 }
 
-fn event(line: &[u8]) -> Result<WatchEvent, ApiError> {
-    let mut event: Value = serde_json::from_slice(line).map_err(not_json)?;
+fn event(line: &[u8], values_max: usize) -> Result<WatchEvent, ApiError> {
+    let mut event = parse(line, values_max)?;
     let mut object = event.get_mut("object").map(Value::take).unwrap_or_default();
     match event.get("type").and_then(Value::as_str) {
         Some("ADDED" | "MODIFIED") => {
@@ -626,9 +624,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_answer_that_would_become_a_large_object_is_not_read() {
+        let of = |values: usize| format!("[{}0]", "0,".repeat(values.saturating_sub(2)));
+        let answer = of(WORKLOAD.answer_values);
+        assert!(parse(answer.as_bytes(), WORKLOAD.answer_values).is_ok());
+        let answer = of(WORKLOAD.answer_values + 1);
+        let why = parse(answer.as_bytes(), WORKLOAD.answer_values).unwrap_err();
+        assert!(why.to_string().contains("values"), "{why}");
+        assert!(parse(answer.as_bytes(), MANAGEMENT.answer_values).is_ok());
+        let line = |values| {
+            format!(
+                "{{\"type\":\"ADDED\",\"object\":{{\"x\":{}}}}}\n",
+                of(values)
+            )
+        };
+        let few = line(WORKLOAD.event_values - 10);
+        let many = line(WORKLOAD.event_values);
+        let text = futures::io::Cursor::new(few.clone() + &many + &few);
+        let seen: Vec<_> = events(text, WORKLOAD.event_values).collect().await;
+        assert!(matches!(&seen[..], [Ok(WatchEvent::Applied(_)), Err(_)]));
+    }
+
+    #[tokio::test]
     async fn an_answer_that_does_not_end_is_dropped_at_its_limit() {
         for (status, limit) in [
-            (StatusCode::OK, WORKLOAD_ANSWER_BYTES_MAX),
+            (StatusCode::OK, WORKLOAD.answer_bytes),
             (StatusCode::BAD_GATEWAY, REFUSAL_BYTES_MAX),
         ] {
             let why = asked(status, usize::MAX).await;

@@ -201,6 +201,7 @@ fn refused(error: ApiError) -> WorkloadError {
         ApiError::Forbidden(_) => WorkloadError::Denied(format!(
             "the workload cluster refuses it to the host: {message}"
         )),
+        ApiError::TooLarge(_) => WorkloadError::Limit(message),
         ApiError::TooManyRequests { .. } | ApiError::Unavailable(_) => {
             WorkloadError::Unavailable(message)
         }

@@ -90,7 +90,7 @@ struct Served<'a> {
     workload: Arc<Workload>,
     /// Whether changes of Nodes are told: before the connection is told of, nobody knows of its Nodes.
     told: Arc<AtomicBool>,
-    nodes: BoxFuture<'a, ()>,
+    nodes: BoxFuture<'a, ApiError>,
 }
 
 impl Served<'_> {
@@ -99,7 +99,7 @@ impl Served<'_> {
         let synced = timeout(SYNC_TIMEOUT, self.workload.nodes.synced());
         tokio::select! {
             biased;
-            () = &mut self.nodes => Err("the watch on Nodes has ended".to_owned()),
+            ended = &mut self.nodes => Err(ended.to_string()),
             synced = synced => synced
                 .map_err(|_| format!("Nodes were not listed within {} s", SYNC_TIMEOUT.as_secs())),
         }
@@ -336,7 +336,10 @@ impl Keeper {
             let (fresh, next) = tokio::select! {
                 biased;
                 end = self.probe_on(&*served.workload.api, made, stale_told) => break end,
-                () = &mut served.nodes => break End::Silent,
+                ended = &mut served.nodes => {
+                    self.failed(ended.to_string(), stale_told);
+                    break End::Silent;
+                }
                 next = self.replacement(used.as_deref()) => next,
             };
             self.asks(&fresh.secret);

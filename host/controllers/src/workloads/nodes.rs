@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use crate::kinds;
-use crate::kube_api::KubeApi;
+use crate::kube_api::{KubeApi, WORKLOAD_LIST_BYTES_MAX};
 use crate::object::Object;
 use crate::pki;
 use crate::store::{Change, Store};
@@ -55,7 +55,7 @@ impl Workload {
     pub(crate) fn new(api: Arc<dyn KubeApi>) -> Self {
         Self {
             api,
-            nodes: Arc::new(Store::new(kinds::NODE.clone())),
+            nodes: Arc::new(Store::bounded(kinds::NODE.clone(), WORKLOAD_LIST_BYTES_MAX)),
             drains: Semaphore::new(DRAINS_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             by_provider_id: Mutex::default(),

@@ -1,6 +1,6 @@
 //! Cases of the connection keeper, with an API server and a clock of our own. Time is virtual.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use capstan_core::material::{KUBECONFIG, secret_key, secret_object};
@@ -9,6 +9,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
+
+mod endless;
 
 use super::*;
 use crate::ctx::SystemClock;
@@ -51,6 +53,8 @@ pub(crate) struct Fake {
     probes: AtomicUsize,
     secret: Mutex<Option<Value>>,
     nodes: Mutex<Vec<Value>>,
+    /// There is always another page.
+    is_endless: AtomicBool,
     /// How many seconds a list takes.
     list_takes_s: AtomicU32,
     /// The only Pod.
@@ -68,6 +72,7 @@ impl Fake {
             probes: AtomicUsize::new(0),
             secret: Mutex::default(),
             nodes: Mutex::default(),
+            is_endless: AtomicBool::new(false),
             list_takes_s: AtomicU32::new(0),
             pod: Mutex::default(),
             events: broadcast::channel(16).0,
@@ -123,8 +128,10 @@ impl KubeApi for Fake {
         _: &'a Resource,
         _: &'a Selection,
         _: u32,
-        _: Option<&'a str>,
+        at: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Page, ApiError>> {
+        let page = at.map_or(0, |at| at.parse::<usize>().unwrap());
+        let is_endless = self.is_endless.load(Ordering::SeqCst);
         let items = self.nodes.lock().unwrap().clone();
         let takes = Duration::from_secs(self.list_takes_s.load(Ordering::SeqCst).into());
         async move {
@@ -132,7 +139,7 @@ impl KubeApi for Fake {
             Ok(Page {
                 items,
                 resource_version: "10".to_owned(),
-                next: None,
+                next: is_endless.then(|| page.saturating_add(1).to_string()),
             })
         }
         .boxed()

@@ -151,12 +151,16 @@ fn broken_rule(requirement: &Requirement, object: &Value, cluster_name: &str) ->
             .then(|| format!("a shared secret has 16 to 64 bytes, not {bytes}")),
         Requirement::JoinToken { token_type, .. } => (token_type != BOOTSTRAP_TOKEN)
             .then(|| format!("there is no token type {token_type:?}")),
-        Requirement::SecretValue { secret, .. } => {
-            let named = object.get("spec").is_some_and(|spec| names(spec, secret));
-            (!named && !is_own(cluster_name, secret))
-                .then(|| format!("the object's spec does not name Secret {secret}"))
-        }
+        Requirement::SecretValue { secret, .. } => (!is_named(object, secret)
+            && !is_own(cluster_name, secret))
+        .then(|| format!("the object's spec does not name Secret {secret}")),
     }
+}
+
+/// Whether an object's spec names a Secret.
+#[must_use]
+pub fn is_named(object: &Value, secret: &str) -> bool {
+    object.get("spec").is_some_and(|spec| names(spec, secret))
 }
 
 /// Whether a Secret has the name of one of the cluster's own that plugins may use: its authorities are material anyway, its

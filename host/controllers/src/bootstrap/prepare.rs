@@ -1,5 +1,7 @@
 //! Has bootstrap data made: material by handle, the plugin's parts, the Secret.
 
+use std::sync::Arc;
+
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_core::answer::CONTRACT_CONDITIONS;
@@ -238,7 +240,10 @@ async fn gather(
                 template,
                 ..
             } => {
-                let bytes = secret_value(ctx, &cluster.key, secret, key, template).await?;
+                let secret_key = ObjectKey::new(cluster.key.namespace.clone(), secret);
+                let found = secret_value(ctx, &seen.object, &cluster.key, role, &secret_key);
+                let found = found.await?;
+                let bytes = filled(&found, &secret_key, key, template)?;
                 put_secret(&mut gathered, name, "value", bytes);
             }
         }
@@ -300,11 +305,15 @@ fn put_kept(
             public(gathered, "public-key", key);
         }
         _ => {
-            let value = secret
-                .data
-                .get(VALUE_KEY)
-                .ok_or_else(|| lacking(VALUE_KEY))?
-                .clone();
+            let value = secret.data.get(VALUE_KEY);
+            let value = value.ok_or_else(|| lacking(VALUE_KEY))?.clone();
+            // The data of a machine is a value with its format, and an authority has keys: neither is a shared secret.
+            if secret.data.len() > 1 {
+                let message = format!(
+                    "the Secret for {name} has more than the key {VALUE_KEY}, which is all that a shared secret has"
+                );
+                return Err(Failure::terminal("SecretRefused", message));
+            }
             put_secret(gathered, name, "value", value);
             return Ok(());
         }
@@ -326,26 +335,43 @@ fn put_secret(gathered: &mut Gathered, name: &str, part: &str, bytes: Vec<u8>) {
     });
 }
 
+/// A Secret whose values a plugin asked for. Of the cluster's own a worker gets only what its config's spec names: its plugin could ask
+/// for the keys of the control plane in this way, too.
 async fn secret_value(
     ctx: &Ctx,
+    config: &Object,
     cluster: &ObjectKey,
-    name: &str,
-    key: &str,
+    role: Role,
+    key: &ObjectKey,
+) -> Result<Arc<SecretData>, Failure> {
+    let secret = ctx.secrets.get(&*ctx.api, key).await;
+    let secret = secret.map_err(|error| failure(&format!("reading Secret {key}"), &error))?;
+    let secret = secret.ok_or_else(|| {
+        Failure::transient("SecretNotFound", format!("Secret {key} does not exist"))
+    })?;
+    if secret.secret_type == SECRET_TYPE {
+        ensure::own(key, &secret, cluster)?;
+        if role == Role::JoinWorker && !material::is_named(&config.value, &key.name) {
+            let kind = config.kind();
+            let message = format!(
+                "Secret {key} is of the control plane: a worker gets it only when the spec of its {kind} names it"
+            );
+            return Err(Failure::terminal("SecretRefused", message));
+        }
+    }
+    Ok(secret)
+}
+
+/// A value of a Secret, with what belongs into its places.
+fn filled(
+    secret: &SecretData,
+    key: &ObjectKey,
+    field: &str,
     template: &[(String, String)],
 ) -> Result<Vec<u8>, Failure> {
-    let secret_key = ObjectKey::new(cluster.namespace.clone(), name);
-    let secret = ctx.secrets.get(&*ctx.api, &secret_key).await;
-    let secret =
-        secret.map_err(|error| failure(&format!("reading Secret {secret_key}"), &error))?;
-    let lacking = |what: String| Failure::transient("SecretNotFound", what);
-    let secret = secret.ok_or_else(|| lacking(format!("Secret {secret_key} does not exist")))?;
-    if secret.secret_type == SECRET_TYPE {
-        ensure::own(&secret_key, &secret, cluster)?;
-    }
-    let value = secret
-        .data
-        .get(key)
-        .ok_or_else(|| lacking(format!("Secret {secret_key} has no key {key}")))?;
+    let value = secret.data.get(field).ok_or_else(|| {
+        Failure::transient("SecretNotFound", format!("Secret {key} has no key {field}"))
+    })?;
     if template.is_empty() {
         return Ok(value.clone());
     }
@@ -357,7 +383,7 @@ async fn secret_value(
         Failure::terminal(
             "TemplateInvalid",
             format!(
-                "Secret {secret_key}, key {key}: {error}: it may only have {}",
+                "Secret {key}, key {field}: {error}: it may only have {}",
                 known.join(", ")
             ),
         )
@@ -426,31 +452,35 @@ async fn store(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use capstan_core::material::KeyAlgorithm;
 
     use super::*;
     use crate::kube_api::KubeApi;
     use crate::workloads::tests::{Fake, host_of};
 
-    fn kept(public: &str, private: &str) -> SecretData {
-        use base64::Engine as _;
-        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        SecretData::read(&json!({"data": {
-            CERTIFICATE_KEY: encode(public), PRIVATE_KEY: encode(private), VALUE_KEY: encode("shared"),
-        }}))
+    /// A Secret of cluster `evil`.
+    fn kept(content: &[(&str, &str)]) -> SecretData {
+        SecretData::read(&object("evil-x", content))
+    }
+
+    fn object(name: &str, content: &[(&str, &str)]) -> Value {
+        let bytes: Vec<_> = content.iter().map(|(k, v)| (*k, v.as_bytes())).collect();
+        material::secret_object(&ObjectKey::new("ns", name), "evil", None, &bytes)
     }
 
     /// What a plugin is given, and what of it are secrets.
-    fn given(requirement: &Requirement, secret: &SecretData, role: Role) -> Gathered {
+    fn given(
+        requirement: &Requirement,
+        secret: &SecretData,
+        role: Role,
+    ) -> Result<Gathered, Failure> {
         let mut gathered = Gathered {
             material: Vec::new(),
             secrets: SecretTable::new(),
             token_id: None,
         };
-        put_kept(&mut gathered, requirement, secret, role).unwrap();
-        gathered
+        put_kept(&mut gathered, requirement, secret, role)?;
+        Ok(gathered)
     }
 
     #[test]
@@ -462,7 +492,8 @@ mod tests {
             jiff::Timestamp::now(),
         )
         .unwrap();
-        let secret = kept(&ca.public, &ca.private);
+        let pair = kept(&[(CERTIFICATE_KEY, &ca.public), (PRIVATE_KEY, &ca.private)]);
+        let shared = kept(&[(VALUE_KEY, "shared")]);
         let name = || "ca".to_owned();
         let all = [
             Requirement::CertificateAuthority {
@@ -482,7 +513,9 @@ mod tests {
         ];
         for requirement in &all {
             for role in [Role::Init, Role::JoinControlPlane, Role::JoinWorker] {
-                let gathered = given(requirement, &secret, role);
+                let is_shared = matches!(requirement, Requirement::SharedSecret { .. });
+                let secret = if is_shared { &shared } else { &pair };
+                let gathered = given(requirement, secret, role).unwrap();
                 let mut handles = 0;
                 for material in &gathered.material {
                     match &material.value {
@@ -496,11 +529,40 @@ mod tests {
                         }
                     }
                 }
-                let is_shared = matches!(requirement, Requirement::SharedSecret { .. });
                 let expected = usize::from(is_shared || role != Role::JoinWorker);
                 assert_eq!(handles, expected, "{requirement:?} {role:?}");
             }
         }
+        // Another machine's data is no shared secret, nor is a pair with a value beside it.
+        let data = kept(&[(VALUE_KEY, "data"), (FORMAT_KEY, "cloud-config")]);
+        let odd = kept(&[(VALUE_KEY, "x"), (PRIVATE_KEY, &ca.private)]);
+        for secret in [data, odd] {
+            let refused = given(&all[2], &secret, Role::JoinControlPlane).err();
+            assert_eq!(refused.unwrap().reason, "SecretRefused");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_gets_a_secret_of_its_cluster_only_when_its_config_names_it() {
+        let fake = Fake::new();
+        fake.holds(object("evil-ca", &[(PRIVATE_KEY, "k")]));
+        let ctx = host_of(fake as Arc<dyn KubeApi>);
+        let (cluster, key) = (
+            ObjectKey::new("ns", "evil"),
+            ObjectKey::new("ns", "evil-ca"),
+        );
+        let asked = async |config: &Object, role| {
+            let secret = secret_value(&ctx, config, &cluster, role, &key).await;
+            secret.map(drop).map_err(|failure| failure.reason)
+        };
+        let plain = config("m");
+        let mut naming = Value::clone(&plain.value);
+        naming["spec"] = json!({"files": [{"contentFrom": {"secret": {"name": "evil-ca"}}}]});
+        let naming = Object::new(naming).unwrap();
+        let refused = Err("SecretRefused".to_owned());
+        assert_eq!(asked(&plain, Role::JoinWorker).await, refused);
+        assert_eq!(asked(&plain, Role::JoinControlPlane).await, Ok(()));
+        assert_eq!(asked(&naming, Role::JoinWorker).await, Ok(()));
     }
 
     fn config(name: &str) -> Object {

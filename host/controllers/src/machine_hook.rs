@@ -7,7 +7,6 @@ use capstan_api::annotation;
 use capstan_api::machine_hook::MachineHook;
 use capstan_api::name::ObjectKey;
 use capstan_core::call::manifest::PluginKind;
-use capstan_core::machine::hook::records;
 use capstan_core::machine_hook::{self as core, Observed, Plugin, Waiting};
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
@@ -17,7 +16,10 @@ use crate::access::Access;
 use crate::controller::{Controller, Primary, Report, Source, Spec, Watch};
 use crate::ctx::Ctx;
 use crate::kinds;
-use crate::machine::{hook::is_bound, typed};
+use crate::machine::{
+    hook::{is_bound, records},
+    typed,
+};
 use crate::object::{Locator, Object};
 use crate::store::Change;
 
@@ -127,7 +129,7 @@ impl Controller for MachineHookController {
         let machines = ctx.store(&kinds::MACHINE).all();
         let deleting = machines.iter().filter(|machine| machine.is_deleting());
         let waiting = deleting.filter_map(|machine| {
-            let mut written = records(machine.annotation(annotation::HOOKS));
+            let mut written = records(ctx, machine);
             let record = written.remove(&object.key.name)?;
             let waits = record.done.is_none() && is_bound(ctx, &hook, machine);
             waits.then(|| Waiting {

@@ -11,6 +11,7 @@ use capstan_core::machine::Observed;
 use capstan_core::machine::hook::{self as core, Answer, Hook, Turn};
 use capstan_core::plan::Failure;
 use capstan_engine::{CallEnv, CallError, SecretTable};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::ctx::{Ctx, Writer, failure};
@@ -29,7 +30,7 @@ pub(super) fn bound(ctx: &Ctx, machine: &Object, said: &BTreeMap<String, core::S
     if bindings.is_empty() {
         return Vec::new();
     }
-    let mut records = core::records(machine.annotation(annotation::HOOKS));
+    let mut records = records(ctx, machine);
     let mut hooks = Vec::new();
     for binding in bindings.iter().filter(|binding| !binding.is_deleting()) {
         let Ok(binding) = binding.typed::<MachineHook>() else {
@@ -40,11 +41,23 @@ pub(super) fn bound(ctx: &Ctx, machine: &Object, said: &BTreeMap<String, core::S
         }
         let mut hook = Hook::bound(&binding);
         hook.unavailable = plugin_of(ctx, &hook.plugin).problem(&hook.plugin);
+        hook.begun = begun(machine);
         hook.record = records.remove(&hook.name);
         hook.said = said.get(&hook.name).cloned();
         hooks.push(hook);
     }
     hooks
+}
+
+/// What was written down of hooks in a Machine's deletion.
+pub(crate) fn records(ctx: &Ctx, machine: &Object) -> BTreeMap<String, core::Record> {
+    let text = machine.annotation(annotation::HOOKS);
+    core::records(text, begun(machine), ctx.now())
+}
+
+/// When a Machine's deletion began.
+fn begun(machine: &Object) -> Option<Timestamp> {
+    machine.text("/metadata/deletionTimestamp")?.parse().ok()
 }
 
 /// Whether a MachineHook is about a Machine.
@@ -122,6 +135,8 @@ pub(super) async fn record(
     };
     let patch = core::record_patch(
         machine.annotation(annotation::HOOKS),
+        begun(&machine),
+        ctx.now(),
         &machine.resource_version.to_string(),
         turn,
     );

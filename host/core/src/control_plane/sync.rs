@@ -55,8 +55,13 @@ pub fn annotations(desired: &Desired) -> BTreeMap<String, String> {
     annotations
 }
 
+/// What the control plane gives, but for what only the host writes down.
 fn passed_on(desired: &Desired) -> BTreeMap<String, String> {
-    desired.machine_annotations.iter().cloned().collect()
+    let annotations = desired.machine_annotations.iter();
+    annotations
+        .filter(|(key, _)| key != annotation::HOOKS)
+        .cloned()
+        .collect()
 }
 
 /// Keys that a change of the control plane may take back.

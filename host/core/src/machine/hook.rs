@@ -39,6 +39,9 @@ const BUSY_CHECK: Duration = Duration::from_secs(2);
 /// How soon it is looked again whether a missing plugin is there.
 const PLUGIN_CHECK: Duration = Duration::from_secs(5);
 
+/// How far the clock of this host may be behind that of another which wrote something down.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+
 /// What is shown of a plugin's words, in bytes.
 const WORDS_BYTES_MAX: usize = 1024;
 
@@ -65,6 +68,8 @@ pub struct Hook {
     pub config: Value,
     /// Why the plugin cannot be asked; `None` when it can.
     pub unavailable: Option<String>,
+    /// When the Machine's deletion began, by the API server's clock.
+    pub begun: Option<Timestamp>,
     /// What was written down of it on this Machine.
     pub record: Option<Record>,
     /// What it said last, in this process.
@@ -162,6 +167,7 @@ impl Hook {
             on_cluster_deletion: spec.on_cluster_deletion,
             config: Value::Object(spec.config.clone()),
             unavailable: None,
+            begun: None,
             record: None,
             said: None,
         }
@@ -181,6 +187,15 @@ impl Hook {
             OnClusterDeletion::Skip => false,
             OnClusterDeletion::Default => self.phase == Phase::PreTerminate,
         }
+    }
+
+    /// When it was its turn. Not before the deletion, also where this host's clock is behind the server's: what is written down would
+    /// not count, and the hook be asked for ever.
+    fn since(&self, now: Timestamp) -> Timestamp {
+        let first = || self.begun.map_or(now, |begun| begun.max(now));
+        self.record
+            .as_ref()
+            .map_or_else(first, |record| record.since)
     }
 
     /// When its time is over.
@@ -285,7 +300,7 @@ impl Hook {
         Turn {
             hook: self.name.clone(),
             record: Record {
-                since: self.record.as_ref().map_or(now, |record| record.since),
+                since: self.since(now),
                 done: Some(now),
                 outcome: Some(outcome),
             },
@@ -306,7 +321,7 @@ impl Hook {
         Turn {
             hook: self.name.clone(),
             record: Record {
-                since: self.record.as_ref().map_or(now, |record| record.since),
+                since: self.since(now),
                 done: None,
                 outcome: None,
             },
@@ -404,18 +419,35 @@ pub fn is_bound(
         && matches(&spec.cluster_selector, cluster)
 }
 
-/// What was written down on a Machine, in the annotation's text, by name of the hook; what cannot be read counts as not written.
+/// What was written down on a Machine, in the annotation's text, by name of the hook; what cannot be read counts as not written. So does
+/// what is not of the deletion that began then, if one did: a template, or a backup of another Machine, answers for no hook.
 #[must_use]
-pub fn records(text: Option<&str>) -> BTreeMap<String, Record> {
-    text.and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default()
+pub fn records(
+    text: Option<&str>,
+    begun: Option<Timestamp>,
+    now: Timestamp,
+) -> BTreeMap<String, Record> {
+    let all: Option<BTreeMap<String, Record>> =
+        text.and_then(|text| serde_json::from_str(text).ok());
+    let (Some(begun), Some(mut all)) = (begun, all) else {
+        return BTreeMap::new();
+    };
+    let latest = now.saturating_add(CLOCK_SKEW_MAX).unwrap_or(now).max(begun);
+    all.retain(|_, record| (begun..=latest).contains(&record.since));
+    all
 }
 
 /// The merge patch that writes down a turn beside what is written already; `None` when it is written already. Only of the
 /// Machine as it was seen: the annotation is replaced whole.
 #[must_use]
-pub fn record_patch(text: Option<&str>, resource_version: &str, turn: &Turn) -> Option<Value> {
-    let mut all = records(text);
+pub fn record_patch(
+    text: Option<&str>,
+    begun: Option<Timestamp>,
+    now: Timestamp,
+    resource_version: &str,
+    turn: &Turn,
+) -> Option<Value> {
+    let mut all = records(text, begun, now);
     let mut record = turn.record.clone();
     // Written by an earlier turn whose answer was lost: the clock runs on from there, and what is over stays so.
     if let Some(written) = all.get(&turn.hook) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use capstan_api::name::label_value;
 use capstan_api::v1beta2::{API_VERSION, ContractVersionedObjectReference, MachineDeletionSpec};
-use capstan_api::{finalizer, label};
+use capstan_api::{annotation, finalizer, label};
 use serde_json::{Value, json};
 
 use super::observed::{MachineSeen, Observed};
@@ -89,11 +89,14 @@ fn fixed_labels(observed: &Observed) -> BTreeMap<String, String> {
     labels
 }
 
+/// Annotations of the template, but for what only the host writes down.
 fn annotations(observed: &Observed) -> BTreeMap<String, String> {
     let metadata = observed.set.spec.template.metadata.as_ref();
-    metadata
+    let mut annotations = metadata
         .map(|metadata| metadata.annotations.clone())
-        .unwrap_or_default()
+        .unwrap_or_default();
+    annotations.remove(annotation::HOOKS);
+    annotations
 }
 
 /// Keys that a change of the template may take back.

@@ -170,6 +170,33 @@ fn a_machine_that_the_server_refused_is_said_in_the_condition() {
 }
 
 #[test]
+fn a_template_answers_for_no_hook_of_its_machines() {
+    let mut seen = below("v1.36.3", "v1.36.1");
+    let annotations = [("note", "x"), (annotation::HOOKS, "{}")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let metadata = seen.set.spec.template.metadata.get_or_insert_default();
+    metadata.annotations = annotations.into();
+    let steps = decide(&seen, at(0)).steps;
+    let made = steps.iter().find_map(|step| match step {
+        Step::Create(made) => Some(&made[0].machine["metadata"]["annotations"]),
+        _ => None,
+    });
+    let made = made.expect("a Machine");
+    assert_eq!(
+        (&made["note"], made.get(annotation::HOOKS)),
+        (&json!("x"), None)
+    );
+    let mut existing = observed(Value::Null, vec![machine("m", 1, json!([]))]);
+    existing.set = seen.set;
+    let change = super::desired::in_place(&existing, &existing.machines[0]).expect("differs");
+    let given = &change.patch.expect("a patch")["metadata"]["annotations"];
+    assert_eq!(
+        (&given["note"], given.get(annotation::HOOKS)),
+        (&json!("x"), None)
+    );
+}
+
+#[test]
 fn an_orphan_is_taken_in_and_a_machine_of_another_is_left() {
     let mut seen = observed(Value::Null, vec![machine("orphan", 1, json!([]))]);
     seen.set.metadata.uid = Some("set".to_owned());

@@ -29,7 +29,9 @@ fn settings_reach_existing_machines_in_place() {
     let mut seen = with_infra(&json!({}));
     let mut wanted = desired(1);
     wanted.machine_labels = vec![("tier".to_owned(), "silver".to_owned())];
-    wanted.machine_annotations = vec![("note".to_owned(), "x".to_owned())];
+    wanted.machine_annotations = [("note", "x"), (annotation::HOOKS, "{}")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec();
     wanted.deletion = json!({"nodeDrainTimeoutSeconds": 30});
     wanted.readiness_gates = json!([{"conditionType": "Mine"}]);
     wanted.taints = json!([{"key": "k", "effect": "NoSchedule", "propagation": "Always"}]);

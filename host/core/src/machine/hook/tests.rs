@@ -9,6 +9,9 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000_i64.saturating_add(second)).expect("in range")
 }
 
+/// When the Machine's deletion began.
+const BEGUN: Option<Timestamp> = Some(Timestamp::UNIX_EPOCH);
+
 fn binding(spec: Value) -> MachineHook {
     let mut all = json!({"plugin": "p", "phase": "PreDrain"});
     for (key, value) in spec.as_object().into_iter().flatten() {
@@ -85,14 +88,14 @@ fn it_is_asked_at_its_turn_and_again_when_it_said() {
 fn another_host_goes_on_with_what_was_written_down() {
     let first = hook(json!({"timeoutSeconds": 60, "onTimeout": "Proceed"}));
     let turn = first.answered(&waiting(), at(0));
-    let patch = record_patch(None, "7", &turn).expect("news");
+    let patch = record_patch(None, BEGUN, at(0), "7", &turn).expect("news");
     let text = patch["metadata"]["annotations"][annotation::HOOKS]
         .as_str()
         .expect("text")
         .to_owned();
-    assert_eq!(record_patch(Some(&text), "7", &turn), None);
+    assert_eq!(record_patch(Some(&text), BEGUN, at(0), "7", &turn), None);
     let mut second = hook(json!({"timeoutSeconds": 60, "onTimeout": "Proceed"}));
-    second.record = records(Some(&text)).remove("h");
+    second.record = records(Some(&text), BEGUN, at(0)).remove("h");
     assert_eq!(second.next(at(1)), NextTurn::Ask, "nothing is remembered");
     assert!(
         matches!(second.next(at(60)), NextTurn::GiveUp(_)),
@@ -108,14 +111,64 @@ fn what_is_written_already_is_not_begun_again() {
         text.expect("text").to_owned()
     };
     let hook = hook(json!({"timeoutSeconds": 60}));
-    let first = written(record_patch(None, "7", &hook.answered(&waiting(), at(0))));
+    let first = written(record_patch(
+        None,
+        BEGUN,
+        at(0),
+        "7",
+        &hook.answered(&waiting(), at(0)),
+    ));
     let late = hook.answered(&waiting(), at(40));
-    assert_eq!(record_patch(Some(&first), "8", &late), None);
+    assert_eq!(record_patch(Some(&first), BEGUN, at(50), "8", &late), None);
     let done = hook.answered(&Answer::Proceed, at(50));
-    let done = written(record_patch(Some(&first), "8", &done));
-    let record = records(Some(&done)).remove("h").expect("is written");
+    let done = written(record_patch(Some(&first), BEGUN, at(50), "8", &done));
+    let record = records(Some(&done), BEGUN, at(50))
+        .remove("h")
+        .expect("is written");
     assert_eq!((record.since, record.done), (at(0), Some(at(50))));
-    assert_eq!(record_patch(Some(&done), "9", &late), None);
+    assert_eq!(record_patch(Some(&done), BEGUN, at(50), "9", &late), None);
+}
+
+#[test]
+fn what_was_written_down_before_the_deletion_or_for_later_answers_for_no_hook() {
+    let text = |since: i64| {
+        let record = json!({"since": at(since), "done": at(since), "outcome": "Proceeded"});
+        json!({"h": record}).to_string()
+    };
+    let counts = |since: i64, begun: Option<i64>, now: i64| {
+        let written = records(Some(&text(since)), begun.map(at), at(now));
+        written.contains_key("h")
+    };
+    assert!(counts(0, Some(0), 10));
+    assert!(!counts(-1, Some(0), 10), "of a template, or a backup");
+    assert!(!counts(5, None, 10), "nobody deletes the Machine");
+    assert!(!counts(100, Some(0), 10), "for a deletion to come");
+    assert!(counts(70, Some(0), 10), "another host's clock is ahead");
+    // What does not count is written over, whatever it says.
+    let hook = Hook {
+        begun: Some(at(0)),
+        ..hook(json!({}))
+    };
+    let turn = hook.answered(&waiting(), at(10));
+    let patch = record_patch(Some(&text(-1)), hook.begun, at(10), "7", &turn).expect("news");
+    let text = patch["metadata"]["annotations"][annotation::HOOKS].as_str();
+    let record = records(text, hook.begun, at(10)).remove("h");
+    assert_eq!(record, Some(turn.record));
+}
+
+#[test]
+fn a_host_whose_clock_is_behind_the_servers_believes_what_it_wrote() {
+    let behind = Hook {
+        begun: Some(at(300)),
+        ..hook(json!({}))
+    };
+    for answer in [waiting(), Answer::Proceed] {
+        let turn = behind.answered(&answer, at(0));
+        let patch = record_patch(None, behind.begun, at(0), "7", &turn).expect("news");
+        let text = patch["metadata"]["annotations"][annotation::HOOKS].as_str();
+        let record = records(text, behind.begun, at(1)).remove("h");
+        assert_eq!(record, Some(turn.record));
+    }
 }
 
 #[test]

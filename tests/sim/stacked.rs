@@ -138,6 +138,7 @@ pub fn objects(replicas: u32) -> Vec<(&'static Resource, Value)> {
             &*sim::SIM_STACKED_CONTROL_PLANE,
             json!({"metadata": {"name": CLUSTER}, "spec": {
                 "replicas": replicas, "version": "v1.36.0", "settings": 0,
+                "machineTemplate": {"spec": {"infrastructureRef": {"kind": "SimMachineTemplate", "name": TEMPLATE}}},
             }}),
         ),
         (

@@ -31,7 +31,7 @@ use crate::secrets::ensure::{self, Holder};
 use crate::store::Change;
 
 /// Role of the kinds that this controller looks after.
-const ROLE: &str = "bootstrap-config";
+pub(crate) const ROLE: &str = "bootstrap-config";
 
 /// Role of the kinds that are control planes.
 const CONTROL_PLANE_ROLE: &str = "control-plane";

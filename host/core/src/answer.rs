@@ -5,8 +5,10 @@
 
 use serde_json::Value;
 
+use crate::call::control_plane::Desired;
 use crate::call::infrastructure::{ClusterAnswer, DeletionAnswer, MachineAnswer};
 use crate::call::{Endpoint, PluginCondition, Progress};
+use crate::material::is_named;
 use crate::plan::Failure;
 
 /// Address types of the contract (upstream `api/core/v1beta2/common_types.go`).
@@ -169,6 +171,33 @@ pub fn check_deletion(answer: &DeletionAnswer) -> Result<(), Violation> {
     check_own(&answer.status, &answer.conditions)
 }
 
+/// Checks what a control-plane plugin says of the objects that are made of its control plane: the template is the one that the object's
+/// spec names, and the config of a kind for configs (`is_bootstrap`). The host has the right to make other kinds, too.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_desired(
+    desired: &Desired,
+    control_plane: &Value,
+    is_bootstrap: bool,
+) -> Result<(), Violation> {
+    let template = &desired.infrastructure_template;
+    let names = |what: &str| is_named(control_plane, what);
+    if !names(&template.kind) || !names(&template.name) {
+        return Err(Violation::new(format!(
+            "the control plane's spec does not name {} {}, which machines would be made of",
+            template.kind, template.name
+        )));
+    }
+    if !is_bootstrap {
+        return Err(Violation::new(format!(
+            "{}.{} is not a kind of bootstrap configs",
+            desired.bootstrap_kind, desired.bootstrap_group
+        )));
+    }
+    Ok(())
+}
+
 fn check_own(status: &Value, conditions: &[PluginCondition]) -> Result<(), Violation> {
     let Some(fields) = status.as_object() else {
         return Err(Violation::new("status is not a JSON object"));
@@ -241,6 +270,7 @@ mod tests {
 
     use super::*;
     use crate::call::Waiting;
+    use crate::call::control_plane::ObjectReference;
 
     fn machine() -> MachineAnswer {
         MachineAnswer {
@@ -322,6 +352,32 @@ mod tests {
             message: String::new(),
         }];
         assert!(check_machine(&answer, None).is_err());
+    }
+
+    #[test]
+    fn a_control_plane_is_made_of_the_template_that_it_names_and_of_configs() {
+        let template = |kind: &str, name: &str| ObjectReference {
+            group: "infrastructure.cluster.x-k8s.io".to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        };
+        let mut desired = crate::control_plane::tests::desired(1);
+        let reference = json!({"kind": "LocalMachineTemplate", "name": "cp"});
+        let plane =
+            json!({"spec": {"machineTemplate": {"spec": {"infrastructureRef": reference}}}});
+        for (kind, name, is_right) in [
+            ("LocalMachineTemplate", "cp", true),
+            ("LocalMachineTemplate", "other", false),
+            ("ClusterResourceSetTemplate", "cp", false),
+        ] {
+            desired.infrastructure_template = template(kind, name);
+            assert_eq!(
+                check_desired(&desired, &plane, true).is_ok(),
+                is_right,
+                "{kind} {name}"
+            );
+            assert!(check_desired(&desired, &plane, false).is_err());
+        }
     }
 
     #[test]

@@ -638,4 +638,4 @@ pub fn machine_labels(
     clippy::arithmetic_side_effects,
     reason = "code of tests: a number that is not as expected ends the test"
 )]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use capstan_api::contract::SecretPurpose;
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
+use capstan_core::answer::check_desired;
 use capstan_core::call::control_plane::{
     Components, ControlPlaneInput, ControlPlaneMachineInput, Desired, InitializedWhen,
 };
@@ -20,7 +21,9 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use super::{MemberObjects, Seen, datastore, expiry, looked_up, material, owner_cluster, rotation};
+use crate::access;
 use crate::attempt;
+use crate::bootstrap;
 use crate::ctx::Ctx;
 use crate::etcd::Identities;
 use crate::kinds;
@@ -104,6 +107,14 @@ impl<'a> Ask<'a> {
             desired.version.insert(0, 'v');
         }
         desired.max_surge = desired.max_surge.min(1);
+        let kind = GroupKind {
+            group: desired.bootstrap_group.clone(),
+            kind: desired.bootstrap_kind.clone(),
+        };
+        let is_bootstrap = kind.group == access::BOOTSTRAP
+            || self.ctx.plugins.role_of(&kind).as_deref() == Some(bootstrap::ROLE);
+        check_desired(&desired, &self.object.value, is_bootstrap)
+            .map_err(|violation| violation.failure(&self.plugin.name))?;
         Ok(desired)
     }
 

@@ -23,7 +23,7 @@ fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
 }
 
-fn desired(replicas: u32) -> Desired {
+pub(crate) fn desired(replicas: u32) -> Desired {
     Desired {
         replicas,
         version: "v1.36.0".to_owned(),

@@ -13,6 +13,11 @@ pub use self::bucket::Bucket;
 use self::directory::Directory;
 pub use self::taking::{Progress, Snapshots};
 use super::EtcdError;
+use super::message::SNAPSHOT;
+
+/// Bytes of one snapshot: twice the 8 GiB that etcd's page on system limits suggests at most for a database. All clusters share the place,
+/// and what sends the bytes is not trusted.
+const BYTES_MAX: u64 = 16 << 30;
 
 /// End of a snapshot's name.
 const SUFFIX: &str = ".db";
@@ -81,6 +86,7 @@ impl SnapshotStore {
             target,
             keep: self.keep,
             bytes: 0,
+            bytes_max: BYTES_MAX,
         })
     }
 }
@@ -102,13 +108,20 @@ pub(super) struct Writing {
     target: Target,
     keep: usize,
     bytes: u64,
+    bytes_max: u64,
 }
 
 impl Writing {
-    /// Adds a part.
+    /// Adds a part. What has become too large is the member's doing and not the place's: another may be better.
     pub(super) async fn add(&mut self, part: &[u8]) -> Result<(), EtcdError> {
         let length = u64::try_from(part.len()).unwrap_or_default();
         self.bytes = self.bytes.saturating_add(length);
+        if self.bytes > self.bytes_max {
+            return Err(EtcdError::Broken {
+                call: SNAPSHOT,
+                why: format!("it has more than {} MiB", self.bytes_max >> 20),
+            });
+        }
         match &mut self.target {
             Target::File(file) => file.add(part).await,
             Target::Object(object) => object.add(part).await,
@@ -150,5 +163,20 @@ mod tests {
         let names = ["1.db", "3.db", "2.db", "notes.txt"].map(str::to_owned);
         assert_eq!(surplus(&names, 2), ["1.db"]);
         assert!(surplus(&["1.db".to_owned()], 1).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_without_end_is_dropped_at_its_limit_and_nothing_of_it_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::new(place.path().to_owned(), 1);
+        let cluster = ObjectKey::new("ns", "c");
+        let mut writing = store.begin(&cluster, Timestamp::UNIX_EPOCH).await.unwrap();
+        writing.bytes_max = 10;
+        writing.add(b"0123456789").await.unwrap();
+        let refused = writing.add(b"0").await.unwrap_err();
+        assert!(matches!(refused, EtcdError::Broken { .. }), "{refused}");
+        drop(writing);
+        let of_cluster = place.path().join("ns.c");
+        assert_eq!(std::fs::read_dir(of_cluster).unwrap().count(), 0);
     }
 }

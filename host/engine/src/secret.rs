@@ -116,10 +116,10 @@ impl SecretTable {
         forms
     }
 
-    /// The text with every secret of this table that occurs in it taken out.
+    /// The text with every secret of this table that occurs in it taken out, with or without the line end that it is kept with.
     pub(crate) fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for value in &self.values {
+        for value in self.values.iter().map(|value| value.trim_ascii()) {
             if value.len() < REDACT_BYTES_MIN {
                 continue;
             }
@@ -177,6 +177,8 @@ mod tests {
         table.add(b"hunter2-hunter2".to_vec());
         assert!(!format!("{table:?}").contains("hunter"));
         assert_eq!(table.redact("it is hunter2-hunter2!"), "it is [secret]!");
+        table.add(b"kept-with-a-line-end\n".to_vec());
+        assert_eq!(table.redact("kept-with-a-line-end!"), "[secret]!");
         table.add(b"a\"b\"c\"d\"e".to_vec());
         let text = format!(
             "{} hunter2-hunter2 a\\\"b\\\"c\\\"d\\\"e injected",

@@ -367,6 +367,28 @@ mod tests {
     }
 
     #[test]
+    fn the_host_reaches_no_service_that_tells_a_machine_its_credentials() {
+        let documents = installation().documents();
+        let policy = one(&documents, "NetworkPolicy");
+        let to = policy["spec"]["egress"][1]["to"].as_array().unwrap();
+        let except: Vec<&Value> = to
+            .iter()
+            .flat_map(|to| to["ipBlock"]["except"].as_array().unwrap())
+            .collect();
+        for never in [
+            "169.254.0.0/16",
+            "fe80::/10",
+            "fd00:ec2::254/128",
+            "fd00:ec2::23/128",
+            "fd20:ce::254/128",
+            "fd00:c1::a9fe:a9fe/128",
+            "fd00:42::42/128",
+        ] {
+            assert!(except.contains(&&json!(never)), "{never} in {except:?}");
+        }
+    }
+
+    #[test]
     fn the_deployment_runs_what_the_image_has() {
         let containerfile = include_str!("../Containerfile");
         let documents = installation().documents();

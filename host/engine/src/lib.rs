@@ -39,6 +39,7 @@ pub use anatomy::{Anatomy, anatomy};
 pub use breaker::BreakerState;
 pub use bucket::{Bucket, BucketError, BucketPlace, Upload};
 pub use call::CallEnv;
+pub use capability::address::METADATA_V6;
 pub use capability::event::{EventSink, GuestEvent};
 pub use capability::secret::{FoundSecret, SecretSource};
 pub use capability::workload::{

@@ -3,6 +3,7 @@
 use std::path::{Component, Path};
 
 use capstan_api::annotation;
+use capstan_engine::METADATA_V6;
 use capstan_engine::limit::CONTAINER_MEMORY_BYTES;
 use serde_json::{Value, json};
 
@@ -103,7 +104,7 @@ pub(super) fn documents(installation: &Installation) -> Vec<Value> {
                     {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
                     {"to": [
                         {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
-                        {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]}},
+                        {"ipBlock": {"cidr": "::/0", "except": metadata_v6()}},
                     ]},
                 ],
             },
@@ -125,6 +126,14 @@ fn volume(installation: &Installation) -> Option<&Claim> {
 
 fn is_alone(installation: &Installation) -> bool {
     installation.replicas <= 1
+}
+
+/// Links, and where clouds tell a machine about itself by IPv6.
+fn metadata_v6() -> Vec<String> {
+    let addresses = METADATA_V6.iter().map(|address| format!("{address}/128"));
+    std::iter::once("fe80::/10".to_owned())
+        .chain(addresses)
+        .collect()
 }
 
 /// The claim to a volume, when it is to be made. Of several hosts each has it mounted, and one writes.

@@ -2,6 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Where clouds keep an instance's credentials, by IPv6: EC2, the credentials of pods of EKS, Google, Oracle and Scaleway. They are
+/// unique local addresses: only this list tells them from those of private networks.
+pub const METADATA_V6: [Ipv6Addr; 5] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+
 /// Why an address is not public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AddressClass {
@@ -65,9 +75,7 @@ fn class_of_v6(address: Ipv6Addr) -> AddressClass {
         (0x2002, ..) => class_of_v4(embedded(s1, s2)),
         (0x2001, 0, ..) => AddressClass::Never,
         (0x2001, 0xdb8, ..) | (0x100, 0, 0, 0, ..) => AddressClass::Never,
-        (0xfd00, 0xec2, 0, 0, 0, 0) if s6 == 0 && matches!(s7, 0x254 | 0x23) => {
-            AddressClass::Metadata
-        }
+        _ if METADATA_V6.contains(&address) => AddressClass::Metadata,
         (0xfe80..=0xfebf, ..) => AddressClass::Local,
         (0xfc00..=0xfdff, ..) | (0xfec0..=0xfeff, ..) => AddressClass::Private,
         (0xff00..=0xffff, ..) => AddressClass::Never,
@@ -140,6 +148,9 @@ mod tests {
         for metadata in [
             "169.254.169.254",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
         ] {

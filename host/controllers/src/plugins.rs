@@ -4,6 +4,7 @@
 
 mod capability;
 mod hold;
+mod idempotency;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -346,7 +347,7 @@ impl ActivePlugin {
             now_ms: u64::try_from(ctx.now().as_millisecond()).unwrap_or_default(),
             deadline: self.limits.wall,
             attempt,
-            idempotency_key: format!("{}-{operation}", object.uid),
+            idempotency_key: idempotency::key(&object.uid, operation),
             mode: if ctx.planned.is_some() {
                 Mode::Plan
             } else {

@@ -27,6 +27,9 @@ const READS: [&str; 3] = ["get", "list", "watch"];
 /// How long a server keeps a watch open.
 const WATCH_SECONDS: u64 = 290;
 
+/// How often a server says that nothing has changed.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
 /// How long a pod takes to end after its eviction, at most.
 pub const POD_GRACE_S: i64 = 30;
 
@@ -114,6 +117,8 @@ struct Watch {
     version: u64,
     ready: std::collections::VecDeque<(u64, WatchEvent)>,
     ends: tokio::time::Instant,
+    /// When it last said that nothing has changed.
+    heard: tokio::time::Instant,
     is_over: bool,
 }
 
@@ -173,6 +178,10 @@ impl Watch {
                     tokio::select! {
                         biased;
                         () = changes => {}
+                        () = tokio::time::sleep_until(self.heard + BOOKMARK_EVERY) => {
+                            self.heard = tokio::time::Instant::now();
+                            return Some(Ok(WatchEvent::Bookmark(self.version.to_string())));
+                        }
                         () = tokio::time::sleep_until(self.ends) => {
                             self.is_over = true;
                             return Some(Ok(WatchEvent::Bookmark(self.version.to_string())));
@@ -330,6 +339,7 @@ impl KubeApi for HostApi {
                 version,
                 ready: std::collections::VecDeque::new(),
                 ends: tokio::time::Instant::now() + Duration::from_secs(WATCH_SECONDS),
+                heard: tokio::time::Instant::now(),
                 is_over: false,
             };
             let events = stream::unfold(watch, |mut watch| async move {

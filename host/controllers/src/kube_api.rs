@@ -8,6 +8,8 @@ pub mod management;
 pub mod real;
 mod room;
 pub mod shown;
+#[cfg(test)]
+pub(crate) mod staged;
 
 use std::fmt;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::kube_api::{ApiError, KubeApi, PAGE, Resource, Room, Selection, WatchEvent};
 use crate::object::Object;
@@ -12,6 +13,11 @@ use crate::store::{Change, Store};
 /// Waits after failures: doubling up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// A watch that brings nothing for so long is taken for dead. A connection can break without a word to this end, and what happened since would
+/// never be seen. Servers say once a minute that nothing has changed (upstream `apiserver/pkg/storage/cacher`, `bookmarkFrequency`), so two
+/// of these are missing. A server that does not say it is asked once more in this time, from where the watch is.
+const SILENCE_MAX: Duration = Duration::from_secs(150);
 
 /// Lists and watches for ever, unless there is more than the store has room for: then it ends with that.
 pub async fn run(
@@ -24,6 +30,7 @@ pub async fn run(
     let mut retry = RETRY_FIRST;
     let mut at: Option<String> = None;
     loop {
+        let begun = Instant::now();
         let outcome = match &at {
             None => list(&*api, &store, &selection, &mut changed)
                 .await
@@ -58,7 +65,11 @@ pub async fn run(
                     // The kind is not served (yet, or any more): what we knew of it is not there.
                     at = None;
                 }
-                tokio::time::sleep(retry).await;
+                if begun.elapsed() >= RETRY_MAX {
+                    // It went well for a while: this is no failure in a row.
+                    retry = RETRY_FIRST;
+                }
+                sleep(retry).await;
                 retry = retry.saturating_mul(2).min(RETRY_MAX);
             }
         }
@@ -99,11 +110,25 @@ async fn follow(
     mut version: String,
     changed: &mut (impl FnMut(&Resource, Change) + Send),
 ) -> (String, Result<(), ApiError>) {
-    let mut events = match api.watch(store.resource(), selection, &version).await {
-        Ok(events) => events,
-        Err(error) => return (version, Err(error)),
+    let begun = Instant::now();
+    let watch = api.watch(store.resource(), selection, &version);
+    let mut events = match timeout(SILENCE_MAX, watch).await {
+        Ok(Ok(events)) => events,
+        Ok(Err(error)) => return (version, Err(error)),
+        Err(_) => return (version, Err(silent())),
     };
-    while let Some(event) = events.next().await {
+    let mut is_empty = true;
+    loop {
+        let event = match timeout(SILENCE_MAX, events.next()).await {
+            Ok(Some(event)) => event,
+            Ok(None) if is_empty && begun.elapsed() < RETRY_MAX => {
+                let words = "the watch ended at once".to_owned();
+                return (version, Err(ApiError::Unavailable(words)));
+            }
+            Ok(None) => return (version, Ok(())),
+            Err(_) => return (version, Err(silent())),
+        };
+        is_empty = false;
         let change = match event {
             Ok(WatchEvent::Bookmark(at)) => {
                 version = at;
@@ -129,5 +154,86 @@ async fn follow(
             changed(store.resource(), change);
         }
     }
-    (version, Ok(()))
+}
+
+fn silent() -> ApiError {
+    let silence_s = SILENCE_MAX.as_secs();
+    ApiError::Unavailable(format!("the watch has said nothing for {silence_s} s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kinds;
+    use crate::kube_api::staged::{Act, Staged};
+    use crate::tasks::Tasks;
+
+    const LIST: &str = "list /api/v1/nodes";
+    const WATCH: &str = "watch /api/v1/nodes";
+
+    fn node(name: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}})
+    }
+
+    /// A watch of Nodes that has its list, and the server.
+    async fn watching() -> (Arc<Staged>, Arc<Store>) {
+        let api = Staged::new();
+        let store = Arc::new(Store::new(kinds::NODE.clone()));
+        let watched = Arc::clone(&store);
+        let server = Arc::clone(&api);
+        Tasks::default().spawn("watch", async move {
+            run(server, watched, Selection::default(), |_, _| {}).await;
+        });
+        store.synced().await;
+        settle().await;
+        (api, store)
+    }
+
+    /// Lets everything happen that needs no time.
+    async fn settle() {
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_says_nothing_any_more_is_asked_again_from_where_it_was() {
+        let (api, store) = watching().await;
+        api.tell(&kinds::NODE, Ok(WatchEvent::Bookmark("17".to_owned())));
+        settle().await;
+        // The connection is dead: what happens now is told to nobody, and the next request hangs as well.
+        api.hold(&kinds::NODE, node("n"));
+        api.act(WATCH, Act::Hang);
+        sleep(SILENCE_MAX + Duration::from_secs(1)).await;
+        let after = |version: u32| format!("{WATCH} after {version}");
+        assert_eq!(api.asked(WATCH), [after(10), after(17)]);
+        api.act(WATCH, None);
+        sleep(SILENCE_MAX + Duration::from_secs(1)).await;
+        assert_eq!(api.asked(WATCH), [after(10), after(17), after(17)]);
+        api.give(&kinds::NODE, node("n"));
+        settle().await;
+        assert_eq!(store.len(), 1);
+        assert_eq!(api.asked(LIST).len(), 1, "nothing was forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_told_that_nothing_changes_goes_on() {
+        let (api, _) = watching().await;
+        for minute in 0..10 {
+            sleep(Duration::from_secs(60)).await;
+            let bookmark = WatchEvent::Bookmark((20 + minute).to_string());
+            api.tell(&kinds::NODE, Ok(bookmark));
+        }
+        assert_eq!(api.asked(WATCH).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_that_end_at_once_are_asked_for_less_and_less_often() {
+        let (api, _) = watching().await;
+        api.act(WATCH, Act::End);
+        api.tell(&kinds::NODE, Err(ApiError::Unavailable(String::new())));
+        sleep(Duration::from_secs(60)).await;
+        let asked = api.asked(WATCH).len();
+        assert!(asked < 15, "{asked} times in a minute");
+    }
 }

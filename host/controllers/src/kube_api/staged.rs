@@ -1,0 +1,276 @@
+//! An API server for unit tests: it holds what it is given, answers as it is told, and notes what it is asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use capstan_api::name::ObjectKey;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::{
+    ApiError, Duplex, KubeApi, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
+};
+
+type Event = Result<WatchEvent, ApiError>;
+
+/// Events that a test may give before anybody reads them.
+const EVENTS_MAX: usize = 100;
+
+/// What becomes of a request.
+#[derive(Clone)]
+pub(crate) enum Act {
+    /// It is never answered.
+    Hang,
+    /// A watch ends at once.
+    End,
+}
+
+/// The server. It begins at version 10.
+#[derive(Default)]
+pub(crate) struct Staged(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Objects by the path of their collection.
+    objects: BTreeMap<String, Vec<Value>>,
+    /// How often something was changed.
+    changes: u64,
+    /// What becomes of requests, by what their words begin with.
+    acts: BTreeMap<String, Act>,
+    asked: Vec<String>,
+    watches: Vec<(String, mpsc::Sender<Event>)>,
+}
+
+impl State {
+    fn version(&self) -> String {
+        self.changes.saturating_add(10).to_string()
+    }
+}
+
+impl Staged {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Has an object from now on, and tells nobody of it.
+    pub(crate) fn hold(&self, resource: &Resource, mut object: Value) -> Value {
+        let mut state = self.lock();
+        state.changes = state.changes.saturating_add(1);
+        object["metadata"]["resourceVersion"] = state.version().into();
+        let all = state.objects.entry(resource.path(None, None)).or_default();
+        all.retain(|other| other["metadata"]["name"] != object["metadata"]["name"]);
+        all.push(object.clone());
+        object
+    }
+
+    /// Has an object from now on, and tells who watches.
+    pub(crate) fn give(&self, resource: &Resource, object: Value) {
+        let object = self.hold(resource, object);
+        self.tell(resource, Ok(WatchEvent::Applied(object)));
+    }
+
+    /// Tells who watches.
+    pub(crate) fn tell(&self, resource: &Resource, event: Event) {
+        let path = resource.path(None, None);
+        let mut state = self.lock();
+        let watches = state.watches.iter().filter(|(of, _)| *of == path);
+        for (_, watch) in watches {
+            // A watch that somebody gave up is told nothing.
+            let _ = watch.try_send(event.clone());
+        }
+        state.watches.retain(|(_, watch)| !watch.is_closed());
+    }
+
+    /// From now on this becomes of requests whose words (such as `list /apis/g/v1/things`) begin so; `None`: what is usual.
+    pub(crate) fn act(&self, words: &str, act: impl Into<Option<Act>>) {
+        match act.into() {
+            Some(act) => self.lock().acts.insert(words.to_owned(), act),
+            None => self.lock().acts.remove(words),
+        };
+    }
+
+    /// What was asked whose words begin so.
+    pub(crate) fn asked(&self, words: &str) -> Vec<String> {
+        let state = self.lock();
+        let asked = state.asked.iter().filter(|asked| asked.starts_with(words));
+        asked.cloned().collect()
+    }
+
+    /// Notes a request and does what is told of it; whether a watch is to end.
+    async fn note(&self, words: String) -> Result<bool, ApiError> {
+        let act = {
+            let mut state = self.lock();
+            let mut acts = state.acts.iter();
+            let act = acts.find(|(begin, _)| words.starts_with(begin.as_str()));
+            let act = act.map(|(_, act)| act.clone());
+            state.asked.push(words);
+            act
+        };
+        match act {
+            None => Ok(false),
+            Some(Act::End) => Ok(true),
+            Some(Act::Hang) => std::future::pending().await,
+        }
+    }
+
+    fn find(&self, resource: &Resource, key: &ObjectKey) -> Result<Value, ApiError> {
+        let state = self.lock();
+        let all = state.objects.get(&resource.path(None, None));
+        let found = all.into_iter().flatten().find(|object| {
+            let metadata = &object["metadata"];
+            metadata["name"] == *key.name
+                && metadata["namespace"].as_str().unwrap_or_default() == key.namespace
+        });
+        let missing = || ApiError::NotFound(format!("{} {key} not found", resource.plural));
+        found.cloned().ok_or_else(missing)
+    }
+}
+
+impl KubeApi for Staged {
+    fn list<'a>(
+        &'a self,
+        resource: &'a Resource,
+        _: &'a Selection,
+        _: u32,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, ApiError>> {
+        async move {
+            let path = resource.path(None, None);
+            self.note(format!("list {path}")).await?;
+            let state = self.lock();
+            Ok(Page {
+                items: state.objects.get(&path).cloned().unwrap_or_default(),
+                resource_version: state.version(),
+                next: None,
+            })
+        }
+        .boxed()
+    }
+
+    fn watch<'a>(
+        &'a self,
+        resource: &'a Resource,
+        _: &'a Selection,
+        resource_version: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, ApiError>> {
+        async move {
+            let path = resource.path(None, None);
+            let is_over = self
+                .note(format!("watch {path} after {resource_version}"))
+                .await?;
+            let (watch, events) = mpsc::channel(EVENTS_MAX);
+            if !is_over {
+                self.lock().watches.push((path, watch));
+            }
+            let events = futures::stream::unfold(events, |mut events| async move {
+                events.recv().await.map(|event| (event, events))
+            });
+            Ok(events.boxed())
+        }
+        .boxed()
+    }
+
+    fn get<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let path = resource.path(Some(&key.namespace), Some(&key.name));
+            self.note(format!("get {path}")).await?;
+            self.find(resource, key)
+        }
+        .boxed()
+    }
+
+    fn create<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: &'a str,
+        object: &'a Value,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let path = resource.path(Some(namespace), None);
+            self.note(format!("create {path}")).await?;
+            Ok(self.hold(resource, object.clone()))
+        }
+        .boxed()
+    }
+
+    fn create_subresource<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+        subresource: &'a str,
+        body: &'a Value,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let path = resource.path(Some(&key.namespace), Some(&key.name));
+            self.note(format!("create {path}/{subresource}")).await?;
+            Ok(body.clone())
+        }
+        .boxed()
+    }
+
+    fn patch<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+        _: Option<&'a str>,
+        _: &'a Patch,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Value, ApiError>> {
+        async move {
+            let path = resource.path(Some(&key.namespace), Some(&key.name));
+            self.note(format!("patch {path}")).await?;
+            self.find(resource, key)
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(
+        &'a self,
+        resource: &'a Resource,
+        key: &'a ObjectKey,
+        _: &'a Preconditions,
+    ) -> BoxFuture<'a, Result<(), ApiError>> {
+        async move {
+            let path = resource.path(Some(&key.namespace), Some(&key.name));
+            self.note(format!("delete {path}")).await?;
+            self.find(resource, key).map(drop)
+        }
+        .boxed()
+    }
+
+    fn port_forward<'a>(
+        &'a self,
+        pod: &'a ObjectKey,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, ApiError>> {
+        async move {
+            self.note(format!("forward {pod}:{port}")).await?;
+            Err(ApiError::Unavailable("there are no pods here".to_owned()))
+        }
+        .boxed()
+    }
+
+    fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
+        async move {
+            self.note(format!("get {path}")).await?;
+            Ok(String::new())
+        }
+        .boxed()
+    }
+
+    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>> {
+        async { Ok(None) }.boxed()
+    }
+}

@@ -94,7 +94,7 @@ pub struct Seen {
     machine: Option<Arc<Object>>,
     cluster: Option<Arc<Object>>,
     plugin: Option<Arc<ActivePlugin>>,
-    control_plane_version: String,
+    control_plane_version: Result<String, Failure>,
 }
 
 impl Controller for BootstrapController {
@@ -168,7 +168,7 @@ impl Controller for BootstrapController {
         });
         let control_plane_version = match &cluster {
             Some(cluster) => control_plane_version(ctx, cluster).await,
-            None => String::new(),
+            None => Ok(String::new()),
         };
         let mut observed = Observed {
             config: Value::clone(&object.value),
@@ -316,7 +316,7 @@ fn owner_machine(ctx: &Ctx, object: &Object) -> Option<Arc<Object>> {
 }
 
 /// `spec.version` of a cluster's control plane, if it has one.
-async fn control_plane_version(ctx: &Ctx, cluster: &Object) -> String {
+async fn control_plane_version(ctx: &Ctx, cluster: &Object) -> Result<String, Failure> {
     let text = |field: &str| {
         cluster
             .text(&format!("/spec/controlPlaneRef/{field}"))
@@ -324,16 +324,17 @@ async fn control_plane_version(ctx: &Ctx, cluster: &Object) -> String {
     };
     let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
     else {
-        return String::new();
+        return Ok(String::new());
     };
-    // A kind that cannot be resolved has no version to tell.
-    let Ok(store) = ctx.external(&GroupKind { group, kind }).await else {
-        return String::new();
+    let store = match ctx.external(&GroupKind { group, kind }).await {
+        Ok(store) => store,
+        Err(failure) if failure.reason == "KindNotListed" => return Err(failure),
+        // A kind that cannot be resolved has no version to tell.
+        Err(_) => return Ok(String::new()),
     };
     let object = store.get(&ObjectKey::new(cluster.key.namespace.clone(), name));
-    object
-        .and_then(|object| object.text("/spec/version").map(str::to_owned))
-        .unwrap_or_default()
+    let version = object.and_then(|object| object.text("/spec/version").map(str::to_owned));
+    Ok(version.unwrap_or_default())
 }
 
 fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {

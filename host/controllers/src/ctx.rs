@@ -227,18 +227,19 @@ impl Ctx {
         self.get(&kinds::CRD, &key)
     }
 
-    /// The store of a kind that a reference names; watches it from now on, and waits for its first list.
+    /// The store of a kind that a reference names; watches it from now on, and waits a moment for its first list.
     ///
     /// # Errors
-    /// As [`Ctx::resolve`].
+    /// As [`Ctx::resolve`]; transient when the kind cannot be listed.
     pub async fn external(&self, kind: &GroupKind) -> Result<Arc<Store>, Failure> {
-        if let Some(store) = self.stores.get(kind) {
-            store.synced().await;
-            return Ok(store);
-        }
-        let resource = self.resolve(kind)?;
-        let store = self.stores.ensure(&resource, Selection::default());
-        store.synced().await;
+        let store = match self.stores.get(kind) {
+            Some(store) => store,
+            None => self
+                .stores
+                .ensure(&self.resolve(kind)?, Selection::default()),
+        };
+        let listed = store.listed().await;
+        listed.map_err(|why| Failure::transient("KindNotListed", why))?;
         Ok(store)
     }
 

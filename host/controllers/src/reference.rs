@@ -1,7 +1,6 @@
 //! Looking at what references name.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use capstan_api::contract;
 use capstan_api::name::ObjectKey;
@@ -10,12 +9,10 @@ use capstan_core::lookup::Lookup;
 use serde_json::Value;
 
 use crate::ctx::Ctx;
+use crate::kinds;
 use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::object::Object;
 use crate::store::Store;
-
-/// How long a reconcile waits for the first list of a kind: many times what a server takes.
-const FIRST_LIST: Duration = Duration::from_secs(5);
 
 /// The kind that a reference names.
 #[must_use]
@@ -98,20 +95,151 @@ impl Objects {
     }
 }
 
-/// The objects of a kind in the version that a reference names; watches them from now on. A version that is not served keeps
-/// nobody waiting.
-pub async fn pinned(ctx: &Ctx, kind: &Pinned) -> Objects {
-    let resource = kind.resource();
-    if ctx.is_not_installed(&resource.group_kind()).await {
+/// The objects of a kind in the version that a reference names; watches them from now on. A kind is watched once, for all who look: a
+/// version that the others do not use, which anybody can write into a reference, is watched for nobody.
+pub async fn pinned(ctx: &Ctx, pinned: &Pinned) -> Objects {
+    let resource = pinned.resource();
+    let kind = resource.group_kind();
+    if ctx.is_not_installed(&kind).await {
         return Objects::None;
     }
-    let store = ctx.stores.ensure(&resource, Selection::default());
-    match tokio::time::timeout(FIRST_LIST, store.synced()).await {
+    let store = if kinds::is_known(&kind) {
+        ctx.stores.get(&kind)
+    } else {
+        match ctx.resolve(&kind) {
+            Ok(used) if used == resource => {
+                Some(ctx.stores.ensure(&resource, Selection::default()))
+            }
+            Ok(used) => return Objects::Unknown(other_version(&resource, &used)),
+            Err(failure) => return Objects::Unknown(failure.message),
+        }
+    };
+    let Some(store) = store else {
+        return Objects::Unknown(format!("the host does not look at objects of {kind}"));
+    };
+    if *store.resource() != resource {
+        return Objects::Unknown(other_version(&resource, store.resource()));
+    }
+    match store.listed().await {
         Ok(()) => Objects::Watched(store),
-        Err(_) => Objects::Unknown(format!(
-            "{} of {} cannot be listed: is this version served?",
-            resource.plural,
-            resource.api_version()
-        )),
+        Err(why) => Objects::Unknown(why),
+    }
+}
+
+fn other_version(named: &Resource, used: &Resource) -> String {
+    format!(
+        "{} are not looked at in version {}: name {}",
+        named.plural,
+        named.api_version(),
+        used.api_version()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::time::{Duration, Instant, advance, sleep};
+
+    use super::*;
+    use crate::ctx::SystemClock;
+    use crate::kube_api::ApiError;
+    use crate::kube_api::staged::{Act, Staged};
+    use crate::tasks::Tasks;
+    use crate::workloads::RealConnect;
+
+    /// A host whose management cluster serves Things.
+    async fn host() -> (Arc<Staged>, Ctx) {
+        let api = Staged::new();
+        api.hold(
+            &kinds::CRD,
+            json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {
+                    "name": "things.g.io", "uid": "crd",
+                    "labels": {"cluster.x-k8s.io/v1beta2": "v1"},
+                },
+            }),
+        );
+        api.hold(
+            &thing("v1").resource(),
+            json!({
+                "apiVersion": "g.io/v1", "kind": "Thing",
+                "metadata": {"name": "a", "namespace": "ns", "uid": "a"},
+            }),
+        );
+        let ctx = Ctx::new(
+            Arc::clone(&api) as Arc<dyn crate::kube_api::KubeApi>,
+            Arc::new(RealConnect::default()),
+            Arc::new(SystemClock),
+            Tasks::default(),
+            "ns",
+        );
+        ctx.store(&kinds::CRD).synced().await;
+        (api, ctx)
+    }
+
+    fn thing(version: &str) -> Pinned {
+        Pinned::new(&format!("g.io/{version}"), "Thing")
+    }
+
+    async fn look(ctx: &Ctx) -> Lookup<Arc<Object>> {
+        let kind = thing("v1").resource().group_kind();
+        lookup(ctx, &kind, &ObjectKey::new("ns", "a")).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_version_that_is_not_served_spoils_nothing_for_who_names_the_kind_as_it_is() {
+        let (api, ctx) = host().await;
+        let refused = ApiError::NotFound("404 page not found".to_owned());
+        api.act("list /apis/g.io/v9", Act::Refuse(refused));
+        let Objects::Unknown(why) = pinned(&ctx, &thing("v9")).await else {
+            panic!("it cannot be seen");
+        };
+        assert!(why.contains("name g.io/v1"), "{why}");
+        assert!(look(&ctx).await.found().is_some());
+        let named = pinned(&ctx, &thing("v1")).await;
+        assert!(named.one(&ObjectKey::new("ns", "a")).found().is_some());
+        assert!(api.asked("list /apis/g.io/v9").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kinds_that_the_host_knows_are_watched_for_nobody_a_second_time() {
+        let (api, ctx) = host().await;
+        let name = "machines.cluster.x-k8s.io";
+        let definition = json!({"metadata": {"name": name, "uid": name}});
+        api.give(&kinds::CRD, definition);
+        sleep(Duration::from_millis(1)).await;
+        let machines = Pinned::new("cluster.x-k8s.io/v9", "Machine");
+        let seen = pinned(&ctx, &machines).await;
+        assert!(matches!(seen, Objects::Unknown(_)));
+        ctx.store(&kinds::MACHINE).synced().await;
+        let seen = pinned(&ctx, &machines).await;
+        assert!(matches!(seen, Objects::Unknown(_)));
+        let machines = Pinned::new("cluster.x-k8s.io/v1beta2", "Machine");
+        let seen = pinned(&ctx, &machines).await;
+        assert!(matches!(seen, Objects::Watched(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_cannot_be_listed_is_unknown_and_holds_up_nobody_for_long() {
+        let (api, ctx) = host().await;
+        let list = "list /apis/g.io/v1/things";
+        let refused = ApiError::Forbidden("things.g.io is forbidden".to_owned());
+        api.act(list, Act::Refuse(refused));
+        let begun = Instant::now();
+        let Lookup::Unknown(why) = look(&ctx).await else {
+            panic!("it cannot be seen");
+        };
+        assert!(why.contains("things.g.io is forbidden"), "{why}");
+        assert!(begun.elapsed() <= Duration::from_secs(5));
+        // From now on nobody waits.
+        let begun = Instant::now();
+        assert!(matches!(look(&ctx).await, Lookup::Unknown(_)));
+        assert!(begun.elapsed().is_zero());
+        // Until it can be listed.
+        api.act(list, None);
+        advance(Duration::from_secs(15)).await;
+        sleep(Duration::from_millis(1)).await;
+        assert!(look(&ctx).await.found().is_some());
     }
 }

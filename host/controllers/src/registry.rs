@@ -329,6 +329,11 @@ impl Registry {
         {
             return;
         }
+        self.wake_referring(ctx);
+    }
+
+    /// Puts every object into its queue that may refer to kinds of others.
+    fn wake_referring(&self, ctx: &Ctx) {
         for route in &self.routes {
             if route
                 .watches
@@ -381,6 +386,13 @@ impl Listener for Registry {
                     route.wake((watch.map)(&ctx, change));
                 }
             }
+        }
+    }
+
+    fn listed(&self, resource: &Resource) {
+        if let Some(ctx) = self.ctx.upgrade() {
+            tracing::info!(kind = %resource.kind, "objects of this kind are listed now");
+            self.wake_referring(&ctx);
         }
     }
 }

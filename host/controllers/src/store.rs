@@ -4,9 +4,12 @@
 //! write. Events that are not newer than what is known change nothing and wake nobody.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::flag::Flag;
 use crate::kube_api::{ApiError, Resource, memory_bytes, too_large};
@@ -15,6 +18,9 @@ use crate::object::Object;
 /// How many UIDs of deleted objects are remembered, so that a late answer to an earlier write does not bring one back.
 const TOMBSTONES_MAX: usize = 4096;
 
+/// How long a reconcile waits for the first list of a kind: many times what a server takes, and little of what a reconcile may take.
+const FIRST_LIST: Duration = Duration::from_secs(5);
+
 /// Objects of one resource.
 pub struct Store {
     resource: Resource,
@@ -22,6 +28,18 @@ pub struct Store {
     bytes_max: Option<usize>,
     inner: RwLock<Inner>,
     synced: Flag,
+    listing: Mutex<Listing>,
+    /// The first list is in after somebody has waited for it in vain.
+    late: Notify,
+}
+
+/// What is known of a list that is not in.
+#[derive(Default)]
+struct Listing {
+    /// Somebody has waited for it in vain.
+    is_late: bool,
+    /// What failed last.
+    failure: Option<String>,
 }
 
 #[derive(Default)]
@@ -61,6 +79,8 @@ impl Store {
             bytes_max: None,
             inner: RwLock::default(),
             synced: Flag::default(),
+            listing: Mutex::default(),
+            late: Notify::new(),
         }
     }
 
@@ -120,9 +140,46 @@ impl Store {
         self.synced.raised().await;
     }
 
+    /// Waits for the first list, but for a moment only: once that was in vain, everybody is answered at once until it is in.
+    ///
+    /// # Errors
+    /// Why it is not in, in words.
+    pub async fn listed(&self) -> Result<(), String> {
+        let is_late = self.listing().is_late;
+        if !is_late && timeout(FIRST_LIST, self.synced()).await.is_ok() {
+            return Ok(());
+        }
+        let mut listing = self.listing();
+        if self.is_synced() {
+            return Ok(());
+        }
+        listing.is_late = true;
+        let why = listing.failure.as_deref().unwrap_or("no answer yet");
+        let (plural, version) = (&self.resource.plural, self.resource.api_version());
+        Err(format!("{plural} of {version} cannot be listed: {why}"))
+    }
+
     /// Marks the first list as in.
     pub fn mark_synced(&self) {
+        let mut listing = self.listing();
         self.synced.raise();
+        if std::mem::take(&mut *listing).is_late {
+            self.late.notify_one();
+        }
+    }
+
+    /// Remembers why there is no list.
+    pub fn not_listed(&self, why: String) {
+        self.listing().failure = Some(why);
+    }
+
+    /// Completes when the first list is in although somebody was told that it cannot be had.
+    pub async fn listed_late(&self) {
+        self.late.notified().await;
+    }
+
+    fn listing(&self) -> MutexGuard<'_, Listing> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One object.

@@ -14,6 +14,9 @@ use crate::watcher;
 pub trait Listener: Send + Sync + 'static {
     /// `origin` is the controller whose write brought the change, and whether it wrote only the status.
     fn changed(&self, resource: &Resource, change: &Change, origin: Option<Origin>);
+
+    /// Objects of a kind can be seen that could not be seen before.
+    fn listed(&self, resource: &Resource);
 }
 
 /// Whose write a change is.
@@ -85,12 +88,22 @@ impl Stores {
         let listener = Arc::downgrade(self);
         let watched = Arc::clone(&store);
         self.tasks.spawn("watch", async move {
-            watcher::run(api, watched, selection, move |resource, change| {
+            let watch = watcher::run(api, Arc::clone(&watched), selection, |resource, change| {
                 if let Some(stores) = listener.upgrade() {
                     stores.notify(resource, &change, None);
                 }
-            })
-            .await;
+            });
+            let late = async {
+                loop {
+                    watched.listed_late().await;
+                    if let Some(stores) = listener.upgrade()
+                        && let Some(listener) = stores.listener.get()
+                    {
+                        listener.listed(watched.resource());
+                    }
+                }
+            };
+            tokio::join!(watch, late);
         });
         store
     }
@@ -136,3 +149,6 @@ impl Stores {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,7 @@ pub async fn run(
             Err(error @ ApiError::TooLarge(_)) => return error,
             Err(error) => {
                 tracing::debug!(kind = %resource.kind, %error, "watch broke off");
+                store.not_listed(error.to_string());
                 if matches!(error, ApiError::NotFound(_)) {
                     // The kind is not served (yet, or any more): what we knew of it is not there.
                     at = None;

@@ -27,6 +27,9 @@ words! {
     INVALID_OBJECT = "InvalidObject",
     /// No CustomResourceDefinition serves the kind that a reference names. Install its provider or correct the reference.
     KIND_NOT_INSTALLED = "KindNotInstalled",
+    /// The API server does not list the objects of a kind that a reference names, so nothing is known of them. The message has its words: give the
+    /// host the right, or look at the CustomResourceDefinition's conditions and versions.
+    KIND_NOT_LISTED = "KindNotListed",
     /// A kind that the host installed is not served after a while. Look at the CustomResourceDefinition's conditions.
     KIND_NOT_SERVED = "KindNotServed",
     /// The CustomResourceDefinition of a provider lacks the label cluster.x-k8s.io/v1beta2 with a version. Upgrade the provider.

@@ -96,7 +96,7 @@ async fn render(
             .text("/spec/version")
             .map(with_v)
             .unwrap_or_default(),
-        control_plane_version: with_v(&seen.control_plane_version),
+        control_plane_version: with_v(&seen.control_plane_version.clone()?),
         extra: Vec::new(),
     };
     let env = plugin.env(ctx, &resource, config, SecretTable::new());

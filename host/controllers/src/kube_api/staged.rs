@@ -22,6 +22,8 @@ const EVENTS_MAX: usize = 100;
 /// What becomes of a request.
 #[derive(Clone)]
 pub(crate) enum Act {
+    /// It is refused.
+    Refuse(ApiError),
     /// It is never answered.
     Hang,
     /// A watch ends at once.
@@ -116,6 +118,7 @@ impl Staged {
         match act {
             None => Ok(false),
             Some(Act::End) => Ok(true),
+            Some(Act::Refuse(error)) => Err(error),
             Some(Act::Hang) => std::future::pending().await,
         }
     }

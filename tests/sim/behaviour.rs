@@ -122,7 +122,7 @@ pub async fn creates_an_object_once(place: &Place<'_>) {
         .api
         .list(&unknown, &Selection::default(), 500, None)
         .await;
-    assert!(matches!(unknown, Err(ApiError::NotFound(_))), "not served");
+    assert!(matches!(unknown, Err(ApiError::NotServed(_))), "not served");
 }
 
 /// Defaults of the schema are filled in, at creation and later; a null is the same as nothing.

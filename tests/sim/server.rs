@@ -402,7 +402,7 @@ impl KubeApi for HostApi {
                 return self.evict(key).await;
             }
             let words = format!("{} have no subresource {subresource}", resource.plural);
-            Err(ApiError::NotFound(words))
+            Err(ApiError::NotServed(words))
         }
         .boxed()
     }

@@ -159,7 +159,7 @@ impl Store {
         found
             .filter(|served| served.resource.version == resource.version)
             .ok_or_else(|| {
-                ApiError::NotFound("the server could not find the requested resource".to_owned())
+                ApiError::NotServed("the server could not find the requested resource".to_owned())
             })
     }
 
@@ -444,7 +444,7 @@ impl Store {
                 }
             }
             Some(other) => {
-                return Err(ApiError::NotFound(format!(
+                return Err(ApiError::NotServed(format!(
                     "there is no subresource {other}"
                 )));
             }

@@ -151,6 +151,19 @@ pub fn resolve(labels: &BTreeMap<String, String>) -> Option<Resolved> {
     })
 }
 
+/// The contract that a kind's objects follow in one of its versions; `None` if the kind follows none. A version that no label names
+/// is from before the contracts that the labels name: providers take old ones off.
+pub fn of_version(labels: &BTreeMap<String, String>, version: &str) -> Option<ContractVersion> {
+    resolve(labels)?;
+    let current = labels.get(label::CONTRACT_V1BETA2);
+    let mut current = current.into_iter().flat_map(|versions| versions.split('_'));
+    Some(if current.any(|named| named == version) {
+        ContractVersion::V1Beta2
+    } else {
+        ContractVersion::V1Beta1
+    })
+}
+
 /// Kubernetes' order of API versions: stable over beta over alpha, then by number; other names last,
 /// by the alphabet.
 pub fn compare_api_versions(a: &str, b: &str) -> Ordering {
@@ -285,6 +298,23 @@ mod tests {
             })
         );
         assert_eq!(resolve(&labels(&[])), None);
+    }
+
+    #[test]
+    fn what_an_object_says_is_of_the_contract_of_its_version() {
+        let both = labels(&[
+            ("cluster.x-k8s.io/v1beta2", "v1beta2_v1"),
+            ("cluster.x-k8s.io/v1beta1", "v1beta1"),
+        ]);
+        for (version, contract) in [
+            ("v1", ContractVersion::V1Beta2),
+            ("v1beta2", ContractVersion::V1Beta2),
+            ("v1beta1", ContractVersion::V1Beta1),
+            ("v1alpha4", ContractVersion::V1Beta1),
+        ] {
+            assert_eq!(of_version(&both, version), Some(contract), "{version}");
+        }
+        assert_eq!(of_version(&labels(&[]), "v1"), None);
     }
 
     #[test]

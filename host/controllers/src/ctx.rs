@@ -92,13 +92,13 @@ pub struct Ctx {
 /// The version that a CustomResourceDefinition's contract label names.
 #[must_use]
 pub fn contract_version(definition: &Object) -> Option<String> {
-    contract_of(definition).map(|resolved| resolved.version)
+    contract::resolve(&labels_of(definition)).map(|resolved| resolved.version)
 }
 
-fn contract_of(definition: &Object) -> Option<contract::Resolved> {
-    let labels = definition.value.pointer("/metadata/labels")?;
-    let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).ok()?;
-    contract::resolve(&labels)
+fn labels_of(definition: &Object) -> BTreeMap<String, String> {
+    let labels = definition.value.pointer("/metadata/labels");
+    let labels = labels.and_then(|labels| serde_json::from_value(labels.clone()).ok());
+    labels.unwrap_or_default()
 }
 
 impl Ctx {
@@ -212,11 +212,15 @@ impl Ctx {
         definition.label(label::PROVIDER).map(str::to_owned)
     }
 
-    /// Whether the kind follows the older contract only.
+    /// Whether an object speaks the words of the older contract: the version in which it was read does.
     #[must_use]
-    pub fn is_of_older_contract(&self, kind: &GroupKind) -> bool {
-        let resolved = self.definition(kind).and_then(|found| contract_of(&found));
-        resolved.is_some_and(|resolved| resolved.contract == ContractVersion::V1Beta1)
+    pub fn is_of_older_contract(&self, object: &Object) -> bool {
+        let api_version = object.text("/apiVersion").unwrap_or_default();
+        let version = api_version.rsplit('/').next().unwrap_or_default();
+        let definition = self.definition(&object.group_kind());
+        let contract = definition
+            .and_then(|definition| contract::of_version(&labels_of(&definition), version));
+        contract == Some(ContractVersion::V1Beta1)
     }
 
     fn definition(&self, kind: &GroupKind) -> Option<Arc<Object>> {
@@ -227,16 +231,26 @@ impl Ctx {
         self.get(&kinds::CRD, &key)
     }
 
-    /// The store of a kind that a reference names; watches it from now on, and waits a moment for its first list.
+    /// In which version the objects of a kind are read now: in that of the plugin that owns it, or else as [`Ctx::resolve`] says.
+    fn read_as(&self, kind: &GroupKind) -> Result<Resource, Failure> {
+        let owned = self.plugins.resource(kind);
+        owned.map_or_else(|| self.resolve(kind), Ok)
+    }
+
+    /// The store of a kind that a reference names, in the version in which it is read now; watches it from now on, and waits a moment for
+    /// its first list. While another version than before is not listed yet, it is the store of the one before.
     ///
     /// # Errors
     /// As [`Ctx::resolve`]; transient when the kind cannot be listed.
     pub async fn external(&self, kind: &GroupKind) -> Result<Arc<Store>, Failure> {
         let store = match self.stores.get(kind) {
-            Some(store) => store,
-            None => self
-                .stores
-                .ensure(&self.resolve(kind)?, Selection::default()),
+            Some(store) if kinds::is_known(kind) => store,
+            known => match (self.read_as(kind), known) {
+                (Ok(resource), _) => self.stores.turn_to(&resource),
+                // What is watched stays known while its definition names no version.
+                (Err(_), Some(store)) => store,
+                (Err(failure), None) => return Err(failure),
+            },
         };
         let listed = store.listed().await;
         listed.map_err(|why| Failure::transient("KindNotListed", why))?;
@@ -413,6 +427,7 @@ pub fn failure(doing: &str, error: &ApiError) -> Failure {
         },
         ApiError::Conflict(_) => Failure::transient("Conflict", message),
         ApiError::NotFound(_)
+        | ApiError::NotServed(_)
         | ApiError::AlreadyExists(_)
         | ApiError::Expired(_)
         | ApiError::TooLarge(_)

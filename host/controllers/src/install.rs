@@ -146,7 +146,7 @@ async fn ensure(
     let (document, hash) = stamped(document);
     let present = match api.get(resource, key).await {
         Ok(present) => Some(present),
-        Err(ApiError::NotFound(_)) => None,
+        Err(ApiError::NotFound(_) | ApiError::NotServed(_)) => None,
         Err(error) => return Err(failure(&format!("reading {what}"), &error)),
     };
     let installed = present
@@ -161,7 +161,7 @@ async fn ensure(
     {
         Ok(_) => Ok(true),
         // A server without this kind of policy: what it would fill in has to be written out by clients.
-        Err(ApiError::NotFound(_)) if resource.kind.starts_with("Mutating") => {
+        Err(ApiError::NotServed(_)) if resource.kind.starts_with("Mutating") => {
             tracing::warn!(policy = %what, "the API server does not serve mutating admission policies");
             Ok(false)
         }

@@ -175,9 +175,12 @@ pub struct Preconditions {
 /// What went wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// 404
+    /// 404: there is no such object
     #[error("{0}")]
     NotFound(String),
+    /// 404: there is no such path, so nothing is known of objects there: the version or the kind is not served
+    #[error("{0}")]
+    NotServed(String),
     /// 409 with reason `AlreadyExists`
     #[error("{0}")]
     AlreadyExists(String),

@@ -167,6 +167,13 @@ impl Plugins {
             .map(|owned| owned.role.clone())
     }
 
+    /// As what a plugin reads the kind that is, or in this process was, active.
+    #[must_use]
+    pub fn resource(&self, kind: &GroupKind) -> Option<Resource> {
+        let snapshot = self.inner.snapshot.load();
+        snapshot.kinds.get(kind).map(|owned| owned.resource.clone())
+    }
+
     /// The active plugin that owns the kind.
     #[must_use]
     pub fn owner_of(&self, kind: &GroupKind) -> Option<Arc<ActivePlugin>> {

@@ -34,7 +34,7 @@ pub async fn lookup(ctx: &Ctx, kind: &GroupKind, key: &ObjectKey) -> Lookup<Arc<
         return Lookup::Missing;
     };
     let translated =
-        contract::v1beta1::translated(&object.value).filter(|_| ctx.is_of_older_contract(kind));
+        contract::v1beta1::translated(&object.value).filter(|_| ctx.is_of_older_contract(&object));
     Lookup::Found(translated.and_then(Object::new).map_or(object, Arc::new))
 }
 
@@ -241,5 +241,107 @@ mod tests {
         advance(Duration::from_secs(15)).await;
         sleep(Duration::from_millis(1)).await;
         assert!(look(&ctx).await.found().is_some());
+    }
+
+    /// Says in which versions Things follow which contract.
+    fn label(api: &Staged, labels: &Value) {
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "things.g.io", "uid": "crd", "labels": labels},
+        });
+        api.give(&kinds::CRD, definition);
+    }
+
+    /// Lets everything happen that needs no time.
+    async fn settle() {
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    fn is_provisioned(found: &Lookup<Arc<Object>>) -> Option<bool> {
+        let found = found.found()?;
+        found
+            .value
+            .pointer("/status/initialization/provisioned")?
+            .as_bool()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_goes_over_to_the_current_contract_is_read_in_the_version_that_it_names()
+     {
+        let (api, ctx) = host().await;
+        label(&api, &json!({"cluster.x-k8s.io/v1beta1": "v1"}));
+        let old = json!({
+            "apiVersion": "g.io/v1", "kind": "Thing",
+            "metadata": {"name": "a", "namespace": "ns", "uid": "a"}, "status": {"ready": true},
+        });
+        api.hold(&thing("v1").resource(), old);
+        settle().await;
+        assert_eq!(is_provisioned(&look(&ctx).await), Some(true));
+        // The server has the object in both versions; the label of the older contract goes with the upgrade.
+        let new = thing("v2").resource();
+        let made = json!({
+            "apiVersion": "g.io/v2", "kind": "Thing",
+            "metadata": {"name": "a", "namespace": "ns", "uid": "a"},
+            "status": {"initialization": {"provisioned": true}},
+        });
+        api.hold(&new, made);
+        api.act("list /apis/g.io/v2", Act::Hang);
+        label(&api, &json!({"cluster.x-k8s.io/v1beta2": "v2"}));
+        settle().await;
+        // Until it is listed in the new version, it is known as it was.
+        let found = look(&ctx).await;
+        assert_eq!(is_provisioned(&found), Some(true), "{found:?}");
+        assert_eq!(
+            ctx.stores
+                .get(&new.group_kind())
+                .unwrap()
+                .resource()
+                .version,
+            "v1"
+        );
+        api.act("list /apis/g.io/v2", None);
+        label(&api, &json!({"cluster.x-k8s.io/v1beta2": "v2_v1alpha1"}));
+        settle().await;
+        assert_eq!(is_provisioned(&look(&ctx).await), Some(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_is_watched_in_one_version_only_when_the_other_has_taken_its_place() {
+        let (api, ctx) = host().await;
+        assert!(look(&ctx).await.found().is_some());
+        let (old, new) = (thing("v1").resource(), thing("v2").resource());
+        let made = json!({
+            "apiVersion": "g.io/v2", "kind": "Thing",
+            "metadata": {"name": "a", "namespace": "ns", "uid": "a"}, "status": {"ready": true},
+        });
+        api.hold(&new, made);
+        label(&api, &json!({"cluster.x-k8s.io/v1beta2": "v2"}));
+        settle().await;
+        look(&ctx).await;
+        settle().await;
+        let found = look(&ctx).await;
+        assert_eq!(found.found().unwrap().text("/apiVersion"), Some("g.io/v2"));
+        assert_eq!(
+            is_provisioned(&found),
+            None,
+            "it speaks of the current contract"
+        );
+        assert_eq!((api.watched(&old), api.watched(&new)), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_not_gone_because_its_version_is_not_served_any_more() {
+        let (api, ctx) = host().await;
+        let found = look(&ctx).await;
+        let (thing, found) = (thing("v1").resource(), found.found().unwrap().clone());
+        let path = "/apis/g.io/v1/namespaces/ns/things/a";
+        let refused = ApiError::NotServed("404 page not found".to_owned());
+        api.act(&format!("delete {path}"), Act::Refuse(refused.clone()));
+        assert_eq!(ctx.delete(&thing, &found).await, Err(refused));
+        assert!(look(&ctx).await.found().is_some());
+        let missing = ApiError::NotFound("things.g.io a not found".to_owned());
+        api.act(&format!("delete {path}"), Act::Refuse(missing));
+        assert_eq!(ctx.delete(&thing, &found).await, Ok(()));
+        assert!(look(&ctx).await.is_missing());
     }
 }

@@ -246,7 +246,7 @@ impl Registry {
         for route in &self.routes {
             if let Primary::Roles(roles) = route.primary {
                 for resource in ctx.plugins.kinds_with(roles) {
-                    ctx.stores.ensure(&resource, Selection::default());
+                    ctx.stores.turn_to(&resource);
                 }
                 route.wake_all(&ctx);
             } else if route
@@ -393,6 +393,12 @@ impl Listener for Registry {
         if let Some(ctx) = self.ctx.upgrade() {
             tracing::info!(kind = %resource.kind, "objects of this kind are listed now");
             self.wake_referring(&ctx);
+            let kind = resource.group_kind();
+            for route in &self.routes {
+                if route.kinds(&ctx).contains(&kind) {
+                    route.wake_all(&ctx);
+                }
+            }
         }
     }
 }

@@ -49,8 +49,19 @@ struct Inner {
     by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// What the objects are in memory, where that is bounded.
     bytes: usize,
-    /// UIDs, and the version at which each went.
-    tombstones: VecDeque<(String, u64)>,
+    /// UIDs, and when each went.
+    tombstones: VecDeque<(String, Gone)>,
+    /// Lists that were begun.
+    lists: u64,
+}
+
+/// When an object went.
+#[derive(Clone, Copy, Debug)]
+enum Gone {
+    /// At this version.
+    At(u64),
+    /// A request did not find it when so many lists had been begun.
+    Unseen(u64),
 }
 
 /// A change that was new to the store.
@@ -251,8 +262,12 @@ impl Store {
     pub fn apply(&self, object: impl Into<Arc<Object>>) -> Option<Change> {
         let new: Arc<Object> = object.into();
         let mut inner = self.write();
+        let is_over = |gone: &Gone| match gone {
+            Gone::At(version) => *version >= new.resource_version,
+            Gone::Unseen(_) => true,
+        };
         let mut gone = inner.tombstones.iter();
-        if gone.any(|(uid, at)| *uid == new.uid && *at >= new.resource_version) {
+        if gone.any(|(uid, gone)| *uid == new.uid && is_over(gone)) {
             return None;
         }
         let old = inner.objects.get(&new.key).cloned();
@@ -278,30 +293,40 @@ impl Store {
     /// Takes an object out that went at this version. What is newer of it brings it back: it may have lost a label that the store selects
     /// by, and have it again.
     pub fn remove(&self, key: &ObjectKey, uid: &str, at: u64) -> Option<Change> {
-        let mut inner = self.write();
-        if !uid.is_empty() {
-            inner.tombstones.push_back((uid.to_owned(), at));
-            if inner.tombstones.len() > TOMBSTONES_MAX {
-                inner.tombstones.pop_front();
-            }
-        }
-        let old = inner
-            .objects
-            .get(key)
-            .filter(|old| uid.is_empty() || old.uid == uid)
-            .cloned()?;
-        inner.objects.remove(key);
-        inner.unindex(&old);
-        inner.bytes = inner.bytes.saturating_sub(self.size(&old));
-        Some(Change {
-            old: Some(old),
-            new: None,
-        })
+        self.take_out(key, uid, |_| Gone::At(at))
     }
 
-    /// Replaces everything by a fresh list; what is not in it is gone. Objects that were written while the list was under
-    /// way are newer than `list_version` and stay.
-    pub fn replace(&self, objects: Vec<Object>, list_version: u64) -> Vec<Change> {
+    /// Takes an object out that a request did not find. The watch may still bring what it was before, which is nothing new; only a list that
+    /// is begun later, and has it, knows better than that request.
+    pub fn gone(&self, key: &ObjectKey, uid: &str) -> Option<Change> {
+        self.take_out(key, uid, |inner| Gone::Unseen(inner.lists))
+    }
+
+    fn take_out(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        gone: impl FnOnce(&Inner) -> Gone,
+    ) -> Option<Change> {
+        let mut inner = self.write();
+        let gone = gone(&inner);
+        let change = inner.take_out(key, uid, gone)?;
+        let size = change.old.as_deref().map_or(0, |old| self.size(old));
+        inner.bytes = inner.bytes.saturating_sub(size);
+        Some(change)
+    }
+
+    /// A list begins; its number.
+    pub fn begin_list(&self) -> u64 {
+        let mut inner = self.write();
+        inner.lists = inner.lists.saturating_add(1);
+        inner.lists
+    }
+
+    /// Replaces everything by a fresh list, which began with this number; what is not in it is gone. Objects that were written while the
+    /// list was under way are newer than `list_version` and stay.
+    pub fn replace(&self, objects: Vec<Object>, list_version: u64, begun: u64) -> Vec<Change> {
+        self.write().raise(&objects, begun);
         let keep: BTreeSet<ObjectKey> = objects.iter().map(|o| o.key.clone()).collect();
         let mut changes: Vec<Change> = objects.into_iter().filter_map(|o| self.apply(o)).collect();
         let gone: Vec<(ObjectKey, String)> = self
@@ -328,6 +353,37 @@ impl Store {
 }
 
 impl Inner {
+    fn take_out(&mut self, key: &ObjectKey, uid: &str, gone: Gone) -> Option<Change> {
+        if !uid.is_empty() {
+            self.tombstones.push_back((uid.to_owned(), gone));
+            if self.tombstones.len() > TOMBSTONES_MAX {
+                self.tombstones.pop_front();
+            }
+        }
+        let old = self
+            .objects
+            .get(key)
+            .filter(|old| uid.is_empty() || old.uid == uid)
+            .cloned()?;
+        self.objects.remove(key);
+        self.unindex(&old);
+        Some(Change {
+            old: Some(old),
+            new: None,
+        })
+    }
+
+    /// Forgets that requests did not find objects that a list has which was begun later.
+    fn raise(&mut self, listed: &[Object], begun: u64) {
+        let is_older = |gone: &Gone| matches!(gone, Gone::Unseen(lists) if *lists < begun);
+        if !self.tombstones.iter().any(|(_, gone)| is_older(gone)) {
+            return;
+        }
+        let listed: BTreeSet<&str> = listed.iter().map(|object| object.uid.as_str()).collect();
+        self.tombstones
+            .retain(|(uid, gone)| !is_older(gone) || !listed.contains(uid.as_str()));
+    }
+
     fn index(&mut self, object: &Arc<Object>) {
         for owner in object.owners() {
             self.by_owner
@@ -432,6 +488,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_request_did_not_find_comes_back_with_a_list_that_was_begun_later() {
+        let store = store();
+        store.apply(object("a", "1", 5));
+        let under_way = store.begin_list();
+        assert!(store.gone(&key("a"), "1").is_some());
+        assert!(store.apply(object("a", "1", 6)).is_none(), "a late event");
+        store.replace(vec![object("a", "1", 6)], 6, under_way);
+        assert!(store.is_empty(), "the list may be older than the request");
+        let later = store.begin_list();
+        let changes = store.replace(vec![object("a", "1", 6)], 9, later);
+        assert_eq!(changes.len(), 1);
+        assert!(store.get(&key("a")).is_some());
+    }
+
+    #[test]
     fn what_leaves_a_selection_and_enters_it_again_is_seen_again() {
         let store = store();
         store.apply(object("a", "1", 5));
@@ -446,7 +517,8 @@ mod tests {
         store.apply(object("old", "1", 5));
         store.apply(object("kept", "2", 6));
         store.apply(object("written", "3", 20));
-        let changes = store.replace(vec![object("kept", "2", 6)], 10);
+        let begun = store.begin_list();
+        let changes = store.replace(vec![object("kept", "2", 6)], 10, begun);
         assert_eq!(changes.len(), 1);
         assert_eq!(store.len(), 2);
         assert!(store.get(&key("written")).is_some());

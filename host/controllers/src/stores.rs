@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use capstan_api::name::ObjectKey;
+use tokio::sync::watch;
 
 use crate::kube_api::{GroupKind, KubeApi, Resource, Selection};
 use crate::object::Object;
@@ -31,9 +32,22 @@ pub struct Origin {
 /// Watch caches, made when first asked for.
 pub struct Stores {
     api: Arc<dyn KubeApi>,
-    stores: RwLock<HashMap<GroupKind, Arc<Store>>>,
+    stores: RwLock<HashMap<GroupKind, Kept>>,
     listener: OnceLock<Arc<dyn Listener>>,
     tasks: crate::tasks::Tasks,
+}
+
+/// The caches of one kind.
+struct Kept {
+    now: Watched,
+    /// In another version, while its first list is not in.
+    next: Option<Watched>,
+}
+
+/// A cache with its watch, which ends when this is dropped.
+struct Watched {
+    store: Arc<Store>,
+    _stop: watch::Sender<()>,
 }
 
 impl Stores {
@@ -61,14 +75,15 @@ impl Stores {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(kind)
-            .cloned()
+            .map(|kept| Arc::clone(&kept.now.store))
     }
 
     /// All stores, by no order.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Store>> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-        stores.values().cloned().collect()
+        let stores = stores.values();
+        stores.map(|kept| Arc::clone(&kept.now.store)).collect()
     }
 
     /// The store of a resource; watches it from now on.
@@ -78,34 +93,111 @@ impl Stores {
             return store;
         }
         let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(&kind) {
-            return Arc::clone(store);
+        let kept = stores.entry(kind).or_insert_with(|| Kept {
+            now: self.watched(resource, selection),
+            next: None,
+        });
+        Arc::clone(&kept.now.store)
+    }
+
+    /// The whole store of a resource, as [`Stores::ensure`] gives it. A kind that is watched in another version is watched in this one as well, which
+    /// takes the other's place as soon as it is listed: until then, what is known stays known.
+    pub fn turn_to(self: &Arc<Self>, resource: &Resource) -> Arc<Store> {
+        let store = self.ensure(resource, Selection::default());
+        if store.resource() == resource && !self.is_turning(resource) {
+            return store;
         }
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = stores.get_mut(&resource.group_kind()) else {
+            return store;
+        };
+        if kept.now.store.resource() == resource {
+            kept.next = None;
+        } else if !kept.now.store.is_synced() {
+            // Nothing is known yet that could stay known.
+            kept.now = self.watched(resource, Selection::default());
+            kept.next = None;
+        } else if kept
+            .next
+            .as_ref()
+            .is_none_or(|next| next.store.resource() != resource)
+        {
+            kept.next = Some(self.watched(resource, Selection::default()));
+        }
+        Arc::clone(&kept.now.store)
+    }
+
+    fn is_turning(&self, resource: &Resource) -> bool {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = stores.get(&resource.group_kind());
+        kept.is_some_and(|kept| kept.next.is_some())
+    }
+
+    /// Begins to watch a resource.
+    fn watched(self: &Arc<Self>, resource: &Resource, selection: Selection) -> Watched {
         let store = Arc::new(Store::new(resource.clone()));
-        stores.insert(kind, Arc::clone(&store));
-        drop(stores);
-        let api = Arc::clone(&self.api);
-        let listener = Arc::downgrade(self);
+        let (stop, mut stopped) = watch::channel(());
+        let (api, stores) = (Arc::clone(&self.api), Arc::downgrade(self));
         let watched = Arc::clone(&store);
         self.tasks.spawn("watch", async move {
             let watch = watcher::run(api, Arc::clone(&watched), selection, |resource, change| {
-                if let Some(stores) = listener.upgrade() {
+                if let Some(stores) = stores.upgrade()
+                    && stores.is_now(&watched)
+                {
                     stores.notify(resource, &change, None);
                 }
             });
             let late = async {
                 loop {
                     watched.listed_late().await;
-                    if let Some(stores) = listener.upgrade()
-                        && let Some(listener) = stores.listener.get()
-                    {
-                        listener.listed(watched.resource());
+                    if let Some(stores) = stores.upgrade() {
+                        stores.tell_listed(&watched);
                     }
                 }
             };
-            tokio::join!(watch, late);
+            let turn = async {
+                watched.synced().await;
+                if let Some(stores) = stores.upgrade()
+                    && stores.turn(&watched)
+                {
+                    stores.tell_listed(&watched);
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => {}
+                _ = async { tokio::join!(watch, late, turn) } => {}
+            }
         });
-        store
+        Watched { store, _stop: stop }
+    }
+
+    /// Whether a store is the one that is asked.
+    fn is_now(&self, store: &Arc<Store>) -> bool {
+        let now = self.get(&store.resource().group_kind());
+        now.is_some_and(|now| Arc::ptr_eq(&now, store))
+    }
+
+    /// Puts a store in the place of the one before, if it is to come there.
+    fn turn(&self, store: &Arc<Store>) -> bool {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = stores.get_mut(&store.resource().group_kind()) else {
+            return false;
+        };
+        let is_next = |next: &mut Watched| Arc::ptr_eq(&next.store, store);
+        match kept.next.take_if(is_next) {
+            Some(next) => {
+                kept.now = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn tell_listed(&self, store: &Store) {
+        if let Some(listener) = self.listener.get() {
+            listener.listed(store.resource());
+        }
     }
 
     /// Kinds whose first list is not in yet.
@@ -114,7 +206,7 @@ impl Stores {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         stores
             .iter()
-            .filter(|(_, store)| !store.is_synced())
+            .filter(|(_, kept)| !kept.now.store.is_synced())
             .map(|(kind, _)| kind.clone())
             .collect()
     }
@@ -137,7 +229,7 @@ impl Stores {
     /// Takes out an object that a request found gone.
     pub fn gone(&self, resource: &Resource, key: &ObjectKey, uid: &str) {
         if let Some(store) = self.get(&resource.group_kind())
-            && let Some(change) = store.remove(key, uid, u64::MAX)
+            && let Some(change) = store.gone(key, uid)
         {
             self.notify(resource, &change, None);
         }

@@ -62,7 +62,7 @@ pub async fn run(
             Err(error) => {
                 tracing::debug!(kind = %resource.kind, %error, "watch broke off");
                 store.not_listed(error.to_string());
-                if matches!(error, ApiError::NotFound(_)) {
+                if matches!(error, ApiError::NotFound(_) | ApiError::NotServed(_)) {
                     // The kind is not served (yet, or any more): what we knew of it is not there.
                     at = None;
                 }
@@ -83,6 +83,7 @@ async fn list(
     selection: &Selection,
     changed: &mut (impl FnMut(&Resource, Change) + Send),
 ) -> Result<String, ApiError> {
+    let begun = store.begin_list();
     let mut objects = Vec::new();
     let mut next: Option<String> = None;
     let mut room = Room::new(store.bytes_max());
@@ -95,7 +96,7 @@ async fn list(
         next = page.next;
         if next.is_none() {
             let version = page.resource_version;
-            for change in store.replace(objects, version.parse().unwrap_or_default()) {
+            for change in store.replace(objects, version.parse().unwrap_or_default(), begun) {
                 changed(store.resource(), change);
             }
             return Ok(version);

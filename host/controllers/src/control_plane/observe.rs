@@ -154,7 +154,7 @@ impl<'a> Ask<'a> {
                     .await
                 {
                     Ok(_) => Lookup::Found(()),
-                    Err(ApiError::NotFound(_)) => Lookup::Missing,
+                    Err(ApiError::NotFound(_) | ApiError::NotServed(_)) => Lookup::Missing,
                     Err(error) => Lookup::Unknown(error.to_string()),
                 }
             }

@@ -149,7 +149,8 @@ fn translate(error: kube::Error) -> ApiError {
         kube::Error::Api(status) => {
             let message = status.message.clone();
             match (status.code, status.reason.as_str()) {
-                (404, _) => ApiError::NotFound(message),
+                (404, _) if names_object(&status) => ApiError::NotFound(message),
+                (404, _) => ApiError::NotServed(message),
                 (409, "AlreadyExists") => ApiError::AlreadyExists(message),
                 (409, _) => ApiError::Conflict(message),
                 (410, _) => ApiError::Expired(message),
@@ -168,6 +169,12 @@ fn translate(error: kube::Error) -> ApiError {
         }
         other => ApiError::Unavailable(chain(&other)),
     }
+}
+
+/// Whether a refusal is about an object: then the server knows its kind. Of a path that it does not serve it says nothing more.
+fn names_object(status: &Status) -> bool {
+    let details = status.details.as_ref();
+    details.is_some_and(|details| !details.name.is_empty())
 }
 
 /// A message with the causes that the server gives beside it: of a refused eviction, which budget it is and what that lacks.
@@ -611,6 +618,27 @@ mod tests {
             *response.status_mut() = self.0;
             ready(Ok(response))
         }
+    }
+
+    #[test]
+    fn only_an_object_that_the_server_names_is_missing() {
+        let refused = |status: Value| {
+            let status: Status = serde_json::from_value(status).unwrap();
+            translate(kube::Error::Api(Box::new(status)))
+        };
+        let object = json!({
+            "status": "Failure", "reason": "NotFound", "code": 404, "message": "things.g.io \"a\" not found",
+            "details": {"name": "a", "group": "g.io", "kind": "things"},
+        });
+        assert!(matches!(refused(object), ApiError::NotFound(_)));
+        let path = json!({
+            "status": "Failure", "reason": "NotFound", "code": 404, "details": {},
+            "message": "the server could not find the requested resource",
+        });
+        assert!(matches!(refused(path), ApiError::NotServed(_)));
+        let words = Status::failure("404 page not found", "").with_code(404);
+        let words = translate(kube::Error::Api(Box::new(words)));
+        assert!(matches!(words, ApiError::NotServed(_)));
     }
 
     async fn asked(status: StatusCode, mebibytes: usize) -> String {

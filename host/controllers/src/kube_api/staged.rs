@@ -105,6 +105,15 @@ impl Staged {
         asked.cloned().collect()
     }
 
+    /// How many watch these.
+    pub(crate) fn watched(&self, resource: &Resource) -> usize {
+        let path = resource.path(None, None);
+        let state = self.lock();
+        let open = state.watches.iter();
+        open.filter(|(of, watch)| *of == path && !watch.is_closed())
+            .count()
+    }
+
     /// Notes a request and does what is told of it; whether a watch is to end.
     async fn note(&self, words: String) -> Result<bool, ApiError> {
         let act = {

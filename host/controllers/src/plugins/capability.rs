@@ -158,7 +158,9 @@ async fn changed(api: &dyn KubeApi, request: WorkloadRequest) -> Result<Workload
                 resource_version: None,
             };
             match api.delete(&resource, &key(&name), &preconditions).await {
-                Ok(()) | Err(ApiError::NotFound(_)) => Ok(WorkloadAnswer::Done),
+                Ok(()) | Err(ApiError::NotFound(_) | ApiError::NotServed(_)) => {
+                    Ok(WorkloadAnswer::Done)
+                }
                 Err(error) => Err(error),
             }
         }
@@ -193,7 +195,7 @@ fn key(name: &ObjectName) -> ObjectKey {
 fn refused(error: ApiError) -> WorkloadError {
     let message = error.to_string();
     match error {
-        ApiError::NotFound(_) => WorkloadError::NotFound(message),
+        ApiError::NotFound(_) | ApiError::NotServed(_) => WorkloadError::NotFound(message),
         ApiError::AlreadyExists(_) | ApiError::Conflict(_) | ApiError::Expired(_) => {
             WorkloadError::Conflict(message)
         }

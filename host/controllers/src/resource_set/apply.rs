@@ -51,7 +51,7 @@ impl Discovery<'_> {
         };
         let text = match self.api.get_raw(&path).await {
             Ok(text) => text,
-            Err(ApiError::NotFound(_)) => {
+            Err(ApiError::NotFound(_) | ApiError::NotServed(_)) => {
                 return Err(format!("{version} is not served by this cluster"));
             }
             Err(error) => return Err(error.to_string()),

@@ -474,7 +474,7 @@ impl Keeper {
 async fn probe(api: &dyn KubeApi, path: &str) -> Result<(), Failed> {
     match timeout(PROBE_TIMEOUT, api.get_raw(path)).await {
         // What does not know the path runs.
-        Ok(Ok(_) | Err(ApiError::NotFound(_))) => Ok(()),
+        Ok(Ok(_) | Err(ApiError::NotFound(_) | ApiError::NotServed(_))) => Ok(()),
         Ok(Err(ApiError::Forbidden(message))) => Err(Failed::Refused(message)),
         Ok(Err(error)) => Err(Failed::Other(error.to_string())),
         Err(_) => Err(Failed::Other(format!(
@@ -492,7 +492,9 @@ async fn is_home(api: &dyn KubeApi, own: &OwnPod) -> Result<bool, Failed> {
             let uid = pod.pointer("/metadata/uid");
             Ok(uid.and_then(serde_json::Value::as_str) == Some(&own.uid))
         }
-        Ok(Err(ApiError::NotFound(_) | ApiError::Forbidden(_))) => Ok(false),
+        Ok(Err(ApiError::NotFound(_) | ApiError::NotServed(_) | ApiError::Forbidden(_))) => {
+            Ok(false)
+        }
         Ok(Err(error)) => Err(Failed::Other(format!("reading Pod {key}: {error}"))),
         Err(_) => Err(Failed::Other(format!("reading Pod {key}: no answer"))),
     }

@@ -221,6 +221,10 @@ impl<C: Controller> Driver<C> {
         let Some(store) = self.ctx.stores.get(&locator.kind) else {
             return Pass::Gone;
         };
+        // What is not listed yet would look as if it did not exist, and what was listed by a standby may be old.
+        if let Err(why) = store.listed().await {
+            return Pass::Failed(Failure::transient("KindNotListed", why), Next::Settled);
+        }
         let Some(object) = store.get(&locator.key) else {
             return Pass::Gone;
         };

@@ -1,11 +1,11 @@
-//! A flag that is raised once. Who waits for it is woken in the order in which they began to wait, so that the same causes have the
+//! A flag that somebody raises. Who waits for it is woken in the order in which they began to wait, so that the same causes have the
 //! same effects.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Raised once, for ever.
+/// Raised, until somebody lowers it.
 #[derive(Default)]
 pub(crate) struct Flag {
     raised: AtomicBool,
@@ -19,6 +19,11 @@ impl Flag {
         self.waiting.notify_waiters();
     }
 
+    /// Lowers it: who waits from now on waits until it is raised again.
+    pub(crate) fn lower(&self) {
+        self.raised.store(false, Ordering::SeqCst);
+    }
+
     /// Whether it is raised.
     pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
@@ -26,9 +31,12 @@ impl Flag {
 
     /// Completes when it is raised.
     pub(crate) async fn raised(&self) {
-        // Made before the look: what is raised after it wakes this.
-        let waiting = self.waiting.notified();
-        if !self.is_raised() {
+        loop {
+            // Made before the look: what is raised after it wakes this.
+            let waiting = self.waiting.notified();
+            if self.is_raised() {
+                return;
+            }
             waiting.await;
         }
     }

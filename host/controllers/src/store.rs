@@ -31,6 +31,8 @@ pub struct Store {
     listing: Mutex<Listing>,
     /// The first list is in after somebody has waited for it in vain.
     late: Notify,
+    /// What is held may be old.
+    doubted: Notify,
 }
 
 /// What is known of a list that is not in.
@@ -40,6 +42,8 @@ struct Listing {
     is_late: bool,
     /// What failed last.
     failure: Option<String>,
+    /// Number of the first list that is new enough.
+    counts_from: u64,
 }
 
 #[derive(Default)]
@@ -92,6 +96,7 @@ impl Store {
             synced: Flag::default(),
             listing: Mutex::default(),
             late: Notify::new(),
+            doubted: Notify::new(),
         }
     }
 
@@ -140,7 +145,7 @@ impl Store {
         &self.resource
     }
 
-    /// Whether the first list is in.
+    /// Whether the first list is in, or, since it was doubted, a new one.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced.is_raised()
@@ -170,13 +175,31 @@ impl Store {
         Err(format!("{plural} of {version} cannot be listed: {why}"))
     }
 
-    /// Marks the first list as in.
-    pub fn mark_synced(&self) {
+    /// Marks the list that began with this number as in.
+    pub fn mark_synced(&self, begun: u64) {
         let mut listing = self.listing();
+        if begun < listing.counts_from {
+            return;
+        }
         self.synced.raise();
-        if std::mem::take(&mut *listing).is_late {
+        listing.failure = None;
+        if std::mem::take(&mut listing.is_late) {
             self.late.notify_one();
         }
+    }
+
+    /// Takes what is held for old: the store counts as not listed until a list is in that begins from now on.
+    pub fn doubt(&self) {
+        let mut listing = self.listing();
+        listing.counts_from = self.read().lists.saturating_add(1);
+        listing.is_late = false;
+        self.synced.lower();
+        self.doubted.notify_one();
+    }
+
+    /// Completes when what is held was taken for old.
+    pub async fn doubted(&self) {
+        self.doubted.notified().await;
     }
 
     /// Remembers why there is no list.
@@ -500,6 +523,19 @@ mod tests {
         let changes = store.replace(vec![object("a", "1", 6)], 9, later);
         assert_eq!(changes.len(), 1);
         assert!(store.get(&key("a")).is_some());
+    }
+
+    #[test]
+    fn a_store_that_is_doubted_is_believed_again_with_a_list_that_was_begun_later() {
+        let store = store();
+        store.mark_synced(store.begin_list());
+        assert!(store.is_synced());
+        let under_way = store.begin_list();
+        store.doubt();
+        store.mark_synced(under_way);
+        assert!(!store.is_synced(), "it is from before the doubt");
+        store.mark_synced(store.begin_list());
+        assert!(store.is_synced());
     }
 
     #[test]

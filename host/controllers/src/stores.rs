@@ -200,6 +200,19 @@ impl Stores {
         }
     }
 
+    /// Takes everything that is held for old, and has it listed anew: until then no kind counts as listed. A watch may be late, waiting to try
+    /// again, or dead without knowing. The server is not asked how new it is, and the watch waited for: where nothing
+    /// changes, servers say so once a minute only.
+    pub fn doubt(&self) {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        for kept in stores.values() {
+            kept.now.store.doubt();
+            if let Some(next) = &kept.next {
+                next.store.doubt();
+            }
+        }
+    }
+
     /// Kinds whose first list is not in yet.
     #[must_use]
     pub fn unsynced(&self) -> Vec<GroupKind> {

@@ -1,4 +1,5 @@
-//! Keeps one store up to date: list in pages, then watch, and list again when the server has forgotten where we were.
+//! Keeps one store up to date: list in pages, then watch, and list again when the server has forgotten where we were, or somebody doubts what
+//! the store holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,26 +32,24 @@ pub async fn run(
     let mut at: Option<String> = None;
     loop {
         let begun = Instant::now();
-        let outcome = match &at {
-            None => list(&*api, &store, &selection, &mut changed)
-                .await
-                .map(|version| {
-                    store.mark_synced();
-                    at = Some(version);
-                }),
-            Some(version) => {
-                let version = version.clone();
-                match follow(&*api, &store, &selection, version, &mut changed).await {
-                    (version, Ok(())) => {
-                        at = Some(version);
-                        Ok(())
-                    }
-                    (version, Err(error)) => {
-                        at = Some(version);
-                        Err(error)
-                    }
+        let turn = async {
+            match at.clone() {
+                None => match list(&*api, &store, &selection, &mut changed).await {
+                    Ok(version) => (Some(version), Ok(())),
+                    Err(error) => (None, Err(error)),
+                },
+                Some(version) => {
+                    let (reached, ended) =
+                        follow(&*api, &store, &selection, version, &mut changed).await;
+                    (Some(reached), ended)
                 }
             }
+        };
+        let outcome;
+        (at, outcome) = tokio::select! {
+            biased;
+            () = store.doubted() => (None, Ok(())),
+            turn = turn => turn,
         };
         match outcome {
             Ok(()) => retry = RETRY_FIRST,
@@ -70,8 +69,14 @@ pub async fn run(
                     // It went well for a while: this is no failure in a row.
                     retry = RETRY_FIRST;
                 }
-                sleep(retry).await;
-                retry = retry.saturating_mul(2).min(RETRY_MAX);
+                tokio::select! {
+                    biased;
+                    () = store.doubted() => {
+                        at = None;
+                        retry = RETRY_FIRST;
+                    }
+                    () = sleep(retry) => retry = retry.saturating_mul(2).min(RETRY_MAX),
+                }
             }
         }
     }
@@ -99,6 +104,7 @@ async fn list(
             for change in store.replace(objects, version.parse().unwrap_or_default(), begun) {
                 changed(store.resource(), change);
             }
+            store.mark_synced(begun);
             return Ok(version);
         }
     }

@@ -342,6 +342,9 @@ impl Host {
                 () = plugins.keep_warm(&ctx) => {}
             }
             tracing::info!("this host holds the lease and works");
+            // The host before may have made what no watch has brought yet. Controllers begin when all that is theirs is listed anew; what providers
+            // have is Unknown until then.
+            ctx.stores.doubt();
         }
         let working = async {
             let changed = patiently(|| install::host(&*self.api)).await?;

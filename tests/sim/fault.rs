@@ -70,13 +70,15 @@ pub struct Fate {
     pub is_lost: bool,
 }
 
-/// How long the real client waits for an answer.
-const REQUEST_TIMEOUT_MS: u64 = 65_000;
+/// How long the real client waits for an answer of the management cluster, and of a workload cluster.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
+/// See above.
+pub const WORKLOAD_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Fate {
-    /// Draws the fate of a request that changes something or not.
+    /// Draws the fate of a request that changes something or not, and that is waited for so long.
     #[must_use]
-    pub fn draw(random: &mut Random, rates: Rates, is_write: bool) -> Self {
+    pub fn draw(random: &mut Random, rates: Rates, is_write: bool, timeout: Duration) -> Self {
         let mut fate = Self {
             before: random.millis(1, 12),
             refusal: None,
@@ -90,11 +92,12 @@ impl Fate {
             fate.after = random.millis(10, 5_000);
         } else if random.happens(rates.hung) {
             if random.happens(500) {
-                fate.before = Duration::from_millis(REQUEST_TIMEOUT_MS);
-                fate.refusal = Some(ApiError::Unavailable("no answer within 65 s".to_owned()));
+                fate.before = timeout;
+                let words = format!("no answer within {} s", timeout.as_secs());
+                fate.refusal = Some(ApiError::Unavailable(words));
             } else {
                 fate.is_lost = true;
-                fate.after = Duration::from_millis(REQUEST_TIMEOUT_MS);
+                fate.after = timeout;
             }
         }
         fate

@@ -15,7 +15,7 @@ use futures::{FutureExt, StreamExt, stream};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::fault::Fate;
+use crate::fault::{Fate, REQUEST_TIMEOUT, WORKLOAD_REQUEST_TIMEOUT};
 use crate::object;
 use crate::rights::Ask;
 use crate::store::{Store, Written, place};
@@ -63,7 +63,11 @@ impl HostApi {
             }
             let is_write = ask.is_some_and(|ask| !READS.contains(&ask.verb));
             let rates = state.rates();
-            Fate::draw(&mut state.network, rates, is_write)
+            let timeout = match self.server {
+                Server::Management => REQUEST_TIMEOUT,
+                Server::Workload(_) => WORKLOAD_REQUEST_TIMEOUT,
+            };
+            Fate::draw(&mut state.network, rates, is_write, timeout)
         };
         sleep(fate.before).await;
         let wait = self.world.lock().unreachable_for(&self.server);

@@ -464,6 +464,10 @@ impl Controller for MachineController {
                     }
                 }
                 let workload = ctx.workloads.connected(&cluster)?;
+                // As with drains: a server that hangs does not hold the workers of all.
+                let Ok(_turn) = workload.node_writes.try_acquire() else {
+                    return Ok(Effect::NotItsTurn);
+                };
                 let node = ObjectKey {
                     namespace: String::new(),
                     name: name.clone(),
@@ -617,6 +621,9 @@ fn key_of_cluster(machine: &Machine) -> ObjectKey {
 /// Deletes a Node; gone already is as good.
 async fn delete_node(ctx: &Ctx, cluster: &ObjectKey, name: &str) -> Result<Effect, Failure> {
     let workload = ctx.workloads.connected(cluster)?;
+    let Ok(_turn) = workload.node_writes.try_acquire() else {
+        return Ok(Effect::NotItsTurn);
+    };
     let node = ObjectKey::new("", name);
     let answer = workload
         .api
@@ -650,3 +657,6 @@ async fn delete(ctx: &Ctx, object: Option<&Arc<Value>>) -> Result<Effect, Failur
     let doing = format!("deleting {} {}", object.kind(), object.key);
     done(ctx.delete(&resource, &object).await, &doing)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use rustls::ClientConfig;
 use tokio::time::sleep;
 
 use super::Stacked;
-use crate::fault::Fate;
+use crate::fault::{Fate, REQUEST_TIMEOUT};
 use crate::membership::Member;
 use crate::world::{Server, State, World};
 
@@ -106,7 +106,7 @@ impl Connection for ToMember {
             let fate = {
                 let mut state = self.world.lock();
                 let rates = state.rates();
-                Fate::draw(&mut state.network, rates, false)
+                Fate::draw(&mut state.network, rates, false, REQUEST_TIMEOUT)
             };
             sleep(fate.before).await;
             if let Some(refusal) = fate.refusal {

@@ -29,6 +29,9 @@ const WATCH_SECONDS: u32 = 290;
 /// Upper bound for one ordinary request, beyond the server's own 60 s limit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
 
+/// The same for a workload cluster's server (contract 3.1: 10 s): one that hangs must not hold the workers that other clusters need.
+const WORKLOAD_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The longest line of a watch: an object (1.5 MiB in etcd) as JSON with its envelope.
 const WATCH_LINE_BYTES_MAX: usize = 4 << 20;
 
@@ -43,6 +46,7 @@ const REFUSAL_BYTES_MAX: usize = 1 << 20;
 pub struct RealApi {
     client: Client,
     limits: Limits,
+    request_timeout: Duration,
     shown: Option<Arc<Shown>>,
 }
 
@@ -53,6 +57,7 @@ impl RealApi {
         Self {
             client,
             limits: MANAGEMENT,
+            request_timeout: REQUEST_TIMEOUT,
             shown: None,
         }
     }
@@ -63,29 +68,44 @@ impl RealApi {
         Self {
             client,
             limits: WORKLOAD,
+            request_timeout: WORKLOAD_REQUEST_TIMEOUT,
             shown: shown.map(Arc::new),
         }
     }
 
     async fn text(&self, request: Request<Vec<u8>>) -> Result<String, ApiError> {
+        self.text_within(self.request_timeout, request).await
+    }
+
+    async fn text_within(
+        &self,
+        limit: Duration,
+        request: Request<Vec<u8>>,
+    ) -> Result<String, ApiError> {
         let answer = async {
             let body = accepted(&self.client, request).await?;
             let bytes = whole(body, self.limits.answer_bytes).await?;
             String::from_utf8(bytes.into())
                 .map_err(|_| ApiError::Unavailable("the API server's answer is no text".to_owned()))
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, answer)
+        tokio::time::timeout(limit, answer)
             .await
             .unwrap_or_else(|_| {
                 Err(ApiError::Unavailable(format!(
                     "the API server did not answer within {} s",
-                    REQUEST_TIMEOUT.as_secs()
+                    limit.as_secs()
                 )))
             })
     }
 
     async fn object(&self, request: Request<Vec<u8>>) -> Result<Value, ApiError> {
-        let mut value = self.json(request).await?;
+        let text = self.text(request).await?;
+        self.read(&text)
+    }
+
+    /// An object in an answer.
+    fn read(&self, text: &str) -> Result<Value, ApiError> {
+        let mut value = parse(text.as_bytes(), self.limits.answer_values)?;
         project(&mut value);
         Ok(value)
     }
@@ -389,8 +409,10 @@ impl KubeApi for RealApi {
         async move {
             let path = format!("{}/{subresource}", of_key(resource, key));
             let body = Some(("application/json", encode(body)));
-            self.object(request(Method::POST, path, "application/json", body)?)
-                .await
+            let request = request(Method::POST, path, "application/json", body)?;
+            // An eviction may take the server's whole time: it asks webhooks, and tries again itself. Who evicts has a bound of its own.
+            let text = self.text_within(REQUEST_TIMEOUT, request).await?;
+            self.read(&text)
         }
         .boxed()
     }
@@ -639,6 +661,46 @@ mod tests {
         let words = Status::failure("404 page not found", "").with_code(404);
         let words = translate(kube::Error::Api(Box::new(words)));
         assert!(matches!(words, ApiError::NotServed(_)));
+    }
+
+    /// Never answers.
+    struct Silent;
+
+    impl Service<Request<Body>> for Silent {
+        type Response = Response<Endless>;
+        type Error = Infallible;
+        type Future = std::future::Pending<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_clusters_server_is_waited_for_less_long_than_the_hosts_own() {
+        let client = || Client::new(Silent, "default");
+        let key = ObjectKey::new("ns", "p");
+        let workload = RealApi::of_workload(client(), None);
+        let read = workload.get(&kinds::POD, &key).await;
+        let eviction = json!({});
+        let evicted = workload
+            .create_subresource(&kinds::POD, &key, "eviction", &eviction)
+            .await;
+        let own = RealApi::new(client()).get(&kinds::POD, &key).await;
+        for (answer, within) in [
+            (read, "within 10 s"),
+            (evicted, "within 65 s"),
+            (own, "within 65 s"),
+        ] {
+            let Err(ApiError::Unavailable(why)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.ends_with(within), "{why}");
+        }
     }
 
     async fn asked(status: StatusCode, mebibytes: usize) -> String {

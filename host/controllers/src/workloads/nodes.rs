@@ -19,6 +19,10 @@ use crate::store::{Change, Store};
 /// Nodes of one cluster that are drained at the same time: each lists its pods in each turn.
 const DRAINS_AT_ONCE: usize = 8;
 
+/// Nodes of one cluster that Machines write or delete at the same time: each takes milliseconds, and where the server hangs, these are the
+/// workers of all Machines (50) that it holds.
+pub const NODE_WRITES_AT_ONCE: usize = 8;
+
 /// Evictions in one cluster that are under way at the same time, for all its Nodes: less than a tenth of the changes that an API
 /// server takes at once by default (`--max-mutating-requests-inflight` 200), so that everybody else gets through.
 pub const EVICTIONS_AT_ONCE: usize = 16;
@@ -36,6 +40,8 @@ pub struct Workload {
     pub nodes: Arc<Store>,
     /// Turns of drains.
     pub drains: Semaphore,
+    /// Turns of writes to Nodes.
+    pub node_writes: Semaphore,
     /// Turns of evictions.
     pub evictions: Semaphore,
     by_provider_id: Mutex<HashMap<String, BTreeSet<ObjectKey>>>,
@@ -57,6 +63,7 @@ impl Workload {
             api,
             nodes: Arc::new(Store::bounded(kinds::NODE.clone(), WORKLOAD_LIST_BYTES_MAX)),
             drains: Semaphore::new(DRAINS_AT_ONCE),
+            node_writes: Semaphore::new(NODE_WRITES_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             by_provider_id: Mutex::default(),
             etcd: Mutex::default(),

@@ -1,0 +1,123 @@
+//! Machines of several clusters, one of whose API servers hangs. Time is virtual.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::*;
+use crate::ctx::SystemClock;
+use crate::kube_api::KubeApi;
+use crate::kube_api::staged::{Act, Staged};
+use crate::tasks::Tasks;
+use crate::workloads::nodes::NODE_WRITES_AT_ONCE;
+use crate::workloads::{Connect, ConnectError};
+use capstan_core::material::{KUBECONFIG, secret_key, secret_object};
+
+/// Leads to a server for each Cluster, whose kubeconfig is its name.
+struct Servers(BTreeMap<&'static str, Arc<Staged>>);
+
+impl Connect for Servers {
+    fn connect<'a>(
+        &'a self,
+        kubeconfig: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
+        let server = self.0.get(kubeconfig).cloned();
+        async move {
+            let server = server.ok_or(ConnectError::Unreadable)?;
+            Ok(server as Arc<dyn KubeApi>)
+        }
+        .boxed()
+    }
+}
+
+fn observed(cluster: &str) -> Observed {
+    let machine = json!({
+        "metadata": {"name": "m", "namespace": "ns", "uid": "m"},
+        "spec": {
+            "clusterName": cluster, "bootstrap": {"dataSecretName": "s"},
+            "infrastructureRef": {"apiGroup": "g.io", "kind": "Thing", "name": "m"},
+        },
+    });
+    Observed {
+        machine: serde_json::from_value(machine).unwrap(),
+        chosen: Default::default(),
+        cluster: Lookup::Missing,
+        infra: Lookup::Missing,
+        infra_is_own: false,
+        bootstrap: None,
+        connection: Connection {
+            connected: true,
+            last_success: None,
+            since: None,
+        },
+        node: NodeLookup::NotLooked,
+        outdated: None,
+        outdated_revision: false,
+        deletion: Facts::default(),
+    }
+}
+
+fn patch_node() -> Step {
+    Step::PatchNode {
+        name: "n".to_owned(),
+        resource_version: "1".to_owned(),
+        patch: json!({}),
+    }
+}
+
+fn delete_node() -> Step {
+    Step::DeleteNode {
+        name: "n".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
+    let api = Staged::new();
+    let servers = ["hangs", "well"].map(|name| (name, Staged::new()));
+    for (name, server) in &servers {
+        let key = secret_key(&ObjectKey::new("ns", *name), KUBECONFIG);
+        let secret = secret_object(&key, name, None, &[("value", name.as_bytes())]);
+        api.hold(&kinds::SECRET, secret);
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "uid": "n"}});
+        server.hold(&kinds::NODE, node);
+    }
+    let servers = BTreeMap::from(servers);
+    let hanging = Arc::clone(&servers["hangs"]);
+    let ctx = Ctx::new(
+        api,
+        Arc::new(Servers(servers)),
+        Arc::new(SystemClock),
+        Tasks::default(),
+        "ns",
+    );
+    for name in ["hangs", "well"] {
+        ctx.workloads.keep(&ObjectKey::new("ns", name));
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // From now on it answers that it is alive, and nothing else.
+    hanging.act("patch", Act::Hang);
+    hanging.act("delete", Act::Hang);
+
+    let controller = MachineController::default();
+    let (hung, well) = (observed("hangs"), observed("well"));
+    let steps = [patch_node(), delete_node()];
+    let mut held = Vec::new();
+    for step in steps.iter().cycle().take(WORKERS) {
+        let mut worker = controller.perform(&ctx, &hung, step).boxed();
+        match (&mut worker).now_or_never() {
+            None => held.push(worker),
+            Some(done) => assert_eq!(done, Ok(Effect::NotItsTurn)),
+        }
+    }
+    assert_eq!(held.len(), NODE_WRITES_AT_ONCE);
+    for step in &steps {
+        let done = controller.perform(&ctx, &well, step).await;
+        assert_eq!(done, Ok(Effect::Done));
+    }
+    // Who gives up makes room.
+    held.pop();
+    let step = patch_node();
+    let next = controller.perform(&ctx, &hung, &step);
+    assert!(next.now_or_never().is_none(), "it is its turn");
+}

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use capstan_api::name::ObjectKey;
 use capstan_controllers::ctx::Ctx;
+use capstan_controllers::etcd::SnapshotStore;
 use capstan_controllers::kube_api::{KubeApi, Resource};
 use capstan_controllers::metrics::Metrics;
 use capstan_controllers::plugins::ActivePlugin;
@@ -25,7 +26,9 @@ use crate::hook::SimulatedHook;
 use crate::kinds;
 use crate::scenario;
 use crate::server::HostApi;
-use crate::stacked::{SimulatedBootstrap, SimulatedControlPlane, SimulatedEtcd};
+use crate::stacked::{
+    SNAPSHOTS_KEPT, SimulatedBootstrap, SimulatedControlPlane, SimulatedEtcd, SnapshotPlace,
+};
 use crate::strategy::SimulatedStrategy;
 use crate::world::{Server, World, WorldClock};
 
@@ -68,8 +71,14 @@ impl Host {
         world.note("host: starts");
         let api: Arc<dyn KubeApi> = Arc::new(HostApi::new(Arc::clone(world), Server::Management));
         let tasks = Tasks::default();
+        let keeps_snapshots = world.lock().keeps_snapshots();
+        let snapshots = keeps_snapshots.then(|| {
+            let place = Arc::new(SnapshotPlace(Arc::clone(world)));
+            SnapshotStore::in_place(place, SNAPSHOTS_KEPT)
+        });
         let ctx = Arc::new(Ctx {
             etcd: Arc::new(SimulatedEtcd(Arc::clone(world))),
+            snapshots,
             ..Ctx::new(
                 api,
                 Arc::new(SimulatedConnect(Arc::clone(world))),

@@ -99,6 +99,8 @@ pub struct Plan {
     pub rates: Rates,
     /// Machines of the control plane at the beginning, where it has any.
     pub control_plane: Option<u32>,
+    /// The operator wants a snapshot of etcd before a member is removed.
+    pub keeps_snapshots: bool,
     /// Machines at the beginning.
     pub replicas: u32,
     /// `maxSurge` and `maxUnavailable` at the beginning.
@@ -136,7 +138,12 @@ impl fmt::Display for Plan {
             self.rates
         )?;
         if let Some(machines) = self.control_plane {
-            writeln!(f, "  a control plane of {machines} machines")?;
+            let kept = if self.keeps_snapshots {
+                ", with snapshots"
+            } else {
+                ""
+            };
+            writeln!(f, "  a control plane of {machines} machines{kept}")?;
         }
         if self.on_delete {
             writeln!(f, "  Machines are replaced as they are deleted")?;
@@ -387,7 +394,7 @@ impl State {
             self.user_creates(&kinds::CRD, "", &sim::definition(resource));
         }
         if plan.control_plane.is_some() {
-            self.stacked = Some(Stacked::new(&Random::new(plan.seed)));
+            self.stacked = Some(Stacked::new(&Random::new(plan.seed), plan.keeps_snapshots));
             for resource in sim::stacked() {
                 self.management.serve(resource, true);
                 self.user_creates(&kinds::CRD, "", &sim::definition(resource));

@@ -108,6 +108,12 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             ..plan.clone()
         });
     }
+    if plan.keeps_snapshots {
+        candidates.push(Plan {
+            keeps_snapshots: false,
+            ..plan.clone()
+        });
+    }
     if plan.asks_others {
         candidates.push(Plan {
             asks_others: false,

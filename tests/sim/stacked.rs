@@ -6,6 +6,7 @@ mod client;
 mod deed;
 mod nature;
 mod plugin;
+mod snapshot;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -26,10 +27,12 @@ use crate::random::Random;
 use crate::scenario::CLUSTER;
 use crate::world::State;
 use check::Look;
+use snapshot::Shelf;
 
 pub use client::SimulatedEtcd;
 pub use deed::Trouble;
 pub use plugin::{SimulatedBootstrap, SimulatedControlPlane};
+pub use snapshot::{KEEP as SNAPSHOTS_KEPT, SnapshotPlace};
 
 pub(crate) use nature::live;
 
@@ -82,12 +85,14 @@ pub struct Stacked {
     wanted: Vec<(Duration, usize)>,
     /// Members that the host removed.
     removed: u64,
+    /// Where snapshots are, if the operator wants them.
+    shelf: Option<Shelf>,
 }
 
 impl Stacked {
-    /// One that nobody has begun to make.
+    /// One that nobody has begun to make, of an operator who wants snapshots or not.
     #[must_use]
-    pub fn new(random: &Random) -> Self {
+    pub fn new(random: &Random, keeps_snapshots: bool) -> Self {
         Self {
             etcd: Membership::default(),
             bodies: BTreeMap::new(),
@@ -97,6 +102,7 @@ impl Stacked {
             look: Look::default(),
             wanted: Vec::new(),
             removed: 0,
+            shelf: keeps_snapshots.then(Shelf::default),
         }
     }
 

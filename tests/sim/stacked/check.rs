@@ -22,7 +22,7 @@ const STALE: Duration = Duration::from_secs(600);
 /// The host's look at a control plane.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Look {
-    began: Duration,
+    pub(super) began: Duration,
     asked: BTreeSet<String>,
     answered: BTreeSet<String>,
     /// As it was when the members were listed; absent while nobody has listed them.
@@ -259,6 +259,7 @@ impl State {
         drop(machines);
         let wrongs = self.basis().wrongs_of_removal(member, leader, stays);
         self.all_violated(wrongs);
+        self.check_snapshot(member);
     }
 
     pub(super) fn check_alarm_ends(&mut self, member: u64) {

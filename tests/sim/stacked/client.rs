@@ -7,7 +7,7 @@ use capstan_api::name::ObjectKey;
 use capstan_controllers::etcd::message::{
     ALARM, AlarmMember, AlarmRequest, AlarmResponse, Empty, Header, MEMBER_LIST, MEMBER_REMOVE,
     MOVE_LEADER, Member as Listed, MemberIdRequest, MemberListRequest, MemberListResponse,
-    MoveLeaderRequest, NOT_FOUND, STATUS, StatusResponse,
+    MoveLeaderRequest, NOT_FOUND, SNAPSHOT, STATUS, StatusResponse,
 };
 use capstan_controllers::etcd::{Answers, Client, Clients, Connection, EtcdError, Reach};
 use capstan_controllers::kube_api::KubeApi;
@@ -20,7 +20,7 @@ use prost::bytes::Bytes;
 use rustls::ClientConfig;
 use tokio::time::sleep;
 
-use super::Stacked;
+use super::{Stacked, snapshot};
 use crate::fault::{Fate, REQUEST_TIMEOUT};
 use crate::membership::Member;
 use crate::world::{Server, State, World};
@@ -28,6 +28,9 @@ use crate::world::{Server, State, World};
 /// Codes of gRPC: the call cannot be done in this state, and who could do it is not there.
 const FAILED_PRECONDITION: u32 = 9;
 const UNAVAILABLE: u32 = 14;
+
+/// A connection that may live longer than this is for a snapshot, which is no look at the members.
+const LOOKS: Duration = Duration::from_secs(600);
 
 /// How long a call hangs: longer than anybody waits.
 const HANGS: Duration = Duration::from_secs(60);
@@ -59,12 +62,14 @@ impl Reach for Members {
     fn reach<'a>(
         &'a self,
         member: &'a Address,
-        _: Duration,
+        lifetime: Duration,
     ) -> BoxFuture<'a, Result<Box<dyn Connection>, EtcdError>> {
         async move {
             let (takes, refused, hangs) = {
                 let mut state = self.world.lock();
-                state.is_asked(&member.name);
+                if lifetime <= LOOKS {
+                    state.is_asked(&member.name);
+                }
                 let rates = state.rates();
                 let refused = state.network.happens(rates.refused);
                 let hangs = state.network.happens(rates.hung) || !state.is_reached(&member.name);
@@ -112,6 +117,9 @@ impl Connection for ToMember {
             if let Some(refusal) = fate.refusal {
                 let why = refusal.to_string();
                 return Err(EtcdError::Broken { call: method, why });
+            }
+            if method == SNAPSHOT {
+                return Ok(snapshot::parts(&self.world, &self.machine));
             }
             let answer = {
                 let mut state = self.world.lock();

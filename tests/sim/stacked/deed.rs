@@ -18,6 +18,10 @@ use crate::world::{Server, State};
 /// Time that a control plane has before anything happens to it, in worlds in which it has: three machines are made one by one.
 const GROWN_AFTER_S: u64 = 1_800;
 
+/// How many operators in a thousand want snapshots, and how many of their places run full.
+const WITH_SNAPSHOTS: u32 = 500;
+const RUN_FULL: u32 = 300;
+
 /// How many deeds in a thousand come together with the one before, within so many milliseconds.
 const TOGETHER: (u32, u64) = (350, 90_000);
 
@@ -50,6 +54,8 @@ pub enum Trouble {
     Fill(u64, u64),
     /// The member of the next machine never catches up.
     Stick,
+    /// There is no room for snapshots, for seconds.
+    NoRoom(u64),
 }
 
 fn trouble(random: &mut Random) -> Deed {
@@ -117,12 +123,21 @@ impl Plan {
             let deed = Deed::DeleteCluster;
             steps.push(Step { at, deed });
         }
+        // Drawn apart, so that all else of a seed is the same with and without.
+        let mut random = random.fork(13);
+        let keeps_snapshots = random.happens(WITH_SNAPSHOTS);
+        if keeps_snapshots && random.happens(RUN_FULL) {
+            let at = Duration::from_millis(begins * 1000 + random.below(3_600_000));
+            let deed = Deed::ControlPlane(Trouble::NoRoom(random.between(10, 1_800)));
+            steps.push(Step { at, deed });
+        }
         steps.sort_by_key(|step| step.at);
         let last = steps.last().map_or(Duration::ZERO, |step| step.at);
         Self {
             seed,
             rates,
             control_plane: Some(replicas),
+            keeps_snapshots,
             replicas: u32::try_from(random.below(3)).unwrap_or_default(),
             limits: (1, 0),
             steps,
@@ -253,6 +268,12 @@ impl State {
                 stacked.etcd.fill(id);
                 return Some((Duration::from_secs(seconds), End::Empty(id)));
             }
+            Trouble::NoRoom(seconds) => {
+                let stacked = self.stacked.as_mut();
+                if let Some(shelf) = stacked.and_then(|stacked| stacked.shelf.as_mut()) {
+                    shelf.full_until = now + seconds;
+                }
+            }
             Trouble::Stick => {
                 if let Some(stacked) = &mut self.stacked {
                     stacked.next_is_stuck = true;
@@ -273,6 +294,10 @@ impl State {
 
     /// What was to last a while is over.
     pub(crate) fn plane_calms(&mut self) {
+        let stacked = self.stacked.as_mut();
+        if let Some(shelf) = stacked.and_then(|stacked| stacked.shelf.as_mut()) {
+            shelf.full_until = 0;
+        }
         let bodies = self
             .stacked
             .iter_mut()

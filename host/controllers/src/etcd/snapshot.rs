@@ -4,9 +4,12 @@ mod bucket;
 mod directory;
 mod taking;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use capstan_api::name::ObjectKey;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 pub use self::bucket::Bucket;
@@ -22,18 +25,39 @@ const BYTES_MAX: u64 = 16 << 30;
 /// End of a snapshot's name.
 const SUFFIX: &str = ".db";
 
-/// A place for snapshots.
-#[derive(Clone, Debug)]
-pub struct SnapshotStore {
-    place: Place,
-    keep: usize,
+/// What can keep snapshots.
+pub trait Place: fmt::Debug + Send + Sync {
+    /// A new snapshot of this name, in the part of a cluster. What earlier attempts left half done goes: a cluster has one at a time.
+    fn begin<'a>(
+        &'a self,
+        of_cluster: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Target>, EtcdError>>;
 }
 
+/// What becomes a snapshot. Nothing stays of one that is dropped.
+pub trait Target: Send {
+    /// Adds a part.
+    fn add<'a>(&'a mut self, part: &'a [u8]) -> BoxFuture<'a, Result<(), EtcdError>>;
+
+    /// Makes it durable under its name, and removes those of its cluster that are older than the newest so many.
+    fn finish(self: Box<Self>, keep: usize) -> BoxFuture<'static, Result<Kept, EtcdError>>;
+}
+
+/// A snapshot that its place has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The file, or the address of the object.
+    pub path: String,
+    /// Why older ones that should be gone are still there.
+    pub not_pruned: Option<String>,
+}
+
+/// A place for snapshots, and how many of each cluster stay there.
 #[derive(Clone, Debug)]
-enum Place {
-    Directory(Directory),
-    /// Large beside the other.
-    Bucket(Box<Bucket>),
+pub struct SnapshotStore {
+    place: Arc<dyn Place>,
+    keep: usize,
 }
 
 /// A snapshot that was taken.
@@ -51,22 +75,25 @@ impl SnapshotStore {
     /// Keeps as many snapshots of each cluster, at least one, in this directory.
     #[must_use]
     pub fn new(dir: PathBuf, keep: usize) -> Self {
-        Self {
-            place: Place::Directory(Directory::new(dir)),
-            keep: keep.max(1),
-        }
+        Self::in_place(Arc::new(Directory::new(dir)), keep)
     }
 
     /// Keeps as many, at least one, in this bucket.
     #[must_use]
     pub fn in_bucket(bucket: Bucket, keep: usize) -> Self {
+        Self::in_place(Arc::new(bucket), keep)
+    }
+
+    /// Keeps as many, at least one, in a place of another kind.
+    #[must_use]
+    pub fn in_place(place: Arc<dyn Place>, keep: usize) -> Self {
         Self {
-            place: Place::Bucket(Box::new(bucket)),
+            place,
             keep: keep.max(1),
         }
     }
 
-    /// A new snapshot of this cluster. What earlier attempts left half done goes: a cluster has one at a time.
+    /// A new snapshot of this cluster.
     pub(super) async fn begin(
         &self,
         cluster: &ObjectKey,
@@ -75,15 +102,8 @@ impl SnapshotStore {
         // Names of objects hold no dots at the ends and no slashes.
         let of_cluster = format!("{}.{}", cluster.namespace, cluster.name);
         let name = format!("{}{SUFFIX}", now.strftime("%Y%m%dT%H%M%SZ"));
-        let target = match &self.place {
-            Place::Directory(directory) => Target::File(directory.begin(&of_cluster, &name).await?),
-            Place::Bucket(bucket) => {
-                let object = bucket.begin(&of_cluster, &name).await?;
-                Target::Object(Box::new(object))
-            }
-        };
         Ok(Writing {
-            target,
+            target: self.place.begin(&of_cluster, &name).await?,
             keep: self.keep,
             bytes: 0,
             bytes_max: BYTES_MAX,
@@ -98,14 +118,9 @@ fn surplus(names: &[String], keep: usize) -> Vec<&String> {
     whole.into_iter().skip(keep).collect()
 }
 
-enum Target {
-    File(directory::File),
-    Object(Box<bucket::Object>),
-}
-
-/// A snapshot that is being written. Nothing stays of one that is dropped.
+/// A snapshot that is being written.
 pub(super) struct Writing {
-    target: Target,
+    target: Box<dyn Target>,
     keep: usize,
     bytes: u64,
     bytes_max: u64,
@@ -122,10 +137,7 @@ impl Writing {
                 why: format!("it has more than {} MiB", self.bytes_max >> 20),
             });
         }
-        match &mut self.target {
-            Target::File(file) => file.add(part).await,
-            Target::Object(object) => object.add(part).await,
-        }
+        self.target.add(part).await
     }
 
     /// Makes it durable under its name, and removes those that are older than what is kept.
@@ -133,23 +145,11 @@ impl Writing {
         if self.bytes == 0 {
             return Err(EtcdError::Store("the snapshot is empty".to_owned()));
         }
-        let (path, pruned) = match self.target {
-            Target::File(file) => {
-                let path = file.finish().await?;
-                let pruned = directory::prune(&path, self.keep).await;
-                (path.display().to_string(), pruned)
-            }
-            Target::Object(object) => {
-                let stored = object.finish().await?;
-                let path = stored.path();
-                (path, stored.prune(self.keep).await)
-            }
-        };
+        let Kept { path, not_pruned } = self.target.finish(self.keep).await?;
         Ok(Snapshot {
             path,
             bytes: self.bytes,
-            // The snapshot is there all the same.
-            not_pruned: pruned.err().map(|error| error.to_string()),
+            not_pruned,
         })
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use capstan_api::name::ObjectKey;
 use capstan_engine::{self as engine, BucketPlace, Upload};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
-use super::surplus;
+use super::{Kept, Place, Target, surplus};
 use crate::etcd::EtcdError;
 use crate::kinds;
 use crate::kube_api::KubeApi;
@@ -54,7 +56,7 @@ impl Bucket {
     }
 
     /// A new object, in the place of what earlier attempts left.
-    pub(super) async fn begin(&self, of_cluster: &str, name: &str) -> Result<Object, EtcdError> {
+    async fn start(&self, of_cluster: &str, name: &str) -> Result<Object, EtcdError> {
         let secret = self.api.get(&kinds::SECRET, &self.secret).await;
         let secret = secret.map_err(|error| {
             EtcdError::Store(format!("Secret {} cannot be read: {error}", self.secret))
@@ -100,6 +102,20 @@ impl Bucket {
     }
 }
 
+impl Place for Bucket {
+    fn begin<'a>(
+        &'a self,
+        of_cluster: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Target>, EtcdError>> {
+        async move {
+            let object = self.start(of_cluster, name).await?;
+            Ok(Box::new(object) as Box<dyn Target>)
+        }
+        .boxed()
+    }
+}
+
 /// Aborts uploads that nobody goes on with: a cluster has one at a time.
 async fn abort_all(bucket: &engine::Bucket, directory: &str) -> Result<(), engine::BucketError> {
     for (name, upload) in bucket.unfinished(directory).await? {
@@ -109,7 +125,7 @@ async fn abort_all(bucket: &engine::Bucket, directory: &str) -> Result<(), engin
 }
 
 /// An object that is being written.
-pub(super) struct Object {
+struct Object {
     name: String,
     directory: String,
     place: BucketPlace,
@@ -142,7 +158,7 @@ impl Drop for Sending {
 }
 
 impl Object {
-    pub(super) async fn add(&mut self, part: &[u8]) -> Result<(), EtcdError> {
+    async fn hold(&mut self, part: &[u8]) -> Result<(), EtcdError> {
         self.buffer.extend_from_slice(part);
         while self.buffer.len() > PART_BYTES {
             let part = self.buffer.split_to(PART_BYTES).freeze();
@@ -162,7 +178,7 @@ impl Object {
     }
 
     /// Makes an object of what came.
-    pub(super) async fn finish(mut self) -> Result<Stored, EtcdError> {
+    async fn store(mut self) -> Result<Stored, EtcdError> {
         let rest = self.buffer.split().freeze();
         if self.sending.upload.is_some() {
             self.send(rest.clone()).await?;
@@ -184,8 +200,28 @@ impl Object {
     }
 }
 
+impl Target for Object {
+    fn add<'a>(&'a mut self, part: &'a [u8]) -> BoxFuture<'a, Result<(), EtcdError>> {
+        self.hold(part).boxed()
+    }
+
+    fn finish(self: Box<Self>, keep: usize) -> BoxFuture<'static, Result<Kept, EtcdError>> {
+        async move {
+            let stored = self.store().await?;
+            let path = stored.path();
+            // The snapshot is there all the same.
+            let pruned = stored.prune(keep).await;
+            Ok(Kept {
+                path,
+                not_pruned: pruned.err().map(|error| error.to_string()),
+            })
+        }
+        .boxed()
+    }
+}
+
 /// An object that is there.
-pub(super) struct Stored {
+struct Stored {
     name: String,
     directory: String,
     bucket: Arc<engine::Bucket>,
@@ -194,13 +230,13 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn path(&self) -> String {
+    fn path(&self) -> String {
         self.place.shown(&self.name)
     }
 
     /// Removes all but the newest ones beside this one. When there are more than a list holds, the oldest of those in it go, and others
     /// the next time.
-    pub(super) async fn prune(self, keep: usize) -> Result<(), EtcdError> {
+    async fn prune(self, keep: usize) -> Result<(), EtcdError> {
         let failed = |error: engine::BucketError| failed(&self.place, &error);
         let names = self.bucket.list(&self.directory).await.map_err(failed)?;
         for name in surplus(&names, keep) {

@@ -4,9 +4,11 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::io::AsyncWriteExt as _;
 
-use super::surplus;
+use super::{Kept, Place, Target, surplus};
 use crate::etcd::EtcdError;
 
 /// End of the name of a file that is not whole yet.
@@ -29,7 +31,7 @@ impl Directory {
     }
 
     /// A new file, in the place of what earlier attempts left.
-    pub(super) async fn begin(&self, of_cluster: &str, name: &str) -> Result<File, EtcdError> {
+    async fn open(&self, of_cluster: &str, name: &str) -> Result<File, EtcdError> {
         let dir = self.0.join(of_cluster);
         let failed = |error| failed(&dir, &error);
         let mut make = tokio::fs::DirBuilder::new();
@@ -49,6 +51,20 @@ impl Directory {
             partial: Partial(partial),
             path: dir.join(name),
         })
+    }
+}
+
+impl Place for Directory {
+    fn begin<'a>(
+        &'a self,
+        of_cluster: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Target>, EtcdError>> {
+        async move {
+            let file = self.open(of_cluster, name).await?;
+            Ok(Box::new(file) as Box<dyn Target>)
+        }
+        .boxed()
     }
 }
 
@@ -82,7 +98,7 @@ async fn names(dir: &Path) -> Result<Vec<String>, EtcdError> {
 }
 
 /// Removes all but the newest ones beside this one.
-pub(super) async fn prune(newest: &Path, keep: usize) -> Result<(), EtcdError> {
+async fn prune(newest: &Path, keep: usize) -> Result<(), EtcdError> {
     let Some(dir) = newest.parent() else {
         return Ok(());
     };
@@ -109,20 +125,20 @@ impl Drop for Partial {
 }
 
 /// A file that is being written.
-pub(super) struct File {
+struct File {
     file: tokio::fs::File,
     partial: Partial,
     path: PathBuf,
 }
 
 impl File {
-    pub(super) async fn add(&mut self, part: &[u8]) -> Result<(), EtcdError> {
+    async fn write(&mut self, part: &[u8]) -> Result<(), EtcdError> {
         let written = self.file.write_all(part).await;
         written.map_err(|error| failed(&self.partial.0, &error))
     }
 
     /// Makes it durable under its name.
-    pub(super) async fn finish(mut self) -> Result<PathBuf, EtcdError> {
+    async fn name(mut self) -> Result<PathBuf, EtcdError> {
         let partial = &self.partial.0;
         let failed = |error| failed(partial, &error);
         self.file.flush().await.map_err(failed)?;
@@ -135,6 +151,25 @@ impl File {
             dir.sync_all().await.map_err(failed)?;
         }
         Ok(self.path)
+    }
+}
+
+impl Target for File {
+    fn add<'a>(&'a mut self, part: &'a [u8]) -> BoxFuture<'a, Result<(), EtcdError>> {
+        self.write(part).boxed()
+    }
+
+    fn finish(self: Box<Self>, keep: usize) -> BoxFuture<'static, Result<Kept, EtcdError>> {
+        async move {
+            let path = self.name().await?;
+            // The snapshot is there all the same.
+            let pruned = prune(&path, keep).await;
+            Ok(Kept {
+                path: path.display().to_string(),
+                not_pruned: pruned.err().map(|error| error.to_string()),
+            })
+        }
+        .boxed()
     }
 }
 

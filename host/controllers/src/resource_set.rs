@@ -205,7 +205,16 @@ impl ClusterResourceSetController {
             let message = format!("there is no connection to Cluster {key} any more");
             return Err(Failure::transient("NotConnected", message));
         };
+        // It is looked at again: a set never waits long for its turn.
+        let Ok(_turn) = workload.resource_sets.try_acquire() else {
+            return Ok(Effect::default());
+        };
         let now = ctx.now();
+        // Also when nothing comes of it: those that were not tried for longer come first.
+        self.memories(|all| {
+            let of_set = all.entry(key_of(observed)).or_default();
+            of_set.entry(sync.cluster.clone()).or_default().tried = Some(now);
+        });
         let mut results = apply::sync(&*workload.api, sync, now).await;
         let all_applied = results.len() == sync.items.len()
             && results.iter().all(|(_, result)| result.errors.is_empty());
@@ -233,7 +242,6 @@ impl ClusterResourceSetController {
         self.memories(|all| {
             let of_set = all.entry(key_of(observed)).or_default();
             let memory = of_set.entry(sync.cluster.clone()).or_default();
-            memory.tried = Some(now);
             if sync.looks_for_drift {
                 memory.checked = Some(now);
             }
@@ -263,6 +271,11 @@ impl Controller for ClusterResourceSetController {
 
     fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// What one resource is refused, or does not come to be in one cluster, holds no other up.
+    fn goes_on(&self, _: &Observed, _: &Step) -> bool {
+        true
     }
 
     fn watches(&self) -> Vec<Watch> {

@@ -1,6 +1,7 @@
 //! Objects in a workload cluster: created, changed, looked at and deleted, with errors by object.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use capstan_api::addons::ResourceRef;
 use capstan_api::name::ObjectKey;
@@ -8,6 +9,7 @@ use capstan_core::addons::decide::Action;
 use capstan_core::addons::{Item, ItemResult, ObjectRef, Sync, drift};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::kube_api::{ApiError, KubeApi, Patch, Preconditions, Resource};
 
@@ -19,6 +21,10 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// The most sentences that are kept of one resource.
 const LINES_MAX: usize = 10;
+
+/// How long one object may take. A cluster that answers nothing for so long is left for now: others wait for their turn in the same look,
+/// which has two minutes.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// What a server serves, asked once for each group and version.
 struct Discovery<'a> {
@@ -99,22 +105,24 @@ pub(super) async fn sync(
     };
     let mut results = Vec::new();
     for item in &sync.items {
-        let result = one(&mut discovery, sync, item, now).await;
-        let goes_on = !sync.waits || (result.errors.is_empty() && result.not_ready.is_empty());
+        let (result, answers) = one(&mut discovery, sync, item, now).await;
+        let is_good = result.errors.is_empty() && result.not_ready.is_empty();
         results.push((item.reference.clone(), result));
-        if !goes_on {
+        if !answers || (sync.waits && !is_good) {
             break;
         }
     }
     results
 }
 
+/// What became of an item, and whether the cluster answers.
 async fn one(
     discovery: &mut Discovery<'_>,
     sync: &Sync,
     item: &Item,
     now: Timestamp,
-) -> ItemResult {
+) -> (ItemResult, bool) {
+    let mut answers = true;
     let mut result = ItemResult {
         hash: item.hash.clone(),
         ..ItemResult::default()
@@ -124,11 +132,19 @@ async fn one(
             continue;
         };
         let looks = sync.waits || (sync.looks_for_drift && item.action == Action::Check);
-        let live = match put(discovery, &reference, object, item.action).await {
-            Ok(live) => live,
-            Err(why) => {
+        let put = put(discovery, &reference, object, item.action);
+        let live = match timeout(ANSWER, put).await {
+            Ok(Ok(live)) => live,
+            Ok(Err(why)) => {
                 result.errors.push(format!("{reference}: {why}"));
                 continue;
+            }
+            Err(_) => {
+                let seconds = ANSWER.as_secs();
+                let why = format!("{reference}: the cluster did not answer within {seconds} s");
+                result.errors.push(why);
+                answers = false;
+                break;
             }
         };
         if !looks {
@@ -161,7 +177,7 @@ async fn one(
     if item.action != Action::Check {
         result.applied = Some(now);
     }
-    result
+    (result, answers)
 }
 
 /// The object as it is then; `None` when it is only looked for and does not exist.
@@ -206,16 +222,20 @@ pub(super) async fn prune(api: &dyn KubeApi, objects: &[ObjectRef]) -> Vec<Strin
     let mut errors = Vec::new();
     // What was applied last goes first.
     for object in objects.iter().rev() {
-        let deleted = match discovery.resource(object).await {
-            Ok(resource) => {
-                let key = key(&resource, object);
-                let answer = api.delete(&resource, &key, &Preconditions::default()).await;
-                match answer {
-                    Ok(()) | Err(ApiError::NotFound(_)) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                }
+        let delete = async {
+            let resource = discovery.resource(object).await?;
+            let key = key(&resource, object);
+            match api.delete(&resource, &key, &Preconditions::default()).await {
+                Ok(()) | Err(ApiError::NotFound(_)) => Ok(()),
+                Err(error) => Err(error.to_string()),
             }
-            Err(why) => Err(why),
+        };
+        let Ok(deleted) = timeout(ANSWER, delete).await else {
+            let seconds = ANSWER.as_secs();
+            errors.push(format!(
+                "deleting {object}: the cluster did not answer within {seconds} s"
+            ));
+            break;
         };
         if let Err(why) = deleted {
             errors.push(format!("deleting {object}: {why}"));
@@ -223,4 +243,60 @@ pub(super) async fn prune(api: &dyn KubeApi, objects: &[ObjectRef]) -> Vec<Strin
     }
     errors.truncate(LINES_MAX);
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_api::addons::ResourceKind;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::workloads::tests::Fake;
+
+    fn item(name: &str) -> Item {
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+        Item {
+            reference: ResourceRef {
+                kind: ResourceKind::ConfigMap,
+                name: name.to_owned(),
+            },
+            hash: String::new(),
+            objects: vec![object.clone(), object],
+            action: Action::Apply,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_does_not_answer_is_left_after_one_object() {
+        let api = Fake::new();
+        api.fall_silent();
+        let all = Sync {
+            cluster: "c".to_owned(),
+            items: vec![item("one"), item("two")],
+            waits: false,
+            looks_for_drift: false,
+            prune: Vec::new(),
+            inventory: None,
+        };
+        let began = Instant::now();
+        let results = sync(&*api, &all, Timestamp::UNIX_EPOCH).await;
+        assert_eq!(began.elapsed(), ANSWER);
+        let [(reference, result)] = &results[..] else {
+            panic!("{results:?}")
+        };
+        assert_eq!(reference.name, "one");
+        assert_eq!(
+            result.errors,
+            ["ConfigMap one: the cluster did not answer within 15 s"]
+        );
+        let objects: Vec<ObjectRef> = all.items[0]
+            .objects
+            .iter()
+            .filter_map(ObjectRef::of)
+            .collect();
+        let began = Instant::now();
+        assert_eq!(prune(&*api, &objects).await.len(), 1);
+        assert_eq!(began.elapsed(), ANSWER);
+    }
 }

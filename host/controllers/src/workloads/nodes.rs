@@ -16,6 +16,9 @@ use crate::object::Object;
 use crate::pki;
 use crate::store::{Change, Store};
 
+/// ClusterResourceSets that are at work in one cluster at the same time: one that hangs takes no more workers than these.
+const RESOURCE_SETS_AT_ONCE: usize = 2;
+
 /// Nodes of one cluster that are drained at the same time: each lists its pods in each turn.
 const DRAINS_AT_ONCE: usize = 8;
 
@@ -44,6 +47,8 @@ pub struct Workload {
     pub node_writes: Semaphore,
     /// Turns of evictions.
     pub evictions: Semaphore,
+    /// Turns of ClusterResourceSets.
+    pub resource_sets: Semaphore,
     by_provider_id: Mutex<HashMap<String, BTreeSet<ObjectKey>>>,
     /// What the members of its etcd said when they were last asked.
     etcd: Mutex<Option<View>>,
@@ -65,6 +70,7 @@ impl Workload {
             drains: Semaphore::new(DRAINS_AT_ONCE),
             node_writes: Semaphore::new(NODE_WRITES_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
+            resource_sets: Semaphore::new(RESOURCE_SETS_AT_ONCE),
             by_provider_id: Mutex::default(),
             etcd: Mutex::default(),
             certificate: Mutex::default(),

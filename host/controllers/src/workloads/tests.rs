@@ -99,6 +99,11 @@ impl Fake {
         assert!(self.evicting.set(Box::new(how)).is_ok());
     }
 
+    /// Answers nothing any more, not even that it does not.
+    pub(crate) fn fall_silent(&self) {
+        self.be(SILENT);
+    }
+
     fn be(&self, health: u32) {
         self.health.store(health, Ordering::SeqCst);
     }

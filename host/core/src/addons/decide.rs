@@ -110,7 +110,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     if observed.resources.iter().any(|r| r.held.found().is_none()) {
         next = next.min(Next::CheckAfter(MISSING_CHECK));
     }
-    for cluster in &observed.clusters {
+    let mut clusters: Vec<&ClusterSeen> = observed.clusters.iter().collect();
+    // One that takes all of the time there is does so once.
+    clusters.sort_by_key(|cluster| cluster.memory.tried);
+    for cluster in clusters {
         if cluster.not_connected.is_some() {
             continue;
         }

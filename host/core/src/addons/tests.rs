@@ -179,6 +179,31 @@ fn what_failed_is_tried_again_after_a_while_and_said() {
 }
 
 #[test]
+fn of_several_clusters_that_were_not_tried_for_longer_come_first() {
+    let mut observed = observed("Reconcile", json!({}));
+    let seen = |name: &str, tried: Option<i64>| ClusterSeen {
+        name: name.to_owned(),
+        not_connected: None,
+        memory: Memory {
+            tried: tried.map(|age| now() - jiff::SignedDuration::from_secs(age)),
+            ..Memory::default()
+        },
+    };
+    observed.clusters = vec![
+        seen("a", Some(1)),
+        seen("b", Some(60)),
+        seen("c", None),
+        seen("d", None),
+    ];
+    let plan = decide(&observed, now());
+    let clusters = plan.steps.iter().filter_map(|step| match step {
+        Step::Sync(sync) => Some(sync.cluster.as_str()),
+        _ => None,
+    });
+    assert_eq!(clusters.collect::<Vec<_>>(), ["c", "d", "b", "a"]);
+}
+
+#[test]
 fn what_left_the_resources_is_pruned_unless_something_cannot_be_seen() {
     let mut observed = observed("Reconcile", json!({"capstan.dev/prune": "true"}));
     observed.bindings = vec![bound(&observed)];

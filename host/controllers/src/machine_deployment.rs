@@ -371,6 +371,11 @@ impl Controller for MachineDeploymentController {
         &self.spec
     }
 
+    /// Who owns a template is a matter of its own.
+    fn goes_on(&self, _: &Observed, step: &Step) -> bool {
+        matches!(step, Step::OwnTemplate { .. })
+    }
+
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch {
@@ -502,6 +507,7 @@ fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
         }
         Step::PatchSet { .. } => (reason::FAILED_UPDATE, "UpdateMachineSet"),
         Step::DeleteSets(_) => (reason::FAILED_DELETE, "DeleteMachineSet"),
+        Step::OwnTemplate { .. } => (reason::FAILED_UPDATE, "UpdateTemplate"),
         _ => return None,
     };
     Some(Event::warning(reason, action, &*failure.message))

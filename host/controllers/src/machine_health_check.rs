@@ -291,6 +291,11 @@ impl Controller for MachineHealthCheckController {
         &self.spec
     }
 
+    /// What is refused of one Machine holds no other up.
+    fn goes_on(&self, _: &Observed, _: &Step) -> bool {
+        true
+    }
+
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch {

@@ -320,7 +320,16 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
     {
         metadata.insert("ownerReferences".to_owned(), owners);
     }
-    let patch = merge::patch(&current, &json!({"metadata": metadata, "spec": fields}));
+    let mut patch = merge::patch(&current, &json!({"metadata": metadata, "spec": fields}));
+    // Others may adopt it in this moment: the list of owners is replaced only as it was read.
+    if let Some(metadata) = patch
+        .as_mut()
+        .and_then(|patch| patch.get_mut("metadata")?.as_object_mut())
+        && metadata.contains_key("ownerReferences")
+    {
+        let version = &seen.machine.metadata.resource_version;
+        metadata.insert("resourceVersion".to_owned(), json!(version));
+    }
     if patch.is_none() && objects.is_empty() {
         return None;
     }

@@ -200,8 +200,13 @@ fn a_template_answers_for_no_hook_of_its_machines() {
 fn an_orphan_is_taken_in_and_a_machine_of_another_is_left() {
     let mut seen = observed(Value::Null, vec![machine("orphan", 1, json!([]))]);
     seen.set.metadata.uid = Some("set".to_owned());
+    Arc::make_mut(&mut seen.machines[0].machine)
+        .metadata
+        .resource_version = Some("7".to_owned());
     let adopted = super::desired::in_place(&seen, &seen.machines[0]).expect("differs");
-    let owners = &adopted.patch.expect("a patch")["metadata"]["ownerReferences"];
+    let metadata = &adopted.patch.expect("a patch")["metadata"];
+    assert_eq!(metadata["resourceVersion"], "7", "only as it was read");
+    let owners = &metadata["ownerReferences"];
     assert_eq!(
         (&owners[0]["uid"], &owners[0]["controller"]),
         (&json!("set"), &json!(true))

@@ -51,7 +51,7 @@ pub const PRE_DRAIN_HOOK_PREFIX: &str = "pre-drain.delete.hook.machine.cluster.x
 pub const PRE_TERMINATE_HOOK_PREFIX: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io";
 /// On control-plane Machines: holds the host until its etcd member is removed.
 pub const KCP_CLEANUP_HOOK: &str = "pre-terminate.delete.hook.machine.cluster.x-k8s.io/kcp-cleanup";
-/// Prefix of annotations on a Cluster that hold back an upgrade.
+/// Prefix of annotations on a Cluster with a topology that hold back its upgrade. This host has no topologies, and does not look at it.
 pub const BEFORE_UPGRADE_HOOK_PREFIX: &str = "before-upgrade.hook.cluster.cluster.x-k8s.io";
 /// On a MachineDeployment and its MachineSets: number of the template's revision.
 pub const REVISION: &str = "machinedeployment.clusters.x-k8s.io/revision";
@@ -71,13 +71,14 @@ pub const REMEDIATION_IN_PROGRESS: &str = "controlplane.cluster.x-k8s.io/remedia
 pub const SKIP_COREDNS: &str = "controlplane.cluster.x-k8s.io/skip-coredns";
 /// On a control-plane object: kube-proxy is left alone; any value.
 pub const SKIP_KUBE_PROXY: &str = "controlplane.cluster.x-k8s.io/skip-kube-proxy";
-/// On a MachineDeployment of a topology: it is not upgraded yet; any value.
+/// On a MachineDeployment of a topology: it is not upgraded yet; any value. This host has no topologies, and does not look at it.
 pub const DEFER_UPGRADE: &str = "topology.cluster.x-k8s.io/defer-upgrade";
-/// On a MachineDeployment of a topology: it and those after it are not upgraded yet; any value.
+/// On a MachineDeployment of a topology: it and those after it are not upgraded yet; any value. This host has no topologies, and does not
+/// look at it.
 pub const HOLD_UPGRADE_SEQUENCE: &str = "topology.cluster.x-k8s.io/hold-upgrade-sequence";
 /// On a Cluster: how many groups of workers are upgraded at the same time, at least 1.
 pub const UPGRADE_CONCURRENCY: &str = "topology.cluster.x-k8s.io/upgrade-concurrency";
-/// On objects of a topology's dry run; any value.
+/// On objects of a topology's dry run; any value. This host has no topologies.
 pub const TOPOLOGY_DRY_RUN: &str = "topology.cluster.x-k8s.io/dry-run";
 /// On a control-plane object of a topology: the version that an upgrade has reached.
 pub const TOPOLOGY_UPGRADE_STEP: &str = "topology.internal.cluster.x-k8s.io/upgrade-step";
@@ -87,11 +88,12 @@ pub const DISABLE_UPDATE_CLASS_NAME_CHECK: &str =
 /// On a Cluster: the check of version changes is off; any value.
 pub const DISABLE_UPDATE_VERSION_CHECK: &str =
     "unsafe.topology.cluster.x-k8s.io/disable-update-version-check";
-/// On an object: hooks that still have to run, joined by commas.
+/// On an object: hooks of runtime extensions that still have to run, joined by commas. This host has no runtime extensions, and does not
+/// look at it.
 pub const PENDING_HOOKS: &str = "runtime.cluster.x-k8s.io/pending-hooks";
-/// On a Cluster: hooks that run before deletion have let it go.
+/// On a Cluster: runtime extensions have let it be deleted. This host has none, and does not look at it.
 pub const OK_TO_DELETE: &str = "runtime.cluster.x-k8s.io/ok-to-delete";
-/// On an ExtensionConfig: `namespace/name` of the Secret whose CA it trusts.
+/// On an ExtensionConfig: `namespace/name` of the Secret whose CA it trusts. This host has no runtime extensions, and does not look at it.
 pub const INJECT_CA_FROM_SECRET: &str = "runtime.cluster.x-k8s.io/inject-ca-from-secret";
 /// On a Machine and its objects: it is being changed in place.
 pub const UPDATE_IN_PROGRESS: &str =
@@ -139,3 +141,11 @@ pub const CA_ROTATION: &str = "capstan.dev/ca-rotation";
 pub const BOOTSTRAP_REPORT: &str = "capstan.dev/bootstrap-report";
 /// On a bootstrap config, its Machine or its Cluster: machines are not told where to report a failed bootstrap; any value.
 pub const NO_BOOTSTRAP_REPORT: &str = "capstan.dev/no-bootstrap-report";
+/// On a MachineSet that was made because the time of a rollout had come (`rollout.after`, a rotation of authorities): that time. The set
+/// counts as made since then, also where the server's clock is behind the host's.
+pub const ROLLED_OUT_AFTER: &str = "capstan.dev/rolled-out-after";
+/// On what a template's labels and annotations were passed on to: which keys, so that those that leave the template can be taken back
+/// while everything that others set stays. A JSON object of two lists, `labels` and `annotations`.
+pub const PROPAGATED: &str = "capstan.dev/propagated-keys";
+/// On definitions and policies that the host installed: hash of what it installed last. The same is not installed twice.
+pub const INSTALLED: &str = "capstan.dev/installed";

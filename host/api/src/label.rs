@@ -14,7 +14,7 @@ pub const DEPLOYMENT_NAME: &str = "cluster.x-k8s.io/deployment-name";
 pub const POOL_NAME: &str = "cluster.x-k8s.io/pool-name";
 /// On Nodes whose host the cloud may take away; the value is empty.
 pub const INTERRUPTIBLE: &str = "cluster.x-k8s.io/interruptible";
-/// On objects that only a host started with this value reconciles.
+/// Of upstream's managers that look at objects with one value only. This host looks at all objects, whatever their value.
 pub const WATCH_FILTER: &str = "cluster.x-k8s.io/watch-filter";
 /// On CustomResourceDefinitions and inventory: `<type>-<name>` of the provider.
 pub const PROVIDER: &str = "cluster.x-k8s.io/provider";
@@ -52,3 +52,5 @@ pub const PLUGIN_PART: &str = "capstan.dev/plugin-part";
 pub const PLUGIN_PARTS: &str = "capstan.dev/plugin-parts";
 /// On Secrets of the host's namespace with public keys: signatures of plugins are checked with them; any value.
 pub const SIGNING_KEY: &str = "capstan.dev/signing-key";
+/// On a Machine: the class of scarce capacity that it uses, for upgrade strategies.
+pub const CAPACITY_CLASS: &str = "capstan.dev/capacity-class";

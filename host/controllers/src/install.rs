@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use capstan_api::annotation::INSTALLED;
 use capstan_api::manifests;
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::plugin as reason;
@@ -14,9 +15,6 @@ use crate::access::Access;
 use crate::ctx::failure;
 use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi, Patch, Resource};
-
-/// Annotation: hash of what the host last installed. The same hash is not installed twice.
-pub const INSTALLED: &str = "capstan.dev/installed";
 
 /// Field manager of the host's own definitions and policies.
 const MANAGER: &str = "capstan";
@@ -162,7 +160,7 @@ async fn ensure(
         Ok(_) => Ok(true),
         // A server without this kind of policy: what it would fill in has to be written out by clients.
         Err(ApiError::NotServed(_)) if resource.kind.starts_with("Mutating") => {
-            tracing::warn!(policy = %what, "the API server does not serve mutating admission policies");
+            tracing::warn!(policy = %what, "the API server is older than Kubernetes 1.36 and does not serve mutating admission policies: defaults of Cluster API's kinds are not filled in");
             Ok(false)
         }
         Err(ApiError::Forbidden(why)) => Err(Failure::denied(

@@ -1,5 +1,6 @@
 //! Installs the CustomResourceDefinitions of a plugin's kinds, and waits until they are served.
 
+use capstan_api::annotation::INSTALLED;
 use capstan_api::crd::{self, OwnedKind};
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::Plugin;
@@ -10,7 +11,7 @@ use capstan_core::plan::Failure;
 use serde_json::{Value, json};
 
 use crate::ctx::{Ctx, Writer, failure};
-use crate::install::{self, INSTALLED};
+use crate::install;
 use crate::kinds;
 use crate::kube_api::{ApiError, Patch, Selection};
 
@@ -60,7 +61,7 @@ pub(super) async fn install(
             && let Some(why) = foreign(&present, &manifest.name)
         {
             let message = format!(
-                "CustomResourceDefinition {name} {why}: remove one of the two, or let the plugin's take its place by the annotation                  {} of the Plugin, which lists names of definitions",
+                "CustomResourceDefinition {name} {why}: remove one of the two, or let the plugin's take its place by the annotation {} of the Plugin, which lists names of definitions",
                 annotation::REPLACES_DEFINITIONS
             );
             return Err(Failure::terminal(reason::KIND_CONFLICT, message));

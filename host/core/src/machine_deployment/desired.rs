@@ -136,6 +136,9 @@ pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Time
         annotation::DISABLE_MACHINE_CREATE.to_owned(),
         "false".to_owned(),
     );
+    if let Some(time) = observed.last_rollout(now) {
+        annotations.insert(annotation::ROLLED_OUT_AFTER.to_owned(), time.to_string());
+    }
     if let Some(keys) = Propagated::of(&BTreeMap::new(), &passed_on).write() {
         annotations.insert(PROPAGATED.to_owned(), keys);
     }

@@ -243,13 +243,12 @@ impl Observed {
             .filter(|seen| {
                 template::matches(&seen.set.spec.template, &self.deployment.spec.template)
             })
-            .filter(|seen| match (after, created(&seen.set.metadata)) {
-                (Some(after), Some(created)) => created >= after,
+            .filter(|seen| match (after, made(seen)) {
+                (Some(after), Some(made)) => made >= after,
                 _ => true,
             })
             .filter(|seen| {
-                let made = created(&seen.set.metadata);
-                made.is_none_or(|made| !rotation::are_workers_due(&self.cluster, made, now))
+                made(seen).is_none_or(|made| !rotation::are_workers_due(&self.cluster, made, now))
             })
             .collect();
         candidates.sort_by_key(|seen| {
@@ -274,16 +273,27 @@ impl Observed {
             .map(|after| after.0)
     }
 
-    /// The next time from which on only sets made since count.
-    #[must_use]
-    pub fn next_rollout(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Times from which on only sets made since count.
+    fn rollouts(&self) -> impl Iterator<Item = Timestamp> {
         let cluster = self.cluster.found();
         let record = cluster.and_then(|cluster| rotation::Record::of(cluster).ok()?);
         let times = [
             self.rollout_after(),
             record.and_then(|record| record.workers),
         ];
-        times.into_iter().flatten().filter(|time| *time > now).min()
+        times.into_iter().flatten()
+    }
+
+    /// The next of them.
+    #[must_use]
+    pub fn next_rollout(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rollouts().filter(|time| *time > now).min()
+    }
+
+    /// The last of them that has come.
+    #[must_use]
+    pub fn last_rollout(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rollouts().filter(|time| *time <= now).max()
     }
 
     /// Sets other than the current one, oldest first.
@@ -373,4 +383,12 @@ impl Observed {
         );
         labels
     }
+}
+
+/// Since when a set counts: since it was made, or since the time that it was made for, where the server's clock is behind.
+fn made(seen: &SetSeen) -> Option<Timestamp> {
+    let metadata = &seen.set.metadata;
+    let time = annotation_of(metadata, annotation::ROLLED_OUT_AFTER);
+    let time = time.and_then(|time| time.parse().ok());
+    created(metadata).max(time)
 }

@@ -2,8 +2,9 @@
 
 use capstan_api::annotation;
 use capstan_api::condition::Report;
-use capstan_api::v1beta2::ConditionStatus;
-use jiff::Timestamp;
+use capstan_api::v1beta2::{ConditionStatus, MachineSet};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::*;
@@ -57,6 +58,30 @@ fn with_set(mut observed: Observed) -> Observed {
         machines: Vec::new(),
     }];
     observed
+}
+
+#[test]
+fn a_set_made_for_a_rollout_counts_also_where_the_servers_clock_is_behind() {
+    let mut observed = with_set(observed(json!({})));
+    observed.sets[0].set.metadata.creation_timestamp = Some(Time(NOW));
+    let after = NOW + SignedDuration::from_mins(1);
+    let rollout = observed.deployment.spec.rollout.as_mut();
+    rollout.expect("a rollout").after = Some(Time(after));
+    let name = observed.current(after).name();
+    assert_ne!(name, observed.sets[0].name());
+    let set = desired::new_set(&observed, &name, &verdict(&observed, after), after);
+    let mut set: MachineSet = serde_json::from_value(set).expect("a MachineSet");
+    set.metadata.creation_timestamp = Some(Time(after - SignedDuration::from_secs(3)));
+    observed.sets.push(SetSeen {
+        set,
+        machines: Vec::new(),
+    });
+    let current = observed.existing_current(after).map(SetSeen::name);
+    assert_eq!(current, Some(name.as_str()));
+    let next = after + SignedDuration::from_mins(1);
+    let rollout = observed.deployment.spec.rollout.as_mut();
+    rollout.expect("a rollout").after = Some(Time(next));
+    assert!(observed.existing_current(next).is_none());
 }
 
 fn available(observed: &Observed) -> Report {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use capstan_api::annotation;
 use capstan_api::condition;
+use capstan_api::label::CAPACITY_CLASS;
 use capstan_api::v1beta2::Machine;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -40,9 +41,6 @@ const SELECTED: [&str; 3] = [
     "node.cluster.x-k8s.io/",
     "capstan.dev/",
 ];
-
-/// Label of a Machine with the class of scarce capacity that it uses.
-pub const CAPACITY_CLASS: &str = "capstan.dev/capacity-class";
 
 /// All that a strategy may know. The current set comes first, even while it does not exist yet; then older ones, oldest last.
 #[must_use]

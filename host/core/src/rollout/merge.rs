@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use capstan_api::annotation::PROPAGATED;
 use serde_json::{Map, Value, json};
-
-/// Annotation with the keys that were passed on from a template, so that those that leave the template can be taken back
-/// while everything that others set stays. A JSON object of two lists, `labels` and `annotations`.
-pub const PROPAGATED: &str = "capstan.dev/propagated-keys";
 
 /// The merge patch that makes `current` have what `desired` has; a null in `desired` removes. What `desired` does not name
 /// stays. `None` when nothing differs.

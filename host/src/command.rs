@@ -5,6 +5,7 @@ mod crd;
 mod explain;
 mod local;
 mod manifests;
+mod node_sync;
 mod plan;
 mod plugin;
 mod reports;

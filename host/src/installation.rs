@@ -31,6 +31,8 @@ pub(crate) struct Installation {
     pub(crate) otlp_endpoint: Option<String>,
     /// Whether calls of plugins are recorded that ask for it.
     pub(crate) record: bool,
+    /// What the host is told of keys that go from Machines to Nodes.
+    pub(crate) node_sync: Vec<String>,
     /// Where snapshots of etcd are kept, if anywhere.
     pub(crate) snapshots: Option<Snapshots>,
     /// Where machines report failed bootstraps, if they may.
@@ -165,6 +167,7 @@ mod tests {
             plugin_claim: None,
             otlp_endpoint: None,
             record: false,
+            node_sync: Vec::new(),
             snapshots: None,
             reports: None,
         }

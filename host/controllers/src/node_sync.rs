@@ -1,6 +1,7 @@
 //! What goes from Machines to their Nodes beyond Cluster API's domains: labels and annotations whose keys an operator chose by pattern.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::str::FromStr;
 
 use capstan_core::machine::node::Chosen;
@@ -10,6 +11,12 @@ use regex::Regex;
 /// A regular expression that chooses keys; it matches anywhere in a key unless it is anchored.
 #[derive(Clone, Debug)]
 pub struct KeyPattern(Regex);
+
+impl fmt::Display for KeyPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
 
 impl FromStr for KeyPattern {
     type Err = regex::Error;

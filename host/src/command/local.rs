@@ -77,6 +77,7 @@ fn installation() -> Vec<Value> {
         plugin_claim: None,
         otlp_endpoint: None,
         record: false,
+        node_sync: Vec::new(),
         snapshots: None,
         reports: None,
     };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use capstan_api::yaml;
 
+use super::node_sync::NodeSyncArgs;
 use super::reports::ReportArgs;
 use super::run::{Signatures, ceiling_of};
 use super::snapshots::SnapshotArgs;
@@ -41,6 +42,8 @@ pub(super) struct ManifestsArgs {
     /// Pod shows them.
     #[arg(long)]
     record: bool,
+    #[command(flatten)]
+    node_sync: NodeSyncArgs,
     #[command(flatten)]
     snapshots: SnapshotArgs,
     /// PersistentVolumeClaim of the namespace that is mounted at the directory of --etcd-snapshots. With several hosts it has to be one that
@@ -149,7 +152,7 @@ impl ManifestsArgs {
         );
         let url = bootstrap_report_url
             .as_ref()
-            .context("--bootstrap-report-url is missing: how machines reach the Service")?;
+            .context("--bootstrap-report-url is missing: name the URL by which machines reach the Service, such as https://capstan.example.com:9443")?;
         Ok(Some(Reports {
             flags: vec![
                 format!("--bootstrap-report-listen={listen}"),
@@ -195,6 +198,7 @@ pub(super) fn run(args: ManifestsArgs) -> anyhow::Result<ExitCode> {
         plugin_claim: args.plugin_claim,
         otlp_endpoint: args.otlp_endpoint,
         record: args.record,
+        node_sync: args.node_sync.flags(),
         snapshots,
         reports,
     };

@@ -9,11 +9,11 @@ use tokio::net::TcpListener;
 /// Reports of machines.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ReportArgs {
-    /// Address at which machines may tell that they did not become nodes; port 0, or 0 alone, means a free port. Without it they are
-    /// not asked to.
+    /// Address at which machines may tell that they did not become nodes, such as 0.0.0.0:9443. Without it they are not asked to. Of
+    /// `capstan run`, a port alone is one of loopback, and port 0 a free one.
     #[arg(long, value_parser = address, value_name = "ADDRESS")]
     pub(super) bootstrap_report_listen: Option<SocketAddr>,
-    /// How machines reach that address, such as https://capstan.example.com:9443; where it listens by default.
+    /// How machines reach that address, such as https://capstan.example.com:9443; of `capstan run`, where it listens by default.
     #[arg(long, value_name = "URL", requires = "bootstrap_report_listen")]
     pub(super) bootstrap_report_url: Option<PublicUrl>,
 }

@@ -16,7 +16,7 @@ use capstan_controllers::fence::{Fence, Fenced, FencedConnect};
 use capstan_controllers::kube_api::{KubeApi, management};
 use capstan_controllers::lease::{self, Claim};
 use capstan_controllers::metrics::Metrics;
-use capstan_controllers::node_sync::{KeyPattern, NodeSync};
+use capstan_controllers::node_sync::NodeSync;
 use capstan_controllers::plugin::PluginController;
 use capstan_controllers::records::RecordDir;
 use capstan_controllers::tasks::Tasks;
@@ -30,6 +30,7 @@ use capstan_engine::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::node_sync::NodeSyncArgs;
 use super::reports::{ReportArgs, address};
 use super::snapshots::SnapshotArgs;
 use crate::admin::{Admin, Phase};
@@ -101,13 +102,8 @@ pub(super) struct RunArgs {
     record_keep: usize,
     #[command(flatten)]
     reports: ReportArgs,
-    /// Labels of Machines that go to their Nodes beside those of Cluster API's domains: a regular expression for their keys; may be
-    /// given several times.
-    #[arg(long, value_name = "REGEX")]
-    additional_sync_machine_labels: Vec<KeyPattern>,
-    /// The same for annotations.
-    #[arg(long, value_name = "REGEX")]
-    additional_sync_machine_annotations: Vec<KeyPattern>,
+    #[command(flatten)]
+    node_sync: NodeSyncArgs,
     /// Work only while holding the Lease `capstan`: for several hosts on one management cluster.
     #[arg(long)]
     leader_elect: bool,
@@ -130,13 +126,6 @@ impl RunArgs {
             retry: Duration::from_secs(self.lease_retry_period_s),
         };
         terms.check().map_err(anyhow::Error::msg)
-    }
-
-    fn node_sync(&self) -> NodeSync {
-        NodeSync {
-            labels: self.additional_sync_machine_labels.clone(),
-            annotations: self.additional_sync_machine_annotations.clone(),
-        }
     }
 }
 
@@ -317,7 +306,7 @@ impl Host {
             Given {
                 snapshots,
                 reports: reports.clone(),
-                node_sync: args.node_sync(),
+                node_sync: args.node_sync.patterns(),
             },
             tasks,
         );

@@ -294,7 +294,8 @@ fn args(installation: &Installation) -> Vec<String> {
     }
     let snapshots = installation.snapshots.iter().flat_map(|it| &it.flags);
     let reports = installation.reports.iter().flat_map(|it| &it.flags);
-    args.extend(snapshots.chain(reports).cloned());
+    let others = snapshots.chain(reports).chain(&installation.node_sync);
+    args.extend(others.cloned());
     let collector = installation.otlp_endpoint.as_ref();
     args.extend(collector.map(|endpoint| format!("--otlp-endpoint={endpoint}")));
     args

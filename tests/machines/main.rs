@@ -17,6 +17,7 @@ mod faults;
 mod figures;
 mod lab;
 mod ledger;
+mod lost_majority;
 mod program;
 mod restore;
 mod rollout;
@@ -115,6 +116,12 @@ fn a_real_machine_that_kubeadm_made_is_taken_over_on_request() {
 #[test]
 fn a_snapshot_is_restored_on_a_real_machine_on_request() {
     on_request("CAPSTAN_MACHINE_RESTORE", restore::play);
+}
+
+/// Ten minutes, and 5 GiB of memory for three machines. `tests/it/etcd.rs` shows the same with real etcds alone each time.
+#[test]
+fn of_three_real_machines_one_goes_on_alone_on_request() {
+    on_request("CAPSTAN_MACHINE_LOST_MAJORITY", lost_majority::play);
 }
 
 #[test]

@@ -8,26 +8,41 @@ use sha2::{Digest, Sha256};
 
 use crate::tree;
 
-/// What the world of all capabilities imports.
-fn capabilities() -> Vec<String> {
-    let worlds = tree::text("wit/v0.1/worlds.wit");
+/// The directory of the newest version, with its `worlds.wit`.
+fn newest() -> (String, String) {
+    let number = |file: &&String| -> Option<Vec<u32>> {
+        let version = file.strip_prefix("wit/v")?.strip_suffix("/worlds.wit")?;
+        version.split('.').map(|part| part.parse().ok()).collect()
+    };
+    let files = tree::files().iter();
+    let worlds = files
+        .filter(|file| number(file).is_some())
+        .max_by_key(number);
+    let worlds = worlds.expect("a version with its worlds");
+    let dir = worlds.strip_suffix("/worlds.wit").unwrap();
+    (dir.to_owned(), tree::text(worlds))
+}
+
+/// What the world of all capabilities imports, and the version's directory.
+fn capabilities() -> (String, Vec<String>) {
+    let (dir, worlds) = newest();
     let names = worlds.lines().filter_map(|line| {
         let name = line.trim().strip_prefix("import ")?.strip_suffix(';')?;
         Some(name.to_owned())
     });
-    names.collect()
+    (dir, names.collect())
 }
 
 #[test]
 fn every_capability_has_its_parts() {
-    let names = capabilities();
+    let (dir, names) = capabilities();
     assert!(!names.is_empty(), "worlds.wit imports nothing");
     let security = tree::text("SECURITY.md");
     let mut missing = Vec::new();
     for name in names {
         let module = name.replace('-', "_");
         for part in [
-            format!("wit/v0.1/{name}.wit"),
+            format!("{dir}/{name}.wit"),
             format!("host/engine/src/capability/{module}.rs"),
             format!("sdk-guest/src/{module}.rs"),
         ] {
@@ -45,7 +60,7 @@ fn every_capability_has_its_parts() {
 #[test]
 fn every_plugin_kind_has_its_parts() {
     let mut missing = Vec::new();
-    let worlds = tree::text("wit/v0.1/worlds.wit");
+    let (dir, worlds) = newest();
     let kinds = worlds.lines().filter_map(|line| {
         let kind = line.trim().strip_prefix("export ")?.strip_suffix(';')?;
         (kind != "manifest").then(|| kind.to_owned())
@@ -53,7 +68,7 @@ fn every_plugin_kind_has_its_parts() {
     for kind in kinds {
         let module = kind.replace('-', "_");
         for part in [
-            format!("wit/v0.1/{kind}.wit"),
+            format!("{dir}/{kind}.wit"),
             format!("sdk-guest/src/{module}.rs"),
             format!("examples/minimal-{kind}/src/lib.rs"),
         ] {

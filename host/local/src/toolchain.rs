@@ -20,8 +20,10 @@ use catalog::Binary;
 /// The Kubernetes version that is built, as its module version.
 pub const KUBERNETES_VERSION: &str = "v1.36.3";
 
-/// The oldest Kubernetes that is used when found, as (major, minor).
-const KUBERNETES_MIN: (u32, u32) = (1, 33);
+/// The oldest Kubernetes that is used when found, as (major, minor): the first that serves mutating admission policies as `v1`.
+const KUBERNETES_MIN: (u32, u32) = (1, 36);
+/// The oldest kubectl: what is asked of it is older.
+const KUBECTL_MIN: (u32, u32) = (1, 33);
 /// The oldest etcd that is used when found.
 const ETCD_MIN: (u32, u32) = (3, 5);
 
@@ -129,6 +131,7 @@ impl Tool {
     const fn version_min(self) -> (u32, u32) {
         match self {
             Self::Etcd => ETCD_MIN,
+            Self::Kubectl => KUBECTL_MIN,
             _ => KUBERNETES_MIN,
         }
     }

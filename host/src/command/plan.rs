@@ -44,7 +44,8 @@ pub(super) enum PlanCommand {
     /// What controllers and plugins would do with one object now.
     ///
     /// Reads what the host reads, loads the installed plugins, and lets the controllers of the object's kind look at it once. Plugins are
-    /// called in plan mode. What they would write or ask of a cloud is listed; nothing is done.
+    /// called in plan mode. What they would write or ask of a cloud is listed; nothing is done. The ceiling
+    /// of the host is not known.
     Object(object::ObjectArgs),
 }
 
@@ -60,6 +61,9 @@ struct Surroundings {
     /// Directory for compiled plugins; capstan/compiled in the user's cache by default.
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// The directory that the host has as its --plugin-dir, for plugins from files.
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Option<PathBuf>,
     /// How the plan is printed.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -73,7 +77,9 @@ impl Surroundings {
     }
 
     fn engine(&self) -> anyhow::Result<Arc<Engine>> {
-        Ok(Engine::new(plain_engine(self.cache_dir.as_deref())?)?)
+        let mut options = plain_engine(self.cache_dir.as_deref())?;
+        options.sources.directory.clone_from(&self.plugin_dir);
+        Ok(Engine::new(options)?)
     }
 
     /// What a controller would have, without a host, and an engine for its plugins.

@@ -208,14 +208,14 @@ pub struct ConfigMapSource {
     pub key: Option<String>,
 }
 
-/// Limits of a plugin.
+/// Limits of a plugin. What is above the host's ceiling counts as the ceiling.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("minProperties" = 1))]
 pub struct PluginLimits {
-    /// Bytes of memory that a call may use, 1 MiB to 1 GiB.
+    /// Bytes of memory that a call may use, 1 MiB to 256 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1_048_576_i64, max = 1_073_741_824_i64))]
+    #[schemars(range(min = 1_048_576_i64, max = 268_435_456_i64))]
     pub memory_bytes: Option<i64>,
     /// Milliseconds of processor time that a call may use.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -37,7 +37,8 @@ words! {
     INCOMPATIBLE = "Incompatible",
     /// The plugin did not answer for its manifest. The message says why.
     MANIFEST_INVALID = "ManifestInvalid",
-    /// A kind of the plugin belongs to another plugin already. Remove one of them.
+    /// A kind of the plugin belongs to another plugin, or its definition to other software. Remove one of them, or name the definition in the
+    /// annotation capstan.dev/replaces-definitions of the Plugin.
     KIND_CONFLICT = "KindConflict",
     /// Everything that the plugin needs was granted. Nothing to do.
     GRANTED = "Granted",

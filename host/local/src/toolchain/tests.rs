@@ -72,7 +72,7 @@ fn builds_both_kubernetes_binaries_when_the_assets_have_only_one() {
     script(
         &root.path().join("assets"),
         "kube-apiserver",
-        "echo Kubernetes v1.35.0",
+        "echo Kubernetes v1.36.0",
     );
     script(&root.path().join("bin"), "go", GO);
     let (progress, lines) = recorder();

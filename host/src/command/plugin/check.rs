@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use capstan_api::reason::plugin as reason;
 use capstan_controllers::plugin::definitions;
 use capstan_engine::{Grants, LoadCondition, LoadError, Loaded};
 use serde_json::{Value, json};
@@ -104,7 +105,7 @@ fn accepted(loaded: &Loaded, granted: &Arc<Grants>) -> Vec<Condition> {
         Condition {
             name: "Granted",
             status: "False",
-            reason: "GrantsMissing",
+            reason: reason::GRANT_MISSING,
             message: missing
                 .iter()
                 .map(ToString::to_string)

@@ -47,10 +47,12 @@ pub(in crate::command) struct PushArgs {
 
 pub(super) async fn run(args: PushArgs) -> anyhow::Result<ExitCode> {
     let reference = Reference::parse(&args.reference).map_err(|why| anyhow::anyhow!("{why}"))?;
-    let ca_pem = args.ca.as_deref().map(std::fs::read_to_string).transpose();
+    let ca_pem = args.ca.as_deref().map(|file| {
+        std::fs::read_to_string(file).with_context(|| format!("--ca {}", file.display()))
+    });
     let access = RegistryAccess {
         login: login(args.login.as_deref(), reference.host())?,
-        ca_pem: ca_pem.context("--ca")?,
+        ca_pem: ca_pem.transpose()?,
         plain_http: args.plain_http,
     };
     // What a host would refuse is not published.

@@ -21,8 +21,8 @@ Examples:
       The calls in the directory of `capstan run --record-dir records`, the newest last.
   capstan plugin records records --newest > failure.json
       One of them, whole, for `capstan plugin replay`.
-  kubectl -n capstan-system exec deploy/capstan -- /capstan plugin records /var/cache/capstan/records
-      The same in the host's Pod (`capstan manifests --record`).
+  kubectl -n capstan-system exec POD -- /capstan plugin records /var/cache/capstan/records
+      The same in the Pod of the host that holds the Lease `capstan` (`capstan manifests --record`).
 
 {EXIT_CODES}"))]
 pub(in crate::command) struct RecordsArgs {
@@ -59,7 +59,7 @@ pub(super) fn run(args: &RecordsArgs) -> anyhow::Result<ExitCode> {
     }
     if args.newest {
         bail!(
-            "{shown} has no records: what asks for them has the annotation capstan.dev/record: \"true\""
+            "{shown} has no records: what asks for them has the annotation capstan.dev/record: \"true\", and of several hosts only the one that holds the Lease makes calls"
         );
     }
     let mut all = Vec::new();

@@ -17,6 +17,8 @@ use crate::plan::{Failure, Next, Outcome, Plan};
 
 /// A provisioned object is looked at again after this time: the cloud may have lost what it had.
 pub const RECHECK: Duration = Duration::from_secs(300);
+/// So is one that may have been lost: nobody else can tell.
+pub const RECHECK_IN_DOUBT: Duration = Duration::from_secs(60);
 
 /// One effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,12 +104,14 @@ pub fn plugin_missing(kind: &str, owner: Option<&str>) -> String {
     }
 }
 
-/// What should happen next to an object, whatever its kind. `wait` is what it waits for, `asked` when its plugin was last asked.
+/// What should happen next to an object, whatever its kind. `wait` is what it waits for, `asked` when its plugin was last asked, `recheck` after
+/// what time a provisioned one is looked at again.
 #[must_use]
 pub fn decide(
     object: &Value,
     wait: Option<NotYet>,
     asked: Option<Timestamp>,
+    recheck: Duration,
     now: Timestamp,
 ) -> Plan<Step> {
     if is_externally_managed(object) {
@@ -119,9 +123,9 @@ pub fn decide(
     if is_deleting(object) {
         return Plan::of(vec![Step::Delete]);
     }
-    let uid = text(object, "/metadata/uid");
-    if is_settled(object) && !is_due(asked, now, uid) {
-        return Plan::settled().check_after(recheck_after(uid));
+    let after = recheck_after(recheck, text(object, "/metadata/uid"));
+    if is_settled(object) && !is_due(asked, now, after) {
+        return Plan::settled().check_after(after);
     }
     Plan::of(vec![Step::Ensure])
 }
@@ -132,6 +136,7 @@ pub fn report<A: Answer>(
     object: &Value,
     wait: Option<&NotYet>,
     plugin: Option<&str>,
+    recheck: Duration,
     outcome: &Outcome<Step, Effect<A>>,
 ) -> Reported {
     let mut status = kept_status(object);
@@ -149,7 +154,7 @@ pub fn report<A: Answer>(
                 Progress::Ready => {
                     // One-shot: once true it stays (contract 2.2, 2.3).
                     status.insert("initialization".to_owned(), json!({"provisioned": true}));
-                    let after = recheck_after(text(object, "/metadata/uid"));
+                    let after = recheck_after(recheck, text(object, "/metadata/uid"));
                     next = Some(Next::CheckAfter(after));
                     is_last_word = true;
                     Standing::Ready
@@ -305,17 +310,21 @@ fn is_externally_managed(object: &Value) -> bool {
     annotations.is_some_and(|a| a.get(capstan_api::annotation::MANAGED_BY).is_some())
 }
 
-/// Whether a provisioned object, last asked about at `asked`, is due to be asked about again. `spread` (the object's UID)
-/// keeps objects that came together from being asked about together.
-fn is_due(asked: Option<Timestamp>, now: Timestamp, spread: &str) -> bool {
+/// Whether a provisioned object, last asked about at `asked`, is due to be asked about again.
+fn is_due(asked: Option<Timestamp>, now: Timestamp, after: Duration) -> bool {
     asked.is_none_or(|asked| {
         let age = u64::try_from(now.duration_since(asked).as_secs()).unwrap_or_default();
-        age >= recheck_after(spread).as_secs()
+        age >= after.as_secs()
     })
 }
 
-/// When a provisioned object is asked about again.
-fn recheck_after(spread: &str) -> Duration {
-    let jitter: u64 = spread.bytes().map(u64::from).sum::<u64>() % 60;
-    RECHECK.saturating_add(Duration::from_secs(jitter))
+/// When a provisioned object is asked about again. `spread` (the object's UID) keeps objects that came together from being asked about together.
+fn recheck_after(recheck: Duration, spread: &str) -> Duration {
+    let parts = recheck.as_secs().div_euclid(5).max(1);
+    let jitter = spread
+        .bytes()
+        .map(u64::from)
+        .sum::<u64>()
+        .checked_rem(parts);
+    recheck.saturating_add(Duration::from_secs(jitter.unwrap_or_default()))
 }

@@ -38,13 +38,14 @@ impl Default for InfraMachineController {
     }
 }
 
-/// The infrastructure machine that a Machine names, when what it waits for changed.
+/// The infrastructure machine that a Machine names, when what it waits for changed, or when the Machine came into doubt or out of it.
 fn of_machine(_: &Ctx, change: &Change) -> Vec<Locator> {
     let waits_for = |o: &Option<Arc<Object>>| {
         let o = o.as_ref()?;
         Some((
             o.text("/spec/bootstrap/dataSecretName").map(str::to_owned),
             o.uid.clone(),
+            core::is_in_doubt(&o.value),
         ))
     };
     if waits_for(&change.old) == waits_for(&change.new) {

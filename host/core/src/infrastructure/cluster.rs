@@ -55,7 +55,8 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    super::decide(&observed.object, not_yet(observed), observed.asked, now)
+    let wait = not_yet(observed);
+    super::decide(&observed.object, wait, observed.asked, super::RECHECK, now)
 }
 
 /// What the status says.
@@ -66,6 +67,7 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         &observed.object,
         wait.as_ref(),
         observed.plugin.as_deref(),
+        super::RECHECK,
         outcome,
     )
 }

@@ -1,7 +1,9 @@
 //! Infrastructure machines: wait for owner, cluster and bootstrap data, then ask the plugin until the instance is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use capstan_api::reason::condition_type;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -87,7 +89,14 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 /// What should happen next.
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
-    super::decide(&observed.object, not_yet(observed), observed.asked, now)
+    let wait = not_yet(observed);
+    super::decide(
+        &observed.object,
+        wait,
+        observed.asked,
+        recheck(observed),
+        now,
+    )
 }
 
 /// What the status says.
@@ -98,8 +107,30 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
         &observed.object,
         wait.as_ref(),
         observed.plugin.as_deref(),
+        recheck(observed),
         outcome,
     )
+}
+
+/// Whether nobody knows if a Machine's member of etcd is well. When a majority is lost no API server answers, and only the infrastructure can
+/// tell which members are gone.
+#[must_use]
+pub fn is_in_doubt(machine: &Value) -> bool {
+    let conditions = machine.pointer("/status/conditions");
+    let mut conditions = conditions.and_then(Value::as_array).into_iter().flatten();
+    conditions.any(|condition| {
+        text(condition, "/type") == condition_type::ETCD_MEMBER_HEALTHY
+            && text(condition, "/status") != "True"
+    })
+}
+
+/// After what time the plugin is asked again whether all is still there.
+fn recheck(observed: &Observed) -> Duration {
+    let machine = observed.machine.found();
+    match machine.is_some_and(|machine| is_in_doubt(machine)) {
+        true => super::RECHECK_IN_DOUBT,
+        false => super::RECHECK,
+    }
 }
 
 impl Answer for MachineAnswer {
@@ -142,8 +173,6 @@ impl Answer for MachineAnswer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::patch;
     use super::*;
     use crate::call::infrastructure::DeletionAnswer;
@@ -310,6 +339,37 @@ mod tests {
             .expect("in range");
         assert!(decide(&observed, soon).steps.is_empty());
         assert_eq!(decide(&observed, late).steps, vec![Step::Ensure]);
+    }
+
+    #[test]
+    fn a_machine_whose_member_of_etcd_may_be_lost_is_asked_about_sooner() {
+        let mut observed = observed();
+        Arc::make_mut(&mut observed.object)["status"] = json!({
+            "initialization": {"provisioned": true}, "observedGeneration": 1,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        });
+        observed.asked = Some(Timestamp::UNIX_EPOCH);
+        let at = |seconds| {
+            let later = jiff::Span::new().seconds(seconds);
+            Timestamp::UNIX_EPOCH.checked_add(later).expect("in range")
+        };
+        for (type_, status, is_doubted) in [
+            ("EtcdMemberHealthy", "True", false),
+            ("EtcdMemberHealthy", "Unknown", true),
+            ("EtcdMemberHealthy", "False", true),
+            ("NodeHealthy", "Unknown", false),
+        ] {
+            let machine = json!({"status": {"conditions": [{"type": type_, "status": status}]}});
+            observed.machine = Lookup::Found(machine.into());
+            assert!(decide(&observed, at(59)).steps.is_empty());
+            let asks = decide(&observed, at(75)).steps == vec![Step::Ensure];
+            assert_eq!(asks, is_doubted, "{type_}={status}");
+            let ready = done(Effect::Ensured(Box::new(answer(Progress::Ready))));
+            let Some(Next::CheckAfter(after)) = report(&observed, &ready).next else {
+                panic!("it is looked at again")
+            };
+            assert_eq!(after <= Duration::from_secs(75), is_doubted, "{after:?}");
+        }
     }
 
     #[test]

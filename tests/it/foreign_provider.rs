@@ -9,7 +9,7 @@ use capstan_tests::foreign::{
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{CLUSTER, MACHINE, MACHINE_DEPLOYMENT, condition, name};
 use capstan_tests::{PATIENCE, eventually, run};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_foreign_provider_works_with_plugins_on_the_same_cluster() {
@@ -77,6 +77,30 @@ fn a_foreign_provider_works_with_plugins_on_the_same_cluster() {
         assert_eq!(kube.list(MACHINES, ns).await.len(), 3);
         pause(false).await;
         available(3).await;
+
+        // The provider goes over to another version in place: no machine is lost for that, and the next ones are made in it.
+        let before = kube.list(MACHINES, ns).await;
+        foreign::upgrade(host).await;
+        for replicas in [4, 5] {
+            kube.scale(MACHINE_DEPLOYMENT, ns, &deployment, replicas)
+                .await;
+            available(replicas).await;
+        }
+        let after = kube.list(MACHINES, ns).await;
+        let uid = |machine: &Value| machine["metadata"]["uid"].clone();
+        for machine in &before {
+            let is_same = |other: &Value| uid(other) == uid(machine);
+            assert!(after.iter().any(is_same), "{} is gone", name(machine));
+        }
+        let next = format!("{}/{}", foreign::GROUP, foreign::NEXT);
+        let is_made_in_next = |machine: &&Value| {
+            let fields = machine["metadata"]["managedFields"].as_array();
+            let mut fields = fields.into_iter().flatten();
+            fields.any(|field| field["apiVersion"] == *next)
+        };
+        let is_new = |machine: &&Value| !before.iter().any(|old| uid(old) == uid(machine));
+        let mut new = after.iter().filter(is_new);
+        assert!(new.any(|machine| is_made_in_next(&machine)), "{after:?}");
 
         cluster.delete(host).await;
         for kind in [CLUSTERS, MACHINES, MACHINE_TEMPLATES] {

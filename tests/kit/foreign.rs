@@ -93,17 +93,29 @@ impl Drop for ForeignProvider {
     }
 }
 
+const KINDS: [(&str, Kind); 3] = [
+    ("ForeignCluster", CLUSTERS),
+    ("ForeignMachine", MACHINES),
+    ("ForeignMachineTemplate", MACHINE_TEMPLATES),
+];
+
+/// The version that the provider goes over to.
+pub const NEXT: &str = "v2";
+
+/// Has its kinds name [`NEXT`] as the version of the contract, as an upgrade in place does.
+pub async fn upgrade(host: &TestHost) {
+    for (name, kind) in KINDS {
+        let definition = definition(name, kind.plural, NEXT);
+        host.kube().apply(CRD, &definition).await;
+    }
+}
+
 async fn install(host: &TestHost) {
     let kube = host.kube();
-    let kinds = [
-        ("ForeignCluster", CLUSTERS),
-        ("ForeignMachine", MACHINES),
-        ("ForeignMachineTemplate", MACHINE_TEMPLATES),
-    ];
-    for (name, kind) in kinds {
-        kube.apply(CRD, &definition(name, kind.plural)).await;
+    for (name, kind) in KINDS {
+        kube.apply(CRD, &definition(name, kind.plural, "v1")).await;
     }
-    for (_, kind) in kinds {
+    for (_, kind) in KINDS {
         let crd = format!("{}.{GROUP}", kind.plural);
         eventually(&format!("{crd} is served"), PATIENCE, async || {
             let found = kube.get(CRD, "", &crd).await.ok_or("it is not there")?;
@@ -133,14 +145,23 @@ async fn install(host: &TestHost) {
 }
 
 /// A kind as a provider's manifests have it: with the contract's label, and whatever fields.
-fn definition(kind: &str, plural: &str) -> Value {
+fn definition(kind: &str, plural: &str, named: &str) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let version = |name: &str, is_stored: bool| {
+        json!({
+            "name": name, "served": true, "storage": is_stored,
+            "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": open, "status": open},
+            }},
+        })
+    };
     json!({
         "apiVersion": CRD.api_version, "kind": "CustomResourceDefinition",
         "metadata": {
             "name": format!("{plural}.{GROUP}"),
             "labels": {
-                "cluster.x-k8s.io/v1beta2": "v1",
+                "cluster.x-k8s.io/v1beta2": named,
                 "cluster.x-k8s.io/provider": "infrastructure-foreign",
                 "clusterctl.cluster.x-k8s.io": "",
             },
@@ -148,13 +169,7 @@ fn definition(kind: &str, plural: &str) -> Value {
         "spec": {
             "group": GROUP, "scope": "Namespaced",
             "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase()},
-            "versions": [{
-                "name": "v1", "served": true, "storage": true,
-                "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {
-                    "type": "object", "properties": {"spec": open, "status": open},
-                }},
-            }],
+            "versions": [version("v1", true), version(NEXT, false)],
         },
     })
 }

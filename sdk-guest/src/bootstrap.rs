@@ -61,7 +61,7 @@ pub struct BootstrapInput<P: Bootstrap + ?Sized> {
     pub context: Context,
     /// The Cluster.
     pub cluster: Cluster,
-    /// The Machine.
+    /// The Machine. Of a MachinePool, whose machines share their data, one as the pool's template describes it, under the pool's name.
     pub machine: Machine,
     /// The bootstrap config object.
     pub config: Object<P::Spec, P::Status>,

@@ -64,6 +64,8 @@ impl<'a> Autoscaler<'a> {
             "machinesets/scale",
             "machinedeployments",
             "machinedeployments/scale",
+            "machinepools",
+            "machinepools/scale",
         ] {
             assert!(
                 served.contains(&resource),

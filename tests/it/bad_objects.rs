@@ -3,8 +3,8 @@
 use capstan_tests::cluster::{TestCluster, namespace};
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    CLUSTER, Kind, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_POOL, MACHINE_SET,
-    condition, conditions,
+    BOOTSTRAP_CONFIG, CLUSTER, Kind, LOCAL_MACHINE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_POOL,
+    MACHINE_SET, condition, conditions,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
@@ -178,15 +178,65 @@ fn a_kind_that_nobody_serves_is_named() {
 }
 
 #[test]
-fn machine_pools_are_served_and_refused_with_what_to_use_instead() {
+fn a_pool_of_what_plugins_make_is_refused_by_field_and_nothing_is_made_of_it() {
     run(async {
         let host = TestHost::shared().await;
-        namespace(host.kube(), "bad-pool").await;
-        let cluster = TestCluster::new("bad-pool", "pooled", 1);
+        let (kube, ns) = (host.kube(), "bad-pool");
+        namespace(kube, ns).await;
+        let cluster = TestCluster::new(ns, "pooled", 1);
+        kube.apply(CLUSTER, &object(&cluster, CLUSTER)).await;
+        // Like a deployment, but without a selector; a config to take over, and an infrastructure machine that is somebody's.
         let mut pool = object(&cluster, MACHINE_DEPLOYMENT);
         pool["kind"] = json!("MachinePool");
         pool["spec"].as_object_mut().unwrap().remove("selector");
-        refused(host, MACHINE_POOL, &pool, "use a MachineDeployment").await;
-        assert!(host.kube().list(MACHINE_POOL, "bad-pool").await.is_empty());
+        let template = &mut pool["spec"]["template"]["spec"];
+        template["infrastructureRef"] = infra();
+        template["bootstrap"]["configRef"]["kind"] = json!("KubeadmConfig");
+        let own = json!({"namespace": ns, "name": "bad"});
+        let machine = json!({
+            "apiVersion": LOCAL_MACHINE.api_version, "kind": "LocalMachine", "metadata": own, "spec": {},
+        });
+        kube.apply(LOCAL_MACHINE, &machine).await;
+        let config = json!({
+            "apiVersion": BOOTSTRAP_CONFIG.api_version, "kind": "KubeadmConfig",
+            "metadata": {"namespace": ns, "name": cluster.deployment()}, "spec": {},
+        });
+        kube.apply(BOOTSTRAP_CONFIG, &config).await;
+        kube.apply(MACHINE_POOL, &pool).await;
+        let named = "spec.template.spec.infrastructureRef: LocalMachine is a kind of plugin infrastructure-local";
+        eventually(
+            "the field and the way out are named",
+            PATIENCE,
+            async || {
+                let pool = kube.get(MACHINE_POOL, ns, &cluster.deployment()).await;
+                let pool = pool.ok_or("it is not there")?;
+                let ready = condition(&pool, "InfrastructureReady");
+                let is_named = ready.reason == "ReferenceNotSupported"
+                    && ready.message.contains(named)
+                    && ready.message.contains("use a MachineDeployment");
+                is_named.then_some(()).ok_or(conditions(&pool))
+            },
+        )
+        .await;
+        for (kind, name) in [
+            (LOCAL_MACHINE, "bad"),
+            (BOOTSTRAP_CONFIG, &*cluster.deployment()),
+        ] {
+            let object = kube.get(kind, ns, name).await.unwrap();
+            assert!(object["metadata"]["ownerReferences"].is_null(), "{object}");
+        }
+        kube.delete(CLUSTER, ns, &cluster.name).await;
+        eventually("gone", PATIENCE, async || {
+            let left = kube.list(MACHINE_POOL, ns).await.len() + kube.list(CLUSTER, ns).await.len();
+            (left == 0).then_some(()).ok_or(format!("{left} are left"))
+        })
+        .await;
+        for (kind, name) in [
+            (LOCAL_MACHINE, "bad"),
+            (BOOTSTRAP_CONFIG, &*cluster.deployment()),
+        ] {
+            assert!(kube.get(kind, ns, name).await.is_some(), "it is somebody's");
+            kube.delete(kind, ns, name).await;
+        }
     });
 }

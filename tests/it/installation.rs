@@ -13,6 +13,7 @@ use capstan_tests::kube_client::{
     CLUSTER, CLUSTER_RESOURCE_SET, CONFIG_MAP, Kind, Kube, MACHINE_DEPLOYMENT,
     MACHINE_HEALTH_CHECK, MACHINE_HOOK, PLUGIN, POD, SECRET, condition, name,
 };
+use capstan_tests::pool::TestPool;
 use capstan_tests::process::HostProcess;
 use capstan_tests::{PATIENCE, eventually, run, wasm};
 use serde_json::{Value, json};
@@ -365,6 +366,8 @@ fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
         cluster.create(host.kube()).await;
         cluster.available(&host, 1).await;
         extras(&host, &cluster).await;
+        let pool = TestPool::create(&host, &cluster, "pool", 0).await;
+        pool.data().await;
         let deployment = cluster.deployment();
         kube.scale(MACHINE_DEPLOYMENT, &cluster.namespace, &deployment, 2)
             .await;
@@ -381,6 +384,7 @@ fn the_host_has_the_rights_that_it_needs_and_needs_those_that_it_has() {
         cluster.available(&host, 2).await;
         kube.delete(MACHINE_HEALTH_CHECK, &cluster.namespace, "check")
             .await;
+        pool.release().await;
         cluster.delete(&host).await;
 
         let uses = uses(&host.plane);

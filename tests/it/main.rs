@@ -29,6 +29,7 @@ mod installation;
 mod k3s;
 mod kubectl;
 mod machine;
+mod machine_pool;
 mod metrics;
 mod ownership;
 mod plan;

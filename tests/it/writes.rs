@@ -19,12 +19,12 @@ const REPLACE_MAX: u64 = 30;
 /// For each worker that is removed, and for each machine of a cluster that is deleted (upstream's: 46).
 const DELETE_MAX: u64 = 12;
 /// For how long a settled cluster is watched: longer than a probe, a Node's heartbeat and a status that waits for company.
-const WATCHED: Duration = Duration::from_secs(40);
+pub(crate) const WATCHED: Duration = Duration::from_secs(40);
 /// A host is settled when it has written nothing for so long.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The writes among these requests, one line for each kind.
-fn writes(counts: &Counts) -> String {
+pub(crate) fn writes(counts: &Counts) -> String {
     let lines = counts
         .iter()
         .filter(|(request, _)| request.user == USER && request.is_write());
@@ -33,7 +33,7 @@ fn writes(counts: &Counts) -> String {
 }
 
 /// Waits until there was nothing to write for a while, and counts what was written until then.
-async fn settle(audit: &AuditLog, since: Mark) -> Counts {
+pub(crate) async fn settle(audit: &AuditLog, since: Mark) -> Counts {
     let mut all = audit.counts_since(since).unwrap();
     loop {
         tokio::time::sleep(QUIET).await;

@@ -10,8 +10,8 @@ use crate::eventually::{PATIENCE, eventually};
 use crate::host::TestHost;
 use crate::kube_client::{
     self as kube, BOOTSTRAP_CONFIG, BOOTSTRAP_TEMPLATE, CLUSTER, CONTROL_PLANE, EVENT, Kind, Kube,
-    LOCAL_CLUSTER, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_SET,
-    NODE, SECRET, condition, conditions, is_control_plane, name,
+    LOCAL_CLUSTER, LOCAL_MACHINE, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT,
+    MACHINE_POOL, MACHINE_SET, NODE, SECRET, condition, conditions, is_control_plane, name,
 };
 
 /// The Kubernetes version that workers begin with.
@@ -20,11 +20,12 @@ pub const VERSION: &str = "v1.36.1";
 pub const VERSION_NEXT: &str = "v1.36.3";
 
 /// Kinds that may hold objects of a cluster.
-pub const CLUSTER_KINDS: [Kind; 11] = [
+pub const CLUSTER_KINDS: [Kind; 12] = [
     CLUSTER,
     MACHINE,
     MACHINE_SET,
     MACHINE_DEPLOYMENT,
+    MACHINE_POOL,
     CONTROL_PLANE,
     BOOTSTRAP_CONFIG,
     BOOTSTRAP_TEMPLATE,

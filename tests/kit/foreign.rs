@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cluster::{TestCluster, namespace};
 use crate::eventually::{PATIENCE, eventually};
 use crate::host::TestHost;
-use crate::kube_client::{Kind, condition};
+use crate::kube_client::{Kind, Kube, condition};
 
 /// Its API group; its version is not that of the contract.
 pub const GROUP: &str = "infrastructure.foreign.example";
@@ -105,27 +105,14 @@ pub const NEXT: &str = "v2";
 /// Has its kinds name [`NEXT`] as the version of the contract, as an upgrade in place does.
 pub async fn upgrade(host: &TestHost) {
     for (name, kind) in KINDS {
-        let definition = definition(name, kind.plural, NEXT);
+        let definition = definition(GROUP, name, kind.plural, NEXT);
         host.kube().apply(CRD, &definition).await;
     }
 }
 
 async fn install(host: &TestHost) {
     let kube = host.kube();
-    for (name, kind) in KINDS {
-        kube.apply(CRD, &definition(name, kind.plural, "v1")).await;
-    }
-    for (_, kind) in KINDS {
-        let crd = format!("{}.{GROUP}", kind.plural);
-        eventually(&format!("{crd} is served"), PATIENCE, async || {
-            let found = kube.get(CRD, "", &crd).await.ok_or("it is not there")?;
-            let established = condition(&found, "Established");
-            (established.status == "True")
-                .then_some(())
-                .ok_or(established.message)
-        })
-        .await;
-    }
+    serve(kube, GROUP, &KINDS).await;
     // What the contract lets a provider do: its own kinds, and reading what they belong to.
     let role = json!({
         "apiVersion": CLUSTER_ROLE.api_version, "kind": "ClusterRole", "metadata": {"name": USER},
@@ -144,8 +131,26 @@ async fn install(host: &TestHost) {
     kube.apply(CLUSTER_ROLE_BINDING, &binding).await;
 }
 
+/// Installs the kinds of a provider's group, and waits until they are served.
+pub async fn serve(kube: &Kube, group: &str, kinds: &[(&str, Kind)]) {
+    for (name, kind) in kinds {
+        kube.apply(CRD, &definition(group, name, kind.plural, "v1")).await;
+    }
+    for (_, kind) in kinds {
+        let crd = format!("{}.{group}", kind.plural);
+        eventually(&format!("{crd} is served"), PATIENCE, async || {
+            let found = kube.get(CRD, "", &crd).await.ok_or("it is not there")?;
+            let established = condition(&found, "Established");
+            (established.status == "True")
+                .then_some(())
+                .ok_or(established.message)
+        })
+        .await;
+    }
+}
+
 /// A kind as a provider's manifests have it: with the contract's label, and whatever fields.
-fn definition(kind: &str, plural: &str, named: &str) -> Value {
+fn definition(group: &str, kind: &str, plural: &str, named: &str) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let version = |name: &str, is_stored: bool| {
         json!({
@@ -159,7 +164,7 @@ fn definition(kind: &str, plural: &str, named: &str) -> Value {
     json!({
         "apiVersion": CRD.api_version, "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": format!("{plural}.{GROUP}"),
+            "name": format!("{plural}.{group}"),
             "labels": {
                 "cluster.x-k8s.io/v1beta2": named,
                 "cluster.x-k8s.io/provider": "infrastructure-foreign",
@@ -167,7 +172,7 @@ fn definition(kind: &str, plural: &str, named: &str) -> Value {
             },
         },
         "spec": {
-            "group": GROUP, "scope": "Namespaced",
+            "group": group, "scope": "Namespaced",
             "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase()},
             "versions": [version("v1", true), version(NEXT, false)],
         },

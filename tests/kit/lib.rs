@@ -30,6 +30,7 @@ pub mod kubectl;
 pub mod object_store;
 pub mod page;
 pub mod plain_http;
+pub mod pool;
 pub mod probe;
 pub mod process;
 pub mod registry;

@@ -7,6 +7,7 @@ pub mod bootstrap_config;
 pub mod control_plane;
 pub mod infra_cluster;
 pub mod infra_machine;
+pub mod infra_machine_pool;
 pub mod v1beta1;
 
 use std::cmp::Ordering;
@@ -18,6 +19,7 @@ pub use bootstrap_config::BootstrapConfig;
 pub use control_plane::ControlPlane;
 pub use infra_cluster::InfraCluster;
 pub use infra_machine::InfraMachine;
+pub use infra_machine_pool::InfraMachinePool;
 
 use crate::label;
 use crate::schema::string_enum;

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod machine_deployment;
 pub mod machine_health_check;
 pub mod machine_hook;
+pub mod machine_pool;
 pub mod plugin;
 pub mod rotation;
 
@@ -57,6 +58,7 @@ static ALL: LazyLock<Vec<Word>> = LazyLock::new(|| {
             rotation::TABLE,
         ),
         ("reason of a MachineHook", machine_hook::TABLE),
+        ("reason of a MachinePool", machine_pool::TABLE),
         ("reason of a Plugin", plugin::TABLE),
         ("reason of a ClusterResourceSet", addons::TABLE),
         ("reason why something failed", failure::TABLE),

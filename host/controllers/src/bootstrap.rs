@@ -2,6 +2,7 @@
 
 mod data;
 mod lock;
+mod pool;
 mod prepare;
 mod token;
 mod unfit;
@@ -113,6 +114,10 @@ impl Controller for BootstrapController {
                 map: of_machine,
             },
             Watch {
+                source: Source::Kind(&kinds::MACHINE_POOL),
+                map: pool::of_pool,
+            },
+            Watch {
                 source: Source::Kind(&kinds::CLUSTER),
                 map: of_cluster,
             },
@@ -147,7 +152,12 @@ impl Controller for BootstrapController {
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
-        let machine = owner_machine(ctx, &object);
+        let pooled = pool::owner(ctx, &object);
+        let is_shared = pooled.is_some();
+        let machine = match pooled {
+            Some(pool) => pool::machine(&pool).map(Arc::new),
+            None => owner_machine(ctx, &object),
+        };
         let cluster_name = machine
             .as_ref()
             .and_then(|machine| machine.text("/spec/clusterName"));
@@ -176,6 +186,7 @@ impl Controller for BootstrapController {
             cluster: typed(cluster.as_deref(), "Cluster"),
             owner: ctx.provider_of(&object.group_kind()),
             plugin: plugin.as_ref().map(|plugin| plugin.name.clone()),
+            is_shared,
             is_serialized,
             is_orphaned: false,
             token: Token::Settled,
@@ -185,7 +196,8 @@ impl Controller for BootstrapController {
             && let Some(secret) = core::data_secret_name(&observed)
         {
             let has_joined = machine.text("/status/nodeRef/name").is_some();
-            if !has_joined {
+            // Of a pool, machines come at any time.
+            if !has_joined || is_shared {
                 observed.token = self.token(ctx, &object, key, &secret).await;
             }
             // Restored and moved objects come with Secrets of those that they were.
@@ -209,7 +221,11 @@ impl Controller for BootstrapController {
 
     async fn perform(&self, ctx: &Ctx, observed: &Seen, step: &Step) -> Result<Effect, Failure> {
         match step {
-            Step::Prepare { role, lock } => prepare::prepare(ctx, observed, *role, *lock).await,
+            Step::Prepare { role, lock } => {
+                // Whatever comes of it, what was seen of the token before says nothing of the one after.
+                self.looked().remove(&Locator::of(&observed.object));
+                prepare::prepare(ctx, observed, *role, *lock).await
+            }
             Step::AdoptSecret { name } => {
                 let object = &*observed.object;
                 let key = ObjectKey::new(object.key.namespace.clone(), name.clone());
@@ -341,6 +357,21 @@ fn of_nothing(_: &Ctx, _: &Change) -> Vec<Locator> {
     Vec::new()
 }
 
+/// The config that an object names at this pointer, if a plugin makes its data.
+fn named_config(ctx: &Ctx, object: &Object, pointer: &str) -> Option<Locator> {
+    let text = |field: &str| {
+        object
+            .text(&format!("{pointer}/{field}"))
+            .map(str::to_owned)
+    };
+    let kind = GroupKind {
+        group: text("apiGroup")?,
+        kind: text("kind")?,
+    };
+    let key = ObjectKey::new(object.key.namespace.clone(), text("name")?);
+    (ctx.plugins.role_of(&kind).as_deref() == Some(ROLE)).then_some(Locator { kind, key })
+}
+
 /// The config that a Machine names, when something changed that the config waits for.
 fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let Some(machine) = &change.new else {
@@ -360,22 +391,9 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     {
         return Vec::new();
     }
-    let text = |field: &str| machine.text(&format!("/spec/bootstrap/configRef/{field}"));
-    let (Some(group), Some(kind), Some(name)) = (text("apiGroup"), text("kind"), text("name"))
-    else {
-        return Vec::new();
-    };
-    let kind = GroupKind {
-        group: group.to_owned(),
-        kind: kind.to_owned(),
-    };
-    if ctx.plugins.role_of(&kind).as_deref() != Some(ROLE) {
-        return Vec::new();
-    }
-    vec![Locator {
-        kind,
-        key: ObjectKey::new(machine.key.namespace.clone(), name),
-    }]
+    named_config(ctx, machine, "/spec/bootstrap/configRef")
+        .into_iter()
+        .collect()
 }
 
 /// All unfinished configs of a Cluster, when something changed that they wait for.

@@ -209,6 +209,7 @@ async fn delete_named(ctx: &Ctx, resource: &Resource, key: &ObjectKey) -> Result
 async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Result<(), Failure> {
     let named = [
         (&*kinds::MACHINE_DEPLOYMENT, &children.deployments),
+        (&*kinds::MACHINE_POOL, &children.pools),
         (&*kinds::MACHINE_SET, &children.sets),
         (&*kinds::MACHINE, &children.machines),
     ];
@@ -266,6 +267,10 @@ impl Controller for ClusterController {
                 map: of_member,
             },
             Watch {
+                source: Source::Kind(&kinds::MACHINE_POOL),
+                map: of_member,
+            },
+            Watch {
                 source: Source::External,
                 map: of_external,
             },
@@ -281,6 +286,7 @@ impl Controller for ClusterController {
             Access::to(&kinds::CLUSTER, &["patch"]),
             Access::to_status(&kinds::CLUSTER),
             Access::to(&kinds::MACHINE_DEPLOYMENT, &["delete"]),
+            Access::to(&kinds::MACHINE_POOL, &["delete"]),
             Access::to(&kinds::MACHINE_SET, &["delete"]),
             Access::to(&kinds::MACHINE, &["delete"]),
             Access::to_group(
@@ -329,6 +335,7 @@ impl Controller for ClusterController {
             machines: members(ctx, &kinds::MACHINE, &object.key, shared).await?,
             sets: members(ctx, &kinds::MACHINE_SET, &object.key, typed).await?,
             deployments: members(ctx, &kinds::MACHINE_DEPLOYMENT, &object.key, typed).await?,
+            pools: members(ctx, &kinds::MACHINE_POOL, &object.key, typed).await?,
             probe: Probe {
                 last_success: connection.last_success,
                 failures: connection.failures,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_api::annotation::INSTALLED;
 use capstan_api::contract::ContractVersion;
 use capstan_api::name::ObjectKey;
 use capstan_api::{contract, label};
@@ -209,6 +210,14 @@ impl Ctx {
     #[must_use]
     pub fn provider_of(&self, kind: &GroupKind) -> Option<String> {
         let definition = self.definition(kind)?;
+        definition.label(label::PROVIDER).map(str::to_owned)
+    }
+
+    /// Name of the provider whose plugin installed the kind, whether or not it is active now.
+    #[must_use]
+    pub fn plugin_of(&self, kind: &GroupKind) -> Option<String> {
+        let definition = self.definition(kind)?;
+        definition.annotation(INSTALLED)?;
         definition.label(label::PROVIDER).map(str::to_owned)
     }
 

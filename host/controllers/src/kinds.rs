@@ -19,6 +19,8 @@ resources! {
     MACHINE_SET = namespaced("cluster.x-k8s.io", "v1beta2", "MachineSet", "machinesets");
     /// MachineDeployment
     MACHINE_DEPLOYMENT = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDeployment", "machinedeployments");
+    /// MachinePool
+    MACHINE_POOL = namespaced("cluster.x-k8s.io", "v1beta2", "MachinePool", "machinepools");
     /// MachineDrainRule
     MACHINE_DRAIN_RULE = namespaced("cluster.x-k8s.io", "v1beta2", "MachineDrainRule", "machinedrainrules");
     /// MachineHealthCheck

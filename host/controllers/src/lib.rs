@@ -27,6 +27,7 @@ pub mod machine;
 pub mod machine_deployment;
 pub mod machine_health_check;
 pub mod machine_hook;
+pub mod machine_pool;
 pub mod machine_set;
 pub mod metrics;
 pub mod node_sync;

@@ -198,6 +198,14 @@ impl MachineController {
     /// Whether the Machine is what its MachineDeployment wants, and whether its MachineSet is of an older revision.
     fn observe_template(ctx: &Ctx, observed: &mut Observed) -> Result<(), Failure> {
         let metadata = &observed.machine.metadata;
+        let mut owners = metadata.owner_references.iter().flatten();
+        if owners.any(|owner| owner.controller == Some(true) && owner.kind == "MachinePool") {
+            // What a pool's machines are, its provider decides (contract 3.7.5).
+            let goes = metadata.deletion_timestamp.is_some();
+            let why = goes.then(|| "Machine is being deleted".to_owned());
+            observed.outdated = Some(why.into_iter().collect());
+            return Ok(());
+        }
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let label = |name: &str| metadata.labels.as_ref().and_then(|l| l.get(name)).cloned();
         let (Some(set), Some(deployment)) = (label(label::SET_NAME), label(label::DEPLOYMENT_NAME))

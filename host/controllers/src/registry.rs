@@ -35,6 +35,10 @@ macro_rules! controllers {
             Default::default()
         );
         $each!(
+            crate::machine_pool::MachinePoolController,
+            Default::default()
+        );
+        $each!(
             crate::machine_health_check::MachineHealthCheckController,
             Default::default()
         );
@@ -131,11 +135,12 @@ pub fn start_warm(ctx: &Arc<Ctx>, plugins: PluginController, metrics: &Arc<Metri
 
 /// The kinds that are watched from the start, by a host in this namespace.
 fn known(namespace: &str) -> Vec<(&'static Resource, Selection)> {
-    let whole: [&'static Resource; 10] = [
+    let whole: [&'static Resource; 11] = [
         &kinds::CLUSTER,
         &kinds::MACHINE,
         &kinds::MACHINE_SET,
         &kinds::MACHINE_DEPLOYMENT,
+        &kinds::MACHINE_POOL,
         &kinds::MACHINE_DRAIN_RULE,
         &kinds::MACHINE_HEALTH_CHECK,
         &kinds::PLUGIN,

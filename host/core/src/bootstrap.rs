@@ -24,6 +24,8 @@ use crate::plan::{Next, Outcome, Plan};
 pub const TOKEN_TTL: SignedDuration = SignedDuration::from_mins(15);
 /// A token with less than this left is kept alive: five sixths of its life.
 const TOKEN_REFRESH_BELOW: SignedDuration = SignedDuration::from_secs(750);
+/// A token of a MachinePool with nodes that has less than this left is replaced: half of its life.
+const TOKEN_ROTATE_BELOW: SignedDuration = SignedDuration::from_secs(450);
 /// How often a token is looked at.
 pub const TOKEN_CHECK: Duration = Duration::from_secs(300);
 /// How soon a held lock is looked at again.
@@ -59,8 +61,10 @@ pub enum Token {
 pub struct Observed {
     /// The bootstrap config.
     pub config: Value,
-    /// The Machine that owns it.
+    /// The Machine that owns it; of a MachinePool that does, a machine as the pool's template describes it, with one of the pool's Nodes.
     pub machine: Lookup<Machine>,
+    /// It belongs to a MachinePool: whatever machines the infrastructure makes for as long as the pool lives boot with its data.
+    pub is_shared: bool,
     /// The Cluster.
     pub cluster: Lookup<Cluster>,
     /// Name of the plugin that installed the kind, as its CustomResourceDefinition says; it need not be active.
@@ -148,7 +152,7 @@ fn wait_for(observed: &Observed) -> Option<(&'static str, String)> {
         (Lookup::Missing, _) => {
             return Some((
                 common::NOT_AVAILABLE,
-                "waiting for an owner reference to a Machine".to_owned(),
+                "waiting for an owner reference to a Machine or a MachinePool".to_owned(),
             ));
         }
         (_, Lookup::Missing) => {
@@ -304,11 +308,45 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
 /// While the machine has not joined, its token must not end.
 fn keep_alive(observed: &Observed, now: Timestamp) -> Plan<Step> {
     let joined = observed.machine.found().is_none_or(has_node);
+    if observed.is_shared {
+        return keep_usable(observed, joined, now);
+    }
     if joined {
         return Plan::settled();
     }
     let plan = match &observed.token {
         Token::Expires { id, at } if at.duration_since(now) < TOKEN_REFRESH_BELOW => {
+            let until = now.saturating_add(TOKEN_TTL).unwrap_or(*at);
+            Plan::of(vec![Step::ExtendToken {
+                id: id.clone(),
+                until,
+            }])
+        }
+        Token::Settled | Token::Expires { .. } | Token::Gone { .. } | Token::Unknown(_) => {
+            Plan::settled()
+        }
+    };
+    plan.check_after(TOKEN_CHECK)
+}
+
+/// Machines of a pool come at any time: as long as none has joined the token that they have is kept alive, afterwards it is replaced in time,
+/// and so is one that is gone (contract 3.9.4).
+fn keep_usable(observed: &Observed, joined: bool, now: Timestamp) -> Plan<Step> {
+    let remake = || {
+        Plan::of(vec![Step::Prepare {
+            role: Role::JoinWorker,
+            lock: Lock::Leave,
+        }])
+    };
+    let plan = match &observed.token {
+        Token::Gone { .. } if wait_for(observed).is_none() => remake(),
+        Token::Expires { at, .. } if joined && at.duration_since(now) < TOKEN_ROTATE_BELOW => {
+            match wait_for(observed) {
+                None => remake(),
+                Some((reason, message)) => Plan::settled().waiting(reason, message),
+            }
+        }
+        Token::Expires { id, at } if !joined && at.duration_since(now) < TOKEN_REFRESH_BELOW => {
             let until = now.saturating_add(TOKEN_TTL).unwrap_or(*at);
             Plan::of(vec![Step::ExtendToken {
                 id: id.clone(),
@@ -443,6 +481,9 @@ fn ready_condition(
 fn token_gone(observed: &Observed) -> Option<Report> {
     let type_ = condition_type::DATA_SECRET_AVAILABLE;
     let message = match &observed.token {
+        Token::Gone { id } if observed.is_shared => format!(
+            "the join token {id} is gone from the workload cluster, and no other was made yet"
+        ),
         Token::Gone { id } => format!(
             "the join token {id} is gone from the workload cluster and the machine has not joined: delete the Machine to have it replaced"
         ),
@@ -465,8 +506,21 @@ fn data_condition(
     let type_ = condition_type::DATA_SECRET_AVAILABLE;
     let not_yet = |message: String| Report::no(type_, common::NOT_AVAILABLE).with_message(message);
     let failed = outcome.failed.as_ref();
+    let is_remade = outcome
+        .done
+        .iter()
+        .any(|(_, effect)| matches!(effect, Effect::Prepared { .. }));
+    if has_data && is_remade {
+        return Report::yes(type_, common::AVAILABLE);
+    }
     if has_data {
-        return token_gone(observed).unwrap_or_else(|| Report::yes(type_, common::AVAILABLE));
+        let gone = token_gone(observed).map(|mut gone| {
+            if let Some((_, failure)) = failed {
+                gone.message = format!("{}: {}", gone.message, failure.message);
+            }
+            gone
+        });
+        return gone.unwrap_or_else(|| Report::yes(type_, common::AVAILABLE));
     }
     if let Some((_, failure)) = failed {
         let plugin = observed.plugin.as_deref().unwrap_or("plugin");

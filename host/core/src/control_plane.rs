@@ -55,6 +55,8 @@ pub struct Observed {
     pub members: Vec<Member>,
     /// Names of Machines of the cluster that are not the control plane's.
     pub workers: Vec<String>,
+    /// Names of MachinePools of the cluster.
+    pub pools: Vec<String>,
     /// There is a connection to the workload cluster.
     pub connected: bool,
     /// When it last answered.

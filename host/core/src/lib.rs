@@ -25,6 +25,7 @@ pub mod machine;
 pub mod machine_deployment;
 pub mod machine_health_check;
 pub mod machine_hook;
+pub mod machine_pool;
 pub mod machine_set;
 pub mod material;
 pub mod naming;

@@ -197,7 +197,10 @@ impl Observed {
                 .unwrap_or(false),
             failure_domain: None,
         };
-        if known.data_secret_name.is_some() {
+        // The machine of a pool has booted with the pool's data, and names none.
+        let is_of_pool =
+            spec.bootstrap.config_ref.is_none() && spec.bootstrap.data_secret_name.is_some();
+        if known.data_secret_name.is_some() || is_of_pool {
             known.bootstrapped = true;
         } else if let Some(config) = self.bootstrap.as_ref().and_then(Lookup::found)
             && let Some(name) = created_secret(config)

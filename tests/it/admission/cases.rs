@@ -6,7 +6,7 @@ mod kubeadm;
 use capstan_tests::kube_client::{
     BOOTSTRAP_CONFIG, BOOTSTRAP_TEMPLATE, CLUSTER, CLUSTER_RESOURCE_SET,
     CLUSTER_RESOURCE_SET_BINDING, CONTROL_PLANE, IP_ADDRESS, IP_ADDRESS_CLAIM, Kind, MACHINE,
-    MACHINE_DEPLOYMENT, MACHINE_DRAIN_RULE, MACHINE_HEALTH_CHECK, MACHINE_SET,
+    MACHINE_DEPLOYMENT, MACHINE_DRAIN_RULE, MACHINE_HEALTH_CHECK, MACHINE_POOL, MACHINE_SET,
 };
 use serde_json::{Value, json};
 
@@ -32,11 +32,12 @@ pub(super) struct Case {
 }
 
 /// All objects that cases change.
-pub(super) const BASES: [&str; 14] = [
+pub(super) const BASES: [&str; 15] = [
     "cluster",
     "machine",
     "set",
     "deployment",
+    "pool",
     "check",
     "drain rule",
     "resource set",
@@ -90,6 +91,13 @@ pub(super) fn base(of: &str, ns: &str) -> (Kind, Value) {
         ),
         "set" => (MACHINE_SET, "MachineSet", group),
         "deployment" => (MACHINE_DEPLOYMENT, "MachineDeployment", group),
+        "pool" => {
+            let mut pool = group;
+            pool["selector"] = Value::Null;
+            pool["providerIDList"] = json!(["pool://a"]);
+            pool["failureDomains"] = json!(["zone-a"]);
+            (MACHINE_POOL, "MachinePool", pool)
+        }
         "check" => (
             MACHINE_HEALTH_CHECK,
             "MachineHealthCheck",
@@ -187,6 +195,7 @@ pub(super) fn refused() -> Vec<Case> {
         all.extend(group::groups(of));
     }
     all.extend(group::deployments());
+    all.extend(group::pools());
     all.extend(group::checks_and_drain_rules());
     all.extend(addons_and_addresses());
     for of in ["config", "config template", "control plane"] {

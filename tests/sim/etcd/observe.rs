@@ -92,6 +92,7 @@ pub fn observe(
             .map(|machine| member(world, machine, connected))
             .collect(),
         workers: Vec::new(),
+        pools: Vec::new(),
         expects_etcd: true,
         connected,
         last_success: Some(timestamp(world.connected_at)),

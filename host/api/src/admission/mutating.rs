@@ -34,18 +34,18 @@ pub(super) fn policies() -> Vec<Value> {
         ),
         group("machinesets", label::SET_NAME),
         group("machinedeployments", label::DEPLOYMENT_NAME),
+        pools(),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Defaults of a group of Machines; `own_label` holds its name. Annotations that are no numbers count as
-/// absent here; the validating policy refuses them.
-fn group(plural: &str, own_label: &str) -> [Value; 2] {
+/// What replicas become that are left out: within the autoscaler's bounds if the object has them, otherwise 1.
+fn sizes() -> Value {
     let min = annotation::AUTOSCALER_MIN_SIZE;
     let max = annotation::AUTOSCALER_MAX_SIZE;
-    let variables = json!([
+    json!([
         {"name": "annotations", "expression": "has(object.metadata.annotations) ? object.metadata.annotations : {}"},
         {"name": "isSized", "expression": format!(
             "'{min}' in variables.annotations && variables.annotations['{min}'].matches('^[0-9]{{1,9}}$') && \
@@ -56,7 +56,39 @@ fn group(plural: &str, own_label: &str) -> [Value; 2] {
             "request.operation == 'UPDATE' && has(oldObject.spec.replicas) ? int(oldObject.spec.replicas) : variables.min"},
         {"name": "replicas", "expression":
             "variables.old < variables.min || !variables.isSized ? variables.min : variables.old > variables.max ? variables.max : variables.old"},
-    ]);
+    ])
+}
+
+/// Writes the replicas that are left out.
+fn replicas() -> String {
+    format!(
+        "{} ? [] : [JSONPatch{{op: 'add', path: '/spec/replicas', value: variables.replicas}}]",
+        there("object.spec.replicas")
+    )
+}
+
+/// Defaults of a MachinePool, which selects nothing.
+fn pools() -> [Value; 2] {
+    let reads = [
+        "object.spec",
+        "object.spec.clusterName",
+        "object.spec.template",
+        "object.spec.template.spec",
+    ];
+    let patches = [
+        label_of_cluster("metadata"),
+        replicas(),
+        version(
+            "/spec/template/spec/version",
+            &["spec", "template", "spec", "version"],
+        ),
+    ];
+    super::mutating("machinepools", &reads, &sizes(), &patches)
+}
+
+/// Defaults of a group of Machines; `own_label` holds its name. Annotations that are no numbers count as
+/// absent here; the validating policy refuses them.
+fn group(plural: &str, own_label: &str) -> [Value; 2] {
     let is_filled = |field: &str| {
         let there = there(&format!("object.spec.selector.{field}"));
         format!("({there} && size(object.spec.selector.{field}) > 0)")
@@ -86,10 +118,7 @@ fn group(plural: &str, own_label: &str) -> [Value; 2] {
         format!(
             "[JSONPatch{{op: 'add', path: '/spec/selector/matchLabels/{cluster_escaped}', value: object.spec.clusterName}}]"
         ),
-        format!(
-            "{} ? [] : [JSONPatch{{op: 'add', path: '/spec/replicas', value: variables.replicas}}]",
-            there("object.spec.replicas")
-        ),
+        replicas(),
         version(
             "/spec/template/spec/version",
             &["spec", "template", "spec", "version"],
@@ -102,7 +131,7 @@ fn group(plural: &str, own_label: &str) -> [Value; 2] {
         "object.spec.template",
         "object.spec.template.spec",
     ];
-    super::mutating(plural, &reads, &variables, &patches)
+    super::mutating(plural, &reads, &sizes(), &patches)
 }
 
 /// Adds an empty map where there is none.

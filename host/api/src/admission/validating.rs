@@ -12,6 +12,7 @@ pub(super) fn policies() -> Vec<Value> {
         machine(),
         group("machinesets"),
         group("machinedeployments"),
+        pools(),
         control_planes(),
     ]
     .into_iter()
@@ -129,23 +130,46 @@ fn control_planes() -> [Value; 2] {
     super::validating_all("controlplanes", &constraints, &variables, &validations)
 }
 
-/// Annotations and template metadata of a group of Machines.
-fn group(plural: &str) -> [Value; 2] {
-    let checks = annotation::SKIP_PREFLIGHT_CHECKS;
-    let min = annotation::AUTOSCALER_MIN_SIZE;
-    let max = annotation::AUTOSCALER_MAX_SIZE;
-    let variables = json!([
+/// What Machines get from the template of a group.
+fn passed_on() -> Value {
+    json!([
         annotations(),
         {"name": "labels", "expression":
             "has(object.spec.template.metadata) && has(object.spec.template.metadata.labels) && object.spec.template.metadata.labels != null ? object.spec.template.metadata.labels : {}"},
         {"name": "passedOn", "expression":
             "has(object.spec.template.metadata) && has(object.spec.template.metadata.annotations) && object.spec.template.metadata.annotations != null ? object.spec.template.metadata.annotations : {}"},
-    ]);
+    ])
+}
+
+/// The autoscaler's bounds.
+fn sizes() -> Value {
+    let min = annotation::AUTOSCALER_MIN_SIZE;
+    let max = annotation::AUTOSCALER_MAX_SIZE;
     let is_size = |key: &str| {
         format!(
             "(!('{key}' in variables.annotations) || variables.annotations['{key}'].matches('^[0-9]{{1,9}}$'))"
         )
     };
+    json!({
+        "expression": format!("{} && {}", is_size(min), is_size(max)),
+        "message": format!("annotations {min} and {max} must be whole numbers"),
+    })
+}
+
+/// Annotations and template metadata of a MachinePool.
+fn pools() -> [Value; 2] {
+    let validations = json!([
+        sizes(),
+        valid_labels("spec.template"),
+        valid_annotations("spec.template"),
+    ]);
+    super::validating("machinepools", &passed_on(), &validations)
+}
+
+/// Annotations and template metadata of a group of Machines.
+fn group(plural: &str) -> [Value; 2] {
+    let checks = annotation::SKIP_PREFLIGHT_CHECKS;
+    let variables = passed_on();
     let validations = json!([
         {
             "expression": format!(
@@ -154,10 +178,7 @@ fn group(plural: &str) -> [Value; 2] {
                  ['All', 'KubeadmVersionSkew', 'KubernetesVersionSkew', 'ControlPlaneIsStable', 'ControlPlaneVersionSkew'])"),
             "message": format!("annotation {checks} must list All, KubeadmVersionSkew, KubernetesVersionSkew, ControlPlaneIsStable or ControlPlaneVersionSkew, joined by commas"),
         },
-        {
-            "expression": format!("{} && {}", is_size(min), is_size(max)),
-            "message": format!("annotations {min} and {max} must be whole numbers"),
-        },
+        sizes(),
         valid_labels("spec.template"),
         valid_annotations("spec.template"),
         {

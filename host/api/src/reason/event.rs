@@ -12,6 +12,8 @@ words! {
     /// The Node of a Machine that goes could not be deleted. The note has the API server's words; the host tries again for as long as
     /// spec.deletion.nodeDeletionTimeoutSeconds says.
     FAILED_DELETE_NODE = "FailedDeleteNode",
+    /// Whose they are could not be written onto Nodes of a MachinePool's machines. The note has the API server's words; the host tries again.
+    FAILED_SET_NODE_REF = "FailedSetNodeRef",
     /// A health check found a Machine unhealthy. The note says what was seen; the owner replaces it if it may.
     MACHINE_MARKED_UNHEALTHY = "MachineMarkedUnhealthy",
     /// So many Machines are unhealthy that none is replaced. Find what they have in common, or change triggerIf.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use capstan_api::label;
 use capstan_api::name::ObjectKey;
 use capstan_core::answer::CONTRACT_CONDITIONS;
-use capstan_core::bootstrap::{Effect, JOIN_TOKEN, Lock};
+use capstan_core::bootstrap::{Effect, JOIN_TOKEN, Lock, Token};
 use capstan_core::call::Endpoint;
 use capstan_core::call::bootstrap::{BootstrapAnswer, BootstrapInput, Role};
 use capstan_core::call::material::{Material, MaterialValue, Requirement};
@@ -112,7 +112,9 @@ async fn render(
         Gathering::CertificatesMissing(names) => return Ok(Effect::CertificatesMissing(names)),
         Gathering::NotConnected => return Ok(Effect::NotConnected),
     };
-    if let Some(reports) = &ctx.reports
+    // A report is one machine's, and so is what lets it: machines of a pool share their data.
+    let reports = ctx.reports.as_ref().filter(|_| !seen.core.is_shared);
+    if let Some(reports) = reports
         && let Some(invitation) = reports.invite(config, &[machine, cluster], ctx.now())
     {
         let token = gathered.secrets.add(invitation.token.into_bytes());
@@ -259,11 +261,24 @@ async fn gather(
         let Some(workload) = ctx.workloads.get(&cluster.key) else {
             return Ok(Gathering::NotConnected);
         };
-        let (id, token) = token::ensure(&*workload.api, &seen.object, *lifetime, ctx.now()).await?;
+        let wanted = token::Wanted {
+            lifetime: *lifetime,
+            replaces: replaced(&seen.core.token),
+            follows: seen.core.is_shared,
+        };
+        let (id, token) = token::ensure(&*workload.api, &seen.object, &wanted, ctx.now()).await?;
         gathered.token_id = Some(id);
         put_secret(&mut gathered, name, "token", token.into_bytes());
     }
     Ok(Gathering::Done(gathered))
+}
+
+/// The token in the data that was made before, while it is still there: another takes its place.
+fn replaced(token: &Token) -> Option<&str> {
+    match token {
+        Token::Expires { id, .. } => Some(id),
+        Token::Settled | Token::Gone { .. } | Token::Unknown(_) => None,
+    }
 }
 
 /// What the host keeps in Secrets of the cluster. A worker gets no private keys, whatever its plugin asks for.

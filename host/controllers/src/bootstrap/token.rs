@@ -85,15 +85,25 @@ fn stamp(time: Timestamp) -> String {
         .to_string()
 }
 
+/// What token is wanted.
+pub(super) struct Wanted<'a> {
+    /// How long it lives; zero for the usual time.
+    pub(super) lifetime: Duration,
+    /// Id of the one that it takes the place of, which lives on until its end: machines may be booting with it.
+    pub(super) replaces: Option<&'a str>,
+    /// Tokens come one after the other, as for a pool: one that was used before gets a new secret.
+    pub(super) follows: bool,
+}
+
 /// A token, `<id>.<secret>`: the one of this config if it exists, or a new one.
 pub(super) async fn ensure(
     api: &dyn KubeApi,
     config: &Object,
-    lifetime: Duration,
+    wanted: &Wanted<'_>,
     now: Timestamp,
 ) -> Result<(String, String), Failure> {
     let doing = "making the join token";
-    let lifetime = match SignedDuration::try_from(lifetime) {
+    let lifetime = match SignedDuration::try_from(wanted.lifetime) {
         Ok(lifetime) if !lifetime.is_zero() => {
             lifetime.min(LIFETIME_MAX).max(SignedDuration::from_mins(1))
         }
@@ -108,6 +118,9 @@ pub(super) async fn ensure(
     );
     for salt in 0..SALTS {
         let id = material::token_id(&config.uid, salt);
+        if wanted.replaces == Some(&*id) {
+            continue;
+        }
         let secret = random_secret()?;
         let object = token_object(&id, &secret, &description, until);
         match api
@@ -122,9 +135,23 @@ pub(super) async fn ensure(
         let existing = api.get(&kinds::SECRET, &key(&id)).await;
         let existing = existing.map_err(|error| workload_failure(doing, &error))?;
         let existing = SecretData::read(&existing);
-        if existing.text("description") == Some(&description)
-            && let Some(secret) = existing.text("token-secret")
-        {
+        let is_ours = existing.text("description") == Some(&description);
+        if is_ours && wanted.follows && is_old(&existing, lifetime, now) {
+            // One that was replaced before: its secret is in data that was, and must not live again.
+            let answer = api
+                .patch(
+                    &kinds::SECRET,
+                    &key(&id),
+                    None,
+                    &renewed(&secret, until),
+                    MANAGER,
+                )
+                .await;
+            answer.map_err(|error| workload_failure(doing, &error))?;
+            let token = format!("{id}.{secret}");
+            return Ok((id, token));
+        }
+        if is_ours && let Some(secret) = existing.text("token-secret") {
             let token = format!("{id}.{secret}");
             let patch = Patch::Merge(json!({"data": {"expiration": BASE64.encode(stamp(until))}}));
             let answer = api
@@ -138,6 +165,19 @@ pub(super) async fn ensure(
         "InternalError",
         format!("{doing}: all {SALTS} ids are taken by others"),
     ))
+}
+
+/// Whether a token was made long ago, and not by a try just now whose end was lost.
+fn is_old(secret: &SecretData, lifetime: SignedDuration, now: Timestamp) -> bool {
+    let half = lifetime.checked_div(2).unwrap_or(lifetime);
+    expiration(secret).is_some_and(|at| at.duration_since(now) < half)
+}
+
+/// The patch that gives a token another secret.
+fn renewed(secret: &str, until: Timestamp) -> Patch {
+    Patch::Merge(json!({"data": {
+        "token-secret": BASE64.encode(secret), "expiration": BASE64.encode(stamp(until)),
+    }}))
 }
 
 fn random_secret() -> Result<String, Failure> {
@@ -174,6 +214,26 @@ fn token_object(id: &str, secret: &str, description: &str, until: Timestamp) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_of_long_ago_gets_another_secret_and_one_of_just_now_keeps_it() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let ends = |seconds: i64| {
+            let until = now + SignedDuration::from_secs(seconds);
+            SecretData::read(&token_object("abcdef", "secret", "d", until))
+        };
+        for (seconds, old) in [(899, false), (451, false), (449, true), (-5, true)] {
+            assert_eq!(is_old(&ends(seconds), TOKEN_TTL, now), old, "{seconds}");
+        }
+        let Patch::Merge(patch) = renewed("other", now) else {
+            panic!("not a merge patch");
+        };
+        assert_eq!(patch["data"]["token-secret"], BASE64.encode("other"));
+        assert_eq!(
+            patch["data"]["expiration"],
+            BASE64.encode("2026-01-01T00:00:00Z")
+        );
+    }
 
     #[test]
     fn a_token_is_what_kubeadm_expects() {

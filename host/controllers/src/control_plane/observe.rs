@@ -197,6 +197,7 @@ fn begin(
             template: Lookup::Missing,
             members: Vec::new(),
             workers: Vec::new(),
+            pools: Vec::new(),
             connected: connection.connected,
             last_success: connection.last_success,
             tried_since: connection.since,
@@ -271,6 +272,8 @@ pub(super) async fn observe(
         material.certificates.push((name, end));
     }
     seen.core.workers = workers(ctx, &cluster);
+    let pools = ctx.store(&kinds::MACHINE_POOL).of_cluster(&cluster.key);
+    seen.core.pools = pools.iter().map(|pool| pool.key.name.clone()).collect();
     if !seen.core.is_deleting() && seen.core.material.found().is_some() {
         seen.core.rotation = rotation::look(ctx, &seen, &cluster, workload.as_deref()).await;
     }

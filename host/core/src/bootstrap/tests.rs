@@ -43,6 +43,7 @@ fn observed(control_plane: bool, initialized: bool) -> Observed {
         cluster: Lookup::Found(cluster(true, initialized)),
         owner: Some("bootstrap-kubeadm".to_owned()),
         plugin: Some("bootstrap-kubeadm".to_owned()),
+        is_shared: false,
         is_serialized: true,
         is_orphaned: false,
         token: Token::Settled,
@@ -226,6 +227,97 @@ fn a_token_is_kept_alive_until_the_machine_has_joined() {
         &json!({"nodeRef": {"name": "n"}}),
     ));
     assert_eq!(decide(&seen, now()), Plan::settled());
+}
+
+/// The config of a pool with data, with or without Nodes.
+fn of_pool(has_nodes: bool, token: Token) -> Observed {
+    let mut seen = observed(false, true);
+    seen.is_shared = true;
+    seen.config["status"] =
+        json!({"dataSecretName": "m", "initialization": {"dataSecretCreated": true}});
+    let status = if has_nodes {
+        json!({"nodeRef": {"name": "n"}})
+    } else {
+        json!({})
+    };
+    seen.machine = Lookup::Found(machine(&json!({}), &json!({}), &status));
+    seen.token = token;
+    seen
+}
+
+#[test]
+fn the_token_of_a_pool_is_kept_alive_until_a_machine_has_joined_and_then_replaced_in_time() {
+    let left = |seconds: i64| Token::Expires {
+        id: "abcdef".to_owned(),
+        at: now() + SignedDuration::from_secs(seconds),
+    };
+    let remade = [Step::Prepare {
+        role: Role::JoinWorker,
+        lock: Lock::Leave,
+    }];
+    let extended = [Step::ExtendToken {
+        id: "abcdef".to_owned(),
+        until: now() + TOKEN_TTL,
+    }];
+    for (has_nodes, token, steps) in [
+        (false, left(751), &[][..]),
+        (false, left(749), &extended),
+        (true, left(749), &[]),
+        (true, left(451), &[]),
+        (true, left(449), &remade),
+        (true, left(-1), &remade),
+        (true, Token::Settled, &[]),
+        (true, Token::Unknown("no connection".to_owned()), &[]),
+    ] {
+        let seen = of_pool(has_nodes, token.clone());
+        let plan = decide(&seen, now());
+        assert_eq!(plan.steps, steps, "{has_nodes} {token:?}");
+        assert_eq!(plan.next, Next::CheckAfter(TOKEN_CHECK));
+    }
+    // Without somebody who makes the data, what is there has to do.
+    let mut seen = of_pool(true, left(449));
+    seen.plugin = None;
+    assert_eq!(decide(&seen, now()).steps, []);
+}
+
+#[test]
+fn a_token_of_a_pool_that_is_gone_is_made_again_and_said_until_it_is() {
+    let gone = || Token::Gone {
+        id: "abcdef".to_owned(),
+    };
+    for has_nodes in [false, true] {
+        let seen = of_pool(has_nodes, gone());
+        let steps = decide(&seen, now()).steps;
+        let [step @ Step::Prepare { .. }] = steps.as_slice() else {
+            panic!("{steps:?}");
+        };
+        let said = |outcome: &Outcome<Step, Effect>| {
+            of(&report(&seen, outcome), "DataSecretAvailable").clone()
+        };
+        let failed = Outcome {
+            done: vec![],
+            failed: Some((
+                step.clone(),
+                Failure::transient("RequestFailed", "no answer"),
+            )),
+        };
+        let lacking = said(&failed);
+        assert_eq!(lacking.reason, kubeadm::JOIN_TOKEN_GONE);
+        assert_eq!(
+            lacking.message,
+            "the join token abcdef is gone from the workload cluster, and no other was made yet: no answer"
+        );
+        let prepared = Effect::Prepared {
+            secret: "m".to_owned(),
+            has_token: true,
+            conditions: vec![],
+        };
+        let made = said(&Outcome {
+            done: vec![(step.clone(), prepared)],
+            failed: None,
+        });
+        assert_eq!(made.status, ConditionStatus::True);
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn add(sum: &mut Option<i32>, more: Option<i32>) {
     }
 }
 
-/// Of the workers: MachineDeployments, MachineSets of their own and Machines of their own.
+/// Of the workers: MachineDeployments, MachinePools, MachineSets of their own and Machines of their own.
 #[must_use]
 pub fn workers(observed: &Observed) -> ClusterReplicasStatus {
     let mut sum = Sum::default();
@@ -72,6 +72,15 @@ pub fn workers(observed: &Observed) -> ClusterReplicasStatus {
         let Some(status) = &deployment.status else {
             continue;
         };
+        add(&mut sum.replicas, status.replicas);
+        add(&mut sum.up_to_date, status.up_to_date_replicas);
+        add(&mut sum.ready, status.ready_replicas);
+        add(&mut sum.available, status.available_replicas);
+        sum.versions.extend(status.versions.iter().cloned());
+    }
+    for pool in &observed.pools {
+        add(&mut sum.desired, pool.spec.replicas);
+        let Some(status) = &pool.status else { continue };
         add(&mut sum.replicas, status.replicas);
         add(&mut sum.up_to_date, status.up_to_date_replicas);
         add(&mut sum.ready, status.ready_replicas);

@@ -15,6 +15,8 @@ use crate::rollout::count::{is_deleting, name};
 pub struct Children {
     /// MachineDeployments.
     pub deployments: Vec<String>,
+    /// MachinePools.
+    pub pools: Vec<String>,
     /// MachineSets.
     pub sets: Vec<String>,
     /// Machines.
@@ -129,6 +131,10 @@ fn left(observed: &Observed) -> Option<String> {
         named(observed.sets.iter().map(|s| &s.metadata)),
     );
     line(
+        "MachinePools",
+        named(observed.pools.iter().map(|p| &p.metadata)),
+    );
+    line(
         "Worker Machines",
         named(observed.worker_machines().map(|m| &m.metadata)),
     );
@@ -156,6 +162,11 @@ fn to_delete(observed: &Observed) -> Children {
             .deployments
             .iter()
             .filter_map(|d| pick(&d.metadata))
+            .collect(),
+        pools: observed
+            .pools
+            .iter()
+            .filter_map(|p| pick(&p.metadata))
             .collect(),
         sets: observed
             .sets

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use capstan_api::contract::{ControlPlane, InfraCluster};
-use capstan_api::v1beta2::{ApiEndpoint, Cluster, Machine, MachineDeployment, MachineSet};
+use capstan_api::label;
+use capstan_api::v1beta2::{
+    ApiEndpoint, Cluster, Machine, MachineDeployment, MachinePool, MachineSet,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -26,6 +29,8 @@ pub struct Observed {
     pub sets: Vec<MachineSet>,
     /// MachineDeployments with its label.
     pub deployments: Vec<MachineDeployment>,
+    /// MachinePools with its label.
+    pub pools: Vec<MachinePool>,
     /// The connection to the workload cluster.
     pub probe: Probe,
     /// The administrator's kubeconfig, when no control plane object makes it.
@@ -153,6 +158,12 @@ impl Observed {
     pub fn worker_machines(&self) -> impl Iterator<Item = &Machine> {
         let machines = self.machines.iter().map(|machine| &**machine);
         machines.filter(|machine| !count::is_control_plane(machine))
+    }
+
+    /// Worker Machines that are not those of a MachinePool, whose provider answers for them.
+    pub fn own_workers(&self) -> impl Iterator<Item = &Machine> {
+        self.worker_machines()
+            .filter(|machine| count::label(&machine.metadata, label::POOL_NAME).is_none())
     }
 
     /// MachineSets that belong to no MachineDeployment.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capstan_api::condition::{ConditionStatus, Report};
 use capstan_api::reason::condition_type;
-use capstan_api::v1beta2::{Cluster, Machine};
+use capstan_api::v1beta2::{Cluster, Machine, MachinePool};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -43,6 +43,7 @@ fn observed(cluster: Cluster) -> Observed {
         machines: Vec::new(),
         sets: Vec::new(),
         deployments: Vec::new(),
+        pools: Vec::new(),
         probe: Probe {
             last_success: Some(NOW),
             failures: 0,
@@ -283,6 +284,70 @@ fn a_deletion_takes_workers_then_the_control_plane_then_the_infrastructure() {
     observed.infra = Some(Lookup::Missing);
     assert!(deletes(&observed).is_empty());
     assert!(report(&observed, NOW).finished);
+}
+
+fn pool(name: &str, owners: &Value) -> MachinePool {
+    serde_json::from_value(json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachinePool",
+        "metadata": {"name": name, "namespace": "ns", "ownerReferences": owners},
+        "spec": {"clusterName": "c", "replicas": 3, "template": {"spec": {
+            "clusterName": "c", "bootstrap": {"dataSecretName": "s"},
+            "infrastructureRef": {"apiGroup": "i", "kind": "ScaleSet", "name": name},
+        }}},
+        "status": {
+            "replicas": 2, "readyReplicas": 1, "availableReplicas": 1, "upToDateReplicas": 2,
+            "versions": [{"version": "v1.36.3", "replicas": 2}],
+        },
+    }))
+    .expect("a MachinePool")
+}
+
+#[test]
+fn pools_go_with_the_workers_and_hold_the_control_plane() {
+    let mut observed = going(whole(&json!({}), &json!([])));
+    let own = json!([{"apiVersion": "v1", "kind": "Cluster", "name": "c", "uid": "cluster-uid"}]);
+    observed.pools = vec![pool("mine", &own), pool("strange", &json!([]))];
+    let children = deletion::Children {
+        pools: vec!["mine".to_owned()],
+        ..deletion::Children::default()
+    };
+    let steps = decide(&observed, NOW).steps;
+    assert!(steps.contains(&Step::DeleteChildren(children)), "{steps:?}");
+    let told = said(&observed, condition_type::DELETING);
+    assert_eq!(told.reason, "WaitingForWorkersDeletion");
+    assert_eq!(told.message, "* MachinePools: mine, strange");
+}
+
+#[test]
+fn pools_count_as_workers_and_their_machines_are_judged_by_them() {
+    let mut observed = whole(&json!({}), &json!([]));
+    observed.pools = vec![pool("p", &json!([]))];
+    let mut ill = machine("ill", &json!([condition("Ready", "False")]));
+    let labels = ill.metadata.labels.get_or_insert_default();
+    labels.insert("cluster.x-k8s.io/pool-name".to_owned(), "p".to_owned());
+    ill.metadata.owner_references = serde_json::from_value(json!([
+        {"apiVersion": "v1", "kind": "MachinePool", "name": "p", "uid": "p", "controller": true},
+    ]))
+    .expect("owners");
+    observed.machines = vec![ill.into()];
+    let workers = report(&observed, NOW).status.workers.expect("counted");
+    assert_eq!(
+        [
+            workers.desired_replicas,
+            workers.replicas,
+            workers.up_to_date_replicas,
+            workers.ready_replicas,
+            workers.available_replicas,
+        ],
+        [Some(3), Some(2), Some(2), Some(1), Some(1)]
+    );
+    assert_eq!(workers.versions[0].version, "v1.36.3");
+    for type_ in [
+        condition_type::WORKER_MACHINES_READY,
+        condition_type::WORKER_MACHINES_UP_TO_DATE,
+    ] {
+        assert_eq!(said(&observed, type_).reason, "NoReplicas");
+    }
 }
 
 #[test]

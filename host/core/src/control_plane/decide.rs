@@ -263,12 +263,17 @@ pub(super) fn role(observed: &Observed) -> Role {
 
 /// Deletion: workers first, then all machines at once.
 fn delete(observed: &Observed) -> Plan<Step> {
-    if !observed.workers.is_empty() {
+    if !observed.workers.is_empty() || !observed.pools.is_empty() {
+        let lists = [
+            ("MachinePools", &observed.pools),
+            ("Machines", &observed.workers),
+        ];
+        let lists = lists.into_iter().filter(|(_, all)| !all.is_empty());
+        let lines: Vec<String> = lists
+            .map(|(what, all)| line(what, all.iter().map(String::as_str)))
+            .collect();
         return Plan::settled()
-            .waiting(
-                common::WAITING_FOR_WORKERS_DELETION,
-                machines(observed.workers.iter().map(String::as_str)),
-            )
+            .waiting(common::WAITING_FOR_WORKERS_DELETION, lines.join("\n"))
             .check_after(WAIT);
     }
     let mut steps = Vec::new();
@@ -290,13 +295,13 @@ fn delete(observed: &Observed) -> Plan<Step> {
     Plan::of(steps)
         .waiting(
             kubeadm::WAITING_FOR_MACHINE_DELETION,
-            machines(observed.members.iter().map(Member::name)),
+            line("Machines", observed.members.iter().map(Member::name)),
         )
         .check_after(WAIT)
 }
 
 /// What a deletion waits for, as a line of a list.
-fn machines<'a>(all: impl Iterator<Item = &'a str>) -> String {
+fn line<'a>(what: &str, all: impl Iterator<Item = &'a str>) -> String {
     let all: Vec<&str> = all.collect();
-    format!("* Machines: {}", names(&all))
+    format!("* {what}: {}", names(&all))
 }

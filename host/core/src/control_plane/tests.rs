@@ -72,6 +72,7 @@ fn observed(replicas: u32) -> Observed {
         template: Lookup::Found(Template { is_owned: true }),
         members: vec![],
         workers: vec![],
+        pools: vec![],
         connected: false,
         last_success: None,
         tried_since: None,
@@ -413,7 +414,18 @@ fn deletion_waits_for_workers_and_then_deletes_all_machines() {
         message_of(&reported(&seen), "Deleting"),
         "* Machines: w1, w2, w3, ... (2 more)"
     );
+    seen.pools = vec!["p".to_owned()];
+    assert_eq!(
+        message_of(&reported(&seen), "Deleting"),
+        "* MachinePools: p\n* Machines: w1, w2, w3, ... (2 more)"
+    );
     seen.workers.clear();
+    assert!(decide(&seen, now()).steps.is_empty());
+    assert_eq!(
+        message_of(&reported(&seen), "Deleting"),
+        "* MachinePools: p"
+    );
+    seen.pools.clear();
     assert_eq!(message_of(&reported(&seen), "Deleting"), "* Machines: a, b");
     let steps = decide(&seen, now()).steps;
     let deleted = |name: &str| {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{Observed, flag, text};
 
 /// Taint that bootstrap providers put on workers until their labels are there.
-const UNINITIALIZED: &str = "node.cluster.x-k8s.io/uninitialized";
+pub(crate) const UNINITIALIZED: &str = "node.cluster.x-k8s.io/uninitialized";
 
 /// Taint on nodes of machines that a roll-out will replace.
 const OUTDATED: &str = "node.cluster.x-k8s.io/outdated-revision";

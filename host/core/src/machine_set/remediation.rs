@@ -39,6 +39,19 @@ pub struct Remediation {
 }
 
 impl Remediation {
+    /// Of a Machine, which then has these conditions.
+    #[must_use]
+    pub fn of(machine: &Machine, conditions: Vec<Condition>, delete: bool) -> Self {
+        let metadata = &machine.metadata;
+        Self {
+            machine: name(metadata).to_owned(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            conditions,
+            delete,
+        }
+    }
+
     /// The merge patch of the Machine's status. A list is replaced whole, so only of the Machine as it was seen.
     #[must_use]
     pub fn patch(&self) -> Value {
@@ -68,7 +81,7 @@ pub fn remediations(observed: &Observed, now: Timestamp) -> Remediations {
         if was_asked && is_healthy && !is_deleting(&machine.metadata) {
             let mut after = conditions(machine).to_vec();
             condition::remove(&mut after, OWNER_REMEDIATED);
-            all.machines.push(with(machine, after, false));
+            all.machines.push(Remediation::of(machine, after, false));
         }
     }
     let mut waiting: Vec<&Machine> = observed
@@ -119,7 +132,7 @@ pub fn remediations(observed: &Observed, now: Timestamp) -> Remediations {
         .with_message("Machine is deleting");
     for machine in waiting {
         let after = condition::merge(conditions(machine), [said.clone()], None, now);
-        all.machines.push(with(machine, after, true));
+        all.machines.push(Remediation::of(machine, after, true));
     }
     all
 }
@@ -133,23 +146,9 @@ impl Remediations {
                 before.is_some_and(|old| old.reason == said.reason && old.message == said.message);
             if !is_said {
                 let after = condition::merge(conditions(machine), [said.clone()], None, now);
-                self.machines.push(with(machine, after, false));
+                self.machines.push(Remediation::of(machine, after, false));
             }
         }
-    }
-}
-
-fn with(machine: &Machine, conditions: Vec<Condition>, delete: bool) -> Remediation {
-    Remediation {
-        machine: name(&machine.metadata).to_owned(),
-        resource_version: machine
-            .metadata
-            .resource_version
-            .clone()
-            .unwrap_or_default(),
-        uid: machine.metadata.uid.clone().unwrap_or_default(),
-        conditions,
-        delete,
     }
 }
 

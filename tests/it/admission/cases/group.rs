@@ -178,6 +178,63 @@ pub(super) fn deployments() -> Vec<Case> {
     ]
 }
 
+pub(super) fn pools() -> Vec<Case> {
+    let of = "pool";
+    let template = |template: Value| spec(json!({ "template": template }));
+    let size = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
+    vec![
+        new(
+            "4.3",
+            of,
+            template(json!({"spec": {"bootstrap": {"dataSecretName": null}}})),
+            "set configRef",
+        ),
+        new(
+            "4.3",
+            of,
+            template(json!({"spec": {"clusterName": "other"}})),
+            "must be the same as clusterName",
+        ),
+        update(
+            "4.3",
+            of,
+            spec(json!({"clusterName": "other", "template": {"spec": {"clusterName": "other"}}})),
+            "cannot be changed",
+        ),
+        new(
+            "4.3",
+            of,
+            template(json!({"spec": {"version": "1.x"}})),
+            "must be a version such as",
+        ),
+        new(
+            "4.3",
+            of,
+            template(json!({"spec": taints("example.com/mine")})),
+            "taints of MachinePools are not propagated",
+        ),
+        new(
+            "4.3",
+            of,
+            template(json!({"metadata": {"labels": {"other": "no value"}}})),
+            "is not a valid label",
+        ),
+        new(
+            "4.3",
+            of,
+            template(json!({"metadata": {"annotations": {"no key": "a"}}})),
+            "not a valid annotation key",
+        ),
+        new("4.3", of, annotated(size, "few"), "must be whole numbers"),
+        new(
+            "4.3",
+            of,
+            spec(json!({"providerIDList": [""]})),
+            "spec.providerIDList[0]",
+        ),
+    ]
+}
+
 pub(super) fn checks_and_drain_rules() -> Vec<Case> {
     let of = "check";
     let own = |type_: &str| {

@@ -26,7 +26,7 @@ const FAILURES_MAX: u32 = 5;
 /// Every condition, `Available` last because it sums the others up.
 pub(super) fn all(observed: &Observed, stage: Option<&Stage>, now: Timestamp) -> Vec<Report> {
     let control_plane: Vec<&Machine> = observed.control_plane_machines().collect();
-    let workers: Vec<&Machine> = observed.worker_machines().collect();
+    let workers: Vec<&Machine> = observed.own_workers().collect();
     let every: Vec<&Machine> = observed.machines.iter().map(|machine| &**machine).collect();
     let ready = condition_type::READY;
     let up_to_date = condition_type::UP_TO_DATE;

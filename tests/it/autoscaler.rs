@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
-    Kube, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_SET, NODE, name,
+    Kube, LOCAL_MACHINE_TEMPLATE, MACHINE, MACHINE_DEPLOYMENT, MACHINE_POOL, MACHINE_SET, NODE,
+    name,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use http::Method;
@@ -385,7 +386,7 @@ fn replicas_that_are_left_out_become_the_minimum_of_the_autoscaler_and_stay_what
         let (kube, ns) = (host.kube(), "autoscaler-defaults");
         capstan_tests::cluster::namespace(kube, ns).await;
         let object = |kind: &str, name: &str, annotations: Value| {
-            json!({
+            let mut object = json!({
                 "apiVersion": MACHINE_DEPLOYMENT.api_version, "kind": kind,
                 "metadata": {"namespace": ns, "name": name, "annotations": annotations},
                 "spec": {
@@ -396,12 +397,17 @@ fn replicas_that_are_left_out_become_the_minimum_of_the_autoscaler_and_stay_what
                         "infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "LocalMachineTemplate", "name": "none"},
                     }},
                 },
-            })
+            });
+            if kind == "MachinePool" {
+                object["spec"].as_object_mut().unwrap().remove("selector");
+            }
+            object
         };
         let sized = json!({MIN: "3", MAX: "5"});
         for (kind, plural) in [
             ("MachineDeployment", MACHINE_DEPLOYMENT),
             ("MachineSet", MACHINE_SET),
+            ("MachinePool", MACHINE_POOL),
         ] {
             let apply = async |name: &str, annotations: Value| {
                 let made = kube.apply(plural, &object(kind, name, annotations)).await;

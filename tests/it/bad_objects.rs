@@ -199,7 +199,7 @@ fn a_pool_of_what_plugins_make_is_refused_by_field_and_nothing_is_made_of_it() {
         kube.apply(LOCAL_MACHINE, &machine).await;
         let config = json!({
             "apiVersion": BOOTSTRAP_CONFIG.api_version, "kind": "KubeadmConfig",
-            "metadata": {"namespace": ns, "name": cluster.deployment()}, "spec": {},
+            "metadata": {"namespace": ns, "name": cluster.deployment()}, "spec": {"format": "cloud-config"},
         });
         kube.apply(BOOTSTRAP_CONFIG, &config).await;
         kube.apply(MACHINE_POOL, &pool).await;

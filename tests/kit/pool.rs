@@ -45,6 +45,12 @@ impl<'a> TestPool<'a> {
         }
     }
 
+    /// Installs the provider's kinds.
+    pub async fn install(kube: &Kube) {
+        let kinds = [("ScaleSet", SCALE_SETS), ("ScaleSetHost", SCALE_SET_HOSTS)];
+        foreign::serve(kube, GROUP, &kinds).await;
+    }
+
     /// Installs the provider's kinds and makes a pool of this many machines that do not exist yet.
     pub async fn create(
         host: &'a TestHost,
@@ -53,8 +59,7 @@ impl<'a> TestPool<'a> {
         replicas: u32,
     ) -> Self {
         let kube = host.kube();
-        let kinds = [("ScaleSet", SCALE_SETS), ("ScaleSetHost", SCALE_SET_HOSTS)];
-        foreign::serve(kube, GROUP, &kinds).await;
+        Self::install(kube).await;
         let pool = Self::known(host, cluster, name);
         for (kind, object) in pool.objects(replicas) {
             kube.apply(kind, &object).await;

@@ -125,7 +125,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             .check_after(DELETION_RECHECK),
         Stage::Nodes(mut nodes) => {
             nodes.truncate(BATCH);
-            let steps = (!nodes.is_empty()).then(|| Step::DeleteNodes(nodes));
+            let steps = (!nodes.is_empty()).then_some(Step::DeleteNodes(nodes));
             let left = gives_up_at(observed).map(|at| at.duration_since(now).unsigned_abs());
             let again = left.map_or(NODES_RECHECK, |left| left.min(NODES_RECHECK));
             Plan::of(steps.into_iter().collect())

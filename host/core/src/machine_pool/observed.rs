@@ -171,12 +171,9 @@ impl Observed {
     /// list is still to come: then nothing follows from what is not in it.
     #[must_use]
     pub fn provider_ids(&self) -> Option<Vec<&str>> {
-        let Some(infra) = self
+        let infra = self
             .standing_infra()
-            .filter(InfraMachinePool::is_provisioned)
-        else {
-            return None;
-        };
+            .filter(InfraMachinePool::is_provisioned)?;
         let ids = infra.provider_ids();
         (!ids.is_empty() || infra.replicas() == Some(0)).then_some(ids)
     }

@@ -12,6 +12,7 @@ use capstan_api::reason::event as reason;
 use capstan_api::v1beta2::{ContractVersionedObjectReference, Machine, MachinePool};
 use capstan_api::{finalizer, label};
 use capstan_core::lookup::Lookup;
+use capstan_core::machine_pool::nodes::{NodeDeletion, NodePatch};
 use capstan_core::machine_pool::{self as core, Nodes, Observed, Step};
 use capstan_core::machine_set::remediation::Remediation;
 use capstan_core::plan::{Failure, Outcome, Plan};
@@ -32,6 +33,7 @@ use crate::machine_set::cluster_of;
 use crate::object::{Locator, Object};
 use crate::parallel::all;
 use crate::reference::{lookup, reference_kind};
+use crate::workloads::Workload;
 
 /// Field manager of the controller's writes, Machines included (upstream's name).
 const MANAGER: &str = "machinepool-controller";
@@ -384,45 +386,16 @@ impl Effects<'_> {
             }
             Step::PatchNodes(patches) => {
                 let workload = ctx.workloads.connected(&self.cluster)?;
-                let written = patches.iter().map(|node| {
-                    let workload = Arc::clone(&workload);
-                    async move {
-                        let patch = Patch::Merge(node.patch.clone());
-                        let key = ObjectKey::new("", node.name.clone());
-                        let answer = workload
-                            .api
-                            .patch(&kinds::NODE, &key, None, &patch, MANAGER)
-                            .await;
-                        let doing = format!("writing onto Node {}", node.name);
-                        answer.map(drop).map_err(|error| failure(&doing, &error))
-                    }
-                    .boxed()
-                });
+                let written = patches
+                    .iter()
+                    .map(|node| write_node(&workload, node).boxed());
                 all(written.collect()).await
             }
             Step::DeleteNodes(nodes) => {
                 let workload = ctx.workloads.connected(&self.cluster)?;
-                let deleted = nodes.iter().map(|node| {
-                    let workload = Arc::clone(&workload);
-                    async move {
-                        let preconditions = Preconditions {
-                            uid: Some(node.uid.clone()),
-                            resource_version: None,
-                        };
-                        let key = ObjectKey::new("", node.name.clone());
-                        let answer = workload
-                            .api
-                            .delete(&kinds::NODE, &key, &preconditions)
-                            .await;
-                        match answer {
-                            Ok(()) | Err(ApiError::NotFound(_)) => Ok(()),
-                            Err(error) => {
-                                Err(failure(&format!("deleting Node {}", node.name), &error))
-                            }
-                        }
-                    }
-                    .boxed()
-                });
+                let deleted = nodes
+                    .iter()
+                    .map(|node| delete_node(&workload, node).boxed());
                 all(deleted.collect()).await
             }
             Step::Delete(reference) => {
@@ -475,6 +448,34 @@ impl Effects<'_> {
         };
         let answer = self.ctx.delete(&kinds::MACHINE, &machine).await;
         answer.map_err(|error| failure(&format!("deleting Machine {key}"), &error))
+    }
+}
+
+async fn write_node(workload: &Workload, node: &NodePatch) -> Result<(), Failure> {
+    let patch = Patch::Merge(node.patch.clone());
+    let key = ObjectKey::new("", node.name.clone());
+    let answer = workload
+        .api
+        .patch(&kinds::NODE, &key, None, &patch, MANAGER)
+        .await;
+    let doing = format!("writing onto Node {}", node.name);
+    answer.map(drop).map_err(|error| failure(&doing, &error))
+}
+
+/// Deletes the very Node that was seen; gone already is as good.
+async fn delete_node(workload: &Workload, node: &NodeDeletion) -> Result<(), Failure> {
+    let preconditions = Preconditions {
+        uid: Some(node.uid.clone()),
+        resource_version: None,
+    };
+    let key = ObjectKey::new("", node.name.clone());
+    let answer = workload
+        .api
+        .delete(&kinds::NODE, &key, &preconditions)
+        .await;
+    match answer {
+        Ok(()) | Err(ApiError::NotFound(_)) => Ok(()),
+        Err(error) => Err(failure(&format!("deleting Node {}", node.name), &error)),
     }
 }
 

@@ -409,16 +409,19 @@ fn the_name_of_the_data_waits_for_the_provider_id_only_where_nobody_waits_for_it
 fn bootstrap_data_that_the_user_gives_needs_no_config() {
     let mut seen = observed();
     seen.machine.spec.bootstrap.config_ref = None;
-    seen.machine.spec.bootstrap.data_secret_name = Some("mine".to_owned());
     seen.bootstrap = None;
-    let reported = reported(&seen);
-    let ready = said(&reported, "BootstrapConfigReady");
-    assert_eq!(
-        (ready.status, ready.reason.as_str()),
-        (ConditionStatus::True, "DataSecretProvided")
-    );
-    let done = reported.status.initialization.clone().expect("initialized");
-    assert_eq!(done.bootstrap_data_secret_created, Some(true));
+    // The machine of a pool has booted with the pool's, and names none.
+    for name in ["mine", ""] {
+        seen.machine.spec.bootstrap.data_secret_name = Some(name.to_owned());
+        let reported = reported(&seen);
+        let ready = said(&reported, "BootstrapConfigReady");
+        assert_eq!(
+            (ready.status, ready.reason.as_str()),
+            (ConditionStatus::True, "DataSecretProvided")
+        );
+        let done = reported.status.initialization.clone().expect("initialized");
+        assert_eq!(done.bootstrap_data_secret_created, Some(true), "{name:?}");
+    }
 }
 
 #[test]

@@ -134,7 +134,8 @@ async fn install(host: &TestHost) {
 /// Installs the kinds of a provider's group, and waits until they are served.
 pub async fn serve(kube: &Kube, group: &str, kinds: &[(&str, Kind)]) {
     for (name, kind) in kinds {
-        kube.apply(CRD, &definition(group, name, kind.plural, "v1")).await;
+        kube.apply(CRD, &definition(group, name, kind.plural, "v1"))
+            .await;
     }
     for (_, kind) in kinds {
         let crd = format!("{}.{group}", kind.plural);

@@ -107,6 +107,23 @@ fn bookkeeping(observed: &Observed) -> BTreeMap<String, String> {
     ])
 }
 
+/// What a new set says of itself.
+fn new_annotations(observed: &Observed, now: Timestamp) -> BTreeMap<String, String> {
+    let mut annotations = bookkeeping(observed);
+    annotations.insert(
+        annotation::REVISION.to_owned(),
+        observed.revision(now).to_string(),
+    );
+    annotations.insert(
+        annotation::DISABLE_MACHINE_CREATE.to_owned(),
+        "false".to_owned(),
+    );
+    if let Some(time) = observed.last_rollout(now) {
+        annotations.insert(annotation::ROLLED_OUT_AFTER.to_owned(), time.to_string());
+    }
+    annotations
+}
+
 /// The current set, complete, with the replicas that the verdict gives it.
 #[must_use]
 pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Timestamp) -> Value {
@@ -124,20 +141,9 @@ pub fn new_set(observed: &Observed, set_name: &str, verdict: &Verdict, now: Time
     let overlay = verdict.overlay(set_name).unwrap_or_default();
     let mut machine_labels = template_labels(observed, Some(&hash));
     machine_labels.extend(overlay.labels.clone());
-    let mut annotations = bookkeeping(observed);
+    let mut annotations = new_annotations(observed, now);
     if let Some(overlay) = overlay.write() {
         annotations.insert(OVERLAY.to_owned(), overlay);
-    }
-    annotations.insert(
-        annotation::REVISION.to_owned(),
-        observed.revision(now).to_string(),
-    );
-    annotations.insert(
-        annotation::DISABLE_MACHINE_CREATE.to_owned(),
-        "false".to_owned(),
-    );
-    if let Some(time) = observed.last_rollout(now) {
-        annotations.insert(annotation::ROLLED_OUT_AFTER.to_owned(), time.to_string());
     }
     if let Some(keys) = Propagated::of(&BTreeMap::new(), &passed_on).write() {
         annotations.insert(PROPAGATED.to_owned(), keys);

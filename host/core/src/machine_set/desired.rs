@@ -320,16 +320,8 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
     {
         metadata.insert("ownerReferences".to_owned(), owners);
     }
-    let mut patch = merge::patch(&current, &json!({"metadata": metadata, "spec": fields}));
-    // Others may adopt it in this moment: the list of owners is replaced only as it was read.
-    if let Some(metadata) = patch
-        .as_mut()
-        .and_then(|patch| patch.get_mut("metadata")?.as_object_mut())
-        && metadata.contains_key("ownerReferences")
-    {
-        let version = &seen.machine.metadata.resource_version;
-        metadata.insert("resourceVersion".to_owned(), json!(version));
-    }
+    let patch = merge::patch(&current, &json!({"metadata": metadata, "spec": fields}));
+    let patch = patch.map(|patch| as_read(patch, seen));
     if patch.is_none() && objects.is_empty() {
         return None;
     }
@@ -338,6 +330,17 @@ pub fn in_place(observed: &Observed, seen: &MachineSeen) -> Option<Change> {
         patch,
         objects,
     })
+}
+
+/// A patch of a Machine that replaces its owners only as they were read: others may adopt it in this moment.
+fn as_read(mut patch: Value, seen: &MachineSeen) -> Value {
+    if let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut)
+        && metadata.contains_key("ownerReferences")
+    {
+        let version = &seen.machine.metadata.resource_version;
+        metadata.insert("resourceVersion".to_owned(), json!(version));
+    }
+    patch
 }
 
 /// Owner references with the set as controller, for a Machine that nobody controls.

@@ -397,6 +397,15 @@ impl Play<'_> {
         {
             return Some(line.to_owned());
         }
+        // Of a machine that goes: its member stays until another one is well.
+        if etcd.status != "True"
+            && let Some(line) = etcd
+                .message
+                .lines()
+                .find(|line| line.contains("Bring one back"))
+        {
+            return Some(line.to_owned());
+        }
         let machines = host.kube().list(MACHINE, &self.cluster.namespace).await;
         let said = machines
             .iter()

@@ -12,10 +12,10 @@ struct GroupList {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Group {
     name: String,
-    preferred_version: GroupVersion,
+    /// The one that the server prefers first.
+    versions: Vec<GroupVersion>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +56,7 @@ pub(super) fn own(word: &str) -> Option<Resource> {
         &*kinds::MACHINE,
         &*kinds::MACHINE_SET,
         &*kinds::MACHINE_DEPLOYMENT,
+        &*kinds::MACHINE_POOL,
         &*kinds::MACHINE_HEALTH_CHECK,
         &*kinds::MACHINE_HOOK,
         &*kinds::CLUSTER_RESOURCE_SET,
@@ -81,9 +82,9 @@ pub(super) async fn find(api: &dyn KubeApi, word: &str) -> anyhow::Result<Resour
     let groups: GroupList = serde_json::from_str(&groups).context("reading its groups")?;
     let core = Group {
         name: String::new(),
-        preferred_version: GroupVersion {
+        versions: vec![GroupVersion {
             version: "v1".to_owned(),
-        },
+        }],
     };
     let mut found = Vec::new();
     for group in [core].into_iter().chain(groups.groups) {
@@ -104,21 +105,36 @@ pub(super) async fn find(api: &dyn KubeApi, word: &str) -> anyhow::Result<Resour
     }
 }
 
-/// Kinds of a group that are called like this. A group whose server does not answer has none.
+/// Kinds of a group that are called like this. A version whose server does not answer has none.
 async fn of_group(api: &dyn KubeApi, group: &Group, word: &str) -> Vec<Resource> {
-    let version = &group.preferred_version.version;
-    let path = if group.name.is_empty() {
-        format!("/api/{version}")
-    } else {
-        format!("/apis/{}/{version}", group.name)
-    };
-    let Ok(text) = api.get_raw(&path).await else {
-        return Vec::new();
-    };
-    in_list(&text, group, word)
+    let mut lists = Vec::new();
+    for GroupVersion { version } in &group.versions {
+        let path = if group.name.is_empty() {
+            format!("/api/{version}")
+        } else {
+            format!("/apis/{}/{version}", group.name)
+        };
+        if let Ok(text) = api.get_raw(&path).await {
+            lists.push((version.as_str(), text));
+        }
+    }
+    in_lists(&lists, &group.name, word)
 }
 
-fn in_list(text: &str, group: &Group, word: &str) -> Vec<Resource> {
+/// Each kind in the first version that has it: kinds of several providers share a group, and not each its versions.
+fn in_lists(lists: &[(&str, String)], group: &str, word: &str) -> Vec<Resource> {
+    let mut found: Vec<Resource> = Vec::new();
+    for (version, text) in lists {
+        for resource in in_list(text, group, version, word) {
+            if found.iter().all(|known| known.kind != resource.kind) {
+                found.push(resource);
+            }
+        }
+    }
+    found
+}
+
+fn in_list(text: &str, group: &str, version: &str, word: &str) -> Vec<Resource> {
     let Ok(list) = serde_json::from_str::<ResourceList>(text) else {
         return Vec::new();
     };
@@ -126,17 +142,18 @@ fn in_list(text: &str, group: &Group, word: &str) -> Vec<Resource> {
         .resources
         .into_iter()
         .filter(|served| served.is_called(word));
-    let version = &group.preferred_version.version;
     called
         .map(|served| Resource {
             namespaced: served.namespaced,
-            ..Resource::namespaced(&group.name, version, &served.kind, &served.name)
+            ..Resource::namespaced(group, version, &served.kind, &served.name)
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -148,24 +165,43 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_is_found_in_the_first_version_of_its_group_that_has_it() {
+        let list = |kinds: &[&str]| {
+            let resources: Vec<_> = kinds
+                .iter()
+                .map(|kind| json!({"name": kind.to_lowercase(), "kind": kind, "namespaced": true}))
+                .collect();
+            json!({"resources": resources}).to_string()
+        };
+        let lists = [
+            ("v2", list(&["Theirs", "Both"])),
+            ("v1", list(&["Both", "Ours"])),
+        ];
+        let version = |word: &str| {
+            let found = in_lists(&lists, "g", word);
+            let versions = found.iter().map(|found| found.version.as_str());
+            versions.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            ["theirs", "both", "ours", "nobodys"].map(version),
+            ["v2", "v2", "v1", ""]
+        );
+    }
+
+    #[test]
     fn a_served_kind_is_found_by_each_of_its_names_and_subresources_are_none() {
         let text = r#"{"kind": "APIResourceList", "groupVersion": "g/v2", "resources": [
             {"name": "locals", "singularName": "local", "kind": "Local", "namespaced": true, "shortNames": ["lo"], "verbs": ["get"]},
             {"name": "locals/status", "singularName": "", "kind": "Local", "namespaced": true, "verbs": ["get"]},
             {"name": "places", "singularName": "place", "kind": "Place", "namespaced": false, "verbs": ["get"]}
         ]}"#;
-        let group = Group {
-            name: "g".to_owned(),
-            preferred_version: GroupVersion {
-                version: "v2".to_owned(),
-            },
-        };
+        let in_list = |text: &str, word: &str| in_list(text, "g", "v2", word);
         for word in ["local", "Locals", "lo"] {
-            let found = in_list(text, &group, word);
+            let found = in_list(text, word);
             assert_eq!(found, [Resource::namespaced("g", "v2", "Local", "locals")]);
         }
-        assert!(!in_list(text, &group, "place").first().unwrap().namespaced);
-        assert!(in_list(text, &group, "other").is_empty());
-        assert!(in_list("not a list", &group, "local").is_empty());
+        assert!(!in_list(text, "place").first().unwrap().namespaced);
+        assert!(in_list(text, "other").is_empty());
+        assert!(in_list("not a list", "local").is_empty());
     }
 }

@@ -174,8 +174,8 @@ fn what_the_readme_installs_is_taken_by_a_server() {
         let block = blocks
             .find(|block| block.contains("capstan manifests"))
             .unwrap();
-        // The image is the one thing that is not made here.
-        let lines = block.lines().filter(|line| !line.starts_with("just image"));
+        // What is built is there already, and no image is made here.
+        let lines = block.lines().filter(|line| !line.starts_with("./dev "));
         let script = format!(
             "set -eux\nexport PATH=\"$OWN/bin:$PATH\"\n{}\n",
             lines.collect::<Vec<_>>().join("\n")

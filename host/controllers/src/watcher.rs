@@ -17,7 +17,8 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// A watch that brings nothing for so long is taken for dead. A connection can break without a word to this end, and what happened since would
 /// never be seen. Servers say once a minute that nothing has changed (upstream `apiserver/pkg/storage/cacher`, `bookmarkFrequency`), so two
-/// of these are missing. A server that does not say it is asked once more in this time, from where the watch is.
+/// of these are missing. Everything is listed anew then: behind the same address there may be a server that has begun anew, or was restored,
+/// whose versions are below those that are known, and which would say nothing until it has come as far.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
 
 /// Lists and watches for ever, unless there is more than the store has room for: then it ends with that.
@@ -123,7 +124,7 @@ async fn follow(
     let mut events = match timeout(SILENCE_MAX, watch).await {
         Ok(Ok(events)) => events,
         Ok(Err(error)) => return (version, Err(error)),
-        Err(_) => return (version, Err(silent())),
+        Err(_) => return (version, Err(ApiError::Unavailable(silence()))),
     };
     let mut is_empty = true;
     loop {
@@ -134,10 +135,14 @@ async fn follow(
                 return (version, Err(ApiError::Unavailable(words)));
             }
             Ok(None) => return (version, Ok(())),
-            Err(_) => return (version, Err(silent())),
+            Err(_) => return (version, Err(ApiError::Expired(silence()))),
         };
         is_empty = false;
         let change = match event {
+            Ok(WatchEvent::Bookmark(at)) if is_before(&at, &version) => {
+                let words = format!("the server has gone back from version {version} to {at}");
+                return (version, Err(ApiError::Expired(words)));
+            }
             Ok(WatchEvent::Bookmark(at)) => {
                 version = at;
                 continue;
@@ -164,9 +169,14 @@ async fn follow(
     }
 }
 
-fn silent() -> ApiError {
-    let silence_s = SILENCE_MAX.as_secs();
-    ApiError::Unavailable(format!("the watch has said nothing for {silence_s} s"))
+/// Whether one version is older than another, as far as that can be seen.
+fn is_before(version: &str, other: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    number(version).is_some_and(|version| number(other).is_some_and(|other| version < other))
+}
+
+fn silence() -> String {
+    format!("the watch has said nothing for {} s", SILENCE_MAX.as_secs())
 }
 
 #[cfg(test)]
@@ -205,23 +215,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_says_nothing_any_more_is_asked_again_from_where_it_was() {
+    async fn after_a_watch_that_says_nothing_any_more_everything_is_listed_anew() {
+        let (api, _) = watching().await;
+        api.tell(&kinds::NODE, Ok(WatchEvent::Bookmark("17".to_owned())));
+        settle().await;
+        assert_eq!(api.asked(LIST).len(), 1);
+        sleep(SILENCE_MAX + Duration::from_secs(1)).await;
+        assert_eq!(api.asked(LIST).len(), 2);
+        assert_eq!(api.asked(WATCH).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_hangs_is_asked_again_from_where_the_watch_was() {
         let (api, store) = watching().await;
         api.tell(&kinds::NODE, Ok(WatchEvent::Bookmark("17".to_owned())));
         settle().await;
-        // The connection is dead: what happens now is told to nobody, and the next request hangs as well.
-        api.hold(&kinds::NODE, node("n"));
         api.act(WATCH, Act::Hang);
+        api.tell(&kinds::NODE, Err(ApiError::Unavailable(String::new())));
         sleep(SILENCE_MAX + Duration::from_secs(1)).await;
         let after = |version: u32| format!("{WATCH} after {version}");
-        assert_eq!(api.asked(WATCH), [after(10), after(17)]);
-        api.act(WATCH, None);
-        sleep(SILENCE_MAX + Duration::from_secs(1)).await;
         assert_eq!(api.asked(WATCH), [after(10), after(17), after(17)]);
+        api.act(WATCH, None);
+        api.hold(&kinds::NODE, node("n"));
+        sleep(SILENCE_MAX + Duration::from_secs(1)).await;
         api.give(&kinds::NODE, node("n"));
         settle().await;
         assert_eq!(store.len(), 1);
         assert_eq!(api.asked(LIST).len(), 1, "nothing was forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_has_gone_back_is_listed_anew() {
+        let (api, _) = watching().await;
+        for (version, lists) in [(17, 1), (17, 1), (3, 2)] {
+            let bookmark = WatchEvent::Bookmark(version.to_string());
+            api.tell(&kinds::NODE, Ok(bookmark));
+            settle().await;
+            assert_eq!(api.asked(LIST).len(), lists, "{version}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

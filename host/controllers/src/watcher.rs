@@ -62,8 +62,11 @@ pub async fn run(
             Err(error) => {
                 tracing::debug!(kind = %resource.kind, %error, "watch broke off");
                 store.not_listed(error.to_string());
-                if matches!(error, ApiError::NotFound(_) | ApiError::NotServed(_)) {
-                    // The kind is not served (yet, or any more): what we knew of it is not there.
+                // The kind is not served (yet, or any more): what we knew of it is not there.
+                let is_not_served = matches!(error, ApiError::NotFound(_) | ApiError::NotServed(_));
+                // What answers next may be another server than the one that broke off, with versions of its own.
+                let may_be_another = store.bytes_max().is_some();
+                if is_not_served || may_be_another {
                     at = None;
                 }
                 if begun.elapsed() >= RETRY_MAX {
@@ -242,6 +245,21 @@ mod tests {
         settle().await;
         assert_eq!(store.len(), 1);
         assert_eq!(api.asked(LIST).len(), 1, "nothing was forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_cluster_that_broke_off_is_listed_anew() {
+        let api = Staged::new();
+        let store = Arc::new(Store::bounded(kinds::NODE.clone(), usize::MAX));
+        let (server, watched) = (Arc::clone(&api), Arc::clone(&store));
+        Tasks::default().spawn("watch", async move {
+            run(server, watched, Selection::default(), |_, _| {}).await;
+        });
+        store.synced().await;
+        settle().await;
+        api.tell(&kinds::NODE, Err(ApiError::Unavailable(String::new())));
+        sleep(RETRY_MAX).await;
+        assert_eq!(api.asked(LIST).len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

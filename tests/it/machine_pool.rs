@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_tests::cluster::{TestCluster, VERSION};
-use capstan_tests::host::{TestHost, USER};
+use capstan_tests::host::TestHost;
 use capstan_tests::kube_client::{
     BOOTSTRAP_CONFIG, CLUSTER, CONTROL_PLANE, Kube, MACHINE, MACHINE_POOL, NODE, SECRET, condition,
     conditions, name,
@@ -14,7 +14,7 @@ use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::writes::{WATCHED, settle, writes};
+use crate::writes::{settle, stays_settled};
 
 const NODE_OF: [&str; 2] = ["cluster.x-k8s.io/owner-kind", "cluster.x-k8s.io/owner-name"];
 
@@ -200,14 +200,7 @@ async fn grows(
 async fn is_at_rest(host: &TestHost) {
     let audit = host.plane.audit().unwrap();
     let begun = settle(&audit, audit.mark().unwrap()).await.end;
-    tokio::time::sleep(WATCHED).await;
-    let idle = audit.counts_since(begun).unwrap();
-    assert_eq!(
-        idle.writes_of(USER),
-        0,
-        "a settled host wrote:\n{}",
-        writes(&idle)
-    );
+    stays_settled(&audit, begun).await;
 }
 
 /// Up by the autoscaler's requests, down to one with a pause in between: Nodes of machines that went go.

@@ -19,12 +19,12 @@ const REPLACE_MAX: u64 = 30;
 /// For each worker that is removed, and for each machine of a cluster that is deleted (upstream's: 46).
 const DELETE_MAX: u64 = 12;
 /// For how long a settled cluster is watched: longer than a probe, a Node's heartbeat and a status that waits for company.
-pub(crate) const WATCHED: Duration = Duration::from_secs(40);
+const WATCHED: Duration = Duration::from_secs(40);
 /// A host is settled when it has written nothing for so long.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The writes among these requests, one line for each kind.
-pub(crate) fn writes(counts: &Counts) -> String {
+fn writes(counts: &Counts) -> String {
     let lines = counts
         .iter()
         .filter(|(request, _)| request.user == USER && request.is_write());
@@ -44,6 +44,19 @@ pub(crate) async fn settle(audit: &AuditLog, since: Mark) -> Counts {
             return all;
         }
     }
+}
+
+/// Watches a host that has settled, from then on, which writes nothing. Answers when that has ended.
+pub(crate) async fn stays_settled(audit: &AuditLog, since: Mark) -> Mark {
+    tokio::time::sleep(WATCHED).await;
+    let idle = audit.counts_since(since).unwrap();
+    assert_eq!(
+        idle.writes_of(USER),
+        0,
+        "a settled host wrote:\n{}",
+        writes(&idle)
+    );
+    idle.end
 }
 
 /// What happened, and what it may cost.
@@ -119,22 +132,14 @@ fn machines_cost_few_writes_and_a_settled_cluster_none() {
         )
         .await;
 
-        tokio::time::sleep(WATCHED).await;
-        let idle = audit.counts_since(created).unwrap();
-        assert_eq!(
-            idle.writes_of(USER),
-            0,
-            "a settled host wrote:\n{}",
-            writes(&idle)
-        );
-
+        let idle = stays_settled(&audit, created).await;
         let deployment = cluster.deployment();
         let since = Instant::now();
         kube.scale(MACHINE_DEPLOYMENT, ns, &deployment, 8).await;
         cluster.available(&host, 8).await;
         let grown = cost(
             &audit,
-            idle.end,
+            idle,
             bill("scale up", 5, SCALE_UP_MAX, since),
             &mut exceeded,
         )

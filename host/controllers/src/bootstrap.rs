@@ -453,15 +453,6 @@ fn unfinished(ctx: &Ctx, cluster: &ObjectKey) -> Vec<Locator> {
     locators
 }
 
-/// The resource of an object that a plugin owns.
-fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, Failure> {
-    let kind = object.group_kind();
-    match ctx.stores.get(&kind) {
-        Some(store) => Ok(store.resource().clone()),
-        None => ctx.resolve(&kind),
-    }
-}
-
 /// What a request to the workload cluster that was refused means.
 fn workload_failure(doing: &str, error: &ApiError) -> Failure {
     // Whatever the workload cluster says of our rights there, it may say otherwise in a moment.

@@ -23,7 +23,7 @@ use crate::kube_api::{Patch, Resource};
 use crate::machine::{shared, typed};
 use crate::object::{Locator, Object};
 use crate::parallel::all;
-use crate::reference::{lookup, reference_kind};
+use crate::reference::{reference_kind, referred};
 use crate::secrets::ensure::Holder;
 use crate::secrets::kubeconfig::{self, KubeconfigState, OfOthers};
 use crate::store::Change;
@@ -175,11 +175,7 @@ fn located(
     cluster: &Cluster,
     reference: &ContractVersionedObjectReference,
 ) -> Result<(Resource, ObjectKey), Failure> {
-    let kind = reference_kind(reference);
-    let resource = match ctx.stores.get(&kind) {
-        Some(store) => store.resource().clone(),
-        None => ctx.resolve(&kind)?,
-    };
+    let resource = ctx.resource(&reference_kind(reference))?;
     let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
     Ok((resource, ObjectKey::new(namespace, reference.name.clone())))
 }
@@ -193,17 +189,7 @@ async fn delete_reference(
         return Ok(());
     };
     let (resource, key) = located(ctx, cluster, reference)?;
-    delete_named(ctx, &resource, &key).await
-}
-
-async fn delete_named(ctx: &Ctx, resource: &Resource, key: &ObjectKey) -> Result<(), Failure> {
-    let Some(object) = ctx.get(resource, key) else {
-        return Ok(());
-    };
-    let doing = format!("deleting {} {key}", resource.kind);
-    ctx.delete(resource, &object)
-        .await
-        .map_err(|error| failure(&doing, &error))
+    ctx.delete_named(&resource, &key).await
 }
 
 async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Result<(), Failure> {
@@ -217,26 +203,19 @@ async fn delete_children(ctx: &Ctx, namespace: &str, children: &Children) -> Res
         let keys = names
             .iter()
             .map(|name| ObjectKey::new(namespace, name.clone()));
-        keys.map(move |key| async move { delete_named(ctx, resource, &key).await }.boxed())
+        keys.map(move |key| async move { ctx.delete_named(resource, &key).await }.boxed())
     });
     all(deletions.collect()).await
 }
 
-/// What a reference names. Where a kind is not served, there are no objects of it: nothing to wait for when the Cluster goes.
+/// What a reference of the Cluster names, if it has it.
 async fn see(
     ctx: &Ctx,
     namespace: &str,
     reference: Option<&ContractVersionedObjectReference>,
     is_deleting: bool,
 ) -> Option<Lookup<Arc<Value>>> {
-    let reference = reference?;
-    let key = ObjectKey::new(namespace, reference.name.clone());
-    let kind = reference_kind(reference);
-    if is_deleting && ctx.is_not_installed(&kind).await {
-        return Some(Lookup::Missing);
-    }
-    let seen = lookup(ctx, &kind, &key).await;
-    Some(seen.map(|object| object.value.clone()))
+    Some(referred(ctx, namespace, reference?, is_deleting).await)
 }
 
 impl Controller for ClusterController {

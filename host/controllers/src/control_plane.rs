@@ -310,10 +310,7 @@ async fn delete_machine(ctx: &Ctx, observed: &Seen, name: &str, uid: &str) -> Re
 /// Changes annotations of the control plane object.
 async fn annotate(ctx: &Ctx, observed: &Seen, annotations: &Value) -> Result<(), Failure> {
     let object = &observed.object;
-    let resource = match ctx.stores.get(&object.group_kind()) {
-        Some(store) => store.resource().clone(),
-        None => ctx.resolve(&object.group_kind())?,
-    };
+    let resource = ctx.resource(&object.group_kind())?;
     let patch = json!({"metadata": {"uid": object.uid, "annotations": annotations}});
     let patched = ctx
         .patch(&writer(), &resource, &object.key, &Patch::Merge(patch))

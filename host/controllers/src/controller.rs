@@ -5,14 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_api::condition;
 use capstan_api::name::ObjectKey;
+use capstan_api::{condition, label};
 use capstan_core::plan::{Failure, Next, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::access::Access;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, owner_reference};
+use crate::kinds;
 use crate::kube_api::Resource;
 use crate::object::{Locator, Object};
 use crate::store::Change;
@@ -88,6 +89,23 @@ pub struct Adoption {
     pub owners: Vec<Value>,
     /// UIDs of owner references to drop.
     pub drop_owners: Vec<String>,
+}
+
+impl Adoption {
+    /// Of what belongs to a Cluster: its label, and the Cluster as an owner if that is wanted and the Cluster is there.
+    #[must_use]
+    pub fn by_cluster(ctx: &Ctx, object: &Object, is_owner: bool) -> Self {
+        let mut adoption = Self::default();
+        let Some(key) = object.cluster() else {
+            return adoption;
+        };
+        let cluster = ctx.get(&kinds::CLUSTER, &key).filter(|_| is_owner);
+        let owner = cluster.map(|cluster| owner_reference(&cluster, false));
+        adoption.owners.extend(owner);
+        let labelled = (label::CLUSTER_NAME.to_owned(), key.name);
+        adoption.labels.push(labelled);
+        adoption
+    }
 }
 
 /// What the status says, and what follows from the outcome.

@@ -240,6 +240,15 @@ impl Ctx {
         self.get(&kinds::CRD, &key)
     }
 
+    /// The resource of a kind, in the version in which its objects are seen: what is written is of the same.
+    ///
+    /// # Errors
+    /// As [`Ctx::resolve`], of a kind that nobody has looked at.
+    pub fn resource(&self, kind: &GroupKind) -> Result<Resource, Failure> {
+        let seen = self.stores.get(kind);
+        seen.map_or_else(|| self.resolve(kind), |store| Ok(store.resource().clone()))
+    }
+
     /// In which version the objects of a kind are read now: in that of the plugin that owns it, or else as [`Ctx::resolve`] says.
     fn read_as(&self, kind: &GroupKind) -> Result<Resource, Failure> {
         let owned = self.plugins.resource(kind);
@@ -363,6 +372,18 @@ impl Ctx {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Deletes the object of this name, as [`Ctx::delete`] does. One that is not seen is gone.
+    ///
+    /// # Errors
+    /// What the server said, and of which object.
+    pub async fn delete_named(&self, resource: &Resource, key: &ObjectKey) -> Result<(), Failure> {
+        let Some(object) = self.get(resource, key) else {
+            return Ok(());
+        };
+        let answer = self.delete(resource, &object).await;
+        answer.map_err(|error| failure(&format!("deleting {} {key}", resource.kind), &error))
     }
 
     fn expect_there(

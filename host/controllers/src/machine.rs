@@ -22,9 +22,9 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::ctx::{Ctx, Writer, failure};
 use crate::event::{self, Event};
-use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
+use crate::kube_api::{ApiError, Patch, Preconditions};
 use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::{drain, infrastructure, kinds};
@@ -344,22 +344,12 @@ impl Controller for MachineController {
 
     /// A Machine that nobody controls belongs to its Cluster (contract 3.3.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
-        let mut adoption = Adoption::default();
-        let Some(cluster) = object.cluster() else {
-            return adoption;
-        };
-        adoption
-            .labels
-            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
         let made_by_others = [label::SET_NAME, label::POOL_NAME, label::CONTROL_PLANE_NAME];
         let standalone = object.controller().is_none()
             && !made_by_others
                 .iter()
                 .any(|name| object.label(name).is_some());
-        if standalone && let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
-            adoption.owners.push(owner_reference(&cluster, false));
-        }
-        adoption
+        Adoption::by_cluster(ctx, object, standalone)
     }
 
     fn forget(&self, _: &Ctx, locator: &Locator) {
@@ -607,7 +597,7 @@ impl MachineController {
         let Some(object) = object.cloned().and_then(Object::new) else {
             return Ok(Effect::Done);
         };
-        let resource = resource_of(ctx, &object)?;
+        let resource = ctx.resource(&object.group_kind())?;
         let patch = Patch::Merge(core::ownership_patch(observed, &object.value));
         let answer = ctx
             .patch(&self.writer(), &resource, &object.key, &patch)
@@ -649,19 +639,11 @@ fn done(answer: Result<(), ApiError>, doing: &str) -> Result<Effect, Failure> {
         .map_err(|error| failure(doing, &error))
 }
 
-fn resource_of(ctx: &Ctx, object: &Object) -> Result<crate::kube_api::Resource, Failure> {
-    let kind: GroupKind = object.group_kind();
-    match ctx.stores.get(&kind) {
-        Some(store) => Ok(store.resource().clone()),
-        None => ctx.resolve(&kind),
-    }
-}
-
 async fn delete(ctx: &Ctx, object: Option<&Arc<Value>>) -> Result<Effect, Failure> {
     let Some(object) = object.cloned().and_then(Object::new) else {
         return Ok(Effect::Done);
     };
-    let resource = resource_of(ctx, &object)?;
+    let resource = ctx.resource(&object.group_kind())?;
     let doing = format!("deleting {} {}", object.kind(), object.key);
     done(ctx.delete(&resource, &object).await, &doing)
 }

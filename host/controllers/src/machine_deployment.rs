@@ -26,7 +26,7 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::ctx::{Ctx, Writer, failure};
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::ApiError;
@@ -251,11 +251,7 @@ impl MachineDeploymentController {
         reference: &ContractVersionedObjectReference,
         patch: &Value,
     ) -> Result<(), Failure> {
-        let kind = reference_kind(reference);
-        let resource = match ctx.stores.get(&kind) {
-            Some(store) => store.resource().clone(),
-            None => ctx.resolve(&kind)?,
-        };
+        let resource = ctx.resource(&reference_kind(reference))?;
         let key = ObjectKey::new(namespace, reference.name.clone());
         ctx.change(&self.writer(), &resource, &key, patch).await
     }
@@ -268,11 +264,7 @@ impl MachineDeploymentController {
     ) -> Result<(), Failure> {
         for name in names {
             let key = ObjectKey::new(namespace, name.clone());
-            let Some(set) = ctx.get(&kinds::MACHINE_SET, &key) else {
-                continue;
-            };
-            let answer = ctx.delete(&kinds::MACHINE_SET, &set).await;
-            answer.map_err(|error| failure(&format!("deleting MachineSet {key}"), &error))?;
+            ctx.delete_named(&kinds::MACHINE_SET, &key).await?;
         }
         Ok(())
     }
@@ -421,17 +413,11 @@ impl Controller for MachineDeploymentController {
     }
 
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
-        let mut adoption = Adoption::default();
-        let Some(cluster) = object.cluster() else {
-            return adoption;
-        };
-        adoption
-            .labels
-            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
-        if let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
-            adoption.owners.push(owner_reference(&cluster, false));
-        }
-        if is_new(ctx, object, &cluster) {
+        let mut adoption = Adoption::by_cluster(ctx, object, true);
+        if object
+            .cluster()
+            .is_some_and(|cluster| is_new(ctx, object, &cluster))
+        {
             // Its first set will be the first revision: no write of its own for that.
             let revision = (annotation::REVISION.to_owned(), "1".to_owned());
             adoption.annotations.push(revision);

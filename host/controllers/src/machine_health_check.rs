@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::access::{self, Access};
 use crate::controller::{Adoption, Controller, Primary, Report, Source, Spec, Watch};
-use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::ctx::{Ctx, Writer, failure};
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::kube_api::{ApiError, Patch};
@@ -339,17 +339,7 @@ impl Controller for MachineHealthCheckController {
     }
 
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
-        let mut adoption = Adoption::default();
-        if let Some(cluster) = object.cluster() {
-            adoption.labels.push((
-                capstan_api::label::CLUSTER_NAME.to_owned(),
-                cluster.name.clone(),
-            ));
-            if let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
-                adoption.owners.push(owner_reference(&cluster, false));
-            }
-        }
-        adoption
+        Adoption::by_cluster(ctx, object, true)
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use capstan_api::contract::InfraMachinePool;
 use capstan_api::name::{ObjectKey, label_value};
 use capstan_api::reason::event as reason;
-use capstan_api::v1beta2::{ContractVersionedObjectReference, Machine, MachinePool};
+use capstan_api::v1beta2::{Machine, MachinePool};
 use capstan_api::{finalizer, label};
 use capstan_core::lookup::Lookup;
 use capstan_core::machine_pool::nodes::{NodeDeletion, NodePatch};
@@ -24,15 +24,15 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, failure, owner_reference};
+use crate::ctx::{Ctx, Writer, failure};
 use crate::event::{self, Event};
 use crate::kinds;
-use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions, Resource};
+use crate::kube_api::{ApiError, GroupKind, Patch, Preconditions};
 use crate::machine::{shared, typed};
-use crate::machine_set::cluster_of;
+use crate::machine_set::{announce, cluster_of};
 use crate::object::{Locator, Object};
 use crate::parallel::all;
-use crate::reference::{lookup, reference_kind};
+use crate::reference::{reference_kind, referred};
 use crate::workloads::Workload;
 
 /// Field manager of the controller's writes, Machines included (upstream's name).
@@ -67,21 +67,6 @@ impl MachinePoolController {
             manager: self.spec.manager,
         }
     }
-}
-
-/// What a reference of a pool names. Where a kind is not served there are no objects of it: nothing to wait for when the pool goes.
-async fn see(
-    ctx: &Ctx,
-    object: &Object,
-    reference: &ContractVersionedObjectReference,
-) -> Lookup<Arc<Value>> {
-    let kind = reference_kind(reference);
-    if object.is_deleting() && ctx.is_not_installed(&kind).await {
-        return Lookup::Missing;
-    }
-    let key = ObjectKey::new(object.key.namespace.clone(), reference.name.clone());
-    let seen = lookup(ctx, &kind, &key).await;
-    seen.map(|object| object.value.clone())
 }
 
 /// The infrastructure machines that the pool's provider has made, by their labels (contract 2.4).
@@ -231,17 +216,7 @@ impl Controller for MachinePoolController {
 
     /// A pool belongs to its Cluster (contract 3.7.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
-        let mut adoption = Adoption::default();
-        let Some(cluster) = object.cluster() else {
-            return adoption;
-        };
-        adoption
-            .labels
-            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
-        if let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
-            adoption.owners.push(owner_reference(&cluster, false));
-        }
-        adoption
+        Adoption::by_cluster(ctx, object, true)
     }
 
     fn unobserved(&self, _: &Object, failure: &Failure) -> Vec<capstan_api::condition::Report> {
@@ -255,9 +230,10 @@ impl Controller for MachinePoolController {
         let spec = &pool.spec.template.spec;
         let kind = reference_kind(&spec.infrastructure_ref);
         let plugin = ctx.plugin_of(&kind);
-        let infra = see(ctx, &object, &spec.infrastructure_ref).await;
+        let (namespace, is_going) = (&object.key.namespace, object.is_deleting());
+        let infra = referred(ctx, namespace, &spec.infrastructure_ref, is_going).await;
         let bootstrap = match &spec.bootstrap.config_ref {
-            Some(config) => Some(see(ctx, &object, config).await),
+            Some(config) => Some(referred(ctx, namespace, config, is_going).await),
             None => None,
         };
         let infra_machines = infra_machines(ctx, &object, &key, &infra).await;
@@ -350,19 +326,11 @@ impl Effects<'_> {
         ObjectKey::new(self.pool.namespace.clone(), name)
     }
 
-    fn resource(&self, reference: &ContractVersionedObjectReference) -> Result<Resource, Failure> {
-        let kind = reference_kind(reference);
-        match self.ctx.stores.get(&kind) {
-            Some(store) => Ok(store.resource().clone()),
-            None => self.ctx.resolve(&kind),
-        }
-    }
-
     async fn perform(&self, step: &Step) -> Result<(), Failure> {
         let (ctx, writer) = (self.ctx, &self.writer);
         match step {
             Step::Own { reference, patch } => {
-                let resource = self.resource(reference)?;
+                let resource = ctx.resource(&reference_kind(reference))?;
                 let key = self.key(&reference.name);
                 ctx.change(writer, &resource, &key, patch).await
             }
@@ -399,14 +367,9 @@ impl Effects<'_> {
                 all(deleted.collect()).await
             }
             Step::Delete(reference) => {
-                let resource = self.resource(reference)?;
+                let resource = ctx.resource(&reference_kind(reference))?;
                 let key = self.key(&reference.name);
-                let Some(object) = ctx.get(&resource, &key) else {
-                    return Ok(());
-                };
-                let doing = format!("deleting {} {key}", resource.kind);
-                let answer = ctx.delete(&resource, &object).await;
-                answer.map_err(|error| failure(&doing, &error))
+                ctx.delete_named(&resource, &key).await
             }
         }
     }
@@ -423,37 +386,24 @@ impl Effects<'_> {
         answer.map(drop).map_err(|error| failure(&doing, &error))
     }
 
-    /// The Machine says that it goes before it goes: who looks at it then knows why.
     async fn remediate(&self, remediation: &Remediation) -> Result<(), Failure> {
         let key = self.key(&remediation.machine);
-        let patch = Patch::Merge(remediation.patch());
-        let answer = self
-            .ctx
-            .patch_status(&self.writer, &kinds::MACHINE, &key, &patch)
-            .await;
-        match answer {
-            Ok(_) if remediation.delete => self.delete_machine(&remediation.machine).await,
-            Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
-            Err(error) => {
-                let doing = format!("saying to Machine {key} what becomes of it");
-                Err(failure(&doing, &error))
-            }
+        if announce(self.ctx, &self.writer, &key, remediation).await? {
+            return self.ctx.delete_named(&kinds::MACHINE, &key).await;
         }
+        Ok(())
     }
 
     async fn delete_machine(&self, name: &str) -> Result<(), Failure> {
         let key = self.key(name);
-        let Some(machine) = self.ctx.get(&kinds::MACHINE, &key) else {
-            return Ok(());
-        };
-        let answer = self.ctx.delete(&kinds::MACHINE, &machine).await;
-        answer.map_err(|error| failure(&format!("deleting Machine {key}"), &error))
+        self.ctx.delete_named(&kinds::MACHINE, &key).await
     }
 }
 
 async fn write_node(workload: &Workload, node: &NodePatch) -> Result<(), Failure> {
     let patch = Patch::Merge(node.patch.clone());
     let key = ObjectKey::new("", node.name.clone());
+    let _turn = workload.node_writes.acquire().await;
     let answer = workload
         .api
         .patch(&kinds::NODE, &key, None, &patch, MANAGER)
@@ -469,6 +419,7 @@ async fn delete_node(workload: &Workload, node: &NodeDeletion) -> Result<(), Fai
         resource_version: None,
     };
     let key = ObjectKey::new("", node.name.clone());
+    let _turn = workload.node_writes.acquire().await;
     let answer = workload
         .api
         .delete(&kinds::NODE, &key, &preconditions)

@@ -24,7 +24,7 @@ use crate::access::{self, Access};
 use crate::controller::{
     Adoption, Controller, HOLD, Primary, Report, Source, Spec, Watch, internal_error,
 };
-use crate::ctx::{Ctx, Writer, owner_reference};
+use crate::ctx::{Ctx, Writer};
 use crate::event::{self, Event};
 use crate::kinds;
 use crate::machine::{shared, typed};
@@ -32,6 +32,8 @@ use crate::object::{Locator, Object};
 use crate::reference::{lookup, reference_kind};
 use crate::store::Change;
 use unconfirmed::Unconfirmed;
+
+pub(crate) use effects::announce;
 
 /// The MachineSet controller.
 pub struct MachineSetController {
@@ -310,19 +312,9 @@ impl Controller for MachineSetController {
 
     /// A set of its own belongs to its Cluster (contract 3.4.1).
     fn adopt(&self, ctx: &Ctx, object: &Object) -> Adoption {
-        let mut adoption = Adoption::default();
-        let Some(cluster) = object.cluster() else {
-            return adoption;
-        };
-        adoption
-            .labels
-            .push((label::CLUSTER_NAME.to_owned(), cluster.name.clone()));
         let is_standalone =
             object.controller().is_none() && object.label(label::DEPLOYMENT_NAME).is_none();
-        if is_standalone && let Some(cluster) = ctx.get(&kinds::CLUSTER, &cluster) {
-            adoption.owners.push(owner_reference(&cluster, false));
-        }
-        adoption
+        Adoption::by_cluster(ctx, object, is_standalone)
     }
 
     fn unobserved(&self, _: &Object, failure: &Failure) -> Vec<capstan_api::condition::Report> {

@@ -38,6 +38,22 @@ pub async fn lookup(ctx: &Ctx, kind: &GroupKind, key: &ObjectKey) -> Lookup<Arc<
     Lookup::Found(translated.and_then(Object::new).map_or(object, Arc::new))
 }
 
+/// What a reference in a namespace names. Where a kind is not served, there are no objects of it: nothing to wait for when who refers to it goes.
+pub async fn referred(
+    ctx: &Ctx,
+    namespace: &str,
+    reference: &ContractVersionedObjectReference,
+    is_deleting: bool,
+) -> Lookup<Arc<Value>> {
+    let kind = reference_kind(reference);
+    if is_deleting && ctx.is_not_installed(&kind).await {
+        return Lookup::Missing;
+    }
+    let key = ObjectKey::new(namespace, reference.name.clone());
+    let seen = lookup(ctx, &kind, &key).await;
+    seen.map(|object| object.value.clone())
+}
+
 /// A kind that a reference names with its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {

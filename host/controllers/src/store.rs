@@ -366,6 +366,28 @@ impl Store {
         changes
     }
 
+    /// Puts the list of a server that has begun anew, or was restored, in the place of everything: versions of before say nothing there.
+    pub fn start_over(&self, objects: Vec<Object>) -> Vec<Change> {
+        let mut before = {
+            let mut inner = self.write();
+            let lists = inner.lists;
+            let before = std::mem::take(&mut *inner);
+            inner.lists = lists;
+            before.objects
+        };
+        let listed = objects.into_iter().filter_map(|object| {
+            let old = before.remove(&object.key);
+            let change = self.apply(object)?;
+            Some(Change { old, ..change })
+        });
+        let mut changes: Vec<Change> = listed.collect();
+        changes.extend(before.into_values().map(|old| Change {
+            old: Some(old),
+            new: None,
+        }));
+        changes
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -560,6 +582,31 @@ mod tests {
         assert!(store.get(&key("written")).is_some());
         assert_eq!(store.owned_by("owner").len(), 2);
         assert_eq!(store.of_cluster(&key("c")).len(), 2);
+    }
+
+    #[test]
+    fn of_a_server_that_has_begun_anew_only_what_it_lists_is_there() {
+        let store = store();
+        store.apply(object("gone", "1", 50));
+        store.apply(object("again", "2", 60));
+        store.remove(&key("back"), "3", 70);
+        let changes = store.start_over(vec![object("again", "4", 5), object("back", "3", 6)]);
+        let uid = |object: &Option<Arc<Object>>| {
+            let object = object.as_ref();
+            object.map(|it| it.uid.clone()).unwrap_or_default()
+        };
+        let told = changes.iter().map(|it| (uid(&it.old), uid(&it.new)));
+        let told: BTreeSet<(String, String)> = told.collect();
+        let pairs = [("1", ""), ("2", "4"), ("", "3")];
+        assert_eq!(
+            told,
+            pairs
+                .map(|(old, new)| (old.to_owned(), new.to_owned()))
+                .into()
+        );
+        assert_eq!(store.len(), 2);
+        assert_eq!(store.get(&key("again")).unwrap().uid, "4");
+        assert!(store.apply(object("again", "4", 7)).is_some());
     }
 
     #[test]

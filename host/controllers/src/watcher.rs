@@ -31,14 +31,18 @@ pub async fn run(
     let resource = store.resource().clone();
     let mut retry = RETRY_FIRST;
     let mut at: Option<String> = None;
+    // Where it was last, also when it goes on with a list.
+    let mut reached: Option<String> = None;
     loop {
         let begun = Instant::now();
         let turn = async {
             match at.clone() {
-                None => match list(&*api, &store, &selection, &mut changed).await {
-                    Ok(version) => (Some(version), Ok(())),
-                    Err(error) => (None, Err(error)),
-                },
+                None => {
+                    match list(&*api, &store, &selection, reached.as_deref(), &mut changed).await {
+                        Ok(version) => (Some(version), Ok(())),
+                        Err(error) => (None, Err(error)),
+                    }
+                }
                 Some(version) => {
                     let (reached, ended) =
                         follow(&*api, &store, &selection, version, &mut changed).await;
@@ -52,6 +56,7 @@ pub async fn run(
             () = store.doubted() => (None, Ok(())),
             turn = turn => turn,
         };
+        reached = at.clone().or(reached);
         match outcome {
             Ok(()) => retry = RETRY_FIRST,
             Err(ApiError::Expired(_)) => {
@@ -90,6 +95,7 @@ async fn list(
     api: &dyn KubeApi,
     store: &Store,
     selection: &Selection,
+    reached: Option<&str>,
     changed: &mut (impl FnMut(&Resource, Change) + Send),
 ) -> Result<String, ApiError> {
     let begun = store.begin_list();
@@ -105,7 +111,12 @@ async fn list(
         next = page.next;
         if next.is_none() {
             let version = page.resource_version;
-            for change in store.replace(objects, version.parse().unwrap_or_default(), begun) {
+            let changes = if reached.is_some_and(|reached| is_before(&version, reached)) {
+                store.start_over(objects)
+            } else {
+                store.replace(objects, version.parse().unwrap_or_default(), begun)
+            };
+            for change in changes {
                 changed(store.resource(), change);
             }
             store.mark_synced(begun);
@@ -264,12 +275,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_has_gone_back_is_listed_anew() {
-        let (api, _) = watching().await;
-        for (version, lists) in [(17, 1), (17, 1), (3, 2)] {
+        let (api, store) = watching().await;
+        let mut old = node("old");
+        old["metadata"]["resourceVersion"] = json!("16");
+        api.tell(&kinds::NODE, Ok(WatchEvent::Applied(old)));
+        for (version, lists, nodes) in [(17, 1, 1), (17, 1, 1), (3, 2, 0)] {
             let bookmark = WatchEvent::Bookmark(version.to_string());
             api.tell(&kinds::NODE, Ok(bookmark));
             settle().await;
             assert_eq!(api.asked(LIST).len(), lists, "{version}");
+            // What was known of the server before is not there any more, whatever its version.
+            assert_eq!(store.len(), nodes, "{version}");
         }
     }
 

@@ -16,7 +16,7 @@ use capstan_core::plan::Failure;
 use capstan_engine::SecretTable;
 use serde_json::{Value, json};
 
-use super::{MANAGER, Seen, data, lock, resource_of, token, unfit};
+use super::{MANAGER, Seen, data, lock, token, unfit};
 use crate::attempt;
 use crate::ctx::{Ctx, failure, owner_reference};
 use crate::kinds;
@@ -84,7 +84,7 @@ async fn render(
     role: Role,
 ) -> Result<Effect, Failure> {
     let config = &seen.object;
-    let resource = resource_of(ctx, config)?;
+    let resource = ctx.resource(&config.group_kind())?;
     let mut input = BootstrapInput {
         context: plugin.context(ctx, config, "render", attempt::number()),
         cluster: Value::clone(&cluster.value),

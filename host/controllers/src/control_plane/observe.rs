@@ -51,15 +51,10 @@ impl<'a> Ask<'a> {
         object: &'a Object,
         cluster: &Object,
     ) -> Result<Self, Failure> {
-        let kind = object.group_kind();
-        let resource = match ctx.stores.get(&kind) {
-            Some(store) => store.resource().clone(),
-            None => ctx.resolve(&kind)?,
-        };
         Ok(Self {
             ctx,
             plugin,
-            resource,
+            resource: ctx.resource(&object.group_kind())?,
             object,
             cluster: Value::clone(&cluster.value),
         })

@@ -14,7 +14,6 @@ use crate::ctx::{Ctx, Writer, failure, owner_reference};
 use crate::infrastructure::finalized;
 use crate::kinds;
 use crate::kube_api::{ApiError, GroupKind, Patch, Resource};
-use crate::object::Object;
 use crate::parallel::all;
 use crate::reference::reference_kind;
 
@@ -84,19 +83,12 @@ impl Effects<'_> {
         self.ctx.change(&self.writer, resource, &key, patch).await
     }
 
-    fn resource(&self, kind: &GroupKind) -> Result<Resource, Failure> {
-        match self.ctx.stores.get(kind) {
-            Some(store) => Ok(store.resource().clone()),
-            None => self.ctx.resolve(kind),
-        }
-    }
-
     async fn patch_reference(
         &self,
         reference: &ContractVersionedObjectReference,
         patch: &Value,
     ) -> Result<(), Failure> {
-        let resource = self.resource(&reference_kind(reference))?;
+        let resource = self.ctx.resource(&reference_kind(reference))?;
         self.patch(&resource, &reference.name, patch).await
     }
 
@@ -162,7 +154,7 @@ impl Effects<'_> {
             group: group.to_owned(),
             kind: text("/kind").to_owned(),
         };
-        let mut resource = self.resource(&kind)?;
+        let mut resource = self.ctx.resource(&kind)?;
         version.clone_into(&mut resource.version);
         let mut object = object.clone();
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -176,32 +168,43 @@ impl Effects<'_> {
         }
     }
 
-    /// The Machine says that it goes before it goes: who looks at it then knows why.
     async fn remediate(&self, remediation: &Remediation) -> Result<(), Failure> {
         let key = self.key(&remediation.machine);
-        let patch = Patch::Merge(remediation.patch());
-        let answer = self
-            .ctx
-            .patch_status(&self.writer, &kinds::MACHINE, &key, &patch)
-            .await;
-        match answer {
-            Ok(_) if remediation.delete => self.delete(&remediation.machine).await,
-            Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
-            Err(error) => Err(failure(
-                &format!("saying to Machine {key} what becomes of it"),
-                &error,
-            )),
+        if announce(self.ctx, &self.writer, &key, remediation).await? {
+            return self.delete(&remediation.machine).await;
         }
+        Ok(())
     }
 
     async fn delete(&self, name: &str) -> Result<(), Failure> {
         let key = self.key(name);
-        let Some(machine): Option<std::sync::Arc<Object>> = self.ctx.get(&kinds::MACHINE, &key)
-        else {
-            return Ok(());
-        };
-        self.unconfirmed.ask(&self.set, name, Wish::Gone);
-        let answer = self.ctx.delete(&kinds::MACHINE, &machine).await;
-        answer.map_err(|error| failure(&format!("deleting Machine {key}"), &error))
+        if self.ctx.get(&kinds::MACHINE, &key).is_some() {
+            self.unconfirmed.ask(&self.set, name, Wish::Gone);
+        }
+        self.ctx.delete_named(&kinds::MACHINE, &key).await
+    }
+}
+
+/// A Machine says that it goes before it goes: who looks at it then knows why. Answers whether it is to go now.
+///
+/// # Errors
+/// When it could not be said.
+pub(crate) async fn announce(
+    ctx: &Ctx,
+    writer: &Writer,
+    machine: &ObjectKey,
+    remediation: &Remediation,
+) -> Result<bool, Failure> {
+    let patch = Patch::Merge(remediation.patch());
+    let answer = ctx
+        .patch_status(writer, &kinds::MACHINE, machine, &patch)
+        .await;
+    match answer {
+        Ok(_) => Ok(remediation.delete),
+        Err(ApiError::NotFound(_)) => Ok(false),
+        Err(error) => {
+            let doing = format!("saying to Machine {machine} what becomes of it");
+            Err(failure(&doing, &error))
+        }
     }
 }

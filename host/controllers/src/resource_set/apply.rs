@@ -22,8 +22,8 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// The most sentences that are kept of one resource.
 const LINES_MAX: usize = 10;
 
-/// How long one object may take. A cluster that answers nothing for so long is left for now: others wait for their turn in the same look,
-/// which has two minutes.
+/// How long one object may take. A cluster that answers nothing for so long is left until its next turn: others wait for theirs in the same
+/// look, which has two minutes.
 const ANSWER: Duration = Duration::from_secs(15);
 
 /// What a server serves, asked once for each group and version.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_api::condition;
 use capstan_api::reason::condition_type;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -116,12 +117,8 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
 /// tell which members are gone.
 #[must_use]
 pub fn is_in_doubt(machine: &Value) -> bool {
-    let conditions = machine.pointer("/status/conditions");
-    let mut conditions = conditions.and_then(Value::as_array).into_iter().flatten();
-    conditions.any(|condition| {
-        text(condition, "/type") == condition_type::ETCD_MEMBER_HEALTHY
-            && text(condition, "/status") != "True"
-    })
+    let member = condition::read(machine, condition_type::ETCD_MEMBER_HEALTHY);
+    member.is_some_and(|member| member.status != "True")
 }
 
 /// After what time the plugin is asked again whether all is still there.

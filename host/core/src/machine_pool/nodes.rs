@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use capstan_api::annotation;
 use capstan_api::v1beta2::MachinePoolNodeReference;
+use capstan_api::{annotation, condition};
 use serde_json::{Map, Value, json};
 
 use super::observed::{Observed, text};
@@ -61,10 +61,7 @@ fn reference(node: &Value) -> MachinePoolNodeReference {
 /// Whether a Node says that it is ready.
 #[must_use]
 pub fn is_ready(node: &Value) -> bool {
-    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| {
-        text(condition, "/type") == Some("Ready") && text(condition, "/status") == Some("True")
-    })
+    condition::read(node, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
 /// What is written onto the Nodes of the machines: whose they are, and that they may be used.

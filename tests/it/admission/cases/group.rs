@@ -4,13 +4,10 @@ use serde_json::{Value, json};
 
 use super::{Case, TAINTS, annotated, new, spec, taints, update};
 
-/// Rules that MachineSets and MachineDeployments share.
-pub(super) fn groups(of: &'static str) -> Vec<Case> {
+/// Rules about the template of Machines, wherever there is one.
+fn templates(of: &'static str) -> Vec<Case> {
     let template = |template: Value| spec(json!({ "template": template }));
-    let selector = |selector: Value| spec(json!({ "selector": selector }));
-    let naming = |template: &str| spec(json!({"machineNaming": {"template": template}}));
-    let expression = |expression: Value| selector(json!({"matchExpressions": [expression]}));
-    let mut all = vec![
+    vec![
         new(
             "4.3",
             of,
@@ -35,6 +32,29 @@ pub(super) fn groups(of: &'static str) -> Vec<Case> {
             template(json!({"spec": {"version": "1.x"}})),
             "must be a version such as",
         ),
+        new(
+            "4.3",
+            of,
+            template(json!({"metadata": {"labels": {"other": "no value"}}})),
+            "is not a valid label",
+        ),
+        new(
+            "4.3",
+            of,
+            template(json!({"metadata": {"annotations": {"no key": "a"}}})),
+            "not a valid annotation key",
+        ),
+    ]
+}
+
+/// Rules that MachineSets and MachineDeployments share.
+pub(super) fn groups(of: &'static str) -> Vec<Case> {
+    let template = |template: Value| spec(json!({ "template": template }));
+    let selector = |selector: Value| spec(json!({ "selector": selector }));
+    let naming = |template: &str| spec(json!({"machineNaming": {"template": template}}));
+    let expression = |expression: Value| selector(json!({"matchExpressions": [expression]}));
+    let mut all = templates(of);
+    all.extend([
         new(
             "4.3",
             of,
@@ -86,20 +106,8 @@ pub(super) fn groups(of: &'static str) -> Vec<Case> {
         new(
             "4.3",
             of,
-            template(json!({"metadata": {"labels": {"other": "no value"}}})),
-            "is not a valid label",
-        ),
-        new(
-            "4.3",
-            of,
             template(json!({"metadata": {"labels": {"no key": "a"}}})),
             "is not a valid label",
-        ),
-        new(
-            "4.3",
-            of,
-            template(json!({"metadata": {"annotations": {"no key": "a"}}})),
-            "not a valid annotation key",
         ),
         new(
             "4.3",
@@ -125,7 +133,7 @@ pub(super) fn groups(of: &'static str) -> Vec<Case> {
             template(json!({"spec": taints("node-role.kubernetes.io/control-plane")})),
             "is not for workers",
         ),
-    ];
+    ]);
     all.extend(
         TAINTS.map(|(key, words)| new("4.9", of, template(json!({"spec": taints(key)})), words)),
     );
@@ -182,48 +190,13 @@ pub(super) fn pools() -> Vec<Case> {
     let of = "pool";
     let template = |template: Value| spec(json!({ "template": template }));
     let size = "cluster.x-k8s.io/cluster-api-autoscaler-node-group-min-size";
-    vec![
-        new(
-            "4.3",
-            of,
-            template(json!({"spec": {"bootstrap": {"dataSecretName": null}}})),
-            "set configRef",
-        ),
-        new(
-            "4.3",
-            of,
-            template(json!({"spec": {"clusterName": "other"}})),
-            "must be the same as clusterName",
-        ),
-        update(
-            "4.3",
-            of,
-            spec(json!({"clusterName": "other", "template": {"spec": {"clusterName": "other"}}})),
-            "cannot be changed",
-        ),
-        new(
-            "4.3",
-            of,
-            template(json!({"spec": {"version": "1.x"}})),
-            "must be a version such as",
-        ),
+    let mut all = templates(of);
+    all.extend([
         new(
             "4.3",
             of,
             template(json!({"spec": taints("example.com/mine")})),
             "taints of MachinePools are not propagated",
-        ),
-        new(
-            "4.3",
-            of,
-            template(json!({"metadata": {"labels": {"other": "no value"}}})),
-            "is not a valid label",
-        ),
-        new(
-            "4.3",
-            of,
-            template(json!({"metadata": {"annotations": {"no key": "a"}}})),
-            "not a valid annotation key",
         ),
         new("4.3", of, annotated(size, "few"), "must be whole numbers"),
         new(
@@ -232,7 +205,8 @@ pub(super) fn pools() -> Vec<Case> {
             spec(json!({"providerIDList": [""]})),
             "spec.providerIDList[0]",
         ),
-    ]
+    ]);
+    all
 }
 
 pub(super) fn checks_and_drain_rules() -> Vec<Case> {

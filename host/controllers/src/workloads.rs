@@ -63,6 +63,8 @@ pub enum WorkloadEvent {
     Connected,
     /// There is none any more.
     Disconnected,
+    /// No API server that answers is ready any more: etcd may have lost its majority.
+    NotReady,
     /// The last good probe has become too old for somebody (50 s: Cluster; 5 min: Machines).
     ProbeStale,
     /// A Node changed in more than its heartbeat.

@@ -367,15 +367,21 @@ impl Keeper {
         stale_told: &mut usize,
     ) -> End {
         let mut failures = 0_u32;
+        let mut was_ready = true;
         loop {
             sleep(PROBE_EVERY).await;
             let mut answer = probe(api, READY).await;
+            let is_ready = answer.is_ok();
             if matches!(answer, Err(Failed::Other(_))) {
                 if self.is_ready_elsewhere(made).await {
                     return End::Elsewhere;
                 }
+                if was_ready {
+                    self.tell(WorkloadEvent::NotReady);
+                }
                 answer = probe(api, ALIVE).await;
             }
+            was_ready = is_ready;
             match answer {
                 Ok(()) => {
                     failures = 0;

@@ -29,6 +29,8 @@ const UNREADY: u32 = 3;
 
 /// It does not even refuse.
 const SILENT: u32 = 4;
+/// No etcd is there for any of them.
+const WITHOUT_ETCD: u32 = 5;
 
 /// What a host has behind this fence.
 pub(crate) fn host_behind(fence: Fence) -> Ctx {
@@ -247,7 +249,7 @@ impl KubeApi for Fake {
             }
             match health {
                 UP => Ok(String::new()),
-                UNREADY if path != "/readyz" => Ok(String::new()),
+                UNREADY | WITHOUT_ETCD if path != "/readyz" => Ok(String::new()),
                 REFUSING => Err(ApiError::Forbidden("Unauthorized".to_owned())),
                 _ => Err(ApiError::Unavailable("connection refused".to_owned())),
             }
@@ -362,6 +364,7 @@ fn word(change: &WorkloadChange) -> &'static str {
     match change.event {
         WorkloadEvent::Connected => "connected",
         WorkloadEvent::Disconnected => "disconnected",
+        WorkloadEvent::NotReady => "not ready",
         WorkloadEvent::ProbeStale => "stale",
         WorkloadEvent::Node(_) => "node",
     }
@@ -474,6 +477,7 @@ async fn five_failed_probes_end_a_connection_and_old_news_is_told() {
     let last = world.workloads.status(&cluster()).last_success;
     let since = tokio::time::Instant::now();
     world.fake.be(DOWN);
+    assert_eq!(world.next().await, "not ready");
     // When the Cluster's RemoteConnectionProbe becomes False.
     assert_eq!(world.next().await, "stale");
     let told = since.elapsed().as_secs();
@@ -505,6 +509,25 @@ async fn a_server_whose_etcd_is_dead_is_left_for_another_one() {
         2,
         "a client of its own, since the old one keeps its connection"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_no_server_is_ready_any_more_is_told_once_each_time() {
+    let mut world = world();
+    world.fake.give_kubeconfig();
+    world.workloads.keep(&cluster());
+    assert_eq!(world.next().await, "connected");
+    for _ in 0..2 {
+        world.fake.be(WITHOUT_ETCD);
+        let since = tokio::time::Instant::now();
+        assert_eq!(world.next().await, "not ready");
+        assert!(since.elapsed() <= Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(world.workloads.status(&cluster()).connected);
+        world.fake.be(UP);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    assert!(world.changes.try_recv().is_err());
 }
 
 #[tokio::test(start_paused = true)]

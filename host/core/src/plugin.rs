@@ -44,7 +44,7 @@ pub struct Candidate {
     pub roles: Vec<String>,
     /// Capabilities that still have to be granted.
     pub missing: Vec<Missing>,
-    /// What is granted, and left out by the ceiling of the host.
+    /// What is granted or set as a limit, and left out by the ceiling of the host.
     pub cuts: Vec<String>,
     /// Capabilities that are granted.
     pub granted: Vec<String>,

@@ -405,4 +405,29 @@ impl Limits {
             concurrency: self.concurrency.clamp(1, ceilings.concurrency.max(1)),
         }
     }
+
+    /// What [`Limits::within`] takes away, in words for people, with the names of the Plugin's `spec.limits`.
+    #[must_use]
+    pub fn cuts(self, ceilings: Self) -> Vec<String> {
+        let left = self.within(ceilings).named();
+        let both = self.named().into_iter().zip(left);
+        both.filter(|((_, asked), (_, left))| asked > left)
+            .map(|(_, (name, left))| format!("limits {name} above {left}"))
+            .collect()
+    }
+
+    /// Each by its name in a Plugin's `spec.limits`, in that unit.
+    fn named(self) -> [(&'static str, u128); 9] {
+        [
+            ("memoryBytes", self.memory_bytes as u128),
+            ("cpuMs", self.cpu.as_millis()),
+            ("wallMs", self.wall.as_millis()),
+            ("httpCalls", self.http_requests.into()),
+            ("httpBodyBytes", self.http_body_bytes as u128),
+            ("logBytes", self.log_bytes as u128),
+            ("answerBytes", self.answer_bytes as u128),
+            ("stateBytes", self.state_bytes as u128),
+            ("concurrency", self.concurrency as u128),
+        ]
+    }
 }

@@ -206,6 +206,15 @@ impl Loaded {
         }
     }
 
+    /// The most that a call may use, whatever a Plugin object says.
+    #[must_use]
+    pub fn ceilings(&self) -> Limits {
+        match &self.body {
+            Body::Component(prepared) => prepared.engine.options.ceilings,
+            Body::Native(_) => Limits::ceilings(),
+        }
+    }
+
     /// Who has signed it, as far as anybody looked.
     #[must_use]
     pub fn signed(&self) -> Signed {

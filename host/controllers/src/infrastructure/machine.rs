@@ -406,13 +406,14 @@ mod tests {
 
     use super::*;
     use crate::kube_api::KubeApi;
-    use crate::workloads::tests::{Fake, host_of};
+    use crate::kube_api::staged::Staged;
+    use crate::workloads::tests::host_of;
 
     /// What the plugin would be given of this Secret for a machine of cluster `one`.
     async fn given(name: &str, secret: Value) -> Result<Vec<u8>, Failure> {
-        let fake = Fake::new();
-        fake.holds(secret);
-        let ctx = host_of(fake as Arc<dyn KubeApi>);
+        let api = Staged::new();
+        api.hold(&kinds::SECRET, secret);
+        let ctx = host_of(api as Arc<dyn KubeApi>);
         let object = infra_machine("m", "machine");
         let cluster = json!({"metadata": {"namespace": "ns", "name": "one"}});
         let observed = Observed {
@@ -445,7 +446,10 @@ mod tests {
     #[tokio::test]
     async fn a_machine_is_given_no_kubeconfig_and_nothing_of_another_cluster() {
         assert_eq!(given("m", of("one", "m")).await.unwrap(), b"data");
-        let brought = json!({"type": "Opaque", "data": {"value": "ZGF0YQ=="}});
+        let brought = json!({
+            "metadata": {"namespace": "ns", "name": "mine"},
+            "type": "Opaque", "data": {"value": "ZGF0YQ=="},
+        });
         assert_eq!(given("mine", brought).await.unwrap(), b"data");
         let reason = |given: Result<Vec<u8>, Failure>| given.unwrap_err().reason;
         let theirs = given("two-kubeconfig", of("two", "two-kubeconfig")).await;
@@ -456,7 +460,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_owner_reference_to_a_machine_that_names_another_gives_nothing() {
-        let ctx = host_of(Fake::new() as Arc<dyn KubeApi>);
+        let ctx = host_of(Staged::new() as Arc<dyn KubeApi>);
         let machine = json!({
             "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
             "metadata": {"namespace": "ns", "name": "m", "uid": "machine", "resourceVersion": "20"},

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use futures::future::BoxFuture;
@@ -19,6 +20,9 @@ type Event = Result<WatchEvent, ApiError>;
 /// Events that a test may give before anybody reads them.
 const EVENTS_MAX: usize = 100;
 
+/// What a test does while a request is under way.
+type Doing = Arc<dyn Fn() -> BoxFuture<'static, Result<(), ApiError>> + Send + Sync>;
+
 /// What becomes of a request.
 #[derive(Clone)]
 pub(crate) enum Act {
@@ -26,8 +30,20 @@ pub(crate) enum Act {
     Refuse(ApiError),
     /// It is never answered.
     Hang,
+    /// It is answered after this time.
+    Wait(Duration),
+    /// It is answered once this is done.
+    Do(Doing),
     /// A watch ends at once.
     End,
+    /// A list does not end: there is always another page.
+    Endless,
+}
+
+/// Where an object is, by what it says itself.
+fn key_of(object: &Value) -> ObjectKey {
+    let text = |of: &str| object["metadata"][of].as_str().unwrap_or_default();
+    ObjectKey::new(text("namespace"), text("name"))
 }
 
 /// The server. It begins at version 10.
@@ -36,13 +52,14 @@ pub(crate) struct Staged(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Objects by the path of their collection.
-    objects: BTreeMap<String, Vec<Value>>,
+    /// Objects by the path of their collection, and by their namespace and name.
+    objects: BTreeMap<String, BTreeMap<ObjectKey, Value>>,
     /// How often something was changed.
     changes: u64,
     /// What becomes of requests, by what their words begin with.
     acts: BTreeMap<String, Act>,
     asked: Vec<String>,
+    patches: Vec<Patch>,
     watches: Vec<(String, mpsc::Sender<Event>)>,
 }
 
@@ -67,8 +84,7 @@ impl Staged {
         state.changes = state.changes.saturating_add(1);
         object["metadata"]["resourceVersion"] = state.version().into();
         let all = state.objects.entry(resource.path(None, None)).or_default();
-        all.retain(|other| other["metadata"]["name"] != object["metadata"]["name"]);
-        all.push(object.clone());
+        all.insert(key_of(&object), object.clone());
         object
     }
 
@@ -105,6 +121,11 @@ impl Staged {
         asked.cloned().collect()
     }
 
+    /// The patches that were sent.
+    pub(crate) fn patches(&self) -> Vec<Patch> {
+        self.lock().patches.clone()
+    }
+
     /// How many watch these.
     pub(crate) fn watched(&self, resource: &Resource) -> usize {
         let path = resource.path(None, None);
@@ -114,8 +135,8 @@ impl Staged {
             .count()
     }
 
-    /// Notes a request and does what is told of it; whether a watch is to end.
-    async fn note(&self, words: String) -> Result<bool, ApiError> {
+    /// Notes a request and does what is told of it. What is left of that is for who answers.
+    async fn note(&self, words: String) -> Result<Option<Act>, ApiError> {
         let act = {
             let mut state = self.lock();
             let mut acts = state.acts.iter();
@@ -125,21 +146,21 @@ impl Staged {
             act
         };
         match act {
-            None => Ok(false),
-            Some(Act::End) => Ok(true),
+            None | Some(Act::End | Act::Endless) => Ok(act),
             Some(Act::Refuse(error)) => Err(error),
             Some(Act::Hang) => std::future::pending().await,
+            Some(Act::Wait(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(None)
+            }
+            Some(Act::Do(doing)) => doing().await.map(|()| None),
         }
     }
 
     fn find(&self, resource: &Resource, key: &ObjectKey) -> Result<Value, ApiError> {
         let state = self.lock();
         let all = state.objects.get(&resource.path(None, None));
-        let found = all.into_iter().flatten().find(|object| {
-            let metadata = &object["metadata"];
-            metadata["name"] == *key.name
-                && metadata["namespace"].as_str().unwrap_or_default() == key.namespace
-        });
+        let found = all.and_then(|all| all.get(key));
         let missing = || ApiError::NotFound(format!("{} {key} not found", resource.plural));
         found.cloned().ok_or_else(missing)
     }
@@ -151,16 +172,18 @@ impl KubeApi for Staged {
         resource: &'a Resource,
         _: &'a Selection,
         _: u32,
-        _: Option<&'a str>,
+        page: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Page, ApiError>> {
         async move {
             let path = resource.path(None, None);
-            self.note(format!("list {path}")).await?;
+            let is_endless = matches!(self.note(format!("list {path}")).await?, Some(Act::Endless));
+            let page = page.map_or(0, |page| page.parse::<usize>().unwrap());
             let state = self.lock();
+            let objects = state.objects.get(&path).into_iter().flatten();
             Ok(Page {
-                items: state.objects.get(&path).cloned().unwrap_or_default(),
+                items: objects.map(|(_, object)| object.clone()).collect(),
                 resource_version: state.version(),
-                next: None,
+                next: is_endless.then(|| page.saturating_add(1).to_string()),
             })
         }
         .boxed()
@@ -174,11 +197,11 @@ impl KubeApi for Staged {
     ) -> BoxFuture<'a, Result<BoxStream<'static, Event>, ApiError>> {
         async move {
             let path = resource.path(None, None);
-            let is_over = self
+            let act = self
                 .note(format!("watch {path} after {resource_version}"))
                 .await?;
             let (watch, events) = mpsc::channel(EVENTS_MAX);
-            if !is_over {
+            if !matches!(act, Some(Act::End)) {
                 self.lock().watches.push((path, watch));
             }
             let events = futures::stream::unfold(events, |mut events| async move {
@@ -212,6 +235,10 @@ impl KubeApi for Staged {
         async move {
             let path = resource.path(Some(namespace), None);
             self.note(format!("create {path}")).await?;
+            if self.find(resource, &key_of(object)).is_ok() {
+                let words = format!("{} are there already", resource.plural);
+                return Err(ApiError::AlreadyExists(words));
+            }
             Ok(self.hold(resource, object.clone()))
         }
         .boxed()
@@ -237,11 +264,12 @@ impl KubeApi for Staged {
         resource: &'a Resource,
         key: &'a ObjectKey,
         _: Option<&'a str>,
-        _: &'a Patch,
+        patch: &'a Patch,
         _: &'a str,
     ) -> BoxFuture<'a, Result<Value, ApiError>> {
         async move {
             let path = resource.path(Some(&key.namespace), Some(&key.name));
+            self.lock().patches.push(patch.clone());
             self.note(format!("patch {path}")).await?;
             self.find(resource, key)
         }

@@ -67,6 +67,8 @@ fn candidate(
     let manifest = loaded.manifest().clone();
     let missing = loaded.missing(&grants);
     let effective = loaded.effective(&grants);
+    let mut cuts = loaded.cuts(&grants);
+    cuts.extend(grants::cuts(&plugin.spec, loaded.ceilings()));
     let granted = manifest
         .capabilities
         .iter()
@@ -88,7 +90,7 @@ fn candidate(
             .iter()
             .map(|kind| kind.as_str().to_owned())
             .collect(),
-        cuts: loaded.cuts(&grants),
+        cuts,
         missing: missing
             .into_iter()
             .map(|m| Missing {

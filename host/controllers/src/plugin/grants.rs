@@ -194,6 +194,11 @@ pub(super) fn limits(spec: &PluginSpec) -> Limits {
     changed(Limits::default(), spec.limits.as_ref())
 }
 
+/// What the engine's ceilings take away of the limits that the object names.
+pub(super) fn cuts(spec: &PluginSpec, ceilings: Limits) -> Vec<String> {
+    changed(ceilings, spec.limits.as_ref()).cuts(ceilings)
+}
+
 /// These limits with what somebody says of them.
 fn changed(mut limits: Limits, said: Option<&PluginLimits>) -> Limits {
     let Some(said) = said else {
@@ -267,11 +272,14 @@ mod tests {
         let said = serde_json::from_value(json!({
             "source": {"file": {"path": "p"}}, "limits": {"answerBytes": 40, "stateBytes": 50, "logBytes": 5},
         }));
-        let within = super::limits(&said.unwrap()).within(limits);
+        let said = said.unwrap();
+        let within = super::limits(&said).within(limits);
         assert_eq!(
             (within.answer_bytes, within.state_bytes, within.log_bytes),
             (30, 0, 5)
         );
+        let cut = ["limits answerBytes above 30", "limits stateBytes above 0"];
+        assert_eq!(super::cuts(&said, limits), cut);
     }
 
     #[test]

@@ -252,7 +252,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::workloads::tests::Fake;
+    use crate::kube_api::staged::{Act, Staged};
 
     fn item(name: &str) -> Item {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
@@ -269,8 +269,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cluster_that_does_not_answer_is_left_after_one_object() {
-        let api = Fake::new();
-        api.fall_silent();
+        let api = Staged::new();
+        api.act("", Act::Hang);
         let all = Sync {
             cluster: "c".to_owned(),
             items: vec![item("one"), item("two")],

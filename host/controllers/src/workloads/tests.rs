@@ -1,42 +1,31 @@
 //! Cases of the connection keeper, with an API server and a clock of our own. Time is virtual.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use capstan_core::material::{KUBECONFIG, secret_key, secret_object};
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 mod endless;
 
 use super::*;
 use crate::ctx::SystemClock;
 use crate::fence::Fence;
-use crate::kube_api::{
-    ApiError, Duplex, Page, Patch, Preconditions, Resource, Selection, WatchEvent,
-};
+use crate::kube_api::staged::{Act, Staged};
+use crate::kube_api::{ApiError, WatchEvent};
 
-/// What `GET /` answers.
-const UP: u32 = 0;
-const DOWN: u32 = 1;
-/// 401, once.
-const REFUSING: u32 = 2;
-/// It answers, but its etcd does not, until another client is made.
-const UNREADY: u32 = 3;
-
-/// It does not even refuse.
-const SILENT: u32 = 4;
-/// No etcd is there for any of them.
-const WITHOUT_ETCD: u32 = 5;
+/// What is asked of a server that is looked at, and of one that may be ready.
+const PROBE: &str = "get /";
+const READY: &str = "get /readyz";
 
 /// What a host has behind this fence.
 pub(crate) fn host_behind(fence: Fence) -> Ctx {
     Ctx {
         fence,
-        ..host_of(Fake::new())
+        ..host_of(Staged::new())
     }
 }
 
@@ -46,230 +35,21 @@ pub(crate) fn host_of(api: Arc<dyn KubeApi>) -> Ctx {
     Ctx::new(api, connect, clock, Tasks::default(), "ns")
 }
 
-/// What becomes of an eviction.
-type Evicting = Box<dyn Fn() -> BoxFuture<'static, Result<Value, ApiError>> + Send + Sync>;
-
-/// Both clusters: the management cluster holds one Secret, the workload cluster some Nodes.
-pub(crate) struct Fake {
-    health: AtomicU32,
-    probes: AtomicUsize,
-    secret: Mutex<Option<Value>>,
-    nodes: Mutex<Vec<Value>>,
-    /// There is always another page.
-    is_endless: AtomicBool,
-    /// How many seconds a list takes.
-    list_takes_s: AtomicU32,
-    /// The only Pod.
-    pod: Mutex<Option<Value>>,
-    events: broadcast::Sender<WatchEvent>,
-    evicting: OnceLock<Evicting>,
-    /// Patches that were sent, which all fail.
-    patches: Mutex<Vec<Patch>>,
-}
-
-impl Fake {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            health: AtomicU32::new(UP),
-            probes: AtomicUsize::new(0),
-            secret: Mutex::default(),
-            nodes: Mutex::default(),
-            is_endless: AtomicBool::new(false),
-            list_takes_s: AtomicU32::new(0),
-            pod: Mutex::default(),
-            events: broadcast::channel(16).0,
-            evicting: OnceLock::new(),
-            patches: Mutex::default(),
-        })
-    }
-
-    /// There is this Secret, whatever name is asked for.
-    pub(crate) fn holds(&self, secret: Value) {
-        *self.secret.lock().unwrap() = Some(secret);
-    }
-
-    /// The patches that were sent.
-    pub(crate) fn patches(&self) -> Vec<Patch> {
-        self.patches.lock().unwrap().clone()
-    }
-
-    /// Evictions end like this.
-    pub(crate) fn evicts(
-        &self,
-        how: impl Fn() -> BoxFuture<'static, Result<Value, ApiError>> + Send + Sync + 'static,
-    ) {
-        assert!(self.evicting.set(Box::new(how)).is_ok());
-    }
-
-    /// Answers nothing any more, not even that it does not.
-    pub(crate) fn fall_silent(&self) {
-        self.be(SILENT);
-    }
-
-    fn be(&self, health: u32) {
-        self.health.store(health, Ordering::SeqCst);
-    }
-
-    fn give_kubeconfig(&self) {
-        self.give("kubeconfig");
-    }
-
-    fn give(&self, kubeconfig: &str) {
-        let object = secret_object(
-            &secret_key(&cluster(), KUBECONFIG),
-            "c",
-            None,
-            &[("value", kubeconfig.as_bytes())],
-        );
-        self.holds(object);
-    }
-}
-
-fn never<'a, T: 'a>() -> BoxFuture<'a, Result<T, ApiError>> {
-    async { Err(ApiError::Invalid("not asked for in these tests".to_owned())) }.boxed()
-}
-
-impl KubeApi for Fake {
-    fn list<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: &'a Selection,
-        _: u32,
-        at: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Page, ApiError>> {
-        let page = at.map_or(0, |at| at.parse::<usize>().unwrap());
-        let is_endless = self.is_endless.load(Ordering::SeqCst);
-        let items = self.nodes.lock().unwrap().clone();
-        let takes = Duration::from_secs(self.list_takes_s.load(Ordering::SeqCst).into());
-        async move {
-            tokio::time::sleep(takes).await;
-            Ok(Page {
-                items,
-                resource_version: "10".to_owned(),
-                next: is_endless.then(|| page.saturating_add(1).to_string()),
-            })
-        }
-        .boxed()
-    }
-
-    fn watch<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: &'a Selection,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<WatchEvent, ApiError>>, ApiError>> {
-        let events = self.events.subscribe();
-        async move {
-            let stream = stream::unfold(events, |mut events| async move {
-                events.recv().await.ok().map(|event| (Ok(event), events))
-            });
-            Ok(stream.boxed())
-        }
-        .boxed()
-    }
-
-    fn get<'a>(
-        &'a self,
-        resource: &'a Resource,
-        key: &'a ObjectKey,
-    ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        let found = if resource.kind == "Pod" {
-            self.pod.lock().unwrap().clone()
-        } else if key.name.starts_with("of-many-") {
-            // Their kubeconfigs say which they are.
-            let name = key.name.as_bytes();
-            Some(secret_object(key, "c", None, &[("value", name)]))
-        } else {
-            self.secret.lock().unwrap().clone()
-        };
-        async move { found.ok_or_else(|| ApiError::NotFound("no such object".to_owned())) }.boxed()
-    }
-
-    fn create<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: &'a str,
-        _: &'a Value,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        if self.secret.lock().unwrap().is_none() {
-            return never();
-        }
-        async { Err(ApiError::AlreadyExists("the Secret is there".to_owned())) }.boxed()
-    }
-
-    fn create_subresource<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: &'a ObjectKey,
-        _: &'a str,
-        _: &'a Value,
-    ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        self.evicting.get().map_or_else(never, |how| how())
-    }
-
-    fn patch<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: &'a ObjectKey,
-        _: Option<&'a str>,
-        patch: &'a Patch,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Value, ApiError>> {
-        self.patches.lock().unwrap().push(patch.clone());
-        never()
-    }
-
-    fn delete<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: &'a ObjectKey,
-        _: &'a Preconditions,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
-        never()
-    }
-
-    fn port_forward<'a>(
-        &'a self,
-        _: &'a ObjectKey,
-        _: u16,
-    ) -> BoxFuture<'a, Result<Box<dyn Duplex>, ApiError>> {
-        never()
-    }
-
-    fn get_raw<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<String, ApiError>> {
-        self.probes.fetch_add(1, Ordering::SeqCst);
-        let health = self.health.load(Ordering::SeqCst);
-        if health == REFUSING {
-            self.be(UP);
-        }
-        async move {
-            if health == SILENT {
-                std::future::pending::<()>().await;
-            }
-            match health {
-                UP => Ok(String::new()),
-                UNREADY | WITHOUT_ETCD if path != "/readyz" => Ok(String::new()),
-                REFUSING => Err(ApiError::Forbidden("Unauthorized".to_owned())),
-                _ => Err(ApiError::Unavailable("connection refused".to_owned())),
-            }
-        }
-        .boxed()
-    }
-
-    fn shown_certificate(&self) -> BoxFuture<'_, Result<Option<Vec<u8>>, ApiError>> {
-        async { Ok(None) }.boxed()
-    }
+/// Nobody is at home.
+fn down() -> Act {
+    Act::Refuse(ApiError::Unavailable("connection refused".to_owned()))
 }
 
 struct FakeConnect {
-    api: Arc<Fake>,
+    server: Arc<Staged>,
     /// Another server, for kubeconfigs with this beginning.
-    other: Option<(&'static str, Arc<Fake>)>,
+    other: Option<(&'static str, Arc<Staged>)>,
+    /// The load balancer leads the next client to a server that is ready.
+    leads_elsewhere: AtomicBool,
     made: AtomicUsize,
     own_pod: Option<OwnPod>,
     /// The server at the address inside.
-    inside: Arc<Fake>,
+    inside: Arc<Staged>,
 }
 
 impl Connect for FakeConnect {
@@ -278,12 +58,11 @@ impl Connect for FakeConnect {
         text: &'a str,
     ) -> BoxFuture<'a, Result<Arc<dyn KubeApi>, ConnectError>> {
         self.made.fetch_add(1, Ordering::SeqCst);
-        if self.api.health.load(Ordering::SeqCst) == UNREADY {
-            // The load balancer leads it to another server.
-            self.api.be(UP);
+        if self.leads_elsewhere.swap(false, Ordering::SeqCst) {
+            self.server.act(READY, None);
         }
         let other = self.other.iter().find(|(begin, _)| text.starts_with(begin));
-        let api = Arc::clone(other.map_or(&self.api, |(_, api)| api)) as Arc<dyn KubeApi>;
+        let api = Arc::clone(other.map_or(&self.server, |(_, api)| api)) as Arc<dyn KubeApi>;
         async move { Ok(api) }.boxed()
     }
 
@@ -312,8 +91,10 @@ impl Clock for VirtualClock {
     }
 }
 
+/// Both clusters: the management cluster holds the kubeconfig, the workload cluster some Nodes.
 struct World {
-    fake: Arc<Fake>,
+    api: Arc<Staged>,
+    server: Arc<Staged>,
     connect: Arc<FakeConnect>,
     workloads: Workloads,
     changes: mpsc::Receiver<WorkloadChange>,
@@ -327,17 +108,18 @@ fn world() -> World {
     world_with(None, None)
 }
 
-fn world_with(other: Option<(&'static str, Arc<Fake>)>, own_pod: Option<OwnPod>) -> World {
-    let fake = Fake::new();
+fn world_with(other: Option<(&'static str, Arc<Staged>)>, own_pod: Option<OwnPod>) -> World {
+    let (api, server) = (Staged::new(), Staged::new());
     let connect = Arc::new(FakeConnect {
-        api: Arc::clone(&fake),
+        server: Arc::clone(&server),
         other,
+        leads_elsewhere: AtomicBool::new(false),
         made: AtomicUsize::new(0),
         own_pod,
-        inside: Fake::new(),
+        inside: Staged::new(),
     });
     let workloads = Workloads::new(
-        Arc::clone(&fake) as Arc<dyn KubeApi>,
+        Arc::clone(&api) as Arc<dyn KubeApi>,
         Secrets::default(),
         Arc::clone(&connect) as Arc<dyn Connect>,
         Arc::new(VirtualClock(tokio::time::Instant::now())),
@@ -347,7 +129,8 @@ fn world_with(other: Option<(&'static str, Arc<Fake>)>, own_pod: Option<OwnPod>)
     let (sender, changes) = mpsc::channel(8192);
     workloads.listen(move |change| sender.try_send(change.clone()).unwrap());
     World {
-        fake,
+        api,
+        server,
         connect,
         workloads,
         changes,
@@ -357,6 +140,23 @@ fn world_with(other: Option<(&'static str, Arc<Fake>)>, own_pod: Option<OwnPod>)
 impl World {
     async fn next(&mut self) -> &'static str {
         word(&self.changes.recv().await.unwrap())
+    }
+
+    fn give_kubeconfig(&self, text: &str) {
+        give_kubeconfig(&self.api, &cluster(), text);
+    }
+}
+
+fn give_kubeconfig(api: &Staged, cluster: &ObjectKey, text: &str) {
+    let key = secret_key(cluster, KUBECONFIG);
+    let secret = secret_object(&key, &cluster.name, None, &[("value", text.as_bytes())]);
+    api.hold(&kinds::SECRET, secret);
+}
+
+/// The watch has to be open before something is sent on it.
+async fn watched(server: &Staged) {
+    while server.watched(&kinds::NODE) == 0 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -382,8 +182,8 @@ fn node(name: &str, version: &str, ready: &str, beat: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_new_cluster_is_noticed_soon_after_it_answers() {
     let mut world = world();
-    world.fake.be(DOWN);
-    world.fake.give_kubeconfig();
+    world.server.act(PROBE, down());
+    world.give_kubeconfig("kubeconfig");
     world.workloads.keep(&cluster());
     tokio::time::sleep(Duration::from_secs(20)).await;
     let connection = world.workloads.status(&cluster());
@@ -392,7 +192,7 @@ async fn a_new_cluster_is_noticed_soon_after_it_answers() {
         "{connection:?}"
     );
     assert!(world.workloads.get(&cluster()).is_none());
-    world.fake.be(UP);
+    world.server.act(PROBE, None);
     let since = tokio::time::Instant::now();
     assert_eq!(world.next().await, "connected");
     assert!(since.elapsed() <= Duration::from_secs(5));
@@ -417,7 +217,7 @@ async fn a_nudge_is_quicker_than_waiting() {
             .unwrap()
             .contains("c-kubeconfig")
     );
-    world.fake.give_kubeconfig();
+    world.give_kubeconfig("kubeconfig");
     let since = tokio::time::Instant::now();
     world.workloads.nudge(&cluster());
     assert_eq!(world.next().await, "connected");
@@ -427,43 +227,37 @@ async fn a_nudge_is_quicker_than_waiting() {
 #[tokio::test(start_paused = true)]
 async fn nodes_are_found_and_heartbeats_wake_nobody() {
     let mut world = world();
-    world.fake.give_kubeconfig();
-    *world.fake.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
+    world.give_kubeconfig("kubeconfig");
+    world.server.hold(&kinds::NODE, node("a", "1", "True", "x"));
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
     let workload = world.workloads.get(&cluster()).unwrap();
     assert_eq!(workload.nodes_by_provider_id("p://a").len(), 1);
     assert!(workload.nodes_by_provider_id("p://b").is_empty());
-    // The watch has to be open before something is sent on it.
-    while world.fake.events.receiver_count() == 0 {
-        tokio::task::yield_now().await;
-    }
-    world
-        .fake
-        .events
-        .send(WatchEvent::Applied(node("a", "11", "True", "y")))
-        .unwrap();
-    world
-        .fake
-        .events
-        .send(WatchEvent::Applied(node("a", "12", "False", "y")))
-        .unwrap();
+    watched(&world.server).await;
+    world.server.tell(
+        &kinds::NODE,
+        Ok(WatchEvent::Applied(node("a", "12", "True", "y"))),
+    );
+    world.server.tell(
+        &kinds::NODE,
+        Ok(WatchEvent::Applied(node("a", "13", "False", "y"))),
+    );
     let change = world.changes.recv().await.unwrap();
     let WorkloadEvent::Node(change) = change.event else {
         panic!("{change:?}")
     };
     assert_eq!(
         change.new.as_ref().unwrap().resource_version,
-        12,
+        13,
         "the heartbeat was not news"
     );
     let marked = marked(change.new.as_ref().unwrap(), &cluster()).unwrap();
     assert_eq!(marked.annotation(annotation::CLUSTER_NAME), Some("c"));
-    world
-        .fake
-        .events
-        .send(WatchEvent::Deleted(node("a", "13", "False", "y")))
-        .unwrap();
+    world.server.tell(
+        &kinds::NODE,
+        Ok(WatchEvent::Deleted(node("a", "14", "False", "y"))),
+    );
     assert_eq!(world.next().await, "node");
     assert!(workload.nodes_by_provider_id("p://a").is_empty());
 }
@@ -471,12 +265,12 @@ async fn nodes_are_found_and_heartbeats_wake_nobody() {
 #[tokio::test(start_paused = true)]
 async fn five_failed_probes_end_a_connection_and_old_news_is_told() {
     let mut world = world();
-    world.fake.give_kubeconfig();
+    world.give_kubeconfig("kubeconfig");
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
     let last = world.workloads.status(&cluster()).last_success;
     let since = tokio::time::Instant::now();
-    world.fake.be(DOWN);
+    world.server.act(PROBE, down());
     assert_eq!(world.next().await, "not ready");
     // When the Cluster's RemoteConnectionProbe becomes False.
     assert_eq!(world.next().await, "stale");
@@ -488,7 +282,7 @@ async fn five_failed_probes_end_a_connection_and_old_news_is_told() {
     assert!(!connection.connected);
     assert_eq!((connection.failures, connection.last_success), (5, last));
     assert_eq!(world.next().await, "stale", "again after five minutes");
-    world.fake.be(UP);
+    world.server.act(PROBE, None);
     assert_eq!(world.next().await, "connected");
     assert_eq!(world.workloads.status(&cluster()).failures, 0);
 }
@@ -496,10 +290,11 @@ async fn five_failed_probes_end_a_connection_and_old_news_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_server_whose_etcd_is_dead_is_left_for_another_one() {
     let mut world = world();
-    world.fake.give_kubeconfig();
+    world.give_kubeconfig("kubeconfig");
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
-    world.fake.be(UNREADY);
+    world.server.act(READY, down());
+    world.connect.leads_elsewhere.store(true, Ordering::SeqCst);
     let since = tokio::time::Instant::now();
     assert_eq!(world.next().await, "disconnected");
     assert_eq!(world.next().await, "connected");
@@ -514,17 +309,17 @@ async fn a_server_whose_etcd_is_dead_is_left_for_another_one() {
 #[tokio::test(start_paused = true)]
 async fn that_no_server_is_ready_any_more_is_told_once_each_time() {
     let mut world = world();
-    world.fake.give_kubeconfig();
+    world.give_kubeconfig("kubeconfig");
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
     for _ in 0..2 {
-        world.fake.be(WITHOUT_ETCD);
+        world.server.act(READY, down());
         let since = tokio::time::Instant::now();
         assert_eq!(world.next().await, "not ready");
         assert!(since.elapsed() <= Duration::from_secs(10));
         tokio::time::sleep(Duration::from_secs(300)).await;
         assert!(world.workloads.status(&cluster()).connected);
-        world.fake.be(UP);
+        world.server.act(READY, None);
         tokio::time::sleep(Duration::from_secs(20)).await;
     }
     assert!(world.changes.try_recv().is_err());
@@ -533,17 +328,12 @@ async fn that_no_server_is_ready_any_more_is_told_once_each_time() {
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_are_read_again_at_once() {
     let mut world = world();
-    world.fake.give_kubeconfig();
+    world.give_kubeconfig("kubeconfig");
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
-    let renewed = secret_object(
-        &secret_key(&cluster(), KUBECONFIG),
-        "c",
-        None,
-        &[("value", b"renewed")],
-    );
-    *world.fake.secret.lock().unwrap() = Some(renewed);
-    world.fake.be(REFUSING);
+    world.give_kubeconfig("renewed");
+    let refused = ApiError::Forbidden("Unauthorized".to_owned());
+    world.server.act(READY, Act::Refuse(refused));
     assert_eq!(world.next().await, "disconnected");
     let since = tokio::time::Instant::now();
     assert_eq!(world.next().await, "connected");
@@ -558,7 +348,7 @@ async fn refused_credentials_are_read_again_at_once() {
 #[tokio::test(start_paused = true)]
 async fn nothing_stays_of_a_cluster_that_is_dropped() {
     let mut world = world();
-    world.fake.give_kubeconfig();
+    world.give_kubeconfig("kubeconfig");
     world.workloads.keep(&cluster());
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
@@ -568,24 +358,25 @@ async fn nothing_stays_of_a_cluster_that_is_dropped() {
     assert!(!status.connected && status.last_success.is_none());
     assert!(status.since.is_some(), "tried since the start");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let probes = world.fake.probes.load(Ordering::SeqCst);
+    let probes = world.server.asked(PROBE).len();
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_eq!(world.fake.probes.load(Ordering::SeqCst), probes);
+    assert_eq!(world.server.asked(PROBE).len(), probes);
     assert_eq!(
-        Arc::strong_count(&world.fake),
-        3,
-        "the world's, the connector's and the management cluster's"
+        Arc::strong_count(&world.server),
+        2,
+        "the world's and the connector's"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_renewed_kubeconfig_takes_over_without_a_gap() {
-    let other = Fake::new();
-    other.list_takes_s.store(20, Ordering::SeqCst);
-    *other.nodes.lock().unwrap() = vec![node("b", "1", "True", "x")];
+    let other = Staged::new();
+    let takes = Act::Wait(Duration::from_secs(20));
+    other.act("list /api/v1/nodes", takes);
+    other.hold(&kinds::NODE, node("b", "1", "True", "x"));
     let mut world = world_with(Some(("renewed", Arc::clone(&other))), None);
-    world.fake.give_kubeconfig();
-    *world.fake.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
+    world.give_kubeconfig("kubeconfig");
+    world.server.hold(&kinds::NODE, node("a", "1", "True", "x"));
     world.workloads.keep(&cluster());
     assert_eq!(world.next().await, "connected");
     let knows = |world: &World, id: &str| {
@@ -593,8 +384,8 @@ async fn a_renewed_kubeconfig_takes_over_without_a_gap() {
         !workload.nodes_by_provider_id(id).is_empty()
     };
     // The new one does not lead to a server that answers: nothing changes.
-    other.be(DOWN);
-    world.fake.give("renewed");
+    other.act(PROBE, down());
+    world.give_kubeconfig("renewed");
     world
         .workloads
         .shared
@@ -604,7 +395,7 @@ async fn a_renewed_kubeconfig_takes_over_without_a_gap() {
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(knows(&world, "p://a") && world.workloads.status(&cluster()).connected);
     // It answers: the one that is used stays until the Nodes are known.
-    other.be(UP);
+    other.act(PROBE, None);
     world.workloads.nudge(&cluster());
     tokio::time::sleep(Duration::from_secs(19)).await;
     assert!(knows(&world, "p://a") && world.workloads.status(&cluster()).connected);
@@ -612,16 +403,14 @@ async fn a_renewed_kubeconfig_takes_over_without_a_gap() {
     assert_eq!(world.next().await, "connected");
     assert!(knows(&world, "p://b") && !knows(&world, "p://a"));
     // From now on its Nodes count, and the other's do not.
-    while other.events.receiver_count() == 0 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(world.fake.events.receiver_count(), 0);
+    watched(&other).await;
+    assert_eq!(world.server.watched(&kinds::NODE), 0);
     let change = WatchEvent::Applied(node("b", "12", "False", "y"));
-    other.events.send(change).unwrap();
+    other.tell(&kinds::NODE, Ok(change));
     assert_eq!(world.next().await, "node");
-    let probes = world.fake.probes.load(Ordering::SeqCst);
+    let probes = world.server.asked(PROBE).len();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(world.fake.probes.load(Ordering::SeqCst), probes);
+    assert_eq!(world.server.asked(PROBE).len(), probes);
     assert!(world.changes.try_recv().is_err());
 }
 
@@ -638,16 +427,23 @@ async fn a_cluster_that_the_host_runs_on_is_reached_from_inside() {
         (Some("mine"), true),
     ] {
         let mut world = world_with(None, Some(own.clone()));
-        *world.fake.pod.lock().unwrap() = pod.map(|uid| json!({"metadata": {"uid": uid}}));
-        *world.connect.inside.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
-        world.fake.give_kubeconfig();
+        if let Some(uid) = pod {
+            let (namespace, name) = (&own.namespace, &own.name);
+            let pod = json!({"metadata": {"namespace": namespace, "name": name, "uid": uid}});
+            world.server.hold(&kinds::POD, pod);
+        }
+        world
+            .connect
+            .inside
+            .hold(&kinds::NODE, node("a", "1", "True", "x"));
+        world.give_kubeconfig("kubeconfig");
         world.workloads.keep(&cluster());
         assert_eq!(world.next().await, "connected");
         let workload = world.workloads.get(&cluster()).unwrap();
         assert_eq!(workload.nodes_by_provider_id("p://a").len() == 1, is_home);
-        let outside = world.fake.probes.load(Ordering::SeqCst);
+        let outside = world.server.asked(PROBE).len();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let probed = world.fake.probes.load(Ordering::SeqCst) > outside;
+        let probed = world.server.asked(PROBE).len() > outside;
         assert_eq!(probed, !is_home, "{pod:?}");
     }
 }
@@ -656,13 +452,14 @@ async fn a_cluster_that_the_host_runs_on_is_reached_from_inside() {
 async fn thousands_of_clusters_that_are_down_do_not_slow_the_healthy_ones() {
     const DOWN_CLUSTERS: usize = 2000;
     const HEALTHY: usize = 20;
-    let down = Fake::new();
+    let down = Staged::new();
     // The worst kind: every question waits for its whole time.
-    down.be(SILENT);
+    down.act(PROBE, Act::Hang);
     let mut world = world_with(Some(("of-many-down", Arc::clone(&down))), None);
-    *world.fake.nodes.lock().unwrap() = vec![node("a", "1", "True", "x")];
+    world.server.hold(&kinds::NODE, node("a", "1", "True", "x"));
     for index in 0..DOWN_CLUSTERS {
         let key = ObjectKey::new("n", format!("of-many-down-{index}"));
+        give_kubeconfig(&world.api, &key, &key.name);
         world.workloads.keep(&key);
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -671,6 +468,7 @@ async fn thousands_of_clusters_that_are_down_do_not_slow_the_healthy_ones() {
         .collect();
     let since = tokio::time::Instant::now();
     for key in &healthy {
+        give_kubeconfig(&world.api, key, &key.name);
         world.workloads.keep(key);
     }
     let mut connected = 0;
@@ -685,15 +483,12 @@ async fn thousands_of_clusters_that_are_down_do_not_slow_the_healthy_ones() {
     );
     // Some time: healthy ones are probed as always and hear of their Nodes at once; what is down is asked seldom.
     let some_time = Duration::from_secs(1200);
-    let (asked, probed) = (
-        down.probes.load(Ordering::SeqCst),
-        world.fake.probes.load(Ordering::SeqCst),
-    );
+    let (asked, probed) = (down.asked(PROBE).len(), world.server.asked(PROBE).len());
     tokio::time::sleep(some_time).await;
-    let asked = down.probes.load(Ordering::SeqCst) - asked;
+    let asked = down.asked(PROBE).len() - asked;
     let per_cluster = asked / DOWN_CLUSTERS;
     assert!((40..120).contains(&per_cluster), "{per_cluster} each");
-    let probed = world.fake.probes.load(Ordering::SeqCst) - probed;
+    let probed = world.server.asked(PROBE).len() - probed;
     assert!(probed / HEALTHY >= 115, "{probed} of {HEALTHY}");
     while let Ok(change) = world.changes.try_recv() {
         let is_healthy = healthy.contains(&change.cluster);
@@ -701,7 +496,7 @@ async fn thousands_of_clusters_that_are_down_do_not_slow_the_healthy_ones() {
     }
     let since = tokio::time::Instant::now();
     let change = WatchEvent::Applied(node("a", "12", "False", "y"));
-    world.fake.events.send(change).unwrap();
+    world.server.tell(&kinds::NODE, Ok(change));
     for _ in &healthy {
         assert_eq!(world.next().await, "node");
     }

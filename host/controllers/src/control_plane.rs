@@ -22,6 +22,7 @@ use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::access::{self, Access};
 use crate::controller::{
@@ -171,7 +172,9 @@ impl Controller for ControlPlaneController {
     }
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Seen, Failure> {
+        let begun = Instant::now();
         let mut seen = observe::observe(ctx, &self.identities, object).await?;
+        seen.core.took = begun.elapsed();
         seen.core.stable_work = self.in_cluster.of(&seen);
         Ok(seen)
     }

@@ -68,6 +68,10 @@ const TURN: Duration = Duration::from_secs(10);
 /// Pods per page (upstream: 100).
 const PAGE: u32 = 100;
 
+/// The pods of a Node, and the namespaces of a cluster, as they are in memory: several hundred pods of 1000 values, and many times the thousands
+/// of namespaces that a cluster has. Several Nodes of a cluster are drained at once.
+const DRAIN_BYTES_MAX: usize = 64 << 20;
+
 /// One turn of a drain; what is left, in words. Empty when the Node is drained.
 ///
 /// # Errors
@@ -177,15 +181,9 @@ async fn all(
     api: &dyn KubeApi,
     resource: &Resource,
     selection: &Selection,
+    bytes_max: usize,
 ) -> Result<Vec<Value>, ApiError> {
-    list_all(
-        api,
-        resource,
-        selection,
-        PAGE,
-        Some(WORKLOAD_LIST_BYTES_MAX),
-    )
-    .await
+    list_all(api, resource, selection, PAGE, Some(bytes_max)).await
 }
 
 async fn pods_on(
@@ -197,12 +195,18 @@ async fn pods_on(
         fields: Some(format!("spec.nodeName={node}")),
         ..Selection::default()
     };
-    let pods = all(api, &kinds::POD, &selection).await?;
+    let pods = all(api, &kinds::POD, &selection, DRAIN_BYTES_MAX).await?;
     if pods.is_empty() {
         return Ok(Vec::new());
     }
     let namespaces = if with_namespaces {
-        all(api, &kinds::NAMESPACE, &Selection::default()).await?
+        all(
+            api,
+            &kinds::NAMESPACE,
+            &Selection::default(),
+            DRAIN_BYTES_MAX,
+        )
+        .await?
     } else {
         Vec::new()
     };
@@ -375,9 +379,14 @@ pub async fn attached(
         Err(error) => return Err(failed(error)),
     };
     let everything = Selection::default();
-    let attachments = all(api, &kinds::VOLUME_ATTACHMENT, &everything)
-        .await
-        .map_err(failed)?;
+    let attachments = all(
+        api,
+        &kinds::VOLUME_ATTACHMENT,
+        &everything,
+        WORKLOAD_LIST_BYTES_MAX,
+    )
+    .await
+    .map_err(failed)?;
     if volume::attached(&object, &attachments).is_empty() {
         return Ok(Vec::new());
     }
@@ -388,9 +397,14 @@ pub async fn attached(
     let left_alone = judge
         .left_alone(&pods)
         .map_err(|why| Failure::transient("DrainRefused", format!("{doing}: {why}")))?;
-    let volumes = all(api, &kinds::PERSISTENT_VOLUME, &everything)
-        .await
-        .map_err(failed)?;
+    let volumes = all(
+        api,
+        &kinds::PERSISTENT_VOLUME,
+        &everything,
+        WORKLOAD_LIST_BYTES_MAX,
+    )
+    .await
+    .map_err(failed)?;
     Ok(volume::waited_for(&volume::Seen {
         node: object,
         attachments,

@@ -3,7 +3,7 @@
 //! A write's answer goes into the store at once, so that a controller never decides on an object older than its own last
 //! write. Events that are not newer than what is known change nothing and wake nobody.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -53,19 +53,21 @@ struct Inner {
     by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// What the objects are in memory, where that is bounded.
     bytes: usize,
-    /// UIDs, and when each went.
-    tombstones: VecDeque<(String, Gone)>,
+    /// When the objects of these UIDs went.
+    gone: HashMap<String, Gone>,
+    /// The same UIDs, in the order in which they went.
+    went: VecDeque<String>,
     /// Lists that were begun.
     lists: u64,
 }
 
 /// When an object went.
-#[derive(Clone, Copy, Debug)]
-enum Gone {
-    /// At this version.
-    At(u64),
+#[derive(Clone, Copy, Debug, Default)]
+struct Gone {
+    /// The last version at which it did.
+    at: Option<u64>,
     /// A request did not find it when so many lists had been begun.
-    Unseen(u64),
+    unseen: Option<u64>,
 }
 
 /// A change that was new to the store.
@@ -285,12 +287,8 @@ impl Store {
     pub fn apply(&self, object: impl Into<Arc<Object>>) -> Option<Change> {
         let new: Arc<Object> = object.into();
         let mut inner = self.write();
-        let is_over = |gone: &Gone| match gone {
-            Gone::At(version) => *version >= new.resource_version,
-            Gone::Unseen(_) => true,
-        };
-        let mut gone = inner.tombstones.iter();
-        if gone.any(|(uid, gone)| *uid == new.uid && is_over(gone)) {
+        let is_over = |gone: &Gone| gone.unseen.is_some() || gone.at >= Some(new.resource_version);
+        if inner.gone.get(&new.uid).is_some_and(is_over) {
             return None;
         }
         let old = inner.objects.get(&new.key).cloned();
@@ -316,24 +314,23 @@ impl Store {
     /// Takes an object out that went at this version. What is newer of it brings it back: it may have lost a label that the store selects
     /// by, and have it again.
     pub fn remove(&self, key: &ObjectKey, uid: &str, at: u64) -> Option<Change> {
-        self.take_out(key, uid, |_| Gone::At(at))
+        self.take_out(key, uid, |_, gone| gone.at = gone.at.max(Some(at)))
     }
 
     /// Takes an object out that a request did not find. The watch may still bring what it was before, which is nothing new; only a list that
     /// is begun later, and has it, knows better than that request.
     pub fn gone(&self, key: &ObjectKey, uid: &str) -> Option<Change> {
-        self.take_out(key, uid, |inner| Gone::Unseen(inner.lists))
+        self.take_out(key, uid, |lists, gone| gone.unseen = Some(lists))
     }
 
     fn take_out(
         &self,
         key: &ObjectKey,
         uid: &str,
-        gone: impl FnOnce(&Inner) -> Gone,
+        note: impl FnOnce(u64, &mut Gone),
     ) -> Option<Change> {
         let mut inner = self.write();
-        let gone = gone(&inner);
-        let change = inner.take_out(key, uid, gone)?;
+        let change = inner.take_out(key, uid, note)?;
         let size = change.old.as_deref().map_or(0, |old| self.size(old));
         inner.bytes = inner.bytes.saturating_sub(size);
         Some(change)
@@ -346,24 +343,31 @@ impl Store {
         inner.lists
     }
 
-    /// Replaces everything by a fresh list, which began with this number; what is not in it is gone. Objects that were written while the
-    /// list was under way are newer than `list_version` and stay.
-    pub fn replace(&self, objects: Vec<Object>, list_version: u64, begun: u64) -> Vec<Change> {
+    /// Takes some objects in of a list that began with this number, and notes that they are on it.
+    pub fn take_listed(
+        &self,
+        objects: Vec<Object>,
+        begun: u64,
+        listed: &mut BTreeSet<ObjectKey>,
+    ) -> Vec<Change> {
         self.write().raise(&objects, begun);
-        let keep: BTreeSet<ObjectKey> = objects.iter().map(|o| o.key.clone()).collect();
-        let mut changes: Vec<Change> = objects.into_iter().filter_map(|o| self.apply(o)).collect();
+        listed.extend(objects.iter().map(|object| object.key.clone()));
+        let changes = objects.into_iter().filter_map(|object| self.apply(object));
+        changes.collect()
+    }
+
+    /// Takes out what is not on a list. Objects that were written while the list was under way are newer than its version and stay.
+    pub fn end_list(&self, listed: &BTreeSet<ObjectKey>, version: u64) -> Vec<Change> {
         let gone: Vec<(ObjectKey, String)> = self
             .read()
             .objects
             .values()
-            .filter(|o| !keep.contains(&o.key) && o.resource_version <= list_version)
-            .map(|o| (o.key.clone(), o.uid.clone()))
+            .filter(|object| object.resource_version <= version && !listed.contains(&object.key))
+            .map(|object| (object.key.clone(), object.uid.clone()))
             .collect();
-        changes.extend(
-            gone.into_iter()
-                .filter_map(|(key, uid)| self.remove(&key, &uid, list_version)),
-        );
-        changes
+        let changes = gone.into_iter();
+        let changes = changes.filter_map(|(key, uid)| self.remove(&key, &uid, version));
+        changes.collect()
     }
 
     /// Puts the list of a server that has begun anew, or was restored, in the place of everything: versions of before say nothing there.
@@ -398,11 +402,21 @@ impl Store {
 }
 
 impl Inner {
-    fn take_out(&mut self, key: &ObjectKey, uid: &str, gone: Gone) -> Option<Change> {
+    fn take_out(
+        &mut self,
+        key: &ObjectKey,
+        uid: &str,
+        note: impl FnOnce(u64, &mut Gone),
+    ) -> Option<Change> {
         if !uid.is_empty() {
-            self.tombstones.push_back((uid.to_owned(), gone));
-            if self.tombstones.len() > TOMBSTONES_MAX {
-                self.tombstones.pop_front();
+            if !self.gone.contains_key(uid) {
+                self.went.push_back(uid.to_owned());
+            }
+            note(self.lists, self.gone.entry(uid.to_owned()).or_default());
+            if self.went.len() > TOMBSTONES_MAX
+                && let Some(first) = self.went.pop_front()
+            {
+                self.gone.remove(&first);
             }
         }
         let old = self
@@ -420,13 +434,11 @@ impl Inner {
 
     /// Forgets that requests did not find objects that a list has which was begun later.
     fn raise(&mut self, listed: &[Object], begun: u64) {
-        let is_older = |gone: &Gone| matches!(gone, Gone::Unseen(lists) if *lists < begun);
-        if !self.tombstones.iter().any(|(_, gone)| is_older(gone)) {
-            return;
+        for object in listed {
+            if let Some(gone) = self.gone.get_mut(&object.uid) {
+                gone.unseen = gone.unseen.filter(|lists| *lists >= begun);
+            }
         }
-        let listed: BTreeSet<&str> = listed.iter().map(|object| object.uid.as_str()).collect();
-        self.tombstones
-            .retain(|(uid, gone)| !is_older(gone) || !listed.contains(uid.as_str()));
     }
 
     fn index(&mut self, object: &Arc<Object>) {
@@ -507,6 +519,14 @@ mod tests {
         assert_eq!(store.of_cluster(&key("c")).len(), 1);
     }
 
+    /// A list of these objects.
+    fn listed(store: &Store, objects: Vec<Object>, version: u64, begun: u64) -> Vec<Change> {
+        let mut listed = BTreeSet::new();
+        let mut changes = store.take_listed(objects, begun, &mut listed);
+        changes.extend(store.end_list(&listed, version));
+        changes
+    }
+
     #[test]
     fn what_is_not_newer_changes_nothing() {
         let store = store();
@@ -539,10 +559,10 @@ mod tests {
         let under_way = store.begin_list();
         assert!(store.gone(&key("a"), "1").is_some());
         assert!(store.apply(object("a", "1", 6)).is_none(), "a late event");
-        store.replace(vec![object("a", "1", 6)], 6, under_way);
+        listed(&store, vec![object("a", "1", 6)], 6, under_way);
         assert!(store.is_empty(), "the list may be older than the request");
         let later = store.begin_list();
-        let changes = store.replace(vec![object("a", "1", 6)], 9, later);
+        let changes = listed(&store, vec![object("a", "1", 6)], 9, later);
         assert_eq!(changes.len(), 1);
         assert!(store.get(&key("a")).is_some());
     }
@@ -576,7 +596,7 @@ mod tests {
         store.apply(object("kept", "2", 6));
         store.apply(object("written", "3", 20));
         let begun = store.begin_list();
-        let changes = store.replace(vec![object("kept", "2", 6)], 10, begun);
+        let changes = listed(&store, vec![object("kept", "2", 6)], 10, begun);
         assert_eq!(changes.len(), 1);
         assert_eq!(store.len(), 2);
         assert!(store.get(&key("written")).is_some());

@@ -1,6 +1,7 @@
 //! Keeps one store up to date: list in pages, then watch, and list again when the server has forgotten where we were, or somebody doubts what
 //! the store holds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 /// of these are missing. Everything is listed anew then: behind the same address there may be a server that has begun anew, or was restored,
 /// whose versions are below those that are known, and which would say nothing until it has come as far.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
+
+/// So many objects of a list are taken in before others have a turn: who is told of one looks for whom to wake, among thousands it may be.
+const AT_ONCE: usize = 100;
 
 /// Lists and watches for ever, unless there is more than the store has room for: then it ends with that.
 pub async fn run(
@@ -99,7 +103,9 @@ async fn list(
     changed: &mut (impl FnMut(&Resource, Change) + Send),
 ) -> Result<String, ApiError> {
     let begun = store.begin_list();
-    let mut objects = Vec::new();
+    let mut listed = BTreeSet::new();
+    // All of a server that has gone back: it takes the place of everything at once.
+    let mut anew = None;
     let mut next: Option<String> = None;
     let mut room = Room::new(store.bytes_max());
     loop {
@@ -107,14 +113,30 @@ async fn list(
             .list(store.resource(), selection, PAGE, next.as_deref())
             .await?;
         room.take(store.resource(), &page)?;
-        objects.extend(page.items.into_iter().filter_map(Object::new));
+        let version = page.resource_version;
+        if listed.is_empty() && reached.is_some_and(|reached| is_before(&version, reached)) {
+            anew.get_or_insert_with(Vec::new);
+        }
+        let mut objects = page.items.into_iter().filter_map(Object::new);
+        if let Some(all) = &mut anew {
+            all.extend(objects.by_ref());
+        }
+        loop {
+            let some: Vec<Object> = objects.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            for change in store.take_listed(some, begun, &mut listed) {
+                changed(store.resource(), change);
+            }
+            // Who is given up here has told of all that it has put into the store.
+            tokio::task::yield_now().await;
+        }
         next = page.next;
         if next.is_none() {
-            let version = page.resource_version;
-            let changes = if reached.is_some_and(|reached| is_before(&version, reached)) {
-                store.start_over(objects)
-            } else {
-                store.replace(objects, version.parse().unwrap_or_default(), begun)
+            let changes = match anew {
+                Some(all) => store.start_over(all),
+                None => store.end_list(&listed, version.parse().unwrap_or_default()),
             };
             for change in changes {
                 changed(store.resource(), change);
@@ -195,6 +217,9 @@ fn silence() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use capstan_api::name::ObjectKey;
     use serde_json::{Value, json};
 
     use super::*;
@@ -226,6 +251,41 @@ mod tests {
     /// Lets everything happen that needs no time.
     async fn settle() {
         sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_taken_in_as_it_comes_and_others_have_their_turn() {
+        const NODES: usize = 1200;
+        let api = Staged::new();
+        for index in 0..NODES {
+            api.hold(&kinds::NODE, node(&format!("n-{index:04}")));
+        }
+        api.act(&format!("{LIST} from 1000"), Act::Hang);
+        let store = Arc::new(Store::new(kinds::NODE.clone()));
+        store.apply(Object::new(node("old")).unwrap());
+        let (told, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (server, watched) = (Arc::clone(&api), Arc::clone(&store));
+        let (since, peak) = (Arc::clone(&told), Arc::clone(&most));
+        let tasks = Tasks::default();
+        tasks.spawn("watch", async move {
+            run(server, watched, Selection::default(), |_, _| {
+                let in_a_row = since.fetch_add(1, Ordering::SeqCst) + 1;
+                peak.fetch_max(in_a_row, Ordering::SeqCst);
+            })
+            .await;
+        });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            told.store(0, Ordering::SeqCst);
+        }
+        assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+        assert_eq!(store.len(), 1000 + 1, "nothing is gone before all is known");
+        assert!(!store.is_synced());
+        api.act(&format!("{LIST} from 1000"), None);
+        store.doubt();
+        store.synced().await;
+        assert_eq!(store.len(), NODES);
+        assert!(store.get(&ObjectKey::new("", "old")).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use capstan_api::name::ObjectKey;
 use capstan_core::plan::Failure;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::connect::{Connect, ConnectError, OwnPod, RealConnect};
 pub use self::nodes::Workload;
@@ -65,6 +65,8 @@ pub enum WorkloadEvent {
     Disconnected,
     /// No API server that answers is ready any more: etcd may have lost its majority.
     NotReady,
+    /// One is again.
+    Ready,
     /// The last good probe has become too old for somebody (50 s: Cluster; 5 min: Machines).
     ProbeStale,
     /// A Node changed in more than its heartbeat.
@@ -128,6 +130,8 @@ struct Shared {
     started: Timestamp,
     tasks: Tasks,
     listener: OnceLock<Listener>,
+    /// Turns of first lists.
+    first_lists: Arc<Semaphore>,
     clusters: Mutex<HashMap<ObjectKey, Kept>>,
 }
 
@@ -176,6 +180,7 @@ impl Workloads {
                 clock,
                 tasks,
                 listener: OnceLock::new(),
+                first_lists: Arc::new(Semaphore::new(keeper::FIRST_LISTS_AT_ONCE)),
                 clusters: Mutex::default(),
             }),
         }
@@ -211,6 +216,7 @@ impl Workloads {
             cluster: cluster.clone(),
             state: Arc::clone(&kept.state),
             nudge: Arc::clone(&kept.nudge),
+            first_lists: Arc::clone(&self.shared.first_lists),
         };
         clusters.insert(cluster.clone(), kept);
         drop(clusters);

@@ -19,6 +19,7 @@ pub mod snapshot;
 pub mod sync;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_api::reason::condition_type;
 use capstan_api::v1beta2::{Cluster, Machine};
@@ -57,6 +58,8 @@ pub struct Observed {
     pub workers: Vec<String>,
     /// Names of MachinePools of the cluster.
     pub pools: Vec<String>,
+    /// How long it took to read all this.
+    pub took: Duration,
     /// There is a connection to the workload cluster.
     pub connected: bool,
     /// When it last answered.

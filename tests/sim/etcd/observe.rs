@@ -93,6 +93,7 @@ pub fn observe(
             .collect(),
         workers: Vec::new(),
         pools: Vec::new(),
+        took: std::time::Duration::ZERO,
         expects_etcd: true,
         connected,
         last_success: Some(timestamp(world.connected_at)),

@@ -1,6 +1,7 @@
 //! Reads all that a decision about a control plane may look at, and asks the plugin its questions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use capstan_api::contract::SecretPurpose;
 use capstan_api::label;
@@ -27,10 +28,13 @@ use crate::bootstrap;
 use crate::ctx::Ctx;
 use crate::etcd::Identities;
 use crate::kinds;
-use crate::kube_api::{ApiError, GroupKind, Resource};
+use crate::kube_api::{ApiError, GroupKind, Resource, memory_bytes};
 use crate::object::{Locator, Object};
 use crate::plugins::ActivePlugin;
 use crate::workloads::Workload;
+
+/// A pod of a control plane, as it is in memory: twenty times what kubeadm's are. All pods of all machines are held during a look.
+const POD_BYTES_MAX: usize = 1 << 20;
 
 /// Why nothing is known of a machine's Node and pods.
 const NOT_LOOKED: &str = "not looked at: the control plane is not initialized, or is being deleted";
@@ -193,6 +197,7 @@ fn begin(
             members: Vec::new(),
             workers: Vec::new(),
             pools: Vec::new(),
+            took: Duration::ZERO,
             connected: connection.connected,
             last_success: connection.last_success,
             tried_since: connection.since,
@@ -513,6 +518,10 @@ async fn pods(components: &Components, workload: Option<&Workload>) -> Vec<Compo
                 let key =
                     ObjectKey::new(component.pod_namespace.clone(), component.pod_name.clone());
                 match workload.api.get(&kinds::POD, &key).await {
+                    Ok(pod) if memory_bytes(&pod) > POD_BYTES_MAX => Lookup::Unknown(format!(
+                        "Pod {key} is larger than {} MiB in memory",
+                        POD_BYTES_MAX >> 20
+                    )),
                     Ok(pod) => Lookup::Found(pod),
                     Err(ApiError::NotFound(_)) => Lookup::Missing,
                     Err(error) => Lookup::Unknown(error.to_string()),

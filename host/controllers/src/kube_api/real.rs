@@ -105,14 +105,14 @@ impl RealApi {
 
     /// An object in an answer.
     fn read(&self, text: &str) -> Result<Value, ApiError> {
-        let mut value = parse(text.as_bytes(), self.limits.answer_values)?;
+        let mut value = parse(text.as_bytes(), self.limits.object_values)?;
         project(&mut value);
         Ok(value)
     }
 
     async fn json(&self, request: Request<Vec<u8>>) -> Result<Value, ApiError> {
         let text = self.text(request).await?;
-        parse(text.as_bytes(), self.limits.answer_values)
+        parse(text.as_bytes(), self.limits.page_values)
     }
 }
 
@@ -360,7 +360,7 @@ impl KubeApi for RealApi {
             let request = request(Method::GET, path, accept, None)?;
             let body = accepted(&self.client, request).await?;
             let body = body.into_data_stream().map_err(std::io::Error::other);
-            Ok(events(body.into_async_read(), self.limits.event_values))
+            Ok(events(body.into_async_read(), self.limits.object_values))
         }
         .boxed()
     }

@@ -171,19 +171,27 @@ impl KubeApi for Staged {
         &'a self,
         resource: &'a Resource,
         _: &'a Selection,
-        _: u32,
-        page: Option<&'a str>,
+        limit: u32,
+        from: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Page, ApiError>> {
         async move {
             let path = resource.path(None, None);
-            let is_endless = matches!(self.note(format!("list {path}")).await?, Some(Act::Endless));
-            let page = page.map_or(0, |page| page.parse::<usize>().unwrap());
+            let words = from.map_or_else(String::new, |from| format!(" from {from}"));
+            let act = self.note(format!("list {path}{words}")).await?;
+            let from = from.map_or(0, |from| from.parse().unwrap());
+            let next = limit as usize + from;
             let state = self.lock();
-            let objects = state.objects.get(&path).into_iter().flatten();
+            let objects = state.objects.get(&path);
+            let is_over = next >= objects.map_or(0, BTreeMap::len);
+            let page = objects
+                .into_iter()
+                .flatten()
+                .skip(from)
+                .take(limit as usize);
             Ok(Page {
-                items: objects.map(|(_, object)| object.clone()).collect(),
+                items: page.map(|(_, object)| object.clone()).collect(),
                 resource_version: state.version(),
-                next: is_endless.then(|| page.saturating_add(1).to_string()),
+                next: (!is_over || matches!(act, Some(Act::Endless))).then(|| next.to_string()),
             })
         }
         .boxed()

@@ -1,5 +1,6 @@
 //! One cluster's task: connect, watch Nodes, probe; tell who wants to know.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use capstan_core::material::{self, KUBECONFIG, VALUE_KEY};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Connect, ConnectError, OwnPod};
@@ -27,8 +28,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// So many failed probes in a row end a connection.
 const FAILURES_MAX: u32 = 5;
 
-/// After a failure to connect.
+/// After a failure to connect, to within a fifth: what is away for all clusters comes back for all of them.
 const RECONNECT_AFTER: Duration = Duration::from_secs(30);
+
+/// First lists of Nodes that are under way at once, of all clusters. They are the most that a connection costs, and after a start, or when a
+/// network comes back, all clusters connect together.
+pub(super) const FIRST_LISTS_AT_ONCE: usize = 32;
+/// So long one waits for its turn, and then goes ahead: those that hang keep nobody away.
+const TURN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster that was never connected is probably just coming up, and people wait for it: tries grow by an eighth, from and
 /// to these, for so long.
@@ -47,6 +54,7 @@ pub(super) struct Keeper {
     pub(super) cluster: ObjectKey,
     pub(super) state: Arc<Mutex<State>>,
     pub(super) nudge: Arc<Notify>,
+    pub(super) first_lists: Arc<Semaphore>,
 }
 
 /// Why a connection ended.
@@ -94,8 +102,9 @@ struct Served<'a> {
 }
 
 impl Served<'_> {
-    /// Waits for the first list of Nodes.
-    async fn synced(&mut self) -> Result<(), String> {
+    /// Waits for the first list of Nodes, which begins when it is its turn.
+    async fn synced(&mut self, turns: &Semaphore) -> Result<(), String> {
+        let _turn = timeout(TURN_PATIENCE, turns.acquire()).await;
         let synced = timeout(SYNC_TIMEOUT, self.workload.nodes.synced());
         tokio::select! {
             biased;
@@ -144,7 +153,7 @@ impl Keeper {
                         }
                         End::Silent => {
                             made = None;
-                            RECONNECT_AFTER
+                            self.reconnect_after()
                         }
                     }
                 }
@@ -158,7 +167,7 @@ impl Keeper {
                     };
                     self.failed(message, &mut stale_told);
                     if was_connected || started.elapsed() > EAGER_FOR {
-                        RECONNECT_AFTER
+                        self.reconnect_after()
                     } else {
                         let pause = eager;
                         let eighth = eager.checked_div(8).unwrap_or_default();
@@ -273,7 +282,7 @@ impl Keeper {
                 let failed = match self.connect(&mut made).await {
                     Ok(workload) => {
                         let mut served = self.watched(workload);
-                        match (served.synced().await, made) {
+                        match (served.synced(&self.first_lists).await, made) {
                             (Ok(()), Some(made)) => return (made, served),
                             (Ok(()), None) => break,
                             (Err(message), _) => message,
@@ -286,7 +295,7 @@ impl Keeper {
                 self.forget_kubeconfig(&mut None);
                 tokio::select! {
                     biased;
-                    () = sleep(RECONNECT_AFTER) => {}
+                    () = sleep(self.reconnect_after()) => {}
                     () = self.nudge.notified() => {}
                 }
             }
@@ -322,7 +331,7 @@ impl Keeper {
         stale_told: &mut usize,
     ) -> End {
         let mut served = self.watched(workload);
-        if let Err(message) = served.synced().await {
+        if let Err(message) = served.synced(&self.first_lists).await {
             self.failed(message, stale_told);
             return End::Silent;
         }
@@ -381,6 +390,9 @@ impl Keeper {
                 }
                 answer = probe(api, ALIVE).await;
             }
+            if is_ready && !was_ready {
+                self.tell(WorkloadEvent::Ready);
+            }
             was_ready = is_ready;
             match answer {
                 Ok(()) => {
@@ -417,6 +429,14 @@ impl Keeper {
             made.api = fresh;
         }
         is_ready
+    }
+
+    fn reconnect_after(&self) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        self.cluster.hash(&mut hasher);
+        let percent = u32::try_from(hasher.finish() % 41).unwrap_or_default();
+        let hundredfold = RECONNECT_AFTER.saturating_mul(percent.saturating_add(80));
+        hundredfold.checked_div(100).unwrap_or(RECONNECT_AFTER)
     }
 
     fn now(&self) -> Option<Timestamp> {

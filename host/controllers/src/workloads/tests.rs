@@ -165,6 +165,7 @@ fn word(change: &WorkloadChange) -> &'static str {
         WorkloadEvent::Connected => "connected",
         WorkloadEvent::Disconnected => "disconnected",
         WorkloadEvent::NotReady => "not ready",
+        WorkloadEvent::Ready => "ready",
         WorkloadEvent::ProbeStale => "stale",
         WorkloadEvent::Node(_) => "node",
     }
@@ -320,7 +321,7 @@ async fn that_no_server_is_ready_any_more_is_told_once_each_time() {
         tokio::time::sleep(Duration::from_secs(300)).await;
         assert!(world.workloads.status(&cluster()).connected);
         world.server.act(READY, None);
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(world.next().await, "ready");
     }
     assert!(world.changes.try_recv().is_err());
 }
@@ -446,6 +447,42 @@ async fn a_cluster_that_the_host_runs_on_is_reached_from_inside() {
         let probed = world.server.asked(PROBE).len() > outside;
         assert_eq!(probed, !is_home, "{pod:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_that_come_back_together_are_listed_some_at_a_time() {
+    const CLUSTERS: usize = 200;
+    let other = Staged::new();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (running, peak) = (Arc::clone(&now), Arc::clone(&most));
+    let listing = move || {
+        let (running, peak) = (Arc::clone(&running), Arc::clone(&peak));
+        async move {
+            let under_way = running.fetch_add(1, Ordering::SeqCst) + 1;
+            peak.fetch_max(under_way, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }
+        .boxed()
+    };
+    other.act("list /api/v1/nodes", Act::Do(Arc::new(listing)));
+    let mut world = world_with(Some(("of-many", Arc::clone(&other))), None);
+    let since = tokio::time::Instant::now();
+    for index in 0..CLUSTERS {
+        let key = ObjectKey::new("n", format!("of-many-{index}"));
+        give_kubeconfig(&world.api, &key, &key.name);
+        world.workloads.keep(&key);
+    }
+    for _ in 0..CLUSTERS {
+        assert_eq!(world.next().await, "connected");
+    }
+    assert_eq!(most.load(Ordering::SeqCst), keeper::FIRST_LISTS_AT_ONCE);
+    assert!(
+        since.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        since.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -188,7 +188,14 @@ fn unseen(observed: &Observed) -> Option<String> {
     })
 }
 
+/// How much longer than a look takes nobody looks again. One at a cluster that does not answer takes up to a minute, and others wait for the worker.
+const REST: u32 = 3;
+
 fn look_again(observed: &Observed, now: Timestamp) -> Duration {
+    soonest(observed, now).max(observed.took.saturating_mul(REST))
+}
+
+fn soonest(observed: &Observed, now: Timestamp) -> Duration {
     let is_young = |member: &Member| now.duration_since(member.created()) < COMING_UP_FOR;
     let is_coming_up = observed.members.iter().any(is_young);
     let is_well = |member: &Member| {

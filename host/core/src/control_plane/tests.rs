@@ -73,6 +73,7 @@ fn observed(replicas: u32) -> Observed {
         members: vec![],
         workers: vec![],
         pools: vec![],
+        took: Duration::ZERO,
         connected: false,
         last_success: None,
         tried_since: None,

@@ -109,22 +109,22 @@ async fn asked(status: StatusCode, mebibytes: usize) -> String {
 #[tokio::test]
 async fn a_small_answer_that_would_become_a_large_object_is_not_read() {
     let of = |values: usize| format!("[{}0]", "0,".repeat(values.saturating_sub(2)));
-    let answer = of(WORKLOAD.answer_values);
-    assert!(parse(answer.as_bytes(), WORKLOAD.answer_values).is_ok());
-    let answer = of(WORKLOAD.answer_values + 1);
-    let why = parse(answer.as_bytes(), WORKLOAD.answer_values).unwrap_err();
+    let answer = of(WORKLOAD.page_values);
+    assert!(parse(answer.as_bytes(), WORKLOAD.page_values).is_ok());
+    let answer = of(WORKLOAD.page_values + 1);
+    let why = parse(answer.as_bytes(), WORKLOAD.page_values).unwrap_err();
     assert!(why.to_string().contains("values"), "{why}");
-    assert!(parse(answer.as_bytes(), MANAGEMENT.answer_values).is_ok());
+    assert!(parse(answer.as_bytes(), MANAGEMENT.page_values).is_ok());
     let line = |values| {
         format!(
             "{{\"type\":\"ADDED\",\"object\":{{\"x\":{}}}}}\n",
             of(values)
         )
     };
-    let few = line(WORKLOAD.event_values - 10);
-    let many = line(WORKLOAD.event_values);
+    let few = line(WORKLOAD.object_values - 10);
+    let many = line(WORKLOAD.object_values);
     let text = futures::io::Cursor::new(few.clone() + &many + &few);
-    let seen: Vec<_> = events(text, WORKLOAD.event_values).collect().await;
+    let seen: Vec<_> = events(text, WORKLOAD.object_values).collect().await;
     assert!(matches!(&seen[..], [Ok(WatchEvent::Applied(_)), Err(_)]));
 }
 

@@ -69,7 +69,7 @@ pub trait ControlPlane: Plugin {
         Ok(InitializedWhen::ApiServerAnswers)
     }
 
-    /// In-cluster work before a machine of a new version joins. None, unless the provider says otherwise.
+    /// In-cluster work before a machine joins those that are there, also one like them: a roll-out that was taken back may have left something behind. Done again before each. None, unless the provider says otherwise.
     ///
     /// # Errors
     /// As for [`desired`](Self::desired).

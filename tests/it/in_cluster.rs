@@ -4,9 +4,9 @@
 use capstan_tests::cluster::TestCluster;
 use capstan_tests::control_plane::{object as control_plane, settled};
 use capstan_tests::host::{NAMESPACE, TestHost, plugin};
-use capstan_tests::in_cluster::{DAEMON_SET, configuration, image};
+use capstan_tests::in_cluster::{DAEMON_SET, SYSTEM, configuration, image};
 use capstan_tests::kube_client::{
-    CONTROL_PLANE, DEPLOYMENT, Kind, Kube, MACHINE, PLUGIN, condition, conditions, name,
+    CONFIG_MAP, CONTROL_PLANE, DEPLOYMENT, Kind, Kube, MACHINE, PLUGIN, condition, conditions, name,
 };
 use capstan_tests::{PATIENCE, eventually, run};
 use serde_json::{Value, json};
@@ -119,6 +119,18 @@ fn an_upgrade_takes_the_clusters_own_settings_and_add_ons_along() {
             "False"
         );
         assert_eq!(machines(host, &cluster).await, same);
+
+        // Settings that a roll-out left in the cluster when it was taken back: machines that join take what the object says.
+        let wanted = configuration(&workload).await.unwrap();
+        let mut left = wanted.clone();
+        left["apiServer"] = json!({"extraArgs": [{"name": "no-such-argument", "value": "1"}]});
+        let patch = json!({"data": {"ClusterConfiguration": left.to_string()}});
+        workload
+            .merge(CONFIG_MAP, SYSTEM, "kubeadm-config", &patch)
+            .await;
+        change(host, &cluster, json!({"replicas": 3})).await;
+        settled(host, &cluster, 3).await;
+        assert_eq!(configuration(&workload).await, Ok(wanted));
         cluster.delete(host).await;
     });
 }
@@ -136,7 +148,6 @@ fn without_the_grant_a_rollout_waits_and_says_what_to_add() {
             kube.merge(PLUGIN, NAMESPACE, "control-plane-kubeadm", &patch)
                 .await;
         };
-        let before: Vec<String> = machines(&host, &cluster).await;
         grants(&Value::Null).await;
         eventually("the grant is taken away", PATIENCE, async || {
             let object = plugin(kube, "control-plane-kubeadm").await.unwrap();
@@ -147,6 +158,10 @@ fn without_the_grant_a_rollout_waits_and_says_what_to_add() {
                 .ok_or(status.to_string())
         })
         .await;
+        // Machines that are like those before them need nothing of it.
+        change(&host, &cluster, json!({"replicas": 3})).await;
+        settled(&host, &cluster, 3).await;
+        let before = machines(&host, &cluster).await;
         change(&host, &cluster, json!({"version": NEWER})).await;
         eventually(
             "the roll-out says what it waits for",
@@ -171,7 +186,7 @@ fn without_the_grant_a_rollout_waits_and_says_what_to_add() {
                 .ok_or(format!("{now:?}"))
         })
         .await;
-        settled(&host, &cluster, 1).await;
+        settled(&host, &cluster, 3).await;
         cluster.delete(&host).await;
     });
 }

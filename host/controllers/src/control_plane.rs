@@ -292,7 +292,9 @@ impl ControlPlaneController {
             Step::NoteSnapshot { taking, taken } => {
                 datastore::note(ctx, observed, taking, taken).await
             }
-            Step::BeforeRollout => in_cluster::before_rollout(ctx, observed).await,
+            Step::BeforeJoin { is_rollout } => {
+                in_cluster::before_join(ctx, observed, *is_rollout).await
+            }
             Step::AfterStable => in_cluster::after_stable(ctx, &self.in_cluster, observed).await,
             Step::Annotate { annotations } => annotate(ctx, observed, annotations).await,
             Step::DeleteMachine { name, uid } => delete_machine(ctx, observed, name, uid).await,

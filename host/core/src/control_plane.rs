@@ -269,8 +269,11 @@ pub enum Step {
         /// Whom to ask, one after the other.
         through: Vec<etcd::Address>,
     },
-    /// Have the plugin do what must be done in the cluster before a machine is replaced.
-    BeforeRollout,
+    /// Have the plugin do what must be done in the cluster before a machine joins or makes room for another.
+    BeforeJoin {
+        /// Some machine is to be other than it is. Where none is, a plugin without the right to do it is no obstacle.
+        is_rollout: bool,
+    },
     /// Have the plugin do what is to be done in a cluster whose machines are up to date. What comes of it is noted and said.
     AfterStable,
     /// Change annotations of the control plane object.
@@ -396,6 +399,13 @@ impl Member {
             .annotations
             .as_ref()
             .is_some_and(|all| all.contains_key(name))
+    }
+
+    /// Whether its bootstrap data were made: certificates and keys are in them.
+    #[must_use]
+    pub fn has_data(&self) -> bool {
+        let spec = &self.machine.spec;
+        spec.provider_id.is_some() || spec.bootstrap.data_secret_name.is_some()
     }
 
     /// Whether this host holds its termination.

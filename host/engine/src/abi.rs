@@ -189,7 +189,7 @@ function!(
     input: ControlPlaneInput => InitializedWhen, CallFacts::of(&input.context)
 );
 function!(
-    /// In-cluster work before a machine of a new version joins.
+    /// In-cluster work before a machine joins those that are there, also one like them: a roll-out that was taken back may have left something behind. Done again before each.
     before_rollout, BeforeRollout, control_plane::before_rollout,
     input: ControlPlaneInput => Progress, CallFacts::of(&input.context)
 );

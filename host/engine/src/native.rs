@@ -100,7 +100,7 @@ pub trait Native: Send + Sync + 'static {
         not_offered("control-plane")
     }
 
-    /// In-cluster work before a machine of a new version joins.
+    /// In-cluster work before a machine joins those that are there, also one like them: a roll-out that was taken back may have left something behind. Done again before each.
     fn before_rollout(&self, _: CallEnv, _: ControlPlaneInput) -> Called<'_, Progress> {
         not_offered("control-plane")
     }

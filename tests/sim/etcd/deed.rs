@@ -246,9 +246,10 @@ impl Life {
                     self.world.names.remove(&name);
                 }
             }
+            // Somebody who deletes them all, one after the other, still has a control plane.
             Deed::Delete(luck) => {
                 if let Some(name) = self.some_machine(luck)
-                    && self.has_another(&name)
+                    && self.world.machines.len() > 1
                 {
                     self.with_some(luck, |machine| {
                         machine.deleted.get_or_insert(now);

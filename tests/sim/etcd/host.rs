@@ -146,7 +146,7 @@ impl Life {
             | Step::ForgetRemediation { .. }
             | Step::Tell { .. }
             | Step::AfterStable
-            | Step::BeforeRollout => false,
+            | Step::BeforeJoin { .. } => false,
             _ => true,
         };
         if is_change {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use capstan_api::name::ObjectKey;
 use capstan_core::call::Progress;
 use capstan_core::control_plane::in_cluster::StableWork;
-use capstan_core::plan::Failure;
+use capstan_core::plan::{Failure, FailureKind};
 
 use super::Seen;
 use super::observe::Ask;
@@ -62,8 +62,26 @@ impl Memory {
     }
 }
 
-/// Before a machine of a roll-out.
-pub(super) async fn before_rollout(ctx: &Ctx, seen: &Seen) -> Result<(), Failure> {
+/// Before a machine joins. Outside of a roll-out it joined before this was asked for, so that it needs no right to do it.
+pub(super) async fn before_join(ctx: &Ctx, seen: &Seen, is_rollout: bool) -> Result<(), Failure> {
+    let done = before_rollout(ctx, seen).await;
+    match done {
+        Err(failure) if failure.kind == FailureKind::Denied && !is_rollout => {
+            tracing::warn!(control_plane = %seen.object.key, "a machine joins with what the cluster says: {failure}");
+            Ok(())
+        }
+        done => done.map_err(|failure| {
+            let when = if is_rollout {
+                "before the roll-out goes on"
+            } else {
+                "before a machine joins"
+            };
+            named(when, failure)
+        }),
+    }
+}
+
+async fn before_rollout(ctx: &Ctx, seen: &Seen) -> Result<(), Failure> {
     let (plugin, cluster) = (seen.plugin.as_deref(), seen.cluster.as_deref());
     let (Some(plugin), Some(cluster)) = (plugin, cluster) else {
         return Err(Failure::transient(
@@ -75,7 +93,6 @@ pub(super) async fn before_rollout(ctx: &Ctx, seen: &Seen) -> Result<(), Failure
     let input = ask.input("before-rollout");
     let progress = plugin.loaded.before_rollout(ask.env(), input).await;
     done(progress.map_err(|error| error.failure())?)
-        .map_err(|failure| named("before the roll-out goes on", failure))
 }
 
 /// In a stable cluster. What does not work is noted for the object's conditions: it must not keep the control plane from anything else.

@@ -231,7 +231,8 @@ pub(super) async fn observe(
     let plugin = ctx.plugins.serving(ctx, &object);
     let mut seen = begin(ctx, &object, cluster.as_ref(), plugin.as_ref());
     let Some(cluster) = cluster else {
-        add_members(ctx, &mut seen, None, None).await?;
+        let machines = machines(ctx, &seen).await;
+        add_members(ctx, &mut seen, &machines, None, None).await?;
         return Ok(seen);
     };
     let workload = ctx.workloads.get(&cluster.key);
@@ -258,6 +259,7 @@ pub(super) async fn observe(
             seen.core.desired = Err(Failure::transient("PluginMissing", message));
         }
     }
+    let machines = machines(ctx, &seen).await;
     seen.core.foreign = foreign(ctx, &seen, &cluster);
     seen.core.material = material::state(ctx, &seen, &cluster).await;
     add_template(ctx, &mut seen, &cluster).await;
@@ -265,7 +267,7 @@ pub(super) async fn observe(
     if let (Some(ask), Some(workload), true) = (&ask, &workload, is_of_interest) {
         seen.core.initialized = ask.initialized(workload).await;
     }
-    add_members(ctx, &mut seen, ask.as_ref(), workload.as_deref()).await?;
+    add_members(ctx, &mut seen, &machines, ask.as_ref(), workload.as_deref()).await?;
     let shown = expiry::of_endpoint(ctx, &seen, workload.as_deref()).await;
     if let (Some(end), Lookup::Found(material)) = (shown, &mut seen.core.material) {
         let name = expiry::API_SERVER.to_owned();
@@ -363,25 +365,27 @@ pub(crate) fn foreign_machine(machine: &Object) -> Foreign {
     }
 }
 
-async fn add_members(
-    ctx: &Ctx,
-    seen: &mut Seen,
-    ask: Option<&Ask<'_>>,
-    workload: Option<&Workload>,
-) -> Result<(), Failure> {
+/// Machines that are the control plane's. Those that are not are looked at in the same moment: one that is given away is among them then.
+async fn machines(ctx: &Ctx, seen: &Seen) -> Vec<Arc<Object>> {
     let store = ctx.store(&kinds::MACHINE);
     // Before the first list is in, machines that exist would be made again.
     store.synced().await;
-    let owned = store.owned_by(&seen.object.uid);
-    let mut machines: Vec<Arc<Object>> = owned
-        .into_iter()
-        .filter(|machine| {
-            machine
-                .controller()
-                .is_some_and(|owner| owner.uid == seen.object.uid)
-        })
-        .collect();
+    let mut machines = store.owned_by(&seen.object.uid);
+    machines.retain(|machine| {
+        let owner = machine.controller();
+        owner.is_some_and(|owner| owner.uid == seen.object.uid)
+    });
     machines.sort_by(|a, b| a.key.cmp(&b.key));
+    machines
+}
+
+async fn add_members(
+    ctx: &Ctx,
+    seen: &mut Seen,
+    machines: &[Arc<Object>],
+    ask: Option<&Ask<'_>>,
+    workload: Option<&Workload>,
+) -> Result<(), Failure> {
     // What is said of the first machine depends on what it is, which is not known yet.
     let may_be_initialized = seen.core.was_initialized() || seen.core.initialized.found().is_some();
     let is_asked = may_be_initialized

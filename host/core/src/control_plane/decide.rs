@@ -8,7 +8,7 @@ use capstan_api::v1beta2::{ApiEndpoint, Cluster};
 use jiff::{SignedDuration, Timestamp};
 
 use super::leave::{self, Leaving};
-use super::size::{Size, size};
+use super::size::{Size, size, successor};
 use super::{
     MaterialState, Member, Observed, Step, adoption, health, in_cluster, news, remediation,
     rotation, snapshot, sync,
@@ -66,7 +66,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
             .check_after(WAIT);
     }
     // A cluster that is up has had its certificates, and so has one of machines that others made: making new ones would cut it off.
-    let is_fresh = !observed.was_initialized() && observed.foreign.is_empty();
+    // So has one with a machine that was given its data, whatever the status says: that does not come along when a cluster is moved.
+    let is_fresh = !observed.was_initialized()
+        && observed.foreign.is_empty()
+        && !observed.members.iter().any(Member::has_data);
     let may_make = is_fresh || material.missing.is_empty();
     if may_make && !(material.missing.is_empty() && material.unowned.is_empty()) {
         steps.push(Step::EnsureMaterial);
@@ -145,8 +148,15 @@ fn next(
         plan.steps.extend(steps);
         return plan;
     }
-    if let Some(why) = wait {
+    if let Some(mut why) = wait {
         plan.steps.extend(remediation::beside(observed, now).steps);
+        if leave::none_stays(observed) {
+            match successor(observed, cluster, desired, now) {
+                Size::Do(steps) => plan.steps.extend(steps),
+                Size::Wait(other) => why = format!("{why}; {other}"),
+                Size::Keep => {}
+            }
+        }
         return plan.waiting(common::SCALING_DOWN, why).check_after(WAIT);
     }
     let remedy = remediation::decide(observed, now);

@@ -29,17 +29,25 @@ pub fn machine_conditions(observed: &Observed, member: &Member, now: Timestamp) 
         // What was known of it stays said.
         Some(_) => Vec::new(),
     };
-    if !member.is_deleting() && observed.desired.is_ok() && member.outdated.is_ok() {
-        let why = observed.outdated(member, now);
-        let type_ = condition_type::UP_TO_DATE;
-        reports.push(if why.is_empty() {
-            Report::yes(type_, common::UP_TO_DATE)
-        } else {
-            let lines: Vec<String> = why.iter().map(|why| format!("* {why}")).collect();
-            Report::no(type_, common::NOT_UP_TO_DATE).with_message(lines.join("\n"))
-        });
+    if !member.is_deleting() {
+        reports.extend(up_to_date(observed, member, now));
     }
     reports
+}
+
+/// Whether a machine is as it should be, where that is known.
+#[must_use]
+pub fn up_to_date(observed: &Observed, member: &Member, now: Timestamp) -> Option<Report> {
+    if observed.desired.is_err() || member.outdated.is_err() {
+        return None;
+    }
+    let why = observed.outdated(member, now);
+    let type_ = condition_type::UP_TO_DATE;
+    if why.is_empty() {
+        return Some(Report::yes(type_, common::UP_TO_DATE));
+    }
+    let lines: Vec<String> = why.iter().map(|why| format!("* {why}")).collect();
+    Some(Report::no(type_, common::NOT_UP_TO_DATE).with_message(lines.join("\n")))
 }
 
 /// Conditions that are seen in the workload cluster.

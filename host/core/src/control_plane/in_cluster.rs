@@ -33,13 +33,13 @@ impl StableWork {
     }
 }
 
-/// What is to be done before the first machine of a roll-out, and again before each: a plugin that finds nothing to do does nothing.
+/// What is to be done before a machine joins: a plugin that finds nothing to do does nothing. Also where all machines are as they should be, since a
+/// roll-out that was taken back may have left settings behind.
 #[must_use]
-pub fn before_rollout(observed: &Observed, now: Timestamp) -> Option<Step> {
+pub fn before_join(observed: &Observed, now: Timestamp) -> Option<Step> {
     let mut members = observed.members.iter();
-    members
-        .any(|member| !observed.outdated(member, now).is_empty())
-        .then_some(Step::BeforeRollout)
+    let is_rollout = members.any(|member| !observed.outdated(member, now).is_empty());
+    (!observed.members.is_empty()).then_some(Step::BeforeJoin { is_rollout })
 }
 
 /// What is to be done in a cluster whose machines are all there, well and up to date.

@@ -94,6 +94,12 @@ pub fn hook(observed: &Observed, now: Timestamp) -> Leaving {
     }
 }
 
+/// Whether somebody deleted all machines, of several: each would wait for another to stay.
+#[must_use]
+pub fn none_stays(observed: &Observed) -> bool {
+    observed.members.len() > 1 && observed.members.iter().all(Member::is_deleting)
+}
+
 /// Whether a machine is deleted, waits for nothing but its member to be removed, and etcd cannot do without it.
 #[must_use]
 pub fn is_held(observed: &Observed, member: &Member) -> bool {
@@ -105,8 +111,8 @@ pub fn is_held(observed: &Observed, member: &Member) -> bool {
 
 fn hook_of(observed: &Observed, member: &Member, now: Timestamp) -> Leaving {
     let drop_hook = || Leaving::steps(vec![sync::drop_hook(member)]);
-    // The last one takes its etcd with it; before there is a cluster there is nothing to keep.
-    if observed.members.len() == 1 || !observed.is_initialized() {
+    // The last one takes its etcd with it. Of several there is a cluster, also when the status does not say so (any more).
+    if observed.members.len() == 1 {
         return drop_hook();
     }
     if !waits_for_hook(member) {

@@ -72,7 +72,7 @@ pub fn report(
         scaling::up(observed, failure, now),
         scaling::down(observed, failure, now),
         machines_ready(observed),
-        machines_up_to_date(observed, &looks),
+        machines_up_to_date(observed, now),
         remediation::condition(observed, now),
         deleting(observed, plan, outcome),
     ];
@@ -408,7 +408,9 @@ fn datastore(observed: &Observed, looks: &[Look<'_>], now: Timestamp) -> Option<
         report.message = all.join("\n");
     }
     // Who has deleted a machine is told here what it waits for: there may be as many as wanted, and nothing else under way.
-    let is_said = report.status != ConditionStatus::True || observed.snapshot.is_some();
+    let is_said = report.status != ConditionStatus::True
+        || observed.snapshot.is_some()
+        || leave::none_stays(observed);
     if is_said
         && observed.connected
         && !observed.is_deleting()
@@ -473,18 +475,13 @@ fn machines_ready(observed: &Observed) -> Report {
     )
 }
 
-fn machines_up_to_date(observed: &Observed, looks: &[Look<'_>]) -> Report {
+/// Of all machines, those that go included.
+fn machines_up_to_date(observed: &Observed, now: Timestamp) -> Report {
     let type_ = condition_type::MACHINES_UP_TO_DATE;
     let sources = sources(observed, |member| {
-        let look = looks
-            .iter()
-            .find(|look| look.member.name() == member.name())?;
-        let report = look
-            .conditions
-            .iter()
-            .find(|r| r.type_ == condition_type::UP_TO_DATE)?;
+        let report = health::up_to_date(observed, member, now)?;
         let mut listed = Vec::new();
-        condition::set(&mut listed, report.clone(), None, Timestamp::UNIX_EPOCH);
+        condition::set(&mut listed, report, None, Timestamp::UNIX_EPOCH);
         listed.pop()
     });
     if sources.is_empty() {

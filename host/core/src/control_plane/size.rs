@@ -80,6 +80,25 @@ pub fn size(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Time
     shrink(observed, cluster, &outdated, makes_room, now)
 }
 
+/// One more machine where people have deleted all: it stays, so that the others go one after the other, and the cluster does not go with the last.
+#[must_use]
+pub fn successor(
+    observed: &Observed,
+    cluster: &Cluster,
+    desired: &Desired,
+    now: Timestamp,
+) -> Size {
+    if desired.replicas == 0 {
+        return Size::Keep;
+    }
+    let unasked = observed.unasked().map(|failure| failure.message.clone());
+    let why = unasked.or_else(|| held_up(observed));
+    match why.or_else(|| version_jump(observed, desired)) {
+        Some(why) => Size::Wait(why),
+        None => grow(observed, cluster, desired, now),
+    }
+}
+
 /// How many machines there are before none is made any more: beside one that is outdated, as many more as the surge allows.
 pub(super) fn grows_to(desired: &Desired, is_outdated: bool) -> usize {
     let wanted = usize::try_from(desired.replicas).unwrap_or(usize::MAX);
@@ -95,9 +114,7 @@ fn grow(observed: &Observed, cluster: &Cluster, desired: &Desired, now: Timestam
         return Size::Wait(why);
     }
     // Machines that join take their settings from the cluster.
-    let mut steps: Vec<Step> = in_cluster::before_rollout(observed, now)
-        .into_iter()
-        .collect();
+    let mut steps: Vec<Step> = in_cluster::before_join(observed, now).into_iter().collect();
     steps.push(Step::CreateMachine {
         name: machine_name(observed, desired, now),
         role: role(observed),
@@ -141,7 +158,7 @@ fn shrink(
     let mut steps = Vec::new();
     if makes_room {
         // What keeps the next machine from joining has to show while this one is still there.
-        steps.extend(in_cluster::before_rollout(observed, now));
+        steps.extend(in_cluster::before_join(observed, now));
     }
     match leave::hand_over(observed, member, now) {
         HandOver::No => {}
@@ -213,6 +230,18 @@ pub(super) fn lacks_material(observed: &Observed) -> Option<String> {
 
 /// What is in the way of changing the number of machines in either direction (contract 3.10: preflight).
 fn blocked(observed: &Observed) -> Option<String> {
+    let deleting = || observed.members.iter().find(|member| member.is_deleting());
+    held_up(observed).or_else(|| {
+        let deleting = deleting()?;
+        Some(format!(
+            "waiting for Machine {} to be deleted",
+            deleting.name()
+        ))
+    })
+}
+
+/// The same, machines that are being deleted aside.
+fn held_up(observed: &Observed) -> Option<String> {
     if let Some(why) = cannot_make(observed) {
         return Some(why);
     }
@@ -232,16 +261,7 @@ fn blocked(observed: &Observed) -> Option<String> {
             "waiting for the Cluster to say that the control plane is initialized".to_owned(),
         );
     }
-    if let Some(why) = etcd::takes_no_writes(observed) {
-        return Some(why);
-    }
-    if let Some(deleting) = observed.members.iter().find(|member| member.is_deleting()) {
-        return Some(format!(
-            "waiting for Machine {} to be deleted",
-            deleting.name()
-        ));
-    }
-    None
+    etcd::takes_no_writes(observed)
 }
 
 /// What is in the way of one more machine. In the place of one that was given up it may come beside others that are not well.

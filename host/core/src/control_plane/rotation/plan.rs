@@ -174,6 +174,12 @@ fn active(
         back.spared = (!has_signed && record.stage == Stage::Trust).then_some(record.since);
         return enter(observed, &back, is_late);
     }
+    let next = fresh(&record.id, record.stage.next(), record.undo, now);
+    let (is, becomes) = (record.stage.hold(record.undo), next.stage.hold(next.undo));
+    // It was time for the next stage when the first Secret was changed for it. One that holds one certificate alone is not changed back.
+    if is != becomes && !becomes.is_both() && holds(becomes) {
+        return enter(observed, &next, is_late);
+    }
     if let Some(wait) = unfinished(observed, cluster, desired, &record, now) {
         // What the stage asks for is put right again, whoever changed it.
         if let Turn::Active {
@@ -215,7 +221,6 @@ fn active(
             },
         };
     }
-    let next = fresh(&record.id, record.stage.next(), record.undo, now);
     enter(observed, &next, is_late)
 }
 

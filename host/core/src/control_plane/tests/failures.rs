@@ -143,7 +143,12 @@ fn an_object_that_is_refused_keeps_nothing_else_from_being_done() {
     let noted = Step::Annotate {
         annotations: json!({}),
     };
-    for step in [snapshot(), noted, Step::BeforeRollout, Step::EnsureMaterial] {
+    for step in [
+        snapshot(),
+        noted,
+        Step::BeforeJoin { is_rollout: true },
+        Step::EnsureMaterial,
+    ] {
         assert!(!step.is_on_its_own(false), "{step:?}");
     }
     assert!(!delete().is_on_its_own(false), "one at a time");

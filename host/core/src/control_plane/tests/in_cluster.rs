@@ -74,14 +74,15 @@ fn a_rollout_that_the_plugin_holds_says_why() {
     let plan = decide(&seen, now());
     let at = |wanted: fn(&Step) -> bool| plan.steps.iter().position(wanted).unwrap();
     assert!(
-        at(|s| *s == Step::BeforeRollout) < at(|s| matches!(s, Step::CreateMachine { .. })),
+        at(|s| *s == Step::BeforeJoin { is_rollout: true })
+            < at(|s| matches!(s, Step::CreateMachine { .. })),
         "{:?}",
         plan.steps
     );
     let failure = Failure::denied("WorkloadDenied", "add this to spec.grants");
     let outcome = Outcome {
         done: vec![],
-        failed: Some((Step::BeforeRollout, failure)),
+        failed: Some((Step::BeforeJoin { is_rollout: true }, failure)),
     };
     let said = report(&seen, &plan, &outcome, now());
     assert!(message_of(&said, "RollingOut").contains("add this to spec.grants"));

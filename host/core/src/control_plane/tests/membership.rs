@@ -103,6 +103,63 @@ fn the_member_is_removed_by_the_others_and_then_the_hook_goes() {
 }
 
 #[test]
+fn where_all_are_deleted_another_comes_and_stays() {
+    let mut seen = three();
+    seen.members = seen.members.into_iter().map(waiting).collect();
+    let done = steps(&seen);
+    assert!(
+        matches!(
+            done.as_slice(),
+            [
+                Step::BeforeJoin { .. },
+                Step::CreateMachine {
+                    role: Role::JoinControlPlane,
+                    ..
+                }
+            ]
+        ),
+        "{done:?}"
+    );
+    let message = message_of(&reported(&seen), "EtcdClusterHealthy").to_owned();
+    assert!(message.contains("Machine a stays"), "{message}");
+    // Not beside a member that is not well: nothing can join there.
+    let mut ill = seen.clone();
+    view(&mut ill).members[2].answer = Lookup::Unknown("it does not answer".to_owned());
+    assert!(steps(&ill).is_empty());
+    // One is enough. When it is well, the others go one after the other.
+    let mut young = member("d", "a");
+    young.machine.status = None;
+    seen.members.push(young);
+    assert!(steps(&seen).is_empty());
+    seen.members[3] = member("d", "a");
+    seen.etcd = etcd_of(&seen.members);
+    let done = steps(&seen);
+    let removes = |step: &Step| matches!(step, Step::RemoveEtcdMember { id: 1, .. });
+    assert!(done.iter().any(removes), "{done:?}");
+}
+
+#[test]
+fn a_status_that_was_lost_lets_no_machine_go() {
+    let mut seen = three();
+    (seen.connected, seen.initialized) = (false, Lookup::Missing);
+    seen.etcd = Lookup::Missing;
+    seen.members[0] = waiting(seen.members[0].clone());
+    assert!(!steps(&seen).iter().any(|step| drops_hook(step, "a")));
+    let why = leave::decide(&seen, now()).wait.unwrap();
+    assert!(why.contains("Machine a stays"), "{why}");
+}
+
+#[test]
+fn machines_that_go_are_as_up_to_date_as_they_were() {
+    let mut seen = three();
+    seen.members[0] = waiting(seen.members[0].clone());
+    let of = |seen: &Observed| status_of(&reported(seen), "MachinesUpToDate");
+    assert_eq!(of(&seen), ConditionStatus::True);
+    seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
+    assert_eq!(of(&seen), ConditionStatus::False);
+}
+
+#[test]
 fn another_hook_comes_before_ours() {
     let mut seen = three();
     seen.members[1] = waiting(seen.members[1].clone());
@@ -263,6 +320,7 @@ fn a_remediation_goes_on_where_a_crash_left_it_and_ends_with_the_replacement() {
     seen.etcd = etcd_of(&seen.members);
     let done = steps(&seen);
     let [
+        Step::BeforeJoin { is_rollout: false },
         Step::CreateMachine {
             remediation_for, ..
         },

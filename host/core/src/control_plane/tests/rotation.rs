@@ -47,6 +47,8 @@ struct World {
     workers: Vec<Machine>,
     serial: usize,
     said: Vec<(Stage, bool)>,
+    /// There is a connection to the workload cluster.
+    connected: bool,
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
             workers: vec![],
             serial: 0,
             said: vec![],
+            connected: true,
         };
         for _ in 0..REPLICAS {
             let machine = world.machine();
@@ -109,6 +112,7 @@ impl World {
         });
         let mut seen = running(u32::try_from(REPLICAS).unwrap(), members.collect());
         seen.object["status"] = json!({"initialization": {"controlPlaneInitialized": true}});
+        seen.connected = self.connected;
         if let Some(asked) = self.asked {
             seen.object["metadata"]["annotations"] = json!({annotation::ROTATE_CA: asked});
         }
@@ -406,6 +410,36 @@ fn one_that_is_given_another_name_before_its_record_is_taken_back_first() {
             "the first one is over"
         );
         assert_eq!(world.in_use().len(), 1);
+    }
+}
+
+#[test]
+fn a_host_that_finds_the_next_stage_begun_goes_on_with_it_also_when_it_sees_nothing_else() {
+    for killed_after in 1..=SECRETS {
+        let mut world = until(Stage::Renew);
+        while !world
+            .secrets
+            .iter()
+            .any(|(_, hold)| matches!(hold, Some((Hold::New, _))))
+        {
+            world.act(killed_after);
+        }
+        world.connected = false;
+        for _ in 0..10 {
+            if let Turn::Active {
+                step: Some(step), ..
+            } = turn(&world.observed(), world.now)
+            {
+                let is_back =
+                    matches!(step, Step::HoldAuthorities { hold, .. } if hold != Hold::New);
+                assert!(!is_back, "{step:?}");
+            }
+            world.act(SECRETS);
+        }
+        assert_eq!(world.record.as_ref().unwrap().stage, Stage::Drop);
+        world.connected = true;
+        world.finish();
+        assert_eq!(world.in_use(), Set::from([1]));
     }
 }
 

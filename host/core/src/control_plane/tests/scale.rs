@@ -106,6 +106,20 @@ fn what_others_provide_is_watched_over_in_a_cluster_that_is_up() {
 }
 
 #[test]
+fn a_control_plane_whose_status_was_lost_gets_no_other_certificates() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    (seen.connected, seen.initialized) = (false, Lookup::Missing);
+    seen.material = Lookup::Found(MaterialState {
+        missing: vec!["c-sa".to_owned()],
+        ..MaterialState::default()
+    });
+    let ensures = |seen: &Observed| decide(seen, now()).steps.contains(&Step::EnsureMaterial);
+    assert!(ensures(&seen), "nobody was given any");
+    seen.members[0].machine.spec.bootstrap.data_secret_name = Some("a".to_owned());
+    assert!(!ensures(&seen));
+}
+
+#[test]
 fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
     let mut seen = running(3, vec![member("a", "a")]);
     seen.initialized = Lookup::Missing;
@@ -114,16 +128,20 @@ fn there_is_one_machine_until_it_has_initialized_the_control_plane() {
     let Size::Do(steps) = size_of(&seen) else {
         panic!()
     };
-    let Some(Step::CreateMachine {
-        role,
-        failure_domain,
-        ..
-    }) = steps.first().cloned()
+    // A roll-out that was taken back may have left settings behind.
+    let [
+        Step::BeforeJoin { is_rollout: false },
+        Step::CreateMachine {
+            role,
+            failure_domain,
+            ..
+        },
+    ] = steps.as_slice()
     else {
         panic!("{steps:?}")
     };
     assert_eq!(
-        (role, failure_domain.as_deref()),
+        (*role, failure_domain.as_deref()),
         (Role::JoinControlPlane, Some("b"))
     );
 }
@@ -242,7 +260,7 @@ fn an_outdated_machine_is_replaced_before_it_is_deleted() {
     let mut seen = running(1, vec![member("a", "a")]);
     seen.members[0].machine.spec.version = Some("v1.35.0".to_owned());
     assert!(
-        matches!(size_of(&seen), Size::Do(steps) if matches!(steps.as_slice(), [Step::BeforeRollout, Step::CreateMachine { .. }]))
+        matches!(size_of(&seen), Size::Do(steps) if matches!(steps.as_slice(), [Step::BeforeJoin { is_rollout: true }, Step::CreateMachine { .. }]))
     );
     assert_eq!(
         status_of(&reported(&seen), "RollingOut"),

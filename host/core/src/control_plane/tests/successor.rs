@@ -26,7 +26,7 @@ fn without_surge_the_cluster_is_prepared_before_a_machine_goes() {
         matches!(
             steps.as_slice(),
             [
-                Step::BeforeRollout,
+                Step::BeforeJoin { is_rollout: true },
                 Step::MoveLeader { .. },
                 Step::DeleteMachine { .. }
             ]
@@ -50,7 +50,10 @@ fn without_surge_the_cluster_is_prepared_before_a_machine_goes() {
     let Size::Do(steps) = size_of(&seen) else {
         panic!("{:?}", size_of(&seen))
     };
-    assert!(!steps.contains(&Step::BeforeRollout), "{steps:?}");
+    assert!(
+        !steps.contains(&Step::BeforeJoin { is_rollout: true }),
+        "{steps:?}"
+    );
     seen.material = whole;
     assert_eq!(deleted(&size_of(&seen)), Some("a"));
 }

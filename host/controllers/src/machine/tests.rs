@@ -8,7 +8,7 @@ use crate::ctx::SystemClock;
 use crate::kube_api::KubeApi;
 use crate::kube_api::staged::{Act, Staged};
 use crate::tasks::Tasks;
-use crate::workloads::nodes::NODE_WRITES_AT_ONCE;
+use crate::workloads::nodes::{NODE_WRITES_AT_ONCE, VOLUME_CHECKS_AT_ONCE};
 use crate::workloads::{Connect, ConnectError};
 use capstan_core::material::{KUBECONFIG, secret_key, secret_object};
 
@@ -70,6 +70,12 @@ fn delete_node() -> Step {
     }
 }
 
+fn check_volumes() -> Step {
+    Step::CheckVolumes {
+        node: "n".to_owned(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
     let api = Staged::new();
@@ -98,26 +104,35 @@ async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
     // From now on it answers that it is alive, and nothing else.
     hanging.act("patch", Act::Hang);
     hanging.act("delete", Act::Hang);
+    hanging.act("list", Act::Hang);
 
     let controller = MachineController::default();
     let (hung, well) = (observed("hangs"), observed("well"));
-    let steps = [patch_node(), delete_node()];
+    let steps = [patch_node(), delete_node(), check_volumes()];
     let mut held = Vec::new();
     for step in steps.iter().cycle().take(WORKERS) {
         let mut worker = controller.perform(&ctx, &hung, step).boxed();
         match (&mut worker).now_or_never() {
-            None => held.push(worker),
+            None => held.push((step, worker)),
             Some(done) => assert_eq!(done, Ok(Effect::NotItsTurn)),
         }
     }
-    assert_eq!(held.len(), NODE_WRITES_AT_ONCE);
+    let looks = held.iter().filter(|(step, _)| **step == check_volumes());
+    assert_eq!(looks.count(), VOLUME_CHECKS_AT_ONCE);
+    assert_eq!(held.len(), NODE_WRITES_AT_ONCE + VOLUME_CHECKS_AT_ONCE);
     for step in &steps {
         let done = controller.perform(&ctx, &well, step).await;
-        assert_eq!(done, Ok(Effect::Done));
+        let expected = match step {
+            Step::CheckVolumes { .. } => Effect::Volumes(Vec::new()),
+            _ => Effect::Done,
+        };
+        assert_eq!(done, Ok(expected));
     }
     // Who gives up makes room.
-    held.pop();
-    let step = patch_node();
-    let next = controller.perform(&ctx, &hung, &step);
-    assert!(next.now_or_never().is_none(), "it is its turn");
+    for step in [patch_node(), check_volumes()] {
+        let at = held.iter().position(|(of, _)| **of == step).unwrap();
+        drop(held.remove(at));
+        let next = controller.perform(&ctx, &hung, &step);
+        assert!(next.now_or_never().is_none(), "it is its turn");
+    }
 }

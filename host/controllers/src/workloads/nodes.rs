@@ -22,9 +22,13 @@ const RESOURCE_SETS_AT_ONCE: usize = 2;
 /// Nodes of one cluster that are drained at the same time: each lists its pods in each turn.
 const DRAINS_AT_ONCE: usize = 8;
 
-/// Nodes of one cluster that Machines write or delete at the same time: each takes milliseconds, and where the server hangs, these are the
-/// workers of all Machines (50) that it holds.
+/// Nodes of one cluster that Machines and MachinePools write or delete at the same time: each takes milliseconds, and where the server
+/// hangs, these are the workers of all Machines (50) that it holds.
 pub const NODE_WRITES_AT_ONCE: usize = 8;
+
+/// Machines of one cluster that look for attached volumes at the same time: each lists all attachments of the cluster. As many as drains,
+/// after which they look; where the server hangs, these and those above are half of the workers.
+pub const VOLUME_CHECKS_AT_ONCE: usize = 8;
 
 /// Evictions in one cluster that are under way at the same time, for all its Nodes: less than a tenth of the changes that an API
 /// server takes at once by default (`--max-mutating-requests-inflight` 200), so that everybody else gets through.
@@ -45,6 +49,8 @@ pub struct Workload {
     pub drains: Semaphore,
     /// Turns of writes to Nodes.
     pub node_writes: Semaphore,
+    /// Turns of looks for attached volumes.
+    pub volume_checks: Semaphore,
     /// Turns of evictions.
     pub evictions: Semaphore,
     /// Turns of ClusterResourceSets.
@@ -69,6 +75,7 @@ impl Workload {
             nodes: Arc::new(Store::bounded(kinds::NODE.clone(), WORKLOAD_LIST_BYTES_MAX)),
             drains: Semaphore::new(DRAINS_AT_ONCE),
             node_writes: Semaphore::new(NODE_WRITES_AT_ONCE),
+            volume_checks: Semaphore::new(VOLUME_CHECKS_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             resource_sets: Semaphore::new(RESOURCE_SETS_AT_ONCE),
             by_provider_id: Mutex::default(),

@@ -652,4 +652,4 @@ async fn delete(ctx: &Ctx, object: Option<&Arc<Value>>) -> Result<Effect, Failur
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

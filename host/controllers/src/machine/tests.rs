@@ -76,8 +76,8 @@ fn check_volumes() -> Step {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
+/// A host with a connection to each of two Clusters, `hangs` and `well`, which have a Node; and their servers.
+pub(crate) async fn two_clusters() -> (Ctx, BTreeMap<&'static str, Arc<Staged>>) {
     let api = Staged::new();
     let servers = ["hangs", "well"].map(|name| (name, Staged::new()));
     for (name, server) in &servers {
@@ -89,10 +89,9 @@ async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
         server.hold(&kinds::NODE, node);
     }
     let servers = BTreeMap::from(servers);
-    let hanging = Arc::clone(&servers["hangs"]);
     let ctx = Ctx::new(
         api,
-        Arc::new(Servers(servers)),
+        Arc::new(Servers(servers.clone())),
         Arc::new(SystemClock),
         Tasks::default(),
         "ns",
@@ -101,6 +100,13 @@ async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
         ctx.workloads.keep(&ObjectKey::new("ns", name));
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
+    (ctx, servers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
+    let (ctx, servers) = two_clusters().await;
+    let hanging = &servers["hangs"];
     // From now on it answers that it is alive, and nothing else.
     hanging.act("patch", Act::Hang);
     hanging.act("delete", Act::Hang);

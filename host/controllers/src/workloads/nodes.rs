@@ -30,6 +30,10 @@ pub const NODE_WRITES_AT_ONCE: usize = 8;
 /// after which they look; where the server hangs, these and those above are half of the workers.
 pub const VOLUME_CHECKS_AT_ONCE: usize = 8;
 
+/// Join tokens of one cluster that are looked at, made or extended at the same time: each takes milliseconds, and where the server hangs,
+/// these are the workers of all bootstrap configs of a kind (16) that it holds.
+pub const TOKENS_AT_ONCE: usize = 4;
+
 /// Evictions in one cluster that are under way at the same time, for all its Nodes: less than a tenth of the changes that an API
 /// server takes at once by default (`--max-mutating-requests-inflight` 200), so that everybody else gets through.
 pub const EVICTIONS_AT_ONCE: usize = 16;
@@ -51,6 +55,8 @@ pub struct Workload {
     pub node_writes: Semaphore,
     /// Turns of looks for attached volumes.
     pub volume_checks: Semaphore,
+    /// Turns of requests about join tokens.
+    pub tokens: Semaphore,
     /// Turns of evictions.
     pub evictions: Semaphore,
     /// Turns of ClusterResourceSets.
@@ -76,6 +82,7 @@ impl Workload {
             drains: Semaphore::new(DRAINS_AT_ONCE),
             node_writes: Semaphore::new(NODE_WRITES_AT_ONCE),
             volume_checks: Semaphore::new(VOLUME_CHECKS_AT_ONCE),
+            tokens: Semaphore::new(TOKENS_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             resource_sets: Semaphore::new(RESOURCE_SETS_AT_ONCE),
             by_provider_id: Mutex::default(),

@@ -51,6 +51,8 @@ struct Inner {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
     by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Those that are being deleted.
+    deleting: BTreeSet<ObjectKey>,
     /// What the objects are in memory, where that is bounded.
     bytes: usize,
     /// UIDs, and when each went.
@@ -269,6 +271,16 @@ impl Store {
             .collect()
     }
 
+    /// Objects that are being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        let deleting = inner.deleting.iter();
+        deleting
+            .filter_map(|key| inner.objects.get(key).cloned())
+            .collect()
+    }
+
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -430,6 +442,9 @@ impl Inner {
     }
 
     fn index(&mut self, object: &Arc<Object>) {
+        if object.is_deleting() {
+            self.deleting.insert(object.key.clone());
+        }
         for owner in object.owners() {
             self.by_owner
                 .entry(owner.uid.to_owned())
@@ -445,6 +460,7 @@ impl Inner {
     }
 
     fn unindex(&mut self, object: &Arc<Object>) {
+        self.deleting.remove(&object.key);
         for owner in object.owners() {
             if let Some(keys) = self.by_owner.get_mut(owner.uid) {
                 keys.remove(&object.key);
@@ -466,7 +482,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -558,6 +574,38 @@ mod tests {
         assert!(!store.is_synced(), "it is from before the doubt");
         store.mark_synced(store.begin_list());
         assert!(store.is_synced());
+    }
+
+    #[test]
+    fn those_that_are_being_deleted_are_found_without_a_walk() {
+        let going = |name: &str, uid: &str, version| {
+            let mut value = Value::clone(&object(name, uid, version).value);
+            value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            Object::new(value).expect("has a name")
+        };
+        let store = store();
+        let names = || {
+            let deleting = store.deleting();
+            let names = deleting.iter().map(|it| it.key.name.clone());
+            names.collect::<Vec<_>>()
+        };
+        for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
+            store.apply(object(name, &at.to_string(), 5));
+        }
+        assert!(names().is_empty());
+        store.apply(going("a", "0", 6));
+        store.apply(going("b", "1", 7));
+        assert_eq!(names(), ["a", "b"]);
+        store.remove(&key("a"), "0", 8);
+        assert_eq!(names(), ["b"]);
+        // Another object of the name is another.
+        store.apply(object("b", "3", 9));
+        assert!(names().is_empty());
+        let begun = store.begin_list();
+        store.replace(vec![going("c", "2", 10)], 11, begun);
+        assert_eq!(names(), ["c"]);
+        store.start_over(vec![object("c", "2", 1), going("d", "4", 2)]);
+        assert_eq!(names(), ["d"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A write's answer goes into the store at once, so that a controller never decides on an object older than its own last
 //! write. Events that are not newer than what is known change nothing and wake nobody.
 
+mod index;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use capstan_api::name::ObjectKey;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use self::index::Index;
 use crate::flag::Flag;
 use crate::kube_api::{ApiError, Resource, memory_bytes, too_large};
 use crate::object::Object;
@@ -49,10 +52,7 @@ struct Listing {
 #[derive(Default)]
 struct Inner {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
-    by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
-    by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
-    /// Those that are being deleted.
-    deleting: BTreeSet<ObjectKey>,
+    index: Index,
     /// What the objects are in memory, where that is bounded.
     bytes: usize,
     /// UIDs, and when each went.
@@ -249,36 +249,21 @@ impl Store {
     #[must_use]
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
         let inner = self.read();
-        inner
-            .by_owner
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| inner.objects.get(key).cloned())
-            .collect()
+        inner.found(inner.index.owned_by(uid))
     }
 
     /// Objects with the cluster-name label of this cluster, in its namespace.
     #[must_use]
     pub fn of_cluster(&self, cluster: &ObjectKey) -> Vec<Arc<Object>> {
         let inner = self.read();
-        inner
-            .by_cluster
-            .get(cluster)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| inner.objects.get(key).cloned())
-            .collect()
+        inner.found(inner.index.of_cluster(cluster))
     }
 
     /// Objects that are being deleted.
     #[must_use]
     pub fn deleting(&self) -> Vec<Arc<Object>> {
         let inner = self.read();
-        let deleting = inner.deleting.iter();
-        deleting
-            .filter_map(|key| inner.objects.get(key).cloned())
-            .collect()
+        inner.found(inner.index.deleting())
     }
 
     /// How many objects there are.
@@ -313,10 +298,10 @@ impl Store {
             return None;
         }
         if let Some(old) = &old {
-            inner.unindex(old);
+            inner.index.remove(old);
             inner.bytes = inner.bytes.saturating_sub(self.size(old));
         }
-        inner.index(&new);
+        inner.index.add(&new);
         inner.bytes = inner.bytes.saturating_add(self.size(&new));
         inner.objects.insert(new.key.clone(), Arc::clone(&new));
         Some(Change {
@@ -410,6 +395,11 @@ impl Store {
 }
 
 impl Inner {
+    fn found<'a>(&self, keys: impl Iterator<Item = &'a ObjectKey>) -> Vec<Arc<Object>> {
+        keys.filter_map(|key| self.objects.get(key).cloned())
+            .collect()
+    }
+
     fn take_out(&mut self, key: &ObjectKey, uid: &str, gone: Gone) -> Option<Change> {
         if !uid.is_empty() {
             self.tombstones.push_back((uid.to_owned(), gone));
@@ -423,7 +413,7 @@ impl Inner {
             .filter(|old| uid.is_empty() || old.uid == uid)
             .cloned()?;
         self.objects.remove(key);
-        self.unindex(&old);
+        self.index.remove(&old);
         Some(Change {
             old: Some(old),
             new: None,
@@ -439,44 +429,6 @@ impl Inner {
         let listed: BTreeSet<&str> = listed.iter().map(|object| object.uid.as_str()).collect();
         self.tombstones
             .retain(|(uid, gone)| !is_older(gone) || !listed.contains(uid.as_str()));
-    }
-
-    fn index(&mut self, object: &Arc<Object>) {
-        if object.is_deleting() {
-            self.deleting.insert(object.key.clone());
-        }
-        for owner in object.owners() {
-            self.by_owner
-                .entry(owner.uid.to_owned())
-                .or_default()
-                .insert(object.key.clone());
-        }
-        if let Some(cluster) = object.cluster() {
-            self.by_cluster
-                .entry(cluster)
-                .or_default()
-                .insert(object.key.clone());
-        }
-    }
-
-    fn unindex(&mut self, object: &Arc<Object>) {
-        self.deleting.remove(&object.key);
-        for owner in object.owners() {
-            if let Some(keys) = self.by_owner.get_mut(owner.uid) {
-                keys.remove(&object.key);
-                if keys.is_empty() {
-                    self.by_owner.remove(owner.uid);
-                }
-            }
-        }
-        if let Some(cluster) = object.cluster()
-            && let Some(keys) = self.by_cluster.get_mut(&cluster)
-        {
-            keys.remove(&object.key);
-            if keys.is_empty() {
-                self.by_cluster.remove(&cluster);
-            }
-        }
     }
 }
 

@@ -259,6 +259,13 @@ impl Store {
         inner.found(inner.index.of_cluster(cluster))
     }
 
+    /// Machines of a Cluster that name this Node or have its provider ID.
+    #[must_use]
+    pub fn of_node(&self, cluster: &ObjectKey, name: &str, id: Option<&str>) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        inner.found(inner.index.of_node(cluster, name, id).into_iter())
+    }
+
     /// Objects that are being deleted.
     #[must_use]
     pub fn deleting(&self) -> Vec<Arc<Object>> {

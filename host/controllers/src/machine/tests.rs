@@ -7,6 +7,7 @@ use super::*;
 use crate::ctx::SystemClock;
 use crate::kube_api::KubeApi;
 use crate::kube_api::staged::{Act, Staged};
+use crate::store::Change;
 use crate::tasks::Tasks;
 use crate::workloads::nodes::{NODE_WRITES_AT_ONCE, VOLUME_CHECKS_AT_ONCE};
 use crate::workloads::{Connect, ConnectError};
@@ -141,4 +142,35 @@ async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
         let next = controller.perform(&ctx, &hung, &step);
         assert!(next.now_or_never().is_none(), "it is its turn");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_changed_wakes_its_machine_and_no_other() {
+    let (ctx, _) = two_clusters().await;
+    let machines = ctx.store(&kinds::MACHINE);
+    for (at, cluster) in ["well", "well", "hangs"].into_iter().enumerate() {
+        let machine = json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "Machine",
+            "metadata": {"name": format!("m-{at}"), "namespace": "ns", "resourceVersion": "1"},
+            "spec": {"clusterName": cluster, "providerID": format!("p://{at}")},
+            "status": {"nodeRef": {"name": "n"}},
+        });
+        machines.apply(Object::new(machine).unwrap());
+    }
+    let woken = |node: Value| {
+        let node = Object::new(node).unwrap();
+        let node = Arc::new(node.in_workload(&ObjectKey::new("ns", "well")));
+        let change = Change {
+            old: None,
+            new: Some(node),
+        };
+        let woken = wake::of_workload(&ctx, &change).into_iter();
+        woken.map(|it| it.key.name).collect::<Vec<_>>()
+    };
+    let node = |name: &str| json!({"kind": "Node", "metadata": {"name": name}});
+    assert_eq!(woken(node("n")), ["m-0", "m-1"]);
+    let mut fresh = node("fresh");
+    fresh["spec"]["providerID"] = json!("p://1");
+    assert_eq!(woken(fresh), ["m-1"]);
+    assert!(woken(node("other")).is_empty());
 }

@@ -182,16 +182,20 @@ impl Workload {
     }
 }
 
-/// Whether two versions of a Node differ only in what a living kubelet writes again and again.
+/// Whether two versions of a Node differ only in what a living kubelet writes again and again, or in its volumes: who waits for those reads
+/// the Node as it is then.
 fn is_heartbeat(old: &Value, new: &Value) -> bool {
     equal_but(old, new, &["metadata", "status"])
         && parts_equal_but(old, new, "metadata", &["resourceVersion", "managedFields"])
-        && parts_equal_but(old, new, "status", &["conditions", "images"])
+        && parts_equal_but(old, new, "status", &IGNORED)
         && conditions_equal(
             old.pointer("/status/conditions"),
             new.pointer("/status/conditions"),
         )
 }
+
+/// Fields of a Node's status that are no news by themselves.
+const IGNORED: [&str; 4] = ["conditions", "images", "volumesInUse", "volumesAttached"];
 
 fn parts_equal_but(old: &Value, new: &Value, part: &str, ignored: &[&str]) -> bool {
     let empty = Value::Object(Map::new());
@@ -251,6 +255,10 @@ mod tests {
             &node("1", "True", "a"),
             &node("2", "False", "b")
         ));
+        let mut mounting = node("2", "True", "b");
+        mounting["status"]["volumesInUse"] = json!(["v"]);
+        mounting["status"]["volumesAttached"] = json!([{"name": "v", "devicePath": ""}]);
+        assert!(is_heartbeat(&node("1", "True", "a"), &mounting));
         let mut tainted = node("2", "True", "b");
         tainted["spec"]["taints"] = json!([]);
         assert!(!is_heartbeat(&node("1", "True", "a"), &tainted));

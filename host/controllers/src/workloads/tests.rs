@@ -7,7 +7,7 @@ use capstan_core::material::{KUBECONFIG, secret_key, secret_object};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
 mod endless;
@@ -457,8 +457,10 @@ async fn nodes_are_found_and_heartbeats_wake_nobody() {
         12,
         "the heartbeat was not news"
     );
-    let marked = marked(change.new.as_ref().unwrap(), &cluster()).unwrap();
-    assert_eq!(marked.annotation(annotation::CLUSTER_NAME), Some("c"));
+    let seen = change.new.as_ref().unwrap();
+    let marked = seen.in_workload(&cluster());
+    assert_eq!(marked.workload(), Some(&cluster()));
+    assert!(Arc::ptr_eq(&marked.value, &seen.value), "it is not copied");
     world
         .fake
         .events

@@ -70,7 +70,7 @@ impl Looked {
     fn new(token: &Token, at: Timestamp) -> Self {
         let gone = match token {
             Token::Gone { id } => Some(id.clone()),
-            Token::Settled | Token::Expires { .. } | Token::Unknown(_) => None,
+            Token::Settled | Token::Expires { .. } | Token::Unknown(_) | Token::NotItsTurn => None,
         };
         Self { at, gone }
     }
@@ -245,13 +245,13 @@ impl Controller for BootstrapController {
             Step::ExtendToken { id, until } => {
                 let cluster = observed.cluster.as_ref().map(|cluster| cluster.key.clone());
                 let extended = token::extend(ctx, &cluster.unwrap_or_default(), id, *until).await;
-                if extended.is_err() {
+                if extended != Ok(Effect::Extended) {
                     // The next look must not wait.
                     let object = &observed.object;
                     let locator = Locator::of(object);
                     self.looked().remove(&locator);
                 }
-                extended.map(|()| Effect::Extended)
+                extended
             }
         }
     }
@@ -295,7 +295,7 @@ impl BootstrapController {
             Ok(None) => Token::Settled,
             Err(error) => Token::Unknown(error.to_string()),
         };
-        if !matches!(token, Token::Unknown(_)) {
+        if !matches!(token, Token::Unknown(_) | Token::NotItsTurn) {
             self.looked().insert(locator, Looked::new(&token, now));
         }
         token

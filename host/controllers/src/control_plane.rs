@@ -586,12 +586,9 @@ fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     {
         return Vec::new();
     }
-    let name = object.annotation(capstan_api::annotation::CLUSTER_NAME);
-    let namespace = object.annotation(capstan_api::annotation::CLUSTER_NAMESPACE);
-    let (Some(name), Some(namespace)) = (name, namespace) else {
-        return Vec::new();
-    };
-    let cluster = ctx.get(&kinds::CLUSTER, &ObjectKey::new(namespace, name));
+    let cluster = object
+        .workload()
+        .and_then(|key| ctx.get(&kinds::CLUSTER, key));
     cluster
         .map(|cluster| control_plane_of(ctx, &cluster))
         .unwrap_or_default()

@@ -495,6 +495,9 @@ impl Controller for MachineController {
             }
             Step::CheckVolumes { node } => {
                 let workload = ctx.workloads.connected(&cluster)?;
+                let Ok(_turn) = workload.volume_checks.try_acquire() else {
+                    return Ok(Effect::NotItsTurn);
+                };
                 let left = drain::attached(ctx, &workload, observed, node).await;
                 let before = self.progress_of(machine).volumes;
                 let has_waited = before.is_some_and(|turn| !turn.left.is_empty());
@@ -649,4 +652,4 @@ async fn delete(ctx: &Ctx, object: Option<&Arc<Value>>) -> Result<Effect, Failur
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -131,16 +131,15 @@ fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         let checks = checks_of(ctx, &object.key);
         return checks.iter().map(|check| locator(check)).collect();
     }
-    let of = |name| object.annotation(name).unwrap_or_default().to_owned();
-    let cluster = ObjectKey::new(
-        of(annotation::CLUSTER_NAMESPACE),
-        of(annotation::CLUSTER_NAME),
-    );
-    let checks = checks_of(ctx, &cluster);
+    let Some(cluster) = object.workload() else {
+        return Vec::new();
+    };
+    let checks = checks_of(ctx, cluster);
     if checks.is_empty() {
         return Vec::new();
     }
-    let machines = ctx.store(&kinds::MACHINE).of_cluster(&cluster);
+    let machines = ctx.store(&kinds::MACHINE);
+    let machines = machines.of_node(cluster, &object.key.name, None);
     let meant: Vec<Machine> = machines
         .iter()
         .filter(|m| m.text("/status/nodeRef/name") == Some(&object.key.name))

@@ -1,5 +1,6 @@
 //! MachineHook: shows whether its plugin can be asked, and which Machines wait for it. The Machine controller asks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ fn all(ctx: &Ctx) -> Vec<Locator> {
         .collect()
 }
 
-/// The hooks that a Machine's deletion has something written down about.
+/// The hooks of which something else is written down in a Machine's deletion.
 fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let written = |object: &Option<Arc<Object>>| {
         object
@@ -79,7 +80,22 @@ fn of_machine(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     if written(&change.old) == written(&change.new) {
         return Vec::new();
     }
-    all(ctx)
+    let of = |object: &Option<Arc<Object>>| {
+        let object = object.as_ref();
+        object.map(|o| records(ctx, o)).unwrap_or_default()
+    };
+    let (old, new) = (of(&change.old), of(&change.new));
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let changed = names
+        .into_iter()
+        .filter(|name| old.get(*name) != new.get(*name));
+    let hooks = changed.filter_map(|name| {
+        let key = ObjectKey::new(ctx.namespace.clone(), name.clone());
+        ctx.get(&kinds::MACHINE_HOOK, &key)
+    });
+    hooks
+        .map(|hook| Locator::new(&kinds::MACHINE_HOOK, &hook.key))
+        .collect()
 }
 
 /// All hooks: a Plugin came or went.
@@ -126,9 +142,8 @@ impl Controller for MachineHookController {
 
     async fn observe(&self, ctx: &Ctx, object: Arc<Object>) -> Result<Observed, Failure> {
         let hook: MachineHook = typed(&object)?;
-        let machines = ctx.store(&kinds::MACHINE).all();
-        let deleting = machines.iter().filter(|machine| machine.is_deleting());
-        let waiting = deleting.filter_map(|machine| {
+        let deleting = ctx.store(&kinds::MACHINE).deleting();
+        let waiting = deleting.iter().filter_map(|machine| {
             let mut written = records(ctx, machine);
             let record = written.remove(&object.key.name)?;
             let waits = record.done.is_none() && is_bound(ctx, &hook, machine);
@@ -165,6 +180,52 @@ impl Controller for MachineHookController {
             status: json!(status),
             conditions,
             ..Report::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::tests::two_clusters;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_down_of_a_hook_wakes_that_hook() {
+        let (ctx, _) = two_clusters().await;
+        for name in ["first", "second"] {
+            let hook = json!({"kind": "MachineHook", "metadata": {
+                "name": name, "namespace": ctx.namespace, "resourceVersion": "1",
+            }});
+            let hook = Object::new(hook).unwrap();
+            ctx.store(&kinds::MACHINE_HOOK).apply(hook);
+        }
+        let asked = json!({"since": ctx.now()});
+        let done = json!({"since": ctx.now(), "done": ctx.now(), "outcome": "Proceeded"});
+        let machine = |records: serde_json::Value| {
+            let value = json!({"kind": "Machine", "metadata": {
+                "name": "m", "namespace": "ns", "deletionTimestamp": "2020-01-01T00:00:00Z",
+                "annotations": {annotation::HOOKS: records.to_string()},
+            }});
+            Object::new(value).map(Arc::new)
+        };
+        let none = machine(json!({}));
+        let first = machine(json!({"first": asked}));
+        let second = machine(json!({"first": done, "second": asked}));
+        let third = machine(json!({"first": done, "second": asked, "gone": asked}));
+        let expected: [(_, _, &[&str]); 6] = [
+            (&none, &first, &["first"]),
+            (&first, &first, &[]),
+            (&first, &second, &["first", "second"]),
+            // There is no hook of the name.
+            (&second, &third, &[]),
+            (&first, &None, &["first"]),
+            (&None, &second, &["first", "second"]),
+        ];
+        for (old, new, names) in expected {
+            let (old, new) = (old.clone(), new.clone());
+            let woken = of_machine(&ctx, &Change { old, new });
+            let woken: Vec<&str> = woken.iter().map(|it| &*it.key.name).collect();
+            assert_eq!(woken, names);
         }
     }
 }

@@ -13,12 +13,14 @@ use capstan_api::v1beta2::{Machine, MachinePool};
 use capstan_api::{finalizer, label};
 use capstan_core::lookup::Lookup;
 use capstan_core::machine_pool::nodes::{NodeDeletion, NodePatch};
-use capstan_core::machine_pool::{self as core, Nodes, Observed, Step};
+use capstan_core::machine_pool::{self as core, Effect, Nodes, Observed, Step};
 use capstan_core::machine_set::remediation::Remediation;
-use capstan_core::plan::{Failure, Outcome, Plan};
-use futures::FutureExt;
+use capstan_core::plan::{Failure, Next, Outcome, Plan};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::access::{self, Access};
 use crate::controller::{
@@ -34,9 +36,17 @@ use crate::object::{Locator, Object};
 use crate::parallel::all;
 use crate::reference::{reference_kind, referred};
 use crate::workloads::Workload;
+use crate::workloads::nodes::NODE_WRITES_AT_ONCE;
 
 /// Field manager of the controller's writes, Machines included (upstream's name).
 const MANAGER: &str = "machinepool-controller";
+
+/// Nodes of one pool that are written or deleted at the same time: half of those of its cluster, which has others.
+const NODES_AT_ONCE: usize = NODE_WRITES_AT_ONCE / 2;
+
+/// How long Nodes are written or deleted in one turn; what is left then has its turn later. A server that hangs holds the worker of a pool for
+/// one request's time.
+const TURN: Duration = Duration::from_secs(10);
 
 /// The MachinePool controller.
 pub struct MachinePoolController {
@@ -165,7 +175,7 @@ fn nodes(
 impl Controller for MachinePoolController {
     type Observed = Observed;
     type Step = Step;
-    type Effect = ();
+    type Effect = Effect;
 
     fn spec(&self) -> &Spec {
         &self.spec
@@ -256,7 +266,12 @@ impl Controller for MachinePoolController {
         core::decide(observed, now)
     }
 
-    async fn perform(&self, ctx: &Ctx, observed: &Observed, step: &Step) -> Result<(), Failure> {
+    async fn perform(
+        &self,
+        ctx: &Ctx,
+        observed: &Observed,
+        step: &Step,
+    ) -> Result<Effect, Failure> {
         let metadata = &observed.pool.metadata;
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let pool = ObjectKey::new(namespace.clone(), metadata.name.clone().unwrap_or_default());
@@ -276,7 +291,7 @@ impl Controller for MachinePoolController {
         done
     }
 
-    fn reports_next_time(&self, outcome: &Outcome<Step, ()>) -> bool {
+    fn reports_next_time(&self, outcome: &Outcome<Step, Effect>) -> bool {
         core::reports_next_time(outcome)
     }
 
@@ -284,7 +299,7 @@ impl Controller for MachinePoolController {
         &self,
         observed: &Observed,
         _: &Plan<Step>,
-        outcome: &Outcome<Step, ()>,
+        outcome: &Outcome<Step, Effect>,
         now: Timestamp,
     ) -> Report {
         let failed = outcome.failed.as_ref().map(|(_, failure)| failure);
@@ -293,7 +308,10 @@ impl Controller for MachinePoolController {
         Report {
             status: json!(reported.status),
             conditions: reported.conditions,
-            next: reported.next,
+            next: [reported.next, core::until_turn(outcome)]
+                .into_iter()
+                .flatten()
+                .reduce(Next::min),
             finished: reported.finished,
             ..Report::default()
         }
@@ -301,7 +319,7 @@ impl Controller for MachinePoolController {
 }
 
 /// What people hear of a step that failed. Of those that succeed the status tells.
-fn event_of(step: &Step, done: &Result<(), Failure>) -> Option<Event> {
+fn event_of(step: &Step, done: &Result<Effect, Failure>) -> Option<Event> {
     let failure = done.as_ref().err().filter(|why| !why.is_lost_race())?;
     let (reason, action) = match step {
         Step::PatchNodes(_) => (reason::FAILED_SET_NODE_REF, "LabelNode"),
@@ -326,9 +344,9 @@ impl Effects<'_> {
         ObjectKey::new(self.pool.namespace.clone(), name)
     }
 
-    async fn perform(&self, step: &Step) -> Result<(), Failure> {
+    async fn perform(&self, step: &Step) -> Result<Effect, Failure> {
         let (ctx, writer) = (self.ctx, &self.writer);
-        match step {
+        let done = match step {
             Step::Own { reference, patch } => {
                 let resource = ctx.resource(&reference_kind(reference))?;
                 let key = self.key(&reference.name);
@@ -357,21 +375,22 @@ impl Effects<'_> {
                 let written = patches
                     .iter()
                     .map(|node| write_node(&workload, node).boxed());
-                all(written.collect()).await
+                return in_turn(&workload, written.collect()).await;
             }
             Step::DeleteNodes(nodes) => {
                 let workload = ctx.workloads.connected(&self.cluster)?;
                 let deleted = nodes
                     .iter()
                     .map(|node| delete_node(&workload, node).boxed());
-                all(deleted.collect()).await
+                return in_turn(&workload, deleted.collect()).await;
             }
             Step::Delete(reference) => {
                 let resource = ctx.resource(&reference_kind(reference))?;
                 let key = self.key(&reference.name);
                 ctx.delete_named(&resource, &key).await
             }
-        }
+        };
+        done.map(|()| Effect::Done)
     }
 
     async fn apply(&self, machine: &Value) -> Result<(), Failure> {
@@ -400,10 +419,46 @@ impl Effects<'_> {
     }
 }
 
+/// Writes to Nodes, as many at a time as have their turn: a server that hangs does not hold the workers of all. Tries all for which there is
+/// time, and answers the first failure.
+async fn in_turn(
+    workload: &Workload,
+    writes: Vec<BoxFuture<'_, Result<(), Failure>>>,
+) -> Result<Effect, Failure> {
+    let most = writes.len().clamp(1, NODES_AT_ONCE);
+    let turns = (1..=most).rev().find_map(|turns| {
+        let permits = u32::try_from(turns).ok()?;
+        let taken = workload.node_writes.try_acquire_many(permits).ok()?;
+        Some((turns, taken))
+    });
+    let Some((turns, _taken)) = turns else {
+        return Ok(Effect::NotItsTurn);
+    };
+    let began = Instant::now();
+    let mut timed: Vec<BoxFuture<'_, Result<Effect, Failure>>> = Vec::new();
+    for write in writes {
+        let write = async move {
+            if began.elapsed() >= TURN {
+                return Ok(Effect::NotItsTurn);
+            }
+            write.await.map(|()| Effect::Done)
+        };
+        timed.push(write.boxed());
+    }
+    let done: Vec<Result<Effect, Failure>> =
+        stream::iter(timed).buffer_unordered(turns).collect().await;
+    let done: Vec<Effect> = done.into_iter().collect::<Result<_, _>>()?;
+    let is_left = done.contains(&Effect::NotItsTurn);
+    Ok(if is_left {
+        Effect::NotItsTurn
+    } else {
+        Effect::Done
+    })
+}
+
 async fn write_node(workload: &Workload, node: &NodePatch) -> Result<(), Failure> {
     let patch = Patch::Merge(node.patch.clone());
     let key = ObjectKey::new("", node.name.clone());
-    let _turn = workload.node_writes.acquire().await;
     let answer = workload
         .api
         .patch(&kinds::NODE, &key, None, &patch, MANAGER)
@@ -419,7 +474,6 @@ async fn delete_node(workload: &Workload, node: &NodeDeletion) -> Result<(), Fai
         resource_version: None,
     };
     let key = ObjectKey::new("", node.name.clone());
-    let _turn = workload.node_writes.acquire().await;
     let answer = workload
         .api
         .delete(&kinds::NODE, &key, &preconditions)
@@ -434,3 +488,6 @@ async fn delete_node(workload: &Workload, node: &NodeDeletion) -> Result<(), Fai
 fn locator(pool: &Object) -> Locator {
     Locator::new(&kinds::MACHINE_POOL, &pool.key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ pub struct Object {
     /// Resource version, as a number so that newer can be told from older (KEP-5504: comparable since Kubernetes 1.35, and
     /// in practice since etcd 3).
     pub resource_version: u64,
+    /// The Cluster of a Node of a workload cluster.
+    workload: Option<ObjectKey>,
     /// The object as the type that it was first asked for.
     shared: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -80,8 +82,28 @@ impl Object {
                 .parse()
                 .unwrap_or_default(),
             value,
+            workload: None,
             shared: OnceLock::new(),
         })
+    }
+
+    /// A Node as one of this Cluster's, which Nodes do not say themselves. Its JSON is shared.
+    #[must_use]
+    pub fn in_workload(&self, cluster: &ObjectKey) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            key: self.key.clone(),
+            uid: self.uid.clone(),
+            resource_version: self.resource_version,
+            workload: Some(cluster.clone()),
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// The Cluster whose Node it is, as the connection keeper gives Nodes to controllers' maps.
+    #[must_use]
+    pub fn workload(&self) -> Option<&ObjectKey> {
+        self.workload.as_ref()
     }
 
     /// The object as a typed one. The error names the field.

@@ -2,7 +2,7 @@
 
 mod apply;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ use crate::object::{Locator, Object};
 use crate::secrets::SecretData;
 use crate::store::Change;
 
-/// What was done in clusters, by set and cluster.
-type Memories = HashMap<ObjectKey, BTreeMap<String, Memory>>;
+/// What was done in clusters, by set and cluster. Each look shares it.
+type Memories = HashMap<ObjectKey, BTreeMap<String, Arc<Memory>>>;
 
 /// The ClusterResourceSet controller.
 pub struct ClusterResourceSetController {
@@ -181,6 +181,21 @@ impl ClusterResourceSetController {
         change(&mut self.memories.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What was done in the Clusters that there are. Of others nothing is kept: one of the same name would be another.
+    fn remembered(
+        &self,
+        set: &ObjectKey,
+        clusters: &BTreeSet<&str>,
+    ) -> BTreeMap<String, Arc<Memory>> {
+        self.memories(|all| {
+            let Some(of_set) = all.get_mut(set) else {
+                return BTreeMap::new();
+            };
+            of_set.retain(|cluster, _| clusters.contains(&**cluster));
+            of_set.clone()
+        })
+    }
+
     async fn unbind(
         &self,
         ctx: &Ctx,
@@ -213,7 +228,8 @@ impl ClusterResourceSetController {
         // Also when nothing comes of it: those that were not tried for longer come first.
         self.memories(|all| {
             let of_set = all.entry(key_of(observed)).or_default();
-            of_set.entry(sync.cluster.clone()).or_default().tried = Some(now);
+            let memory = of_set.entry(sync.cluster.clone()).or_default();
+            Arc::make_mut(memory).tried = Some(now);
         });
         let mut results = apply::sync(&*workload.api, sync, now).await;
         let all_applied = results.len() == sync.items.len()
@@ -230,7 +246,7 @@ impl ClusterResourceSetController {
                 None => {}
             }
         }
-        let inventory = sync.inventory.as_ref().filter(|_| all_applied && pruned);
+        let inventory = sync.inventory.as_deref().filter(|_| all_applied && pruned);
         let bound = ctx.get(&kinds::CLUSTER_RESOURCE_SET_BINDING, &key);
         if let Some(bound) = bound {
             let bound: ClusterResourceSetBinding = typed(&bound)?;
@@ -241,7 +257,7 @@ impl ClusterResourceSetController {
         }
         self.memories(|all| {
             let of_set = all.entry(key_of(observed)).or_default();
-            let memory = of_set.entry(sync.cluster.clone()).or_default();
+            let memory = Arc::make_mut(of_set.entry(sync.cluster.clone()).or_default());
             if sync.looks_for_drift {
                 memory.checked = Some(now);
             }
@@ -343,10 +359,13 @@ impl Controller for ClusterResourceSetController {
             }
         }
         let clusters = ctx.store(&kinds::CLUSTER).in_namespace(namespace);
-        let memory = self.memories(|all| all.get(&object.key).cloned().unwrap_or_default());
-        let clusters = clusters.iter().filter(|cluster| {
-            !cluster.is_deleting() && selects_cluster(&set.spec.cluster_selector, cluster)
-        });
+        let living = clusters.iter().filter(|cluster| !cluster.is_deleting());
+        let memory = self.remembered(
+            &object.key,
+            &living.clone().map(|cluster| &*cluster.key.name).collect(),
+        );
+        let clusters =
+            living.filter(|cluster| selects_cluster(&set.spec.cluster_selector, cluster));
         let mut clusters: Vec<ClusterSeen> = clusters
             .map(|cluster| ClusterSeen {
                 name: cluster.key.name.clone(),
@@ -440,4 +459,33 @@ fn of_connection(ctx: &Ctx, change: &Change) -> Vec<Locator> {
         return Vec::new();
     }
     of_cluster(ctx, change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_clusters_that_are_gone_nothing_is_remembered() {
+        let controller = ClusterResourceSetController::default();
+        let (set, other) = (ObjectKey::new("ns", "s"), ObjectKey::new("ns", "other"));
+        let memory = Arc::new(Memory {
+            tried: Some(Timestamp::UNIX_EPOCH),
+            ..Memory::default()
+        });
+        controller.memories(|all| {
+            for set in [&set, &other] {
+                let of_set = ["here", "gone"].map(|name| (name.to_owned(), Arc::clone(&memory)));
+                all.insert(set.clone(), of_set.into());
+            }
+        });
+        let seen = controller.remembered(&set, &BTreeSet::from(["here", "new"]));
+        assert_eq!(seen.keys().collect::<Vec<_>>(), ["here"]);
+        assert!(Arc::ptr_eq(&seen["here"], &memory), "it is not copied");
+        let left = controller.memories(|all| all[&set].clone());
+        assert_eq!(left, seen);
+        assert_eq!(controller.memories(|all| all[&other].len()), 2);
+        let none = controller.remembered(&ObjectKey::new("ns", "new"), &BTreeSet::new());
+        assert!(none.is_empty());
+    }
 }

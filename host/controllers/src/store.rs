@@ -3,6 +3,8 @@
 //! A write's answer goes into the store at once, so that a controller never decides on an object older than its own last
 //! write. Events that are not newer than what is known change nothing and wake nobody.
 
+mod index;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use capstan_api::name::ObjectKey;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use self::index::Index;
 use crate::flag::Flag;
 use crate::kube_api::{ApiError, Resource, memory_bytes, too_large};
 use crate::object::Object;
@@ -49,8 +52,7 @@ struct Listing {
 #[derive(Default)]
 struct Inner {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
-    by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
-    by_cluster: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    index: Index,
     /// What the objects are in memory, where that is bounded.
     bytes: usize,
     /// When the objects of these UIDs went.
@@ -249,26 +251,28 @@ impl Store {
     #[must_use]
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
         let inner = self.read();
-        inner
-            .by_owner
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| inner.objects.get(key).cloned())
-            .collect()
+        inner.found(inner.index.owned_by(uid))
     }
 
     /// Objects with the cluster-name label of this cluster, in its namespace.
     #[must_use]
     pub fn of_cluster(&self, cluster: &ObjectKey) -> Vec<Arc<Object>> {
         let inner = self.read();
-        inner
-            .by_cluster
-            .get(cluster)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| inner.objects.get(key).cloned())
-            .collect()
+        inner.found(inner.index.of_cluster(cluster))
+    }
+
+    /// Machines of a Cluster that name this Node or have its provider ID.
+    #[must_use]
+    pub fn of_node(&self, cluster: &ObjectKey, name: &str, id: Option<&str>) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        inner.found(inner.index.of_node(cluster, name, id).into_iter())
+    }
+
+    /// Objects that are being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> Vec<Arc<Object>> {
+        let inner = self.read();
+        inner.found(inner.index.deleting())
     }
 
     /// How many objects there are.
@@ -299,10 +303,10 @@ impl Store {
             return None;
         }
         if let Some(old) = &old {
-            inner.unindex(old);
+            inner.index.remove(old);
             inner.bytes = inner.bytes.saturating_sub(self.size(old));
         }
-        inner.index(&new);
+        inner.index.add(&new);
         inner.bytes = inner.bytes.saturating_add(self.size(&new));
         inner.objects.insert(new.key.clone(), Arc::clone(&new));
         Some(Change {
@@ -402,6 +406,11 @@ impl Store {
 }
 
 impl Inner {
+    fn found<'a>(&self, keys: impl Iterator<Item = &'a ObjectKey>) -> Vec<Arc<Object>> {
+        keys.filter_map(|key| self.objects.get(key).cloned())
+            .collect()
+    }
+
     fn take_out(
         &mut self,
         key: &ObjectKey,
@@ -425,7 +434,7 @@ impl Inner {
             .filter(|old| uid.is_empty() || old.uid == uid)
             .cloned()?;
         self.objects.remove(key);
-        self.unindex(&old);
+        self.index.remove(&old);
         Some(Change {
             old: Some(old),
             new: None,
@@ -440,45 +449,11 @@ impl Inner {
             }
         }
     }
-
-    fn index(&mut self, object: &Arc<Object>) {
-        for owner in object.owners() {
-            self.by_owner
-                .entry(owner.uid.to_owned())
-                .or_default()
-                .insert(object.key.clone());
-        }
-        if let Some(cluster) = object.cluster() {
-            self.by_cluster
-                .entry(cluster)
-                .or_default()
-                .insert(object.key.clone());
-        }
-    }
-
-    fn unindex(&mut self, object: &Arc<Object>) {
-        for owner in object.owners() {
-            if let Some(keys) = self.by_owner.get_mut(owner.uid) {
-                keys.remove(&object.key);
-                if keys.is_empty() {
-                    self.by_owner.remove(owner.uid);
-                }
-            }
-        }
-        if let Some(cluster) = object.cluster()
-            && let Some(keys) = self.by_cluster.get_mut(&cluster)
-        {
-            keys.remove(&object.key);
-            if keys.is_empty() {
-                self.by_cluster.remove(&cluster);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -578,6 +553,38 @@ mod tests {
         assert!(!store.is_synced(), "it is from before the doubt");
         store.mark_synced(store.begin_list());
         assert!(store.is_synced());
+    }
+
+    #[test]
+    fn those_that_are_being_deleted_are_found_without_a_walk() {
+        let going = |name: &str, uid: &str, version| {
+            let mut value = Value::clone(&object(name, uid, version).value);
+            value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            Object::new(value).expect("has a name")
+        };
+        let store = store();
+        let names = || {
+            let deleting = store.deleting();
+            let names = deleting.iter().map(|it| it.key.name.clone());
+            names.collect::<Vec<_>>()
+        };
+        for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
+            store.apply(object(name, &at.to_string(), 5));
+        }
+        assert!(names().is_empty());
+        store.apply(going("a", "0", 6));
+        store.apply(going("b", "1", 7));
+        assert_eq!(names(), ["a", "b"]);
+        store.remove(&key("a"), "0", 8);
+        assert_eq!(names(), ["b"]);
+        // Another object of the name is another.
+        store.apply(object("b", "3", 9));
+        assert!(names().is_empty());
+        let begun = store.begin_list();
+        listed(&store, vec![going("c", "2", 10)], 11, begun);
+        assert_eq!(names(), ["c"]);
+        store.start_over(vec![object("c", "2", 1), going("d", "4", 2)]);
+        assert_eq!(names(), ["d"]);
     }
 
     #[test]

@@ -13,11 +13,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
 use capstan_core::plan::Failure;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::connect::{Connect, ConnectError, OwnPod, RealConnect};
@@ -74,9 +72,8 @@ pub enum WorkloadEvent {
 }
 
 impl WorkloadChange {
-    /// The change as controllers' maps take it. A Node says in its annotations `cluster.x-k8s.io/cluster-name` and
-    /// `cluster.x-k8s.io/cluster-namespace` which Cluster it belongs to, also when nobody has written them yet; for
-    /// everything else the object is the Cluster. `None` when the Cluster is gone.
+    /// The change as controllers' maps take it. A Node says which Cluster it belongs to, by [`Object::workload`]; for everything else the
+    /// object is the Cluster. `None` when the Cluster is gone.
     #[must_use]
     pub fn as_change(&self, ctx: &Ctx) -> Option<Change> {
         let cluster = ctx.get(&kinds::CLUSTER, &self.cluster)?;
@@ -87,31 +84,14 @@ impl WorkloadChange {
             });
         };
         let marked = |object: &Option<Arc<Object>>| {
-            object
-                .as_ref()
-                .and_then(|object| marked(object, &self.cluster))
-                .map(Arc::new)
+            let object = object.as_ref();
+            object.map(|object| Arc::new(object.in_workload(&self.cluster)))
         };
         Some(Change {
             old: marked(&change.old),
             new: marked(&change.new),
         })
     }
-}
-
-/// A copy of a Node that says which Cluster it belongs to.
-fn marked(node: &Object, cluster: &ObjectKey) -> Option<Object> {
-    let mut value = Value::clone(&node.value);
-    let metadata = value.get_mut("metadata")?.as_object_mut()?;
-    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-    if let Value::Object(annotations) = annotations {
-        annotations.insert(annotation::CLUSTER_NAME.to_owned(), json!(cluster.name));
-        annotations.insert(
-            annotation::CLUSTER_NAMESPACE.to_owned(),
-            json!(cluster.namespace),
-        );
-    }
-    Object::new(value)
 }
 
 /// Connections to all workload clusters. Clones share them.

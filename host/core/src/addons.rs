@@ -8,6 +8,7 @@ pub mod drift;
 pub mod report;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::addons::{
@@ -51,7 +52,7 @@ pub struct ClusterSeen {
     /// Why there is no connection, when there is none.
     pub not_connected: Option<String>,
     /// What the host did there last, in this process.
-    pub memory: Memory,
+    pub memory: Arc<Memory>,
 }
 
 /// What the host did in one cluster for one ClusterResourceSet.
@@ -153,14 +154,6 @@ impl Observed {
         let seconds = annotation(&self.set.metadata, DRIFT_CHECK_SECONDS);
         let seconds = seconds.and_then(|seconds| seconds.parse().ok());
         Duration::from_secs(seconds.unwrap_or(DRIFT_EVERY_S).max(DRIFT_EVERY_S_MIN))
-    }
-
-    /// The binding of a cluster.
-    #[must_use]
-    pub fn binding(&self, cluster: &str) -> Option<&ClusterResourceSetBinding> {
-        self.bindings
-            .iter()
-            .find(|binding| binding.metadata.name.as_deref() == Some(cluster))
     }
 }
 

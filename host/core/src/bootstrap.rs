@@ -18,6 +18,7 @@ use crate::call::PluginCondition;
 use crate::call::bootstrap::Role;
 use crate::infrastructure::own_conditions;
 use crate::lookup::Lookup;
+use crate::machine::report::TURN_RECHECK;
 use crate::plan::{Next, Outcome, Plan};
 
 /// How long a join token lives unless it is kept alive.
@@ -28,6 +29,8 @@ const TOKEN_REFRESH_BELOW: SignedDuration = SignedDuration::from_secs(750);
 const TOKEN_ROTATE_BELOW: SignedDuration = SignedDuration::from_secs(450);
 /// How often a token is looked at.
 pub const TOKEN_CHECK: Duration = Duration::from_secs(300);
+/// How soon a token is looked at again whose turn had not come: it is kept alive minutes before its end, so that nothing hurries.
+const TOKEN_TURN: Duration = Duration::from_secs(15);
 /// How soon a held lock is looked at again.
 const LOCK_CHECK: Duration = Duration::from_secs(30);
 
@@ -54,6 +57,8 @@ pub enum Token {
     },
     /// It could not be looked at.
     Unknown(String),
+    /// It was not looked at: other tokens of the cluster have their turn now.
+    NotItsTurn,
 }
 
 /// All that the decision may look at.
@@ -140,6 +145,8 @@ pub enum Effect {
     Adopted,
     /// The token lives longer.
     Extended,
+    /// A join token is needed, or should live longer, and others of the cluster have their turn now.
+    NotItsTurn,
 }
 
 /// What is waited for before the plugin is asked.
@@ -322,6 +329,7 @@ fn keep_alive(observed: &Observed, now: Timestamp) -> Plan<Step> {
                 until,
             }])
         }
+        Token::NotItsTurn => Plan::settled().check_after(TOKEN_TURN),
         Token::Settled | Token::Expires { .. } | Token::Gone { .. } | Token::Unknown(_) => {
             Plan::settled()
         }
@@ -353,6 +361,7 @@ fn keep_usable(observed: &Observed, joined: bool, now: Timestamp) -> Plan<Step> 
                 until,
             }])
         }
+        Token::NotItsTurn => Plan::settled().check_after(TOKEN_TURN),
         Token::Settled | Token::Expires { .. } | Token::Gone { .. } | Token::Unknown(_) => {
             Plan::settled()
         }
@@ -391,6 +400,10 @@ pub fn report(observed: &Observed, outcome: &Outcome<Step, Effect>) -> Reported 
     };
     if outcome.done.iter().any(|(_, effect)| has_token(effect)) {
         next = Some(Next::CheckAfter(TOKEN_CHECK));
+    }
+    let has_to_wait = |(_, effect): &(Step, Effect)| *effect == Effect::NotItsTurn;
+    if outcome.done.iter().any(has_to_wait) {
+        next = Some(Next::CheckAfter(TURN_RECHECK));
     }
     let mut status = observed
         .config
@@ -487,7 +500,7 @@ fn token_gone(observed: &Observed) -> Option<Report> {
         Token::Gone { id } => format!(
             "the join token {id} is gone from the workload cluster and the machine has not joined: delete the Machine to have it replaced"
         ),
-        Token::Unknown(_) => {
+        Token::Unknown(_) | Token::NotItsTurn => {
             condition::read(&observed.config, type_)
                 .filter(|said| said.reason == kubeadm::JOIN_TOKEN_GONE)?
                 .message
@@ -545,6 +558,9 @@ fn data_condition(
             "waiting for a connection to the workload cluster, to make a join token there"
                 .to_owned(),
         ),
+        Some((_, Effect::NotItsTurn)) => {
+            not_yet("waiting for its turn to make a join token in the workload cluster".to_owned())
+        }
         _ => match wait_for(observed) {
             Some((reason, message)) => Report::no(type_, reason).with_message(message),
             None => not_yet("waiting for the bootstrap data to be made".to_owned()),
@@ -560,7 +576,7 @@ fn certificates_condition(outcome: &Outcome<Step, Effect>, has_data: bool) -> Re
     match outcome.done.first() {
         Some((_, Effect::CertificatesMissing(names))) => Report::no(type_, common::NOT_AVAILABLE)
             .with_message(format!("missing: {}", names.join(", "))),
-        Some((_, Effect::NotConnected | Effect::Locked { .. })) => {
+        Some((_, Effect::NotConnected | Effect::NotItsTurn | Effect::Locked { .. })) => {
             Report::yes(type_, common::AVAILABLE)
         }
         _ => Report::new(type_, ConditionStatus::Unknown, common::INTERNAL_ERROR)

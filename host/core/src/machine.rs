@@ -150,7 +150,7 @@ pub enum Effect {
     Done,
     /// To `Drain`: what is still there, in words; empty when drained.
     Drain(Vec<String>),
-    /// To `Drain`, `PatchNode` and `DeleteNode`: other Nodes of the cluster have their turn now.
+    /// To `Drain`, `CheckVolumes`, `PatchNode` and `DeleteNode`: other Nodes of the cluster have their turn now.
     NotItsTurn,
     /// To `CheckVolumes`: volumes that are still attached.
     Volumes(Vec<String>),

@@ -10,7 +10,7 @@ pub mod nodes;
 pub mod observed;
 pub mod report;
 
-pub use decide::{Step, decide, reports_next_time};
+pub use decide::{Effect, Step, decide, reports_next_time, until_turn};
 pub use observed::{Nodes, Observed};
 pub use report::{Reported, report};
 

@@ -48,6 +48,7 @@ enum Gathering {
     Done(Gathered),
     CertificatesMissing(Vec<String>),
     NotConnected,
+    NotItsTurn,
 }
 
 /// Asks the plugin for the data and keeps it in the Secret. A lock that was taken for it is only kept by who has data: another
@@ -111,6 +112,7 @@ async fn render(
         Gathering::Done(gathered) => gathered,
         Gathering::CertificatesMissing(names) => return Ok(Effect::CertificatesMissing(names)),
         Gathering::NotConnected => return Ok(Effect::NotConnected),
+        Gathering::NotItsTurn => return Ok(Effect::NotItsTurn),
     };
     // A report is one machine's, and so is what lets it: machines of a pool share their data.
     let reports = ctx.reports.as_ref().filter(|_| !seen.core.is_shared);
@@ -254,6 +256,17 @@ async fn gather(
         return Ok(Gathering::CertificatesMissing(missing));
     }
     // Last: a token that is made is also used.
+    make_tokens(ctx, seen, cluster, requirements, gathered).await
+}
+
+/// Makes the join tokens that are asked for, and puts them to the rest.
+async fn make_tokens(
+    ctx: &Ctx,
+    seen: &Seen,
+    cluster: &Object,
+    requirements: &[Requirement],
+    mut gathered: Gathered,
+) -> Result<Gathering, Failure> {
     for requirement in requirements {
         let Requirement::JoinToken { name, lifetime, .. } = requirement else {
             continue;
@@ -266,7 +279,10 @@ async fn gather(
             replaces: replaced(&seen.core.token),
             follows: seen.core.is_shared,
         };
-        let (id, token) = token::ensure(&*workload.api, &seen.object, &wanted, ctx.now()).await?;
+        let made = token::ensure(&workload, &seen.object, &wanted, ctx.now()).await?;
+        let Some((id, token)) = made else {
+            return Ok(Gathering::NotItsTurn);
+        };
         gathered.token_id = Some(id);
         put_secret(&mut gathered, name, "token", token.into_bytes());
     }
@@ -277,7 +293,7 @@ async fn gather(
 fn replaced(token: &Token) -> Option<&str> {
     match token {
         Token::Expires { id, .. } => Some(id),
-        Token::Settled | Token::Gone { .. } | Token::Unknown(_) => None,
+        Token::Settled | Token::Gone { .. } | Token::Unknown(_) | Token::NotItsTurn => None,
     }
 }
 

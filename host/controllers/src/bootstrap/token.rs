@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::name::ObjectKey;
-use capstan_core::bootstrap::{TOKEN_TTL, Token};
+use capstan_core::bootstrap::{Effect, TOKEN_TTL, Token};
 use capstan_core::material;
 use capstan_core::plan::Failure;
 use jiff::{SignedDuration, Timestamp};
@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use super::{MANAGER, workload_failure};
 use crate::ctx::Ctx;
 use crate::kinds;
-use crate::kube_api::{ApiError, KubeApi, Patch};
+use crate::kube_api::{ApiError, Patch};
 use crate::object::Object;
 use crate::secrets::{SecretData, ensure::random_bytes};
+use crate::workloads::Workload;
 
 const NAMESPACE: &str = "kube-system";
 const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -35,6 +36,10 @@ fn key(id: &str) -> ObjectKey {
 pub(super) async fn look(ctx: &Ctx, cluster: &ObjectKey, id: &str) -> Token {
     let Some(workload) = ctx.workloads.get(cluster) else {
         return Token::Unknown("there is no connection to the workload cluster".to_owned());
+    };
+    // A server that hangs does not hold the workers of all.
+    let Ok(_turn) = workload.tokens.try_acquire() else {
+        return Token::NotItsTurn;
     };
     match workload.api.get(&kinds::SECRET, &key(id)).await {
         Ok(object) => match expiration(&SecretData::read(&object)) {
@@ -60,7 +65,7 @@ pub(super) async fn extend(
     cluster: &ObjectKey,
     id: &str,
     until: Timestamp,
-) -> Result<(), Failure> {
+) -> Result<Effect, Failure> {
     let doing = "extending the join token";
     let Some(workload) = ctx.workloads.get(cluster) else {
         return Err(Failure::transient(
@@ -68,13 +73,16 @@ pub(super) async fn extend(
             format!("{doing}: no connection to the workload cluster"),
         ));
     };
+    let Ok(_turn) = workload.tokens.try_acquire() else {
+        return Ok(Effect::NotItsTurn);
+    };
     let patch = Patch::Merge(json!({"data": {"expiration": BASE64.encode(stamp(until))}}));
     let answer = workload
         .api
         .patch(&kinds::SECRET, &key(id), None, &patch, MANAGER)
         .await;
     answer
-        .map(drop)
+        .map(|_| Effect::Extended)
         .map_err(|error| workload_failure(doing, &error))
 }
 
@@ -95,14 +103,18 @@ pub(super) struct Wanted<'a> {
     pub(super) follows: bool,
 }
 
-/// A token, `<id>.<secret>`: the one of this config if it exists, or a new one.
+/// A token, its id and `<id>.<secret>`: the one of this config if it exists, or a new one. `None` when others have their turn.
 pub(super) async fn ensure(
-    api: &dyn KubeApi,
+    workload: &Workload,
     config: &Object,
     wanted: &Wanted<'_>,
     now: Timestamp,
-) -> Result<(String, String), Failure> {
+) -> Result<Option<(String, String)>, Failure> {
     let doing = "making the join token";
+    let Ok(_turn) = workload.tokens.try_acquire() else {
+        return Ok(None);
+    };
+    let api = &workload.api;
     let lifetime = match SignedDuration::try_from(wanted.lifetime) {
         Ok(lifetime) if !lifetime.is_zero() => {
             lifetime.min(LIFETIME_MAX).max(SignedDuration::from_mins(1))
@@ -127,7 +139,7 @@ pub(super) async fn ensure(
             .create(&kinds::SECRET, NAMESPACE, &object, MANAGER)
             .await
         {
-            Ok(_) => return Ok((id.clone(), format!("{id}.{secret}"))),
+            Ok(_) => return Ok(Some((id.clone(), format!("{id}.{secret}")))),
             Err(ApiError::AlreadyExists(_)) => {}
             Err(error) => return Err(workload_failure(doing, &error)),
         }
@@ -149,7 +161,7 @@ pub(super) async fn ensure(
                 .await;
             answer.map_err(|error| workload_failure(doing, &error))?;
             let token = format!("{id}.{secret}");
-            return Ok((id, token));
+            return Ok(Some((id, token)));
         }
         if is_ours && let Some(secret) = existing.text("token-secret") {
             let token = format!("{id}.{secret}");
@@ -158,7 +170,7 @@ pub(super) async fn ensure(
                 .patch(&kinds::SECRET, &key(&id), None, &patch, MANAGER)
                 .await;
             answer.map_err(|error| workload_failure(doing, &error))?;
-            return Ok((id, token));
+            return Ok(Some((id, token)));
         }
     }
     Err(Failure::transient(
@@ -213,7 +225,62 @@ fn token_object(id: &str, secret: &str, description: &str, until: Timestamp) -> 
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
+    use crate::kube_api::staged::Act;
+    use crate::machine::tests::two_clusters;
+    use crate::workloads::nodes::TOKENS_AT_ONCE;
+
+    /// Looks at a token, extends it or makes one; whether that had its turn.
+    async fn ask(ctx: &Ctx, cluster: &str, at: usize) -> bool {
+        let key = ObjectKey::new("ns", cluster);
+        let now = ctx.now();
+        match at % 3 {
+            0 => look(ctx, &key, "abcdef").await != Token::NotItsTurn,
+            1 => extend(ctx, &key, "abcdef", now).await != Ok(Effect::NotItsTurn),
+            _ => {
+                let config = json!({"kind": "Config", "metadata": {
+                    "name": "m", "namespace": "ns", "uid": at.to_string(),
+                }});
+                let config = Object::new(config).unwrap();
+                let wanted = Wanted {
+                    lifetime: Duration::ZERO,
+                    replaces: None,
+                    follows: false,
+                };
+                let workload = ctx.workloads.connected(&key).unwrap();
+                let made = ensure(&workload, &config, &wanted, now).await;
+                made.unwrap().is_some()
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_cluster_that_hangs_holds_few_workers_and_none_of_another() {
+        let (ctx, servers) = two_clusters().await;
+        let token = token_object("abcdef", "secret", "d", ctx.now());
+        servers["well"].hold(&kinds::SECRET, token);
+        for words in ["get /api/v1/namespaces/kube-system", "patch", "create"] {
+            servers["hangs"].act(words, Act::Hang);
+        }
+        let mut held = Vec::new();
+        for at in 0..16 {
+            let mut worker = ask(&ctx, "hangs", at).boxed();
+            match (&mut worker).now_or_never() {
+                None => held.push(worker),
+                Some(had_turn) => assert!(!had_turn, "{at}"),
+            }
+        }
+        assert_eq!(held.len(), TOKENS_AT_ONCE);
+        for at in 0..16 {
+            assert!(ask(&ctx, "well", at).await, "{at}");
+        }
+        // Who gives up makes room.
+        held.pop();
+        let next = ask(&ctx, "hangs", 0);
+        assert!(next.now_or_never().is_none(), "it is its turn");
+    }
 
     #[test]
     fn a_token_of_long_ago_gets_another_secret_and_one_of_just_now_keeps_it() {

@@ -79,10 +79,9 @@ pub(super) fn of_binding(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     if generation(&change.old) == generation(&change.new) {
         return Vec::new();
     }
-    let machines = ctx.store(&kinds::MACHINE).all();
+    let machines = ctx.store(&kinds::MACHINE).deleting();
     machines
         .iter()
-        .filter(|machine| machine.is_deleting())
         .map(|machine| Locator::new(&kinds::MACHINE, &machine.key))
         .collect()
 }

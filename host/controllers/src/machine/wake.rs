@@ -122,19 +122,13 @@ pub(super) fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     };
     let machines = ctx.store(&kinds::MACHINE);
     if object.kind() == "Node" {
-        // The connection keeper has marked the Node with its Cluster.
-        let of = |name| object.annotation(name).unwrap_or_default().to_owned();
-        let cluster = ObjectKey {
-            namespace: of(annotation::CLUSTER_NAMESPACE),
-            name: of(annotation::CLUSTER_NAME),
+        let Some(cluster) = object.workload() else {
+            return Vec::new();
         };
         let id = object.text("/spec/providerID");
-        let of_cluster = machines.of_cluster(&cluster);
-        let meant = of_cluster.iter().filter(|m| {
-            m.text("/status/nodeRef/name") == Some(&object.key.name)
-                || (id.is_some() && id == m.text("/spec/providerID"))
-        });
+        let meant = machines.of_node(cluster, &object.key.name, id);
         return meant
+            .iter()
             .map(|m| Locator::new(&kinds::MACHINE, &m.key))
             .collect();
     }

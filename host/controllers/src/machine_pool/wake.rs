@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use capstan_api::label;
 use capstan_api::name::{ObjectKey, label_value};
-use capstan_api::{annotation, label};
 use serde_json::Value;
 
 use super::locator;
@@ -88,18 +88,15 @@ pub(super) fn of_workload(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     if object.kind() != "Node" {
         return of(ctx, &object.key);
     }
-    // The connection keeper has marked the Node with its Cluster.
-    let part = |name| object.annotation(name).unwrap_or_default().to_owned();
-    let cluster = ObjectKey {
-        namespace: part(annotation::CLUSTER_NAMESPACE),
-        name: part(annotation::CLUSTER_NAME),
+    let Some(cluster) = object.workload() else {
+        return Vec::new();
     };
     let id = object.text("/spec/providerID");
     let has = |pool: &Object, list: &str, entry: &dyn Fn(&Value) -> bool| {
         let listed = pool.value.pointer(list).and_then(Value::as_array);
         listed.is_some_and(|all| all.iter().any(entry))
     };
-    let pools = ctx.store(&kinds::MACHINE_POOL).of_cluster(&cluster);
+    let pools = ctx.store(&kinds::MACHINE_POOL).of_cluster(cluster);
     let meant = pools.iter().filter(|pool| {
         has(pool, "/spec/providerIDList", &|entry| {
             id.is_some() && entry.as_str() == id

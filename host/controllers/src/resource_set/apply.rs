@@ -127,7 +127,7 @@ async fn one(
         hash: item.hash.clone(),
         ..ItemResult::default()
     };
-    for object in &item.objects {
+    for object in &*item.objects {
         let Some(reference) = ObjectRef::of(object) else {
             continue;
         };
@@ -262,7 +262,7 @@ mod tests {
                 name: name.to_owned(),
             },
             hash: String::new(),
-            objects: vec![object.clone(), object],
+            objects: [object.clone(), object].into(),
             action: Action::Apply,
         }
     }

@@ -22,9 +22,17 @@ const RESOURCE_SETS_AT_ONCE: usize = 2;
 /// Nodes of one cluster that are drained at the same time: each lists its pods in each turn.
 const DRAINS_AT_ONCE: usize = 8;
 
-/// Nodes of one cluster that Machines write or delete at the same time: each takes milliseconds, and where the server hangs, these are the
-/// workers of all Machines (50) that it holds.
+/// Nodes of one cluster that Machines and MachinePools write or delete at the same time: each takes milliseconds, and where the server
+/// hangs, these are the workers of all Machines (50) that it holds.
 pub const NODE_WRITES_AT_ONCE: usize = 8;
+
+/// Machines of one cluster that look for attached volumes at the same time: each lists all attachments of the cluster. As many as drains,
+/// after which they look; where the server hangs, these and those above are half of the workers.
+pub const VOLUME_CHECKS_AT_ONCE: usize = 8;
+
+/// Join tokens of one cluster that are looked at, made or extended at the same time: each takes milliseconds, and where the server hangs,
+/// these are the workers of all bootstrap configs of a kind (16) that it holds.
+pub const TOKENS_AT_ONCE: usize = 4;
 
 /// Evictions in one cluster that are under way at the same time, for all its Nodes: less than a tenth of the changes that an API
 /// server takes at once by default (`--max-mutating-requests-inflight` 200), so that everybody else gets through.
@@ -45,6 +53,10 @@ pub struct Workload {
     pub drains: Semaphore,
     /// Turns of writes to Nodes.
     pub node_writes: Semaphore,
+    /// Turns of looks for attached volumes.
+    pub volume_checks: Semaphore,
+    /// Turns of requests about join tokens.
+    pub tokens: Semaphore,
     /// Turns of evictions.
     pub evictions: Semaphore,
     /// Turns of ClusterResourceSets.
@@ -69,6 +81,8 @@ impl Workload {
             nodes: Arc::new(Store::bounded(kinds::NODE.clone(), WORKLOAD_LIST_BYTES_MAX)),
             drains: Semaphore::new(DRAINS_AT_ONCE),
             node_writes: Semaphore::new(NODE_WRITES_AT_ONCE),
+            volume_checks: Semaphore::new(VOLUME_CHECKS_AT_ONCE),
+            tokens: Semaphore::new(TOKENS_AT_ONCE),
             evictions: Semaphore::new(EVICTIONS_AT_ONCE),
             resource_sets: Semaphore::new(RESOURCE_SETS_AT_ONCE),
             by_provider_id: Mutex::default(),
@@ -168,16 +182,20 @@ impl Workload {
     }
 }
 
-/// Whether two versions of a Node differ only in what a living kubelet writes again and again.
+/// Whether two versions of a Node differ only in what a living kubelet writes again and again, or in its volumes: who waits for those reads
+/// the Node as it is then.
 fn is_heartbeat(old: &Value, new: &Value) -> bool {
     equal_but(old, new, &["metadata", "status"])
         && parts_equal_but(old, new, "metadata", &["resourceVersion", "managedFields"])
-        && parts_equal_but(old, new, "status", &["conditions", "images"])
+        && parts_equal_but(old, new, "status", &IGNORED)
         && conditions_equal(
             old.pointer("/status/conditions"),
             new.pointer("/status/conditions"),
         )
 }
+
+/// Fields of a Node's status that are no news by themselves.
+const IGNORED: [&str; 4] = ["conditions", "images", "volumesInUse", "volumesAttached"];
 
 fn parts_equal_but(old: &Value, new: &Value, part: &str, ignored: &[&str]) -> bool {
     let empty = Value::Object(Map::new());
@@ -237,6 +255,10 @@ mod tests {
             &node("1", "True", "a"),
             &node("2", "False", "b")
         ));
+        let mut mounting = node("2", "True", "b");
+        mounting["status"]["volumesInUse"] = json!(["v"]);
+        mounting["status"]["volumesAttached"] = json!([{"name": "v", "devicePath": ""}]);
+        assert!(is_heartbeat(&node("1", "True", "a"), &mounting));
         let mut tainted = node("2", "True", "b");
         tainted["spec"]["taints"] = json!([]);
         assert!(!is_heartbeat(&node("1", "True", "a"), &tainted));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use capstan_core::material::{KUBECONFIG, secret_key, secret_object};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 mod endless;
@@ -253,8 +253,10 @@ async fn nodes_are_found_and_heartbeats_wake_nobody() {
         13,
         "the heartbeat was not news"
     );
-    let marked = marked(change.new.as_ref().unwrap(), &cluster()).unwrap();
-    assert_eq!(marked.annotation(annotation::CLUSTER_NAME), Some("c"));
+    let seen = change.new.as_ref().unwrap();
+    let marked = seen.in_workload(&cluster());
+    assert_eq!(marked.workload(), Some(&cluster()));
+    assert!(Arc::ptr_eq(&marked.value, &seen.value), "it is not copied");
     world.server.tell(
         &kinds::NODE,
         Ok(WatchEvent::Deleted(node("a", "14", "False", "y"))),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,8 +46,8 @@ const LAST: [&str; 2] = [
 pub struct Content {
     /// `sha256:<hex>` of all values, in the order of their keys.
     pub hash: String,
-    /// Objects, in the order in which they are applied.
-    pub objects: Vec<Value>,
+    /// Objects, in the order in which they are applied; the steps of all clusters share them.
+    pub objects: Arc<[Value]>,
 }
 
 /// Names an object in a workload cluster.
@@ -115,7 +116,7 @@ pub fn read(data: &BTreeMap<String, Vec<u8>>) -> Result<Content, String> {
         .collect();
     Ok(Content {
         hash: format!("sha256:{hash}"),
-        objects,
+        objects: objects.into(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What should happen next for a ClusterResourceSet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::addons::{ClusterResourceSetBinding, RESOURCE_LABEL, ResourceRef};
@@ -40,7 +41,7 @@ pub struct Item {
     /// Digest of its content.
     pub hash: String,
     /// Its objects, in their order.
-    pub objects: Vec<Value>,
+    pub objects: Arc<[Value]>,
     /// What happens with them.
     pub action: Action,
 }
@@ -59,7 +60,7 @@ pub struct Sync {
     /// Objects to delete once all items are applied.
     pub prune: Vec<ObjectRef>,
     /// What is recorded as applied then; `None` when that is not kept.
-    pub inventory: Option<BTreeSet<ObjectRef>>,
+    pub inventory: Option<Arc<BTreeSet<ObjectRef>>>,
 }
 
 /// One effect.
@@ -113,14 +114,25 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     let mut clusters: Vec<&ClusterSeen> = observed.clusters.iter().collect();
     // One that takes all of the time there is does so once.
     clusters.sort_by_key(|cluster| cluster.memory.tried);
+    let bindings: BTreeMap<&str, &ClusterResourceSetBinding> = observed
+        .bindings
+        .iter()
+        .filter_map(|bound| Some((bound.metadata.name.as_deref()?, bound)))
+        .collect();
+    let inventory = inventory(observed).map(Arc::new);
     for cluster in clusters {
+        // The others have their turn next time.
+        if steps.len() > STEPS_MAX {
+            break;
+        }
         if cluster.not_connected.is_some() {
             continue;
         }
-        if observed.binding(&cluster.name).is_none() {
+        let bound = bindings.get(&*cluster.name).copied();
+        if bound.is_none() {
             steps.push(Step::Bind(binding::new(observed, &cluster.name)));
         }
-        match sync(observed, cluster, now) {
+        match sync(observed, cluster, bound, inventory.as_ref(), now) {
             Ok(Some(sync)) => {
                 steps.push(Step::Sync(Box::new(sync)));
                 // What comes of it is not known yet.
@@ -184,9 +196,10 @@ pub fn usable(held: &Lookup<Held>) -> Option<&Content> {
 fn sync(
     observed: &Observed,
     cluster: &ClusterSeen,
+    bound: Option<&ClusterResourceSetBinding>,
+    inventory: Option<&Arc<BTreeSet<ObjectRef>>>,
     now: Timestamp,
 ) -> Result<Option<Sync>, Duration> {
-    let bound = observed.binding(&cluster.name);
     let memory = &cluster.memory;
     let since = |time: Option<Timestamp>| {
         time.and_then(|time| Duration::try_from(now.duration_since(time)).ok())
@@ -198,16 +211,13 @@ fn sync(
         failed,
         unready,
     } = due(observed, cluster, bound, drift_is_due);
-    let inventory = inventory(observed);
     let before = bound.map(|bound| binding::inventory(bound, observed.name()));
     let before = before.unwrap_or_default();
-    let prune: Vec<ObjectRef> = match &inventory {
+    let prune: Vec<ObjectRef> = match inventory {
         Some(inventory) => before.difference(inventory).cloned().collect(),
         None => Vec::new(),
     };
-    let unrecorded = inventory
-        .as_ref()
-        .is_some_and(|inventory| *inventory != before);
+    let unrecorded = inventory.is_some_and(|inventory| **inventory != before);
     if items.is_empty() && !unrecorded {
         return Ok(None);
     }
@@ -227,7 +237,7 @@ fn sync(
         waits: observed.waits(),
         looks_for_drift: drift_is_due,
         prune,
-        inventory,
+        inventory: inventory.cloned(),
     }))
 }
 
@@ -282,7 +292,7 @@ fn due(
         due.items.push(Item {
             reference: reference.clone(),
             hash: content.hash.clone(),
-            objects: content.objects.clone(),
+            objects: Arc::clone(&content.objects),
             action,
         });
     }

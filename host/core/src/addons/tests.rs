@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::decide::Action;
 use super::*;
-use crate::plan::Next;
+use crate::plan::{Next, STEPS_MAX};
 
 fn now() -> Timestamp {
     "2026-06-01T00:00:00Z".parse().expect("a time")
@@ -54,7 +54,7 @@ fn observed(strategy: &str, annotations: serde_json::Value) -> Observed {
         clusters: vec![ClusterSeen {
             name: "c".to_owned(),
             not_connected: None,
-            memory: Memory::default(),
+            memory: Arc::default(),
         }],
         resources: vec![resource("one"), resource("two")],
         bindings: Vec::new(),
@@ -158,7 +158,7 @@ fn what_failed_is_tried_again_after_a_while_and_said() {
         errors: vec!["ConfigMap one: no".to_owned()],
         ..ItemResult::default()
     };
-    let memory = &mut observed.clusters[0].memory;
+    let memory = Arc::make_mut(&mut observed.clusters[0].memory);
     memory.tried = Some(now());
     memory.results.insert(reference("one"), failed);
     let plan = decide(&observed, now());
@@ -184,10 +184,10 @@ fn of_several_clusters_that_were_not_tried_for_longer_come_first() {
     let seen = |name: &str, tried: Option<i64>| ClusterSeen {
         name: name.to_owned(),
         not_connected: None,
-        memory: Memory {
+        memory: Arc::new(Memory {
             tried: tried.map(|age| now() - jiff::SignedDuration::from_secs(age)),
             ..Memory::default()
-        },
+        }),
     };
     observed.clusters = vec![
         seen("a", Some(1)),
@@ -201,6 +201,62 @@ fn of_several_clusters_that_were_not_tried_for_longer_come_first() {
         _ => None,
     });
     assert_eq!(clusters.collect::<Vec<_>>(), ["c", "d", "b", "a"]);
+}
+
+#[test]
+fn of_thousands_of_clusters_a_plan_has_as_many_as_it_may_and_they_share_the_objects() {
+    let mut observed = observed("Reconcile", json!({"capstan.dev/prune": "true"}));
+    let large = manifest("one").replace("a: b", &format!("a: {}", "b".repeat(1 << 20)));
+    let data = BTreeMap::from([("a.yaml".to_owned(), large.into_bytes())]);
+    let Lookup::Found(held) = &mut observed.resources[0].held else {
+        panic!("it is there")
+    };
+    held.content = content::read(&data);
+    // Bound already: each cluster is one step.
+    let one = bound(&observed);
+    let names: Vec<String> = (0..2000).map(|at| format!("c-{at}")).collect();
+    observed.clusters = names
+        .iter()
+        .map(|name| ClusterSeen {
+            name: name.clone(),
+            not_connected: None,
+            memory: Arc::default(),
+        })
+        .collect();
+    observed.bindings = names
+        .iter()
+        .map(|name| {
+            let mut other = one.clone();
+            other.metadata.name = Some(name.clone());
+            for entry in other
+                .spec
+                .bindings
+                .iter_mut()
+                .flat_map(|b| &mut b.resources)
+            {
+                entry.applied = false;
+            }
+            other
+        })
+        .collect();
+    let plan = decide(&observed, now());
+    assert_eq!(plan.steps.len(), STEPS_MAX);
+    assert_eq!(plan.next, Next::CheckAfter(Duration::from_secs(1)));
+    let objects = &decide::usable(&observed.resources[0].held)
+        .expect("usable")
+        .objects;
+    for (step, name) in plan.steps.iter().zip(&names) {
+        let Step::Sync(sync) = step else {
+            panic!("{step:?}")
+        };
+        assert_eq!(sync.cluster, *name);
+        assert!(Arc::ptr_eq(&sync.items[0].objects, objects));
+    }
+    // As many as it may have are not too many.
+    observed.clusters.truncate(STEPS_MAX);
+    let plan = decide(&observed, now());
+    assert_eq!(plan.steps.len(), STEPS_MAX);
+    assert_eq!(plan.next, Next::CheckAfter(Duration::from_secs(5)));
 }
 
 #[test]
@@ -241,7 +297,7 @@ fn drift_is_looked_for_at_intervals_and_corrected_when_asked() {
         drift: vec!["ConfigMap one: data.a".to_owned()],
         ..ItemResult::default()
     };
-    let memory = &mut observed.clusters[0].memory;
+    let memory = Arc::make_mut(&mut observed.clusters[0].memory);
     memory.checked = Some(now());
     memory.results.insert(reference("one"), drifted);
     assert_eq!(

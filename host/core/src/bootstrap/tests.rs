@@ -360,6 +360,42 @@ fn data_with_a_token_that_is_gone_is_not_available() {
 }
 
 #[test]
+fn a_token_whose_turn_has_not_come_is_asked_for_again_soon() {
+    let mut seen = observed(false, true);
+    seen.config["status"] =
+        json!({"dataSecretName": "m", "initialization": {"dataSecretCreated": true}});
+    seen.token = Token::NotItsTurn;
+    for is_shared in [false, true] {
+        seen.is_shared = is_shared;
+        let plan = decide(&seen, now());
+        assert_eq!(
+            (plan.steps, plan.next),
+            (vec![], Next::CheckAfter(TOKEN_TURN))
+        );
+    }
+    // Nothing is said of what was not looked at.
+    let reported = report(&seen, &Outcome::default());
+    assert_eq!(
+        of(&reported, "DataSecretAvailable").status,
+        ConditionStatus::True
+    );
+    let step = Step::ExtendToken {
+        id: "abcdef".to_owned(),
+        until: now(),
+    };
+    let outcome = Outcome {
+        done: vec![(step, Effect::NotItsTurn)],
+        failed: None,
+    };
+    let reported = report(&seen, &outcome);
+    assert_eq!(reported.next, Some(Next::CheckAfter(TURN_RECHECK)));
+    assert_eq!(
+        of(&reported, "DataSecretAvailable").status,
+        ConditionStatus::True
+    );
+}
+
+#[test]
 fn what_came_of_the_plugin_is_said() {
     let seen = observed(false, true);
     let step = Step::Prepare {
@@ -383,6 +419,13 @@ fn what_came_of_the_plugin_is_said() {
         of(&reported, "DataSecretAvailable")
             .message
             .contains("connection")
+    );
+    let reported = report(&seen, &done(Effect::NotItsTurn));
+    assert_eq!(reported.next, Some(Next::CheckAfter(TURN_RECHECK)));
+    assert!(
+        of(&reported, "DataSecretAvailable")
+            .message
+            .contains("its turn")
     );
     let reported = report(
         &seen,

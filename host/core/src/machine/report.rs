@@ -28,8 +28,8 @@ use crate::rollout::count;
 /// A deletion that takes longer than this explains itself in `Ready`.
 pub(crate) const LONG_DELETION_S: i64 = 15 * 60;
 
-/// When a drain whose turn has not come asks again.
-const TURN_RECHECK: Duration = Duration::from_secs(2);
+/// When what is to be done in a workload cluster, and whose turn has not come, asks again.
+pub(crate) const TURN_RECHECK: Duration = Duration::from_secs(2);
 
 /// Status and conditions, and what follows from the outcome.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -13,9 +13,10 @@ use super::observed::{Observed, text};
 use super::{deletion, machines};
 use crate::cluster::observed::is_deleting_value;
 use crate::lookup::Lookup;
+use crate::machine::report::TURN_RECHECK;
 use crate::machine::{created_secret, is_controlled_by};
 use crate::machine_set::remediation::Remediation;
-use crate::plan::{Outcome, Plan};
+use crate::plan::{Next, Outcome, Plan};
 
 /// How soon an object that is not there, and Nodes that have not come, are looked for again (upstream: 30 s).
 const RECHECK: Duration = Duration::from_secs(30);
@@ -47,6 +48,15 @@ pub enum Step {
     DeleteNodes(Vec<NodeDeletion>),
     /// Delete an object that the pool names.
     Delete(ContractVersionedObjectReference),
+}
+
+/// What a step answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing to say.
+    Done,
+    /// To `PatchNodes` and `DeleteNodes`: some are left, other Nodes of the cluster have their turn now.
+    NotItsTurn,
 }
 
 /// What should happen next.
@@ -105,9 +115,18 @@ fn some<T>(mut all: Vec<T>, is_more: &mut bool) -> Option<Vec<T>> {
 
 /// Whether what was done has changed the pool itself: the status of the changed one is written, once.
 #[must_use]
-pub fn reports_next_time(outcome: &Outcome<Step>) -> bool {
-    let is_own = |(step, ()): &(Step, ())| matches!(step, Step::PatchPool(_));
+pub fn reports_next_time(outcome: &Outcome<Step, Effect>) -> bool {
+    let is_own = |(step, _): &(Step, Effect)| matches!(step, Step::PatchPool(_));
     outcome.done.iter().any(is_own)
+}
+
+/// When Nodes whose turn has not come are looked at again.
+#[must_use]
+pub fn until_turn(outcome: &Outcome<Step, Effect>) -> Option<Next> {
+    let mut effects = outcome.done.iter().map(|(_, effect)| *effect);
+    effects
+        .any(|effect| effect == Effect::NotItsTurn)
+        .then_some(Next::CheckAfter(TURN_RECHECK))
 }
 
 /// The merge patch that makes the pool the controller of an object and gives it the Cluster's label; `None` when it has both.

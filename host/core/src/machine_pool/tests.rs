@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::nodes::NodeDeletion;
 use super::*;
 use crate::lookup::Lookup;
-use crate::plan::{Next, Plan};
+use crate::plan::{Next, Outcome, Plan};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -564,4 +564,15 @@ fn many_objects_are_written_in_several_plans() {
     };
     assert_eq!(patches.len(), decide::BATCH);
     assert_eq!(plan.next, Next::CheckAfter(std::time::Duration::ZERO));
+}
+
+#[test]
+fn nodes_whose_turn_has_not_come_are_asked_for_again_soon() {
+    let outcome = |effect| Outcome {
+        done: vec![(Step::DeleteNodes(Vec::new()), effect)],
+        failed: None,
+    };
+    let soon = Next::CheckAfter(std::time::Duration::from_secs(2));
+    assert_eq!(until_turn(&outcome(Effect::NotItsTurn)), Some(soon));
+    assert_eq!(until_turn(&outcome(Effect::Done)), None);
 }

@@ -553,7 +553,8 @@ fn of_cluster(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     control_plane_of(ctx, cluster)
 }
 
-/// A template that appears may be what a control plane waits for.
+/// A template that appears may be what a control plane waits for: one whose spec has the template's name in it, whatever the field. A plugin that
+/// makes the name up is asked again when it is time.
 fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
     let (None, Some(object)) = (&change.old, &change.new) else {
         return Vec::new();
@@ -567,7 +568,8 @@ fn of_external(ctx: &Ctx, change: &Change) -> Vec<Locator> {
             continue;
         };
         let all = store.in_namespace(&object.key.namespace);
-        locators.extend(all.iter().map(|o| Locator::new(&resource, &o.key)));
+        let naming = all.iter().filter(|o| o.has_in_spec(&object.key.name));
+        locators.extend(naming.map(|o| Locator::new(&resource, &o.key)));
     }
     locators
 }

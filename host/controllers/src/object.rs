@@ -132,13 +132,22 @@ impl Object {
         Ok(decoded)
     }
 
-    /// A string at a JSON pointer.
+    /// A string at a JSON pointer, which has no `~`: maps of watches ask thousands of objects for each event, and nothing is allocated for it.
     #[must_use]
     pub fn text(&self, pointer: &str) -> Option<&str> {
-        self.value
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .filter(|s| !s.is_empty())
+        let mut names = pointer.split('/').skip(1);
+        let found = names.try_fold(&*self.value, |value, name| match value {
+            Value::Object(fields) => fields.get(name),
+            Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+            _ => None,
+        });
+        found?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// Whether a field of its spec, at any depth, is this text.
+    #[must_use]
+    pub fn has_in_spec(&self, text: &str) -> bool {
+        self.value.get("spec").is_some_and(|spec| has(spec, text))
     }
 
     /// Kind.
@@ -282,6 +291,15 @@ impl fmt::Display for Locator {
     }
 }
 
+fn has(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(own) => own == text,
+        Value::Array(items) => items.iter().any(|item| has(item, text)),
+        Value::Object(fields) => fields.values().any(|field| has(field, text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use capstan_api::v1beta2::Machine;
@@ -315,6 +333,27 @@ mod tests {
             let wanted = cluster.map(|name| ObjectKey::new("ns", name));
             assert_eq!(found, wanted, "{api_version} {label:?} {named:?}");
         }
+    }
+
+    #[test]
+    fn texts_are_found_at_a_place_or_anywhere_in_the_spec() {
+        let object = Object::new(json!({
+            "kind": "ControlPlane", "metadata": {"name": "m"},
+            "spec": {"version": "v1", "machineTemplate": {"references": [{"name": ""}, {"name": "template", "size": 3}]}},
+        }));
+        let object = object.unwrap();
+        let places = [
+            ("/spec/machineTemplate/references/1/name", Some("template")),
+            ("/spec/machineTemplate/references/0/name", None),
+            ("/spec/machineTemplate/references/2/name", None),
+            ("/spec/machineTemplate/references/1/size", None),
+            ("/spec/version/name", None),
+        ];
+        for (pointer, text) in places {
+            assert_eq!(object.text(pointer), text, "{pointer}");
+        }
+        assert!(object.has_in_spec("template") && object.has_in_spec("v1"));
+        assert!(!object.has_in_spec("m") && !object.has_in_spec("name"));
     }
 
     #[test]

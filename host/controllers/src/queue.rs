@@ -241,6 +241,18 @@ impl Queue {
         inner.queued.len().saturating_add(inner.working.len())
     }
 
+    /// All that is looked at now or some time later, but for what is worked on.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> BTreeSet<Locator> {
+        let inner = self.lock();
+        inner
+            .queued
+            .keys()
+            .chain(inner.due.keys())
+            .cloned()
+            .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

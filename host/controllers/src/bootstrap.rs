@@ -15,6 +15,7 @@ use capstan_api::name::ObjectKey;
 use capstan_core::bootstrap::{
     self as core, Effect, JOIN_TOKEN, Observed, Step, TOKEN_CHECK, Token,
 };
+use capstan_core::call::manifest::PluginKind;
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use jiff::Timestamp;
@@ -126,7 +127,7 @@ impl Controller for BootstrapController {
                 map: of_connection,
             },
             Watch {
-                source: Source::Plugins,
+                source: Source::PluginsOf(PluginKind::ControlPlane),
                 map: of_nothing,
             },
         ]

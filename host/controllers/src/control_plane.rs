@@ -16,6 +16,7 @@ use std::time::Duration;
 use capstan_api::name::ObjectKey;
 use capstan_api::reason::{common, condition_type};
 use capstan_api::{condition, finalizer};
+use capstan_core::call::manifest::PluginKind;
 use capstan_core::control_plane::{self as core, MemberPart, Observed, Step};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
@@ -114,7 +115,7 @@ impl Controller for ControlPlaneController {
                 map: of_workload,
             },
             Watch {
-                source: Source::Plugins,
+                source: Source::PluginsOf(PluginKind::Bootstrap),
                 map: of_nothing,
             },
         ]

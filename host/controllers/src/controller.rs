@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use capstan_api::name::ObjectKey;
 use capstan_api::{condition, label};
+use capstan_core::call::manifest::PluginKind;
 use capstan_core::plan::{Failure, Next, Outcome, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -41,8 +42,10 @@ pub enum Source {
     /// Connection to, or a Node of, a workload cluster changed. The change's object is the Node, or the Cluster when the
     /// connection came or went.
     Workload,
-    /// A plugin became active, changed, or went: every primary object is looked at again.
+    /// A plugin became active, changed, or went: every primary object is looked at again. Objects of the plugin's own kinds are in any case.
     Plugins,
+    /// The same for plugins of one kind.
+    PluginsOf(PluginKind),
 }
 
 /// Translates a change to the objects that have to look at it.

@@ -77,25 +77,39 @@ fn owner_cluster(object: &Object) -> Option<ObjectKey> {
     Some(ObjectKey::new(namespace, owner.name))
 }
 
-/// When each object was last asked about, and as which generation, by UID.
+/// When each object was last asked about.
 #[derive(Default)]
-struct Asked(Mutex<HashMap<String, (Timestamp, i64)>>);
+struct Asked(Mutex<Memory>);
+
+#[derive(Default)]
+struct Memory {
+    /// Since when this is remembered.
+    since: Option<Timestamp>,
+    /// When, and as which generation, by UID.
+    asked: HashMap<String, (Timestamp, i64)>,
+}
 
 impl Asked {
     /// When it was asked about as it is now; never, when somebody has changed its spec since.
-    fn at(&self, object: &Object) -> Option<Timestamp> {
-        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, generation) = asked.get(&object.uid)?;
-        (*generation >= object.generation()).then_some(*at)
+    fn at(&self, object: &Object, now: Timestamp) -> core::Asked {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match memory.asked.get(&object.uid) {
+            Some((at, generation)) if *generation >= object.generation() => core::Asked::At(*at),
+            Some(_) => core::Asked::Never,
+            None => core::Asked::NotSince(*memory.since.get_or_insert(now)),
+        }
     }
 
     fn now(&self, uid: &str, now: Timestamp, generation: i64) {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() > 100_000 {
-            // Objects that are gone: being asked about once more is all that the others lose.
-            asked.clear();
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.asked.len() > 100_000 {
+            // Objects that are gone: the others are asked about as after a start.
+            *memory = Memory {
+                since: Some(now),
+                asked: HashMap::new(),
+            };
         }
-        asked.insert(uid.to_owned(), (now, generation));
+        memory.asked.insert(uid.to_owned(), (now, generation));
     }
 }
 
@@ -263,6 +277,32 @@ fn merge_uid(patch: &mut Value, uid: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_host_has_asked_about_is_told_from_what_has_changed_since() {
+        let object = |uid: &str, generation: i64| {
+            let metadata = json!({"name": "m", "uid": uid, "generation": generation});
+            Object::new(json!({"kind": "K", "metadata": metadata})).unwrap()
+        };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let asked = Asked::default();
+        // The time of the first look stays.
+        for now in [100, 200] {
+            assert_eq!(
+                asked.at(&object("a", 1), at(now)),
+                core::Asked::NotSince(at(100))
+            );
+        }
+        asked.now("a", at(300), 1);
+        assert_eq!(asked.at(&object("a", 1), at(400)), core::Asked::At(at(300)));
+        assert_eq!(asked.at(&object("a", 2), at(400)), core::Asked::Never);
+        // What is forgotten with all others is not asked about with all others.
+        (0..=100_000).for_each(|uid| asked.now(&uid.to_string(), at(500), 1));
+        assert_eq!(
+            asked.at(&object("a", 1), at(600)),
+            core::Asked::NotSince(at(500))
+        );
+    }
 
     #[test]
     fn a_patch_changes_what_is_not_so_already() {

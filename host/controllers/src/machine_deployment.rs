@@ -9,6 +9,7 @@ use capstan_api::v1beta2::{
     ContractVersionedObjectReference, Machine, MachineDeployment, MachineSet,
 };
 use capstan_api::{annotation, finalizer, label};
+use capstan_core::call::manifest::PluginKind;
 use capstan_core::machine_deployment::decide::mark_patch;
 use capstan_core::machine_deployment::observed::TemplateSeen;
 use capstan_core::machine_deployment::{
@@ -391,7 +392,7 @@ impl Controller for MachineDeploymentController {
                 map: of_namespace,
             },
             Watch {
-                source: Source::Plugins,
+                source: Source::PluginsOf(PluginKind::UpgradeStrategy),
                 map: of_plugins,
             },
         ]

@@ -125,6 +125,7 @@ impl Controller for MachineHookController {
                 source: Source::Kind(&kinds::PLUGIN),
                 map: of_plugin,
             },
+            // Also one that is no hook: who names it hears that.
             Watch {
                 source: Source::Plugins,
                 map: |_, _| Vec::new(),

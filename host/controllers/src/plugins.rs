@@ -6,7 +6,7 @@ mod capability;
 mod hold;
 mod idempotency;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use capstan_api::annotation;
 use capstan_api::name::ObjectKey;
 use capstan_api::plugin::{PluginCanary, PluginOwnedKindStatus};
+use capstan_core::call::manifest::PluginKind;
 use capstan_core::call::{Context, Mode, State};
 use capstan_core::plugin::answers_for;
 use capstan_engine::{
@@ -109,6 +110,32 @@ pub struct Plugins {
     inner: Arc<Inner>,
 }
 
+/// What a change is about: one plugin, as it was before and as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Kinds that it owned or owns.
+    pub kinds: BTreeSet<GroupKind>,
+    /// What kinds of plugin it was or is.
+    pub is: BTreeSet<PluginKind>,
+}
+
+impl Changed {
+    fn add(&mut self, snapshot: &Snapshot, name: &str) {
+        for (kind, owned) in &snapshot.kinds {
+            if owned.plugin == name {
+                self.kinds.insert(kind.clone());
+                self.is.extend(PluginKind::of_role(&owned.role));
+            }
+        }
+        if let Some(plugin) = snapshot.active.get(name) {
+            self.is.extend(plugin.loaded.kinds());
+        }
+    }
+}
+
+/// Told of every change.
+type Listener = Box<dyn Fn(&Changed) + Send + Sync>;
+
 /// Told of a Plugin that has to be looked at.
 type News = Box<dyn Fn(&ObjectKey) + Send + Sync>;
 
@@ -116,7 +143,7 @@ type News = Box<dyn Fn(&ObjectKey) + Send + Sync>;
 struct Inner {
     snapshot: ArcSwap<Snapshot>,
     writing: Mutex<()>,
-    changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    changed: OnceLock<Listener>,
     news: OnceLock<News>,
     records: OnceLock<Arc<RecordDir>>,
     held: Arc<hold::Workers>,
@@ -139,7 +166,7 @@ impl Plugins {
     }
 
     /// Calls this after every change. The first listener counts.
-    pub fn listen(&self, changed: impl Fn() + Send + Sync + 'static) {
+    pub fn listen(&self, changed: impl Fn(&Changed) + Send + Sync + 'static) {
         // A second listener would be a programming error without consequence: the first stays.
         let _ = self.inner.changed.set(Box::new(changed));
     }
@@ -209,9 +236,8 @@ impl Plugins {
     /// An active upgrade strategy by name.
     #[must_use]
     pub fn strategy(&self, name: &str) -> Option<Arc<ActivePlugin>> {
-        let kind = capstan_core::call::manifest::PluginKind::UpgradeStrategy;
         self.get(name)
-            .filter(|plugin| plugin.loaded.kinds().contains(&kind))
+            .filter(|plugin| plugin.loaded.kinds().contains(&PluginKind::UpgradeStrategy))
     }
 
     /// Names of all active plugins.
@@ -226,7 +252,8 @@ impl Plugins {
     /// # Errors
     /// See above.
     pub fn activate(&self, plugin: ActivePlugin) -> Result<(), (GroupKind, String)> {
-        self.change(|snapshot| {
+        let name = plugin.name.clone();
+        self.change(&name, |snapshot| {
             for kind in &plugin.loaded.manifest().kinds {
                 let kind = GroupKind {
                     group: kind.group.clone(),
@@ -268,7 +295,9 @@ impl Plugins {
 
     /// Knows kinds that were a plugin's in an earlier process and are nobody's in this one.
     pub fn recall(&self, name: &str, kinds: &[PluginOwnedKindStatus]) {
-        self.change(|snapshot| {
+        // Nothing may be new, and then nobody has to look.
+        let _ = self.change(name, |snapshot| {
+            let before = snapshot.kinds.len();
             for kind in kinds {
                 let resource = resource_of(kind);
                 let known = snapshot.kinds.entry(resource.group_kind());
@@ -278,28 +307,35 @@ impl Plugins {
                     resource,
                 });
             }
+            (snapshot.kinds.len() > before).then_some(()).ok_or(())
         });
     }
 
     /// Calls a plugin no longer.
     pub fn deactivate(&self, name: &str) {
-        if self.get(name).is_some() {
-            self.change(|snapshot| {
-                // Its kinds stay known: their objects say that the plugin is missing.
-                snapshot.active.remove(name);
-            });
-        }
+        // One that is not called anyway changes nothing.
+        let _ = self.change(name, |snapshot| {
+            // Its kinds stay known: their objects say that the plugin is missing.
+            snapshot.active.remove(name).map(drop).ok_or(())
+        });
     }
 
     /// Forgets a plugin whose object is gone: its kinds may belong to another provider from now on.
     pub fn remove(&self, name: &str) {
-        self.change(|snapshot| {
+        // Others may have waited for its kinds also when nothing of it was known here.
+        let _ = self.change(name, |snapshot| {
             snapshot.active.remove(name);
             snapshot.kinds.retain(|_, owned| owned.plugin != name);
+            Ok::<(), ()>(())
         });
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
+    /// Changes what there is of a plugin, and tells who listens. What fails has changed nothing.
+    fn change<E>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Snapshot) -> Result<(), E>,
+    ) -> Result<(), E> {
         let writing = self
             .inner
             .writing
@@ -310,13 +346,16 @@ impl Plugins {
             active: current.active.clone(),
             kinds: current.kinds.clone(),
         };
-        let answer = change(&mut next);
+        change(&mut next)?;
+        let mut about = Changed::default();
+        about.add(&current, name);
+        about.add(&next, name);
         self.inner.snapshot.store(Arc::new(next));
         drop(writing);
         if let Some(changed) = self.inner.changed.get() {
-            changed();
+            changed(&about);
         }
-        answer
+        Ok(())
     }
 }
 

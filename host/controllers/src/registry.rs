@@ -13,6 +13,7 @@ use crate::kube_api::{GroupKind, Resource, Selection};
 use crate::metrics::Metrics;
 use crate::object::{Locator, Object};
 use crate::plugin::{self, PluginController};
+use crate::plugins::Changed;
 use crate::queue::Queue;
 use crate::store::{Change, Store};
 use crate::stores::{Listener, Origin};
@@ -117,7 +118,8 @@ pub fn start_warm(ctx: &Arc<Ctx>, plugins: PluginController, metrics: &Arc<Metri
     ctx.stores
         .listen(Arc::clone(&registry) as Arc<dyn Listener>);
     let plugins = Arc::clone(&registry);
-    ctx.plugins.listen(move || plugins.plugins_changed());
+    ctx.plugins
+        .listen(move |changed| plugins.plugin_changed(changed));
     let looked_at = Arc::clone(&registry);
     ctx.plugins
         .listen_for_news(move |plugin| looked_at.look_at(&Locator::new(&kinds::PLUGIN, plugin)));
@@ -244,21 +246,28 @@ impl Registry {
         }
     }
 
-    fn plugins_changed(&self) {
+    /// Who owns objects of its kinds looks at those, and who goes by what it is at all of theirs.
+    fn plugin_changed(&self, changed: &Changed) {
         let Some(ctx) = self.ctx.upgrade() else {
             return;
         };
         for route in &self.routes {
+            let goes_by = |watch: &Watch| match watch.source {
+                Source::Plugins => true,
+                Source::PluginsOf(kind) => changed.is.contains(&kind),
+                Source::Kind(_) | Source::External | Source::Workload => false,
+            };
+            let goes_by = route.watches.iter().any(goes_by);
             if let Primary::Roles(roles) = route.primary {
-                for resource in ctx.plugins.kinds_with(roles) {
+                let kinds = ctx.plugins.kinds_with(roles).into_iter();
+                for resource in kinds.filter(|r| changed.kinds.contains(&r.group_kind())) {
                     ctx.stores.turn_to(&resource);
+                    if !goes_by {
+                        route.wake_kind(&ctx, &resource.group_kind());
+                    }
                 }
-                route.wake_all(&ctx);
-            } else if route
-                .watches
-                .iter()
-                .any(|w| matches!(w.source, Source::Plugins))
-            {
+            }
+            if goes_by {
                 route.wake_all(&ctx);
             }
         }
@@ -385,7 +394,7 @@ impl Listener for Registry {
                 let wakes = match &watch.source {
                     Source::Kind(resource) => resource.group_kind() == kind,
                     Source::External => !known,
-                    Source::Workload | Source::Plugins => false,
+                    Source::Workload | Source::Plugins | Source::PluginsOf(_) => false,
                 };
                 if wakes {
                     route.wake((watch.map)(&ctx, change));
@@ -429,20 +438,188 @@ impl Route {
 
     fn wake_all(&self, ctx: &Ctx) {
         for kind in self.kinds(ctx) {
-            if let Some(store) = ctx.stores.get(&kind) {
-                let keys = store.all().into_iter().map(|o| o.key.clone());
-                self.wake(keys.map(|key| Locator {
-                    kind: kind.clone(),
-                    key,
-                }));
-            }
+            self.wake_kind(ctx, &kind);
+        }
+    }
+
+    fn wake_kind(&self, ctx: &Ctx, kind: &GroupKind) {
+        if let Some(store) = ctx.stores.get(kind) {
+            let keys = store.all().into_iter().map(|o| o.key.clone());
+            self.wake(keys.map(|key| Locator {
+                kind: kind.clone(),
+                key,
+            }));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use capstan_api::name::ObjectKey;
+    use capstan_api::plugin::PluginOwnedKindStatus;
+    use capstan_core::call::manifest::{Manifest, OwnedKind, PluginKind};
+    use capstan_engine::{Grants, Limits, Loaded, Native};
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::kube_api::staged::Staged;
+    use crate::plugins::ActivePlugin;
+    use crate::workloads::tests::host_of;
+
+    const ROLES: [(&str, &str); 4] = [
+        ("infra-cluster", "Cluster"),
+        ("infra-machine", "Machine"),
+        ("bootstrap-config", "Config"),
+        ("control-plane", "ControlPlane"),
+    ];
+
+    /// A plugin of this kind that owns a kind of objects for each of its roles.
+    fn plugin(name: &str, interface: PluginKind) -> ActivePlugin {
+        struct Nothing;
+        impl Native for Nothing {}
+        let roles = ROLES.into_iter();
+        let kinds = roles.filter(|(role, _)| PluginKind::of_role(role) == Some(interface));
+        let kinds = kinds.map(|(role, kind)| OwnedKind {
+            role: role.to_owned(),
+            group: "example.org".to_owned(),
+            version: "v1".to_owned(),
+            kind: format!("{name}{kind}"),
+            plural: format!("{name}{kind}s").to_lowercase(),
+            short_names: Vec::new(),
+            spec_schema: json!({}),
+            status_schema: json!({}),
+            columns: Vec::new(),
+        });
+        let manifest = Manifest {
+            name: name.to_owned(),
+            version: "0.1.0".to_owned(),
+            description: String::new(),
+            home_page: String::new(),
+            kinds: kinds.collect(),
+            capabilities: Vec::new(),
+        };
+        ActivePlugin {
+            name: name.to_owned(),
+            key: ObjectKey::new("ns", name),
+            loaded: Loaded::native(manifest, BTreeSet::from([interface]), Arc::new(Nothing)),
+            grants: Arc::new(Grants::default()),
+            limits: Limits::default(),
+            config: Value::Null,
+            credentials: BTreeMap::new(),
+            canary: None,
+        }
+    }
+
+    const PLUGINS: [(&str, PluginKind); 6] = [
+        ("A", PluginKind::Infrastructure),
+        ("B", PluginKind::Infrastructure),
+        ("Boot", PluginKind::Bootstrap),
+        ("Plane", PluginKind::ControlPlane),
+        ("Hook", PluginKind::PreDeleteHook),
+        ("Strategy", PluginKind::UpgradeStrategy),
+    ];
+
+    /// A host with these plugins and one object of each kind, none of which waits to be looked at. Nothing of what is spawned runs while
+    /// there is no await.
+    fn host() -> (Arc<Ctx>, Arc<Registry>) {
+        let ctx = Arc::new(host_of(Staged::new()));
+        let mut registry = Registry {
+            ctx: Arc::downgrade(&ctx),
+            routes: Vec::new(),
+        };
+        let metrics = Arc::new(Metrics::default());
+        let mut drivers = Vec::new();
+        macro_rules! add {
+            ($($controller:ty),*) => {
+                $(registry.add::<$controller>(Default::default(), &ctx, &metrics, &mut drivers);)*
+            };
+        }
+        add!(
+            crate::infrastructure::InfraClusterController,
+            crate::infrastructure::InfraMachineController,
+            crate::bootstrap::BootstrapController,
+            crate::control_plane::ControlPlaneController,
+            crate::machine_deployment::MachineDeploymentController,
+            crate::machine_hook::MachineHookController
+        );
+        let registry = Arc::new(registry);
+        let told = Arc::clone(&registry);
+        ctx.plugins
+            .listen(move |changed| told.plugin_changed(changed));
+        for (name, interface) in PLUGINS {
+            ctx.plugins.activate(plugin(name, interface)).unwrap();
+        }
+        for kind in registry.routes.iter().flat_map(|route| route.kinds(&ctx)) {
+            let object = json!({
+                "apiVersion": format!("{}/v1", kind.group), "kind": kind.kind,
+                "metadata": {"namespace": "ns", "name": "one", "uid": "u", "resourceVersion": "20"},
+            });
+            let store = ctx.stores.get(&kind).unwrap();
+            store.apply(Object::new(object).unwrap());
+        }
+        assert_eq!(woken(&registry), "");
+        (ctx, registry)
+    }
+
+    /// Kinds of the objects that wait to be looked at. They wait no longer.
+    fn woken(registry: &Registry) -> String {
+        let mut woken = BTreeSet::new();
+        for route in &registry.routes {
+            for locator in route.queue.waiting() {
+                route.queue.forget(&locator);
+                woken.insert(locator.kind.kind);
+            }
+        }
+        woken.into_iter().collect::<Vec<_>>().join(" ")
+    }
+
+    #[tokio::test]
+    async fn a_plugin_wakes_its_own_kinds_and_who_goes_by_what_it_is() {
+        let (ctx, registry) = host();
+        // Replaced, or granted anew.
+        for ((name, interface), expected) in PLUGINS.into_iter().zip([
+            "ACluster AMachine MachineHook",
+            "BCluster BMachine MachineHook",
+            "BootConfig MachineHook PlaneControlPlane",
+            "BootConfig MachineHook PlaneControlPlane",
+            "MachineHook",
+            "MachineDeployment MachineHook",
+        ]) {
+            ctx.plugins.activate(plugin(name, interface)).unwrap();
+            assert_eq!(woken(&registry), expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_has_not_changed_wakes_nobody() {
+        let (ctx, registry) = host();
+        let owned = |kind: &str| {
+            let kind = json!({
+                "role": "infra-machine", "group": "example.org", "version": "v1", "kind": kind,
+                "plural": format!("{kind}s").to_lowercase(),
+            });
+            serde_json::from_value::<PluginOwnedKindStatus>(kind).unwrap()
+        };
+        ctx.plugins.deactivate("A");
+        assert_eq!(woken(&registry), "ACluster AMachine MachineHook");
+        ctx.plugins.deactivate("A");
+        let known = [owned("AMachine"), owned("BMachine")];
+        ctx.plugins.recall("A", &known);
+        assert_eq!(woken(&registry), "");
+        ctx.plugins.remove("A");
+        assert_eq!(woken(&registry), "MachineHook", "its kinds are nobody's");
+        ctx.plugins.recall("A", &known);
+        assert_eq!(woken(&registry), "AMachine MachineHook");
+        // The kind of another cannot be had.
+        let taken = ActivePlugin {
+            name: "C".to_owned(),
+            ..plugin("B", PluginKind::Infrastructure)
+        };
+        assert!(ctx.plugins.activate(taken).is_err());
+        assert_eq!(woken(&registry), "");
+    }
 
     #[test]
     fn what_can_be_large_is_watched_by_its_metadata_and_within_a_selection() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use capstan_api::annotation;
 use capstan_api::condition::{ConditionStatus, Report};
+use capstan_api::name::fnv32a;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -19,6 +20,17 @@ use crate::plan::{Failure, Next, Outcome, Plan};
 pub const RECHECK: Duration = Duration::from_secs(300);
 /// So is one that may have been lost: nobody else can tell.
 pub const RECHECK_IN_DOUBT: Duration = Duration::from_secs(60);
+
+/// When a plugin was last asked about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Then, about the object as it is now.
+    At(Timestamp),
+    /// Not since then, when this host began to ask: the one before may have asked a moment earlier.
+    NotSince(Timestamp),
+    /// Not about the object as it is now.
+    Never,
+}
 
 /// One effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,12 +117,12 @@ pub fn plugin_missing(kind: &str, owner: Option<&str>) -> String {
 }
 
 /// What should happen next to an object, whatever its kind. `wait` is what it waits for, `asked` when its plugin was last asked, `recheck` after
-/// what time a provisioned one is looked at again.
+/// what time a provisioned one is asked about again.
 #[must_use]
 pub fn decide(
     object: &Value,
     wait: Option<NotYet>,
-    asked: Option<Timestamp>,
+    asked: Asked,
     recheck: Duration,
     now: Timestamp,
 ) -> Plan<Step> {
@@ -123,9 +135,9 @@ pub fn decide(
     if is_deleting(object) {
         return Plan::of(vec![Step::Delete]);
     }
-    let after = recheck_after(recheck, text(object, "/metadata/uid"));
-    if is_settled(object) && !is_due(asked, now, after) {
-        return Plan::settled().check_after(after);
+    let left = time_left(object, asked, recheck, now).filter(|_| is_settled(object));
+    if let Some(left) = left {
+        return Plan::settled().check_after(left);
     }
     Plan::of(vec![Step::Ensure])
 }
@@ -218,11 +230,8 @@ pub fn patch(object: &Value, answer: &impl Answer, state: Option<&str>) -> Optio
 /// Provisioned, with the present spec, and ready when last asked.
 fn is_settled(object: &Value) -> bool {
     let provisioned = object.pointer("/status/initialization/provisioned") == Some(&json!(true));
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
     // Writing what the contract gives to the host is the host's own doing and no reason to ask again.
-    let seen = number("/status/observedGeneration").is_some_and(|observed| {
-        observed.saturating_add(1) >= number("/metadata/generation").unwrap_or_default()
-    });
+    let seen = unseen_generations(object).is_some_and(|unseen| unseen <= 1);
     let ready = object
         .pointer("/status/conditions")
         .and_then(Value::as_array)
@@ -230,6 +239,14 @@ fn is_settled(object: &Value) -> bool {
         .flatten()
         .any(|c| c.get("type") == Some(&json!("Ready")) && c.get("status") == Some(&json!("True")));
     provisioned && seen && ready
+}
+
+/// How many generations of its spec came after the one that its status is about.
+fn unseen_generations(object: &Value) -> Option<i64> {
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+    let observed = number("/status/observedGeneration")?;
+    let generation = number("/metadata/generation").unwrap_or_default();
+    Some(generation.saturating_sub(observed))
 }
 
 fn is_deleting(object: &Value) -> bool {
@@ -310,12 +327,23 @@ fn is_externally_managed(object: &Value) -> bool {
     annotations.is_some_and(|a| a.get(capstan_api::annotation::MANAGED_BY).is_some())
 }
 
-/// Whether a provisioned object, last asked about at `asked`, is due to be asked about again.
-fn is_due(asked: Option<Timestamp>, now: Timestamp, after: Duration) -> bool {
-    asked.is_none_or(|asked| {
-        let age = u64::try_from(now.duration_since(asked).as_secs()).unwrap_or_default();
-        age >= after.as_secs()
-    })
+/// How long a provisioned object needs not be asked about; `None` when it is due. After a start nothing is known of the host before, and
+/// asking about all at once would be a burst for the cloud: the first time is spread over the time of a recheck by the object's UID, but
+/// for one whose spec was changed meanwhile.
+fn time_left(object: &Value, asked: Asked, recheck: Duration, now: Timestamp) -> Option<Duration> {
+    let uid = text(object, "/metadata/uid");
+    let after = recheck_after(recheck, uid);
+    let (from, wait) = match asked {
+        Asked::At(asked) => (asked, after),
+        Asked::NotSince(began) if unseen_generations(object) == Some(0) => {
+            let part = u64::from(fnv32a(uid.as_bytes())).checked_rem(after.as_secs())?;
+            (began, Duration::from_secs(part))
+        }
+        Asked::NotSince(_) | Asked::Never => return None,
+    };
+    let age = u64::try_from(now.duration_since(from).as_secs()).unwrap_or_default();
+    let left = wait.saturating_sub(Duration::from_secs(age));
+    (!left.is_zero()).then_some(left)
 }
 
 /// When a provisioned object is asked about again. `spread` (the object's UID) keeps objects that came together from being asked about together.

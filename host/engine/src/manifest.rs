@@ -97,21 +97,9 @@ fn name_prefix(kind: PluginKind) -> &'static str {
     }
 }
 
-/// The interface that owns kinds of this role.
-fn interface_of(role: &str) -> Option<PluginKind> {
-    match role {
-        "infra-cluster" | "infra-cluster-template" | "infra-machine" | "infra-machine-template" => {
-            Some(PluginKind::Infrastructure)
-        }
-        "bootstrap-config" | "bootstrap-config-template" => Some(PluginKind::Bootstrap),
-        "control-plane" | "control-plane-template" => Some(PluginKind::ControlPlane),
-        _ => None,
-    }
-}
-
 fn check_kind(kind: &OwnedKind, path: &str, kinds: &BTreeSet<PluginKind>) -> Result<(), LoadError> {
     let at = |field: &str| format!("{path}.{field}");
-    let Some(interface) = interface_of(&kind.role) else {
+    let Some(interface) = PluginKind::of_role(&kind.role) else {
         return expect(false, &at("role"), || {
             format!("{:?} is not a role", kind.role)
         });

@@ -6,7 +6,7 @@ use capstan_api::name::ObjectKey;
 use capstan_core::answer;
 use capstan_core::call::infrastructure::ClusterInput;
 use capstan_core::infrastructure::cluster::{self as core, Effect, Observed};
-use capstan_core::infrastructure::{Step, template};
+use capstan_core::infrastructure::{self, Step, template};
 use capstan_core::lookup::Lookup;
 use capstan_core::plan::{Failure, Outcome, Plan};
 use capstan_engine::SecretTable;
@@ -164,14 +164,21 @@ impl Controller for InfraClusterController {
             .as_ref()
             .map(|cluster| templates_of(ctx, &object, cluster))
             .unwrap_or_default();
-        let asked = self.shell.asked.at(&object);
+        let now = ctx.now();
+        let is_told = |template: &Arc<Object>| {
+            let asked = self.told.at(template, now);
+            matches!(asked, infrastructure::Asked::At(_))
+        };
         Ok(Observed {
             owner: ctx.provider_of(&object.group_kind()),
             plugin: ctx
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: asked.filter(|_| templates.iter().all(|t| self.told.at(t).is_some())),
+            asked: match templates.iter().all(is_told) {
+                true => self.shell.asked.at(&object, now),
+                false => infrastructure::Asked::Never,
+            },
             templates: templates.iter().map(|t| t.value.clone()).collect(),
             cluster: cluster.map_or(Lookup::Missing, |c| Lookup::Found(c.value.clone())),
             object: object.value.clone(),

@@ -363,7 +363,7 @@ impl Controller for InfraMachineController {
                 .plugins
                 .owner_of(&object.group_kind())
                 .map(|p| p.name.clone()),
-            asked: self.0.asked.at(&object),
+            asked: self.0.asked.at(&object, ctx.now()),
             data_secret,
             machine: machine.map(|o| o.value.clone()),
             cluster: cluster.map(|o| o.value.clone()),

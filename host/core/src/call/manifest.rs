@@ -30,6 +30,20 @@ impl PluginKind {
         Self::UpgradeStrategy,
     ];
 
+    /// The kind of plugin that owns kinds of this role.
+    #[must_use]
+    pub fn of_role(role: &str) -> Option<Self> {
+        match role {
+            "infra-cluster"
+            | "infra-cluster-template"
+            | "infra-machine"
+            | "infra-machine-template" => Some(Self::Infrastructure),
+            "bootstrap-config" | "bootstrap-config-template" => Some(Self::Bootstrap),
+            "control-plane" | "control-plane-template" => Some(Self::ControlPlane),
+            _ => None,
+        }
+    }
+
     /// Name of the WIT interface.
     #[must_use]
     pub fn as_str(self) -> &'static str {

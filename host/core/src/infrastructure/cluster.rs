@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, NotYet, Reported, Step, is_deleting, text};
+use super::{Answer, Asked, NotYet, Reported, Step, is_deleting, text};
 use crate::call::infrastructure::{ClusterAnswer, FailureDomain};
 use crate::call::{Endpoint, PluginCondition, Progress};
 use crate::lookup::Lookup;
@@ -26,8 +26,8 @@ pub struct Observed {
     pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
     pub plugin: Option<String>,
-    /// When the plugin was last asked about this object and the templates as they are, in this process.
-    pub asked: Option<Timestamp>,
+    /// When the plugin was last asked about this object and the templates as they are.
+    pub asked: Asked,
     /// The plugin's machine templates that belong to the Cluster.
     pub templates: Vec<Arc<Value>>,
 }
@@ -144,7 +144,7 @@ mod tests {
             cluster: Lookup::Found(json!({}).into()),
             owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
-            asked: None,
+            asked: Asked::Never,
             templates: Vec::new(),
         }
     }

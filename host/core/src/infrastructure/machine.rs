@@ -8,7 +8,7 @@ use capstan_api::reason::condition_type;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, NotYet, Reported, Step, is_deleting, text};
+use super::{Answer, Asked, NotYet, Reported, Step, is_deleting, text};
 use crate::call::infrastructure::MachineAnswer;
 use crate::call::{PluginCondition, Progress};
 use crate::lookup::Lookup;
@@ -34,8 +34,8 @@ pub struct Observed {
     pub owner: Option<String>,
     /// Name of the plugin that owns the kind; `None` when none is active.
     pub plugin: Option<String>,
-    /// When the plugin was last asked about this object, in this process.
-    pub asked: Option<Timestamp>,
+    /// When the plugin was last asked about this object.
+    pub asked: Asked,
 }
 
 /// What is waited for before the plugin is called, if anything.
@@ -91,13 +91,13 @@ pub fn not_yet(observed: &Observed) -> Option<NotYet> {
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     let wait = not_yet(observed);
-    super::decide(
-        &observed.object,
-        wait,
-        observed.asked,
-        recheck(observed),
-        now,
-    )
+    let recheck = recheck(observed);
+    let asked = match observed.asked {
+        // What may be lost does not wait for its turn after a start.
+        Asked::NotSince(_) if recheck < super::RECHECK => Asked::Never,
+        asked => asked,
+    };
+    super::decide(&observed.object, wait, asked, recheck, now)
 }
 
 /// What the status says.
@@ -188,7 +188,7 @@ mod tests {
             infra_cluster: Lookup::Found(json!({}).into()),
             owner: Some("infrastructure-x".to_owned()),
             plugin: Some("infrastructure-x".to_owned()),
-            asked: None,
+            asked: Asked::Never,
         }
     }
 
@@ -327,7 +327,7 @@ mod tests {
             "initialization": {"provisioned": true}, "observedGeneration": 1,
             "conditions": [{"type": "Ready", "status": "True"}],
         });
-        observed.asked = Some(Timestamp::UNIX_EPOCH);
+        observed.asked = Asked::At(Timestamp::UNIX_EPOCH);
         let soon = Timestamp::UNIX_EPOCH
             .checked_add(jiff::Span::new().seconds(10))
             .expect("in range");
@@ -339,13 +339,82 @@ mod tests {
     }
 
     #[test]
+    fn machines_that_a_new_host_finds_settled_are_asked_about_over_the_time_of_a_recheck() {
+        let at = |seconds: u64| {
+            let later = jiff::Span::new().seconds(i64::try_from(seconds).expect("in range"));
+            Timestamp::UNIX_EPOCH.checked_add(later).expect("in range")
+        };
+        let settled = |uid: &str| {
+            let mut observed = observed();
+            let object = Arc::make_mut(&mut observed.object);
+            object["metadata"]["uid"] = json!(uid);
+            object["status"] = json!({
+                "initialization": {"provisioned": true}, "observedGeneration": 1,
+                "conditions": [{"type": "Ready", "status": "True"}],
+            });
+            observed.asked = Asked::NotSince(Timestamp::UNIX_EPOCH);
+            observed
+        };
+        let is_asked = |observed: &Observed, seconds| {
+            let plan = decide(observed, at(seconds));
+            plan.steps == vec![Step::Ensure]
+        };
+        // Woken again and again, each is asked about once its time has come, and is looked at when it comes.
+        let mut due = Vec::new();
+        for number in 0..1000 {
+            let observed = settled(&format!("0b1f6a52-7e3c-4d09-9a77-{number:012x}"));
+            let first = (0..=360).find(|seconds| is_asked(&observed, *seconds));
+            let first = first.expect("within the time of a recheck");
+            if first > 0 {
+                let Next::CheckAfter(left) = decide(&observed, at(first / 2)).next else {
+                    panic!("it is looked at again")
+                };
+                assert_eq!(left.as_secs(), first - first / 2);
+            }
+            due.push(first);
+        }
+        for part in 0..10 {
+            let in_part = |due: &&u64| (part * 30..(part + 1) * 30).contains(*due);
+            let count = due.iter().filter(in_part).count();
+            assert!((60..130).contains(&count), "{count} from {} s", part * 30);
+        }
+        // Those that may want something are asked about at once.
+        let later = settled("a");
+        assert!(!is_asked(&later, 0));
+        let changed = |change: fn(&mut Value)| {
+            let mut observed = later.clone();
+            change(Arc::make_mut(&mut observed.object));
+            observed
+        };
+        let machine =
+            json!({"status": {"conditions": [{"type": "EtcdMemberHealthy", "status": "Unknown"}]}});
+        for observed in [
+            changed(|object| object["metadata"]["generation"] = json!(2)),
+            changed(|object| object["status"]["initialization"] = json!({})),
+            changed(|object| object["status"]["conditions"][0]["status"] = json!("False")),
+            Observed {
+                machine: Lookup::Found(machine.into()),
+                ..later.clone()
+            },
+            Observed {
+                asked: Asked::Never,
+                ..later.clone()
+            },
+        ] {
+            assert!(is_asked(&observed, 0), "{observed:?}");
+        }
+        let deleted = changed(|object| object["metadata"]["deletionTimestamp"] = json!("t"));
+        assert_eq!(decide(&deleted, at(0)).steps, [Step::Delete]);
+    }
+
+    #[test]
     fn a_machine_whose_member_of_etcd_may_be_lost_is_asked_about_sooner() {
         let mut observed = observed();
         Arc::make_mut(&mut observed.object)["status"] = json!({
             "initialization": {"provisioned": true}, "observedGeneration": 1,
             "conditions": [{"type": "Ready", "status": "True"}],
         });
-        observed.asked = Some(Timestamp::UNIX_EPOCH);
+        observed.asked = Asked::At(Timestamp::UNIX_EPOCH);
         let at = |seconds| {
             let later = jiff::Span::new().seconds(seconds);
             Timestamp::UNIX_EPOCH.checked_add(later).expect("in range")

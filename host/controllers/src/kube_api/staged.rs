@@ -178,8 +178,8 @@ impl KubeApi for Staged {
             let path = resource.path(None, None);
             let words = from.map_or_else(String::new, |from| format!(" from {from}"));
             let act = self.note(format!("list {path}{words}")).await?;
-            let from = from.map_or(0, |from| from.parse().unwrap());
-            let next = limit as usize + from;
+            let from: usize = from.map_or(0, |from| from.parse().unwrap());
+            let next = from.saturating_add(limit as usize);
             let state = self.lock();
             let objects = state.objects.get(&path);
             let is_over = next >= objects.map_or(0, BTreeMap::len);

@@ -17,7 +17,7 @@ use crate::call::bootstrap::Role;
 use crate::call::control_plane::Desired;
 use crate::lookup::Lookup;
 use crate::material::server_url;
-use crate::plan::{Plan, STEPS_MAX};
+use crate::plan::{Next, Plan, STEPS_MAX};
 
 /// How soon deletions, hooks and failed preflights are looked at again if nothing wakes the object before.
 const WAIT: Duration = Duration::from_secs(30);
@@ -28,6 +28,10 @@ const UNHEALTHY: Duration = Duration::from_secs(20);
 const COMING_UP_FOR: SignedDuration = SignedDuration::from_mins(3);
 /// Pods of a settled control plane are looked at again after this time: they are not watched.
 const SETTLED: Duration = Duration::from_secs(180);
+/// A look takes long from here on: most take less than a second. One at a cluster that does not answer takes up to a minute, and others wait for the
+/// worker, so that it rests for so many times as long.
+const LONG: Duration = Duration::from_secs(5);
+const REST: u32 = 3;
 
 /// What should happen next.
 #[must_use]
@@ -95,7 +99,13 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan<Step> {
     }
     // The rest comes with the next look, which every step of this one causes.
     plan.steps.truncate(STEPS_MAX);
-    plan.check_after(look_again(observed, now))
+    plan = plan.check_after(look_again(observed, now));
+    if let Next::CheckAfter(after) = plan.next
+        && observed.took >= LONG
+    {
+        plan.next = Next::CheckAfter(after.max(observed.took.saturating_mul(REST)));
+    }
+    plan
 }
 
 /// What is waited for while nobody knows where the cluster's API server is to answer.
@@ -198,14 +208,7 @@ fn unseen(observed: &Observed) -> Option<String> {
     })
 }
 
-/// How much longer than a look takes nobody looks again. One at a cluster that does not answer takes up to a minute, and others wait for the worker.
-const REST: u32 = 3;
-
 fn look_again(observed: &Observed, now: Timestamp) -> Duration {
-    soonest(observed, now).max(observed.took.saturating_mul(REST))
-}
-
-fn soonest(observed: &Observed, now: Timestamp) -> Duration {
     let is_young = |member: &Member| now.duration_since(member.created()) < COMING_UP_FOR;
     let is_coming_up = observed.members.iter().any(is_young);
     let is_well = |member: &Member| {

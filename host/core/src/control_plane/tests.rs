@@ -299,10 +299,6 @@ fn a_running_control_plane_is_available_and_settled() {
         plan.next,
         Next::CheckAfter(std::time::Duration::from_secs(180))
     );
-    // Who takes long to look at is looked at seldom.
-    seen.took = Duration::from_secs(100);
-    let rested = Next::CheckAfter(Duration::from_secs(300));
-    assert_eq!(decide(&seen, now()).next, rested);
     let reported = reported(&seen);
     for type_ in [
         "Available",

@@ -152,3 +152,17 @@ fn a_cause_that_is_known_is_said_where_nothing_is_known() {
     seen.connection_said = Some("the wrong authority".to_owned());
     assert_eq!(message(&seen), format!("{before}: the wrong authority"));
 }
+
+#[test]
+fn who_takes_long_to_look_at_is_looked_at_seldom() {
+    let mut seen = running(3, vec![member("a", "a")]);
+    seen.members[0].components[0].pod = pod("False");
+    let next = |took: u64| {
+        let mut seen = seen.clone();
+        seen.took = Duration::from_secs(took);
+        decide(&seen, now()).next
+    };
+    let usual = next(0);
+    assert_eq!(next(4), usual);
+    assert_eq!(next(60), Next::CheckAfter(Duration::from_secs(180)));
+}

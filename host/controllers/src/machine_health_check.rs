@@ -14,7 +14,7 @@ use capstan_core::machine_health_check::decide::failed_to_ask;
 use capstan_core::machine_health_check::{
     self as core, Mark, Observed, Request, Step, Target, acting, is_target,
 };
-use capstan_core::plan::{Failure, Outcome, Plan};
+use capstan_core::plan::{Failure, FailureKind, Outcome, Plan};
 use futures::FutureExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -238,7 +238,11 @@ impl MachineHealthCheckController {
                 let said = failed_to_ask(&why.message);
                 let mark = request.mark.clone().with(said, request.now);
                 self.mark(ctx, namespace, &mark).await?;
-                Err(why)
+                // What refuses it belongs to another provider, whose schema or webhook changes without anything of ours.
+                Err(Failure {
+                    kind: FailureKind::Transient,
+                    ..why
+                })
             }
         }
     }
@@ -459,5 +463,42 @@ impl Controller for MachineHealthCheckController {
             conditions: reported.conditions,
             ..Report::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube_api::staged::{Act, Staged};
+    use crate::workloads::tests::host_of;
+
+    #[tokio::test]
+    async fn a_request_that_another_provider_refuses_is_made_again_soon() {
+        let api = Staged::new();
+        let machine =
+            json!({"kind": "Machine", "metadata": {"namespace": "ns", "name": "m", "uid": "u"}});
+        api.hold(&kinds::MACHINE, machine);
+        let refused = ApiError::Invalid("how: Required value".to_owned());
+        api.act("create", Act::Refuse(refused));
+        let ctx = host_of(api.clone());
+        let request = Request {
+            object: json!({
+                "apiVersion": "health.example.org/v1", "kind": "Reboot",
+                "metadata": {"namespace": "ns", "name": "m"},
+            }),
+            mark: Mark {
+                machine: "m".to_owned(),
+                resource_version: "11".to_owned(),
+                uid: "u".to_owned(),
+                conditions: Vec::new(),
+                news: None,
+            },
+            now: ctx.now(),
+        };
+        let controller = MachineHealthCheckController::default();
+        let failed = controller.ask(&ctx, "ns", &request).await.unwrap_err();
+        assert_eq!(failed.kind, FailureKind::Transient, "{failed}");
+        assert!(failed.message.contains("how: Required value"), "{failed}");
+        assert_eq!(api.patches().len(), 1, "the Machine says so");
     }
 }

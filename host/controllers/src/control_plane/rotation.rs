@@ -24,8 +24,7 @@ use crate::kinds;
 use crate::kube_api::{ApiError, KubeApi, Patch};
 use crate::object::Object;
 use crate::pki;
-use crate::secrets::SecretData;
-use crate::secrets::ensure;
+use crate::secrets::{SecretData, ensure, kubeconfig};
 use crate::workloads::Workload;
 
 /// What the control-plane plugin says when its machines trust every certificate of an authority's file.
@@ -139,7 +138,9 @@ async fn kubeconfig_obstacle(ctx: &Ctx, cluster: &ObjectKey, uid: &str) -> Optio
     let key = secret_key(cluster, material::KUBECONFIG);
     match ctx.secrets.get(&*ctx.api, &key).await {
         Ok(Some(secret))
-            if secret.secret_type == SECRET_TYPE && secret.controller_uid() == Some(uid) =>
+            if secret.secret_type == SECRET_TYPE
+                && secret.controller_uid() == Some(uid)
+                && !kubeconfig::is_brought(&secret) =>
         {
             None
         }

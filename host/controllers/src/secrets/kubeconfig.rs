@@ -94,7 +94,8 @@ fn is_due(secret: &SecretData, ca: Option<&SecretData>, is_refused: bool, now: T
         .as_deref()
         .is_none_or(|trusted| trusted.trim() != pair.public.trim());
     let is_stranger = trusted.is_some_and(|trusted| !pki::is_among(&pair.public, &trusted));
-    is_stale(secret, now) || (is_rotated && is_other) || (is_refused && is_stranger)
+    let is_lost = (is_rotated && is_other) || (is_refused && is_stranger);
+    is_stale(secret, now) || (is_lost && !is_brought(secret))
 }
 
 /// The authority with its key; `None` when one of them is not there.
@@ -122,13 +123,18 @@ const CREDENTIALS: [&str; 6] = [
 fn is_stale(secret: &SecretData, now: Timestamp) -> bool {
     match client_certificate(secret) {
         Some(pem) => pki::is_past_half_life(&pem, now),
-        None => !CREDENTIALS.iter().any(|key| {
-            secret
-                .text(VALUE_KEY)
-                .and_then(|text| field(text, key))
-                .is_some()
-        }),
+        None => !has_credentials(secret),
     }
+}
+
+/// Whether somebody made it with credentials of their own: it is theirs, whatever the Secret's type and owner say.
+pub fn is_brought(secret: &SecretData) -> bool {
+    client_certificate(secret).is_none() && has_credentials(secret)
+}
+
+fn has_credentials(secret: &SecretData) -> bool {
+    let text = secret.text(VALUE_KEY).unwrap_or_default();
+    CREDENTIALS.iter().any(|key| field(text, key).is_some())
 }
 
 /// When the certificate of the administrator's kubeconfig ends, if there is one that was written by Cluster API.
@@ -379,5 +385,29 @@ mod tests {
         let ca = secret("ca", &[(CERTIFICATE_KEY, public), (PRIVATE_KEY, private)]);
         assert!(!is_due(&kubeconfig, Some(&ca), false, now()));
         assert!(is_due(&kubeconfig, Some(&ca), true, now()));
+        assert!(!is_brought(&kubeconfig));
+    }
+
+    #[test]
+    fn credentials_that_somebody_brought_are_never_overwritten() {
+        let (ca, _) = made();
+        let (public, private) = (ca.public.as_bytes(), ca.private.as_bytes());
+        let data = [(CERTIFICATE_KEY, public), (PRIVATE_KEY, private)];
+        let mut rotated = material::secret_object(&ObjectKey::new("n", "c-ca"), "c", None, &data);
+        rotated["metadata"]["annotations"] =
+            serde_json::json!({annotation::CA_ROTATION: "new/first"});
+        let rotated = SecretData::read(&rotated);
+        let (_, other) = made();
+        let theirs = other.text(VALUE_KEY).unwrap();
+        let authority = field(theirs, "certificate-authority-data:").unwrap();
+        let text = format!(
+            "clusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: https://balancer\nusers:\n- user:\n    token: t\n"
+        );
+        let brought = secret("kubeconfig", &[(VALUE_KEY, text.as_bytes())]);
+        assert!(is_brought(&brought));
+        for is_refused in [false, true] {
+            assert!(!is_due(&brought, Some(&rotated), is_refused, now()));
+            assert!(is_due(&other, Some(&rotated), is_refused, now()));
+        }
     }
 }

@@ -28,9 +28,9 @@ const UNHEALTHY: Duration = Duration::from_secs(20);
 const COMING_UP_FOR: SignedDuration = SignedDuration::from_mins(3);
 /// Pods of a settled control plane are looked at again after this time: they are not watched.
 const SETTLED: Duration = Duration::from_secs(180);
-/// A look takes long from here on: most take less than a second. One at a cluster that does not answer takes up to a minute, and others wait for the
-/// worker, so that it rests for so many times as long.
-const LONG: Duration = Duration::from_secs(5);
+/// A look takes long from here on. Most take less than a second, and with one machine that is dead ten. One at a cluster that does not answer takes up
+/// to a minute, and others wait for the worker, so that it rests for so many times as long.
+const LONG: Duration = Duration::from_secs(20);
 const REST: u32 = 3;
 
 /// What should happen next.

@@ -163,6 +163,6 @@ fn who_takes_long_to_look_at_is_looked_at_seldom() {
         decide(&seen, now()).next
     };
     let usual = next(0);
-    assert_eq!(next(4), usual);
+    assert_eq!(next(19), usual);
     assert_eq!(next(60), Next::CheckAfter(Duration::from_secs(180)));
 }
